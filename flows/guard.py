@@ -1,0 +1,161 @@
+"""Who uses the servers of a runs folder, and the end of them when nobody does any more.
+
+``runs/services.json`` names the running servers and the processes that use them. The last user
+that leaves ends the servers. A user that is killed can't leave, so each one has a guard: a small
+process of its own session that runs this file, waits for the user's end of a pipe to close, and
+then leaves in its place. Unlike ``PR_SET_PDEATHSIG`` this reaches whole process trees (MLflow's
+command has a uvicorn child) and does not depend on which thread started the server.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+from filelock import FileLock
+
+__all__ = ["end", "identity", "is_alive", "leave", "lock", "read_state", "write_state"]
+
+_GRACE_S = 8.0
+_EMPTY: dict[str, Any] = {"servers": {}, "users": []}
+
+
+def identity(pid: int) -> dict[str, float]:
+    """Name a process so that a later process with the same pid is not taken for it.
+
+    Args:
+        pid: Process id of a living process.
+
+    Returns:
+        ``{"pid": …, "created": …}``, the start in seconds since the epoch.
+
+    Raises:
+        psutil.NoSuchProcess: The process is gone.
+    """
+    return {"pid": pid, "created": psutil.Process(pid).create_time()}
+
+
+def is_alive(who: dict[str, Any]) -> bool:
+    """Tell whether the process that :func:`identity` named still runs (a zombie does not)."""
+    return _process(who) is not None
+
+
+def lock(runs: Path, timeout_s: float) -> FileLock:
+    """Return the lock that guards ``services.json`` of a runs folder."""
+    return FileLock(runs / "services.lock", timeout=timeout_s)
+
+
+def read_state(runs: Path) -> dict[str, Any]:
+    """Read ``services.json``; dead servers and users are left out.
+
+    Args:
+        runs: The runs folder.
+
+    Returns:
+        ``{"servers": {name: {"url", "pid", "created"}}, "users": [{"pid", "created"}]}``; empty
+        when the file is missing, unreadable or stale.
+    """
+    try:
+        state = json.loads((runs / "services.json").read_text(encoding="utf-8"))
+        servers = {name: item for name, item in state["servers"].items() if is_alive(item)}
+        return {"servers": servers, "users": [user for user in state["users"] if is_alive(user)]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {"servers": {}, "users": []}
+
+
+def write_state(runs: Path, state: dict[str, Any]) -> None:
+    """Write ``services.json`` by rename, or remove it when no server runs."""
+    path = runs / "services.json"
+    if not state["servers"]:
+        path.unlink(missing_ok=True)
+        return
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def leave(runs: Path, who: dict[str, Any], timeout_s: float = 120) -> None:
+    """Take a process off the list of users; the last one ends the servers.
+
+    Args:
+        runs: The runs folder.
+        who: The user, as :func:`identity` names it.
+        timeout_s: How long to wait for another process that starts or ends servers, in seconds.
+
+    Raises:
+        filelock.Timeout: The other process holds the lock for longer.
+    """
+    if not runs.is_dir():
+        return
+    with lock(runs, timeout_s):
+        state = read_state(runs)
+        state["users"] = [user for user in state["users"] if user["pid"] != who["pid"]]
+        if not state["users"]:
+            end(list(state["servers"].values()))
+            state = _EMPTY
+        write_state(runs, state)
+
+
+def end(processes: list[dict[str, Any]], grace_s: float = _GRACE_S) -> None:
+    """End processes and all that they started: SIGTERM, then SIGKILL for what is left.
+
+    Args:
+        processes: Processes as :func:`identity` names them; those gone are passed over.
+        grace_s: Seconds between the two signals, for all of them together.
+    """
+    heads = [found for item in processes if (found := _process(item)) is not None]
+    family = {member.pid: member for head in heads for member in _family(head)}
+    for head in heads:
+        _send(head, signal.SIGTERM)
+    _, left = psutil.wait_procs(list(family.values()), timeout=grace_s)
+    # A child that was born after the first look is found through its parent.
+    for member in {kin.pid: kin for head in left for kin in _family(head)}.values():
+        _send(member, signal.SIGKILL)
+    psutil.wait_procs(left, timeout=5)
+
+
+def _family(head: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [head, *head.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return [head]
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _process(who: dict[str, Any]) -> psutil.Process | None:
+    try:
+        process = psutil.Process(int(who["pid"]))
+        # The kernel counts starts in ticks and psutil adds the boot time: allow for its drift.
+        same = abs(process.create_time() - float(who["created"])) < 2
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _main(runs: Path, user: dict[str, Any]) -> None:
+    """Wait for the user's death, end what it left behind, and leave in its place.
+
+    Lines on standard input are processes that the user owns alone, such as its worker; the line
+    ``done`` says that the user has cleaned up itself.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    lines = [line.strip() for line in sys.stdin]
+    if "done" in lines:
+        return
+    end([json.loads(line) for line in lines], grace_s=60)
+    leave(runs, user)
+
+
+if __name__ == "__main__":
+    os.chdir("/")
+    _main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -1,0 +1,42 @@
+"""Ask a Prefect or MLflow server whether it is there."""
+
+import http.client
+import urllib.error
+import urllib.parse
+import urllib.request
+
+__all__ = ["ask"]
+
+_ANSWERS = {"prefect": b"true", "mlflow": b"OK"}
+_HINTS = {"prefect": "the URL of Prefect's API ends with /api", "mlflow": "is it MLflow's address?"}
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def ask(name: str, url: str, timeout_s: float) -> str | None:
+    """Ask a server for its health.
+
+    Args:
+        name: ``prefect`` (``url`` is its API's) or ``mlflow``.
+        url: The server's base, ``http`` or ``https``.
+        timeout_s: How long to wait for the answer, in seconds.
+
+    Returns:
+        None when the server is there, else the reason in words. A server that asks for a login is
+        there: its client brings the key.
+    """
+    # A proxy for the outside world must not be asked about this machine.
+    local = urllib.parse.urlsplit(url).hostname in _LOOPBACK
+    proxies = [urllib.request.ProxyHandler({})] if local else []
+    opener = urllib.request.build_opener(*proxies)
+    try:
+        with opener.open(url.rstrip("/") + "/health", timeout=timeout_s) as response:
+            body: bytes = response.read(200)
+    except urllib.error.HTTPError as error:
+        return None if error.code in (401, 403) else f"HTTP {error.code} ({_HINTS[name]})"
+    except urllib.error.URLError as error:
+        return str(error.reason)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    if body.strip() == _ANSWERS[name]:
+        return None
+    return f"something else answers there ({_HINTS[name]}): {body[:40]!r}"

@@ -1,0 +1,400 @@
+"""Start, find and end the Prefect and MLflow servers of a runs folder.
+
+Nothing here imports prefect or mlflow: both servers are child processes, and Prefect must not be
+imported before :func:`services` has set its environment. ``PREFECT_API_URL`` and
+``MLFLOW_TRACKING_URI`` are used when they are set. Otherwise a server is started on 127.0.0.1
+with its database under the runs folder, or the one that already runs for that folder is shared:
+two servers on one SQLite file would corrupt each other's view.
+"""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import filelock
+import psutil  # type: ignore[import-untyped]
+
+from flows import guard
+from flows.health import ask
+from vlm_ops.errors import OutputError, ServiceError
+
+__all__ = ["Services", "attached", "guarded", "log_tail", "services", "spawn"]
+
+logger = logging.getLogger(__name__)
+
+_TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
+_VARIABLES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
+_FLAGS = {"prefect": "--prefect-port", "mlflow": "--mlflow-port"}
+_SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+
+
+@dataclass(frozen=True)
+class Services:
+    """The two servers that a run uses.
+
+    Attributes:
+        prefect_api_url: Base of Prefect's REST API, ``http://…/api``.
+        prefect_ui_url: Prefect's pages.
+        mlflow_url: MLflow's pages and tracking URI (a ``file:`` or ``sqlite:`` URI as given).
+        started: Names of the servers started by this call, of ``prefect`` and ``mlflow``.
+        seconds: Time until both answered.
+    """
+
+    prefect_api_url: str
+    prefect_ui_url: str
+    mlflow_url: str
+    started: tuple[str, ...]
+    seconds: float
+
+
+@contextmanager
+def services(
+    runs: Path,
+    *,
+    prefect_port: int | None = None,
+    mlflow_port: int | None = None,
+    timeout_s: float = 90,
+) -> Iterator[Services]:
+    """Have both servers answer for the duration of the block.
+
+    ``PREFECT_API_URL``, ``PREFECT_HOME``, ``PREFECT_LOGGING_EXTRA_LOGGERS`` and
+    ``MLFLOW_TRACKING_URI`` are set in ``os.environ`` meanwhile and put back at the end. Import
+    prefect inside the block. Servers outlive the block only while another process uses them, and
+    never the last of their users, however it ends.
+
+    Args:
+        runs: The runs folder; made when missing.
+        prefect_port: Port for a Prefect server that is to be started; any free one when None.
+        mlflow_port: Likewise for MLflow. A server that already runs is used whatever its port.
+        timeout_s: How long the servers may take to answer, in seconds.
+
+    Yields:
+        The addresses.
+
+    Raises:
+        ServiceError: A given URL does not answer, a port is taken, or a server does not start.
+        OutputError: The runs folder can't be written.
+    """
+    begin = time.monotonic()
+    urls = _given()
+    with ExitStack() as stack:
+        started: tuple[str, ...] = ()
+        if len(urls) < len(_VARIABLES):
+            runs = _writable(runs)
+            stack.enter_context(guarded(runs))
+            me = guard.identity(os.getpid())
+            stack.callback(guard.leave, runs, me)
+            ports = {"prefect": prefect_port, "mlflow": mlflow_port}
+            wanted = {name: port for name, port in ports.items() if name not in urls}
+            own, started = _join(runs, me, wanted, timeout_s)
+            urls |= own
+        home = None if _VARIABLES["prefect"] in os.environ else runs / "prefect"
+        stack.enter_context(_environment(_variables(urls, home)))
+        seconds = time.monotonic() - begin
+        yield _described(urls, started, seconds)
+
+
+@contextmanager
+def attached(runs: Path) -> Iterator[Services]:
+    """Use servers that already run, and start none.
+
+    Args:
+        runs: The runs folder whose servers are looked for where no variable names one.
+
+    Yields:
+        The addresses, with the same variables set as :func:`services` sets.
+
+    Raises:
+        ServiceError: Prefect's or MLflow's server is not there.
+    """
+    begin = time.monotonic()
+    urls = _given()
+    runs = runs.resolve()
+    home = None if "prefect" in urls else runs / "prefect"
+    urls = {name: item["url"] for name, item in guard.read_state(runs)["servers"].items()} | urls
+    for name, variable in _VARIABLES.items():
+        if name not in urls:
+            raise ServiceError(
+                f"no {_TITLES[name]} server: {variable} is not set and {runs / 'services.json'} "
+                "names none that runs; start one with `vlm-ops up` in the same folder, or set "
+                f"{variable}"
+            )
+    with _environment(_variables(urls, home)):
+        yield _described(urls, (), time.monotonic() - begin)
+
+
+def log_tail(path: Path, lines: int = 15) -> str:
+    """Return the last lines of a log, indented, for an error message."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"    (no log: {error})"
+    return "\n".join(f"    {line}" for line in text.rstrip().splitlines()[-lines:]) or "    (empty)"
+
+
+def _given() -> dict[str, str]:
+    """Return the URLs that the environment names, each checked to answer."""
+    urls = {name: os.environ[key] for name, key in _VARIABLES.items() if os.environ.get(key)}
+    for name, url in urls.items():
+        if not url.startswith(("http://", "https://")):
+            continue
+        if reason := ask(name, url, timeout_s=10):
+            raise ServiceError(
+                f"{_VARIABLES[name]} is {url}, but no {_TITLES[name]} server answers there: "
+                f"GET {url.rstrip('/')}/health: {reason}; start one with `vlm-ops up`, or unset "
+                f"{_VARIABLES[name]} to let vlm-ops start its own"
+            )
+    return urls
+
+
+def _writable(runs: Path) -> Path:
+    runs = runs.resolve()
+    try:
+        for folder in ("prefect", "mlflow/artifacts", "logs"):
+            (runs / folder).mkdir(parents=True, exist_ok=True)
+        with guard.lock(runs, 0):
+            pass
+    except filelock.Timeout:
+        pass
+    except OSError as error:
+        raise OutputError(
+            f"the runs folder {runs} can't be written: {error.strerror or error}; the databases "
+            "of Prefect and MLflow are kept there: choose another folder or change its owner"
+        ) from error
+    return runs
+
+
+def _join(
+    runs: Path, me: dict[str, Any], ports: dict[str, int | None], timeout_s: float
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Become a user of the folder's servers, starting those that don't run."""
+    try:
+        with guard.lock(runs, timeout_s):
+            state = guard.read_state(runs)
+            urls = {name: item["url"] for name, item in state["servers"].items() if name in ports}
+            missing = {name: port for name, port in ports.items() if name not in urls}
+            fresh = _start(runs, missing, timeout_s)
+            state["servers"] |= fresh
+            # Another `services` block of this process may be inside already.
+            state["users"] = [user for user in state["users"] if user["pid"] != me["pid"]] + [me]
+            guard.write_state(runs, state)
+    except filelock.Timeout as error:
+        raise ServiceError(
+            f"another process has been starting or ending the servers of {runs} for {timeout_s:g} "
+            f"s (it holds {runs / 'services.lock'}); try again, or end it"
+        ) from error
+    return urls | {name: item["url"] for name, item in fresh.items()}, tuple(fresh)
+
+
+def _start(runs: Path, ports: dict[str, int | None], timeout_s: float) -> dict[str, dict[str, Any]]:
+    """Start servers side by side and wait until all answer; on failure end all of them."""
+    for name, port in ports.items():
+        _refuse_taken(name, port)
+    logs = {name: runs / "logs" / f"{name}-server.log" for name in ports}
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        for name, port in ports.items():
+            url, command, env = _command(name, runs, port or _free_port())
+            logger.info("starting the %s server at %s", _TITLES[name], url)
+            children[name] = spawn(command, env, cwd=runs / name, log=logs[name])
+            found[name] = {"url": url, **guard.identity(children[name].pid)}
+        _await(children, found, logs, timeout_s)
+    except BaseException:
+        guard.end(list(found.values()))
+        raise
+    return found
+
+
+def _await(
+    children: dict[str, subprocess.Popen[bytes]],
+    found: dict[str, dict[str, Any]],
+    logs: dict[str, Path],
+    timeout_s: float,
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    waiting = dict(children)
+    while waiting:
+        for name, child in list(waiting.items()):
+            if child.poll() is not None:
+                problem = f"ended with exit code {child.returncode} while starting"
+            elif ask(name, found[name]["url"], timeout_s=2) is None:
+                del waiting[name]
+                continue
+            elif time.monotonic() > deadline:
+                problem = f"did not answer at {found[name]['url']} within {timeout_s:g} s"
+            else:
+                continue
+            raise ServiceError(
+                f"the {_TITLES[name]} server {problem}; the end of {logs[name]}:\n"
+                f"{log_tail(logs[name])}"
+            )
+        time.sleep(0.1)
+
+
+def _command(name: str, runs: Path, port: int) -> tuple[str, list[str], dict[str, str]]:
+    """Return a server's URL, command line and environment."""
+    home = runs / name
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    base = f"http://127.0.0.1:{port}"
+    if name == "prefect":
+        env = {
+            "PREFECT_HOME": str(home),
+            # The pages ask this address; Prefect would guess it from its default port.
+            "PREFECT_API_URL": f"{base}/api",
+            # Its telemetry meets the first migrations as "database is locked".
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        }
+        if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
+            env["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{home}/prefect.db"
+        return f"{base}/api", [sys.executable, "-m", "prefect", "server", "start", *where], env
+    store = ["--backend-store-uri", f"sqlite:///{home}/mlflow.db"]
+    store += ["--serve-artifacts", "--artifacts-destination", (home / "artifacts").as_uri()]
+    # Its job runner (seven more processes) serves judges and prompts, which are not used here.
+    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", *where, "--workers", "1", *store]
+    return base, command, env
+
+
+def spawn(
+    command: list[str], env: dict[str, str], *, cwd: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a child in a session of its own, so that the terminal's Ctrl-C passes it by.
+
+    Args:
+        command: Program and arguments.
+        env: Variables on top of this process's own.
+        cwd: Its working folder.
+        log: File for all it prints; begun anew.
+
+    Returns:
+        The running child.
+    """
+    with log.open("wb") as sink:
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=os.environ | _SILENT | env,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def guarded(runs: Path) -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Keep a guard beside this process that cleans up behind it, even after ``kill -9``.
+
+    Args:
+        runs: The runs folder, which this process leaves as a user of its servers.
+
+    Yields:
+        A function that puts a child of this process in the guard's charge too.
+    """
+    me = json.dumps(guard.identity(os.getpid()))
+    # -I: nothing of the current folder is imported.
+    command = [sys.executable, "-I", guard.__file__, str(runs), me]
+    with (runs / "logs" / "guard.log").open("ab") as sink:
+        watcher = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True
+        )
+    pipe = cast(IO[bytes], watcher.stdin)
+
+    def charge(child: subprocess.Popen[bytes]) -> None:
+        line = json.dumps(guard.identity(child.pid)) + "\n"
+        pipe.write(line.encode())
+        pipe.flush()
+
+    try:
+        yield charge
+    finally:
+        with suppress(BrokenPipeError):
+            pipe.write(b"done\n")
+            pipe.close()
+        watcher.wait()
+
+
+def _refuse_taken(name: str, port: int | None) -> None:
+    if port is None:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServiceError(
+                f"port {port} for the {_TITLES[name]} server is taken{_holder(port)}"
+                f" ({error.strerror}); choose another with {_FLAGS[name]}, set "
+                f"{_VARIABLES[name]} if that is the server to use, or end the other program"
+            ) from error
+
+
+def _holder(port: int) -> str:
+    try:
+        for item in psutil.net_connections(kind="tcp"):
+            if item.laddr and item.laddr.port == port and item.status == psutil.CONN_LISTEN:
+                name = psutil.Process(item.pid).name() if item.pid else "unknown"
+                return f" by {name} (pid {item.pid or 'unknown'})"
+    except psutil.Error:
+        pass
+    return ""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _variables(urls: dict[str, str], home: Path | None) -> dict[str, str]:
+    """Return what clients need: addresses, the home of Prefect's files, the package's log."""
+    loggers = os.environ.get("PREFECT_LOGGING_EXTRA_LOGGERS", "")
+    names = [name for name in loggers.split(",") if name and name != "vlm_ops"]
+    values = _SILENT | {_VARIABLES[name]: url for name, url in urls.items()}
+    values["PREFECT_LOGGING_EXTRA_LOGGERS"] = ",".join([*names, "vlm_ops"])
+    if home is not None:
+        # With a server of one's own that is named by a variable, ~/.prefect may hold its key.
+        values["PREFECT_HOME"] = str(home)
+    for key in ("NO_PROXY", "no_proxy"):
+        if "HTTP_PROXY" in os.environ or "http_proxy" in os.environ:
+            values[key] = ",".join(filter(None, [os.environ.get(key), "127.0.0.1"]))
+    return values
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    _refresh_prefect()
+    try:
+        yield
+    finally:
+        for key, old in before.items():
+            if old is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = old
+        _refresh_prefect()
+
+
+def _refresh_prefect() -> None:
+    """Have Prefect read its settings again where the caller had imported it before."""
+    if context := sys.modules.get("prefect.context"):
+        context.refresh_global_settings_context()
+
+
+def _described(urls: dict[str, str], started: tuple[str, ...], seconds: float) -> Services:
+    api = urls["prefect"].rstrip("/")
+    pages = os.environ.get("PREFECT_UI_URL") or api.removesuffix("/api")
+    return Services(api, pages, urls["mlflow"], started, seconds)

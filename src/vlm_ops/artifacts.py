@@ -1,0 +1,292 @@
+"""What steps leave behind: a folder, and in it a record that is written last.
+
+A folder with ``record.json`` is complete and is never written again; one without it is an
+interrupted attempt that the step may go on from.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.errors import OutputError
+from vlm_ops.fingerprint import fingerprint
+from vlm_ops.records import Conversation, PreferencePair, Score, Split, Verdict, read_jsonl
+
+RECORD = "record.json"
+
+
+class ModelRef(BaseModel):
+    """A model by content: a base and, unless it is the base itself, an adapter.
+
+    Attributes:
+        settings: How the base is found and loaded.
+        base_sha256: Over the base's weights and processor files.
+        adapter: Folder with the adapter, or None for the bare base.
+        adapter_sha256: Of ``adapter_model.safetensors``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: ModelSettings
+    base_sha256: str
+    adapter: Path | None = None
+    adapter_sha256: str | None = None
+
+    @property
+    def content(self) -> str:
+        """One hash for what this model computes, wherever its files lie."""
+        form = self.settings.model_dump(exclude={"id", "revision"})
+        return fingerprint([form, self.base_sha256, self.adapter_sha256])
+
+
+class Artifact(BaseModel):
+    """What every step's record holds.
+
+    Attributes:
+        fingerprint: Of everything that went into the step; names the folder.
+        content: Of what came out; the next step's fingerprint is made of it.
+        seconds: The step's own time, attempts that were cut off not counted.
+        mlflow_run_id: The step's run in MLflow, if it was tracked.
+        folder: Where the record was read from or will be written to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: ClassVar[str]
+
+    fingerprint: str = ""
+    content: str
+    seconds: float = 0.0
+    mlflow_run_id: str | None = None
+    folder: Path = Field(exclude=True)
+
+
+class SplitSummary(BaseModel):
+    """One split of a prepared data set, counted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    images: int
+    groups: int
+    kinds: dict[str, int]
+
+
+class PreparedData(Artifact):
+    """Checked rows, split and normalised: ``<split>.jsonl`` beside ``images/``.
+
+    Attributes:
+        splits: Counts by split.
+        source: One line for people: where the rows came from.
+    """
+
+    step = "prepare"
+
+    splits: dict[Split, SplitSummary]
+    source: str
+
+    def rows(self, split: Split) -> list[Conversation]:
+        """Read the rows of a split, in their order."""
+        return list(read_jsonl(self.folder / f"{split}.jsonl", Conversation))
+
+    def image_path(self, relative: str) -> Path:
+        """Return where an image of this data set lies."""
+        return self.folder / relative
+
+
+class TrainedAdapter(Artifact):
+    """An adapter that training left: ``adapter/`` as PEFT writes it.
+
+    Attributes:
+        stage: The step that trained it.
+        base: The model it belongs to, without adapter.
+        adapter_sha256: Of ``adapter/adapter_model.safetensors``.
+        best_step: Optimizer step of the checkpoint that was chosen on validation.
+        steps: Optimizer steps that were taken.
+        metrics: Final numbers (``validation_loss``, ``reward_accuracy``, …).
+    """
+
+    step = "train"
+
+    stage: Literal["sft", "prefer"]
+    base: ModelRef
+    adapter_sha256: str
+    best_step: int
+    steps: int
+    metrics: dict[str, float]
+
+    @property
+    def model(self) -> ModelRef:
+        """The base with this adapter."""
+        return self.base.model_copy(
+            update={"adapter": self.folder / "adapter", "adapter_sha256": self.adapter_sha256}
+        )
+
+
+class PreferencePairs(Artifact):
+    """Preference pairs: ``train.jsonl`` and ``validation.jsonl``.
+
+    Attributes:
+        train: Pairs to train on.
+        validation: Held-out pairs.
+        images: Folder that the pairs' image paths start from.
+        source: One line for people: where the pairs came from.
+    """
+
+    step = "pairs"
+
+    train: int
+    validation: int
+    images: Path
+    source: str
+
+    def pairs(self, split: Literal["train", "validation"]) -> list[PreferencePair]:
+        """Read the pairs of a split, in their order."""
+        return list(read_jsonl(self.folder / f"{split}.jsonl", PreferencePair))
+
+    def image_path(self, relative: str) -> Path:
+        """Return where an image of these pairs lies."""
+        return self.images / relative
+
+
+class AnswerSet(Artifact):
+    """One model's answers to one split: ``answers.jsonl``.
+
+    Attributes:
+        model: Content hash of the model.
+        protocol: Hash of data, prompt, decoding and metric: scores compare only within one.
+        score: Over all rows.
+        by_kind: By question kind.
+        by_group: By table (deck, patient, …).
+    """
+
+    step = "answers"
+
+    model: str
+    protocol: str
+    split: Split
+    blind: bool
+    score: Score
+    by_kind: dict[str, Score]
+    by_group: dict[str, Score]
+
+
+class ChampionAnswers(Artifact):
+    """The current champion's answers to this run's test rows.
+
+    Attributes:
+        answers: Folder of its answer set, below the runs folder.
+        score: On test.
+    """
+
+    step = "champion"
+
+    answers: str
+    score: Score
+
+    def answer_set(self) -> AnswerSet | None:
+        """Read the answers' record."""
+        return read_record(self.folder.parent / self.answers, AnswerSet)
+
+
+class Evaluation(Artifact):
+    """Who is the candidate, and how every model did.
+
+    Attributes:
+        candidate: The stage whose model goes on, chosen on validation.
+        why: That choice in words.
+        validation: Relaxed accuracy on validation by model (``sft``, ``prefer``).
+        model: The candidate's files.
+        answers: Folder of the test answers by name (``base``, ``sft``, ``candidate``,
+            ``blind``, ``majority``), below the runs folder.
+        scores: On test, by the same names.
+        logged_models: Where the tracker keeps models, by name.
+        protocol: Hash of data, prompt, decoding and metric.
+    """
+
+    step = "evaluate"
+
+    candidate: Literal["sft", "prefer"]
+    why: str
+    validation: dict[str, float]
+    model: ModelRef
+    answers: dict[str, str]
+    scores: dict[str, Score]
+    logged_models: dict[str, str]
+    protocol: str
+
+    def answer_folder(self, name: str) -> Path:
+        """Return the folder of one model's answers."""
+        return self.folder.parent / self.answers[name]
+
+
+class GateDecision(Artifact):
+    """The gate's verdict on a candidate, and whom it was measured against.
+
+    Attributes:
+        verdict: Promote or not, with reasons.
+        candidate: Content hash of the candidate.
+        champion: Content hash of the champion at that time; None if there was none.
+        champion_version: Its version in the registry.
+    """
+
+    step = "gate"
+
+    verdict: Verdict
+    candidate: str
+    champion: str | None
+    champion_version: str | None
+
+
+A = TypeVar("A", bound=Artifact)
+
+
+def write_record(artifact: Artifact) -> None:
+    """Write an artifact's record by rename: from now on the folder is complete.
+
+    Raises:
+        OutputError: The folder can't be written to.
+    """
+    target = artifact.folder / RECORD
+    temporary = target.with_suffix(".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            handle.write(artifact.model_dump_json(indent=2) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: can't be written ({error.strerror})") from error
+
+
+def read_record(folder: Path, kind: type[A]) -> A | None:
+    """Return the artifact of a complete folder, None for an unfinished or missing one.
+
+    Raises:
+        OutputError: The record is there but is not such an artifact.
+    """
+    path = folder / RECORD
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise OutputError(f"{path}: can't be read ({error.strerror})") from error
+    try:
+        artifact = kind.model_validate_json(_with_folder(text, folder))
+    except (ValidationError, ValueError) as error:
+        raise OutputError(
+            f"{path}: not a record of {kind.__name__}: {error}. "
+            f"Move the folder away to have the step run again."
+        ) from error
+    return artifact
+
+
+def _with_folder(text: str, folder: Path) -> str:
+    fields = json.loads(text)
+    fields["folder"] = str(folder)
+    return json.dumps(fields)

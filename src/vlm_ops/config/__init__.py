@@ -1,0 +1,1 @@
+"""Frozen, typed settings; YAML by hand, JSON by machine. Imports nothing heavy."""

@@ -1,0 +1,203 @@
+"""Read a pipeline's configuration: a preset or a YAML file, then ``key.path=value`` on top.
+
+Whatever is wrong is said with the file, the line, the key, what was found and what would do,
+before any machine-learning library is imported.
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from vlm_ops.config.complaints import Places, explain
+from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.errors import ConfigError
+
+_PATHS = (("data", "path"), ("pairs", "path"))
+_VARIANTS = {"data": "charts", "pairs": "sampled"}
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Read a configuration.
+
+    Args:
+        source: The name of a preset, or a YAML file. A file may build on a preset with
+            ``extends: <preset>``; its relative paths start at its own folder.
+        overrides: ``key.path=value``, the value read as YAML; relative paths among them start
+            at the current folder.
+
+    Returns:
+        The whole configuration, checked.
+
+    Raises:
+        ConfigError: There is no such preset or file, it is not YAML, a key is unknown, a value
+            is out of bounds, or an override is not ``key.path=value``.
+    """
+    path = _find(source)
+    values, places = _read(path)
+    _anchor(values, path.parent)
+    name = values.pop("extends", None)
+    if name is not None:
+        values = _merge(_preset_values(name, path, places), values)
+    changes = _parse_overrides(overrides, places)
+    _anchor(changes, Path.cwd())
+    values = _merge(values, changes)
+    for section, variant in _VARIANTS.items():
+        if isinstance(values.get(section), dict):
+            values[section].setdefault("type", variant)
+    try:
+        return PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, PipelineConfig, places)) from error
+
+
+def presets() -> dict[str, str]:
+    """Return the presets that ship with the package: name and the YAML's first comment line."""
+    paths = sorted(_presets_folder().glob("*.yaml"), key=lambda path: path.stem)
+    return {path.stem: _headline(path) for path in paths}
+
+
+def resolved_json(config: PipelineConfig) -> str:
+    """Write a configuration as JSON, every default spelled out, for :func:`from_json`."""
+    return config.model_dump_json(by_alias=True, indent=2)
+
+
+def from_json(text: str) -> PipelineConfig:
+    """Read what :func:`resolved_json` wrote.
+
+    Raises:
+        ConfigError: The text is not such a configuration.
+    """
+    try:
+        return PipelineConfig.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(explain(error, PipelineConfig, Places("resolved JSON"))) from error
+
+
+def _presets_folder() -> Path:
+    return Path(str(files("vlm_ops") / "presets"))
+
+
+def _headline(path: Path) -> str:
+    return path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ").rstrip()
+
+
+def _find(source: str | Path) -> Path:
+    text = str(source)
+    preset = _presets_folder() / f"{text}.yaml"
+    if isinstance(source, str) and "/" not in text and preset.is_file():
+        return preset
+    path = Path(source)
+    if path.is_file():
+        return path.absolute()
+    if path.is_dir():
+        raise ConfigError(f"{text}: found a folder, expected a preset or a YAML file")
+    names = list(presets())
+    raise ConfigError(
+        f"{text}: there is neither a preset nor a file of that name{_nearest(path.stem, names)}. "
+        f"Presets: {', '.join(names)}."
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Places]:
+    """Parse a YAML file and note on which line each key stands."""
+    places = Places(path.stem if path.parent == _presets_folder() else str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None:
+            places.note(node)
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read ({error})") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(
+            f"{where}: not valid YAML: {error.problem}. Look at this line and the one before it: "
+            f"indentation, a missing colon or quote."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: found a {type(values).__name__}, expected 'key: value' lines at the top"
+        )
+    return values, places
+
+
+def _preset_values(name: Any, path: Path, places: Places) -> dict[str, Any]:
+    names = list(presets())
+    if name not in names:
+        raise ConfigError(
+            f"{places.of(('extends',))}: extends: there is no preset {name!r}"
+            f"{_nearest(str(name), names)}. Presets: {', '.join(names)}."
+        )
+    below = _presets_folder() / f"{name}.yaml"
+    if below == path:
+        raise ConfigError(f"{places.of(('extends',))}: extends: a preset can't build on itself")
+    values, inner = _read(below)
+    deeper = values.pop("extends", None)
+    return values if deeper is None else _merge(_preset_values(deeper, below, inner), values)
+
+
+def _anchor(values: dict[str, Any], folder: Path) -> None:
+    """Make relative paths absolute, starting at ``folder``."""
+    for section, key in _PATHS:
+        inner = values.get(section)
+        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+            inner[key] = str(folder.absolute() / Path(inner[key]).expanduser())
+    model = values.get("model")
+    if isinstance(model, dict) and str(model.get("id", "")).startswith(("./", "../")):
+        model["id"] = str((folder / model["id"]).resolve())
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``above`` over ``below``; a section that changes its ``type`` starts afresh."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and _same_variant(key, old, value):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = _merge({}, value) if isinstance(value, dict) else value
+    return merged
+
+
+def _same_variant(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    held = old.get("type", _VARIANTS.get(key))
+    return bool(new.get("type", held) == held)
+
+
+def _parse_overrides(overrides: Sequence[str], places: Places) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise ConfigError(
+                f"{text!r}: expected key.path=value, as in sft.learning_rate=1e-4"
+            )
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{text!r}: the value is not valid YAML ({error})") from error
+        inner = values
+        for part in parts[:-1]:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{text!r}: {part!r} was given a plain value before")
+        inner[parts[-1]] = parsed
+        places.overrides.add(tuple(parts))
+    return values
+
+
+def _nearest(word: str, among: Sequence[str]) -> str:
+    close = get_close_matches(word, among, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,99 @@
+"""The configuration of a whole pipeline, and the part of it that each step takes."""
+
+from pydantic import Field
+
+from vlm_ops.config.sections import (
+    ChartsData,
+    DataSettings,
+    EvaluateSettings,
+    ExecutionSettings,
+    GateSettings,
+    ModelSettings,
+    PairsSettings,
+    PreferSettings,
+    RegisterSettings,
+    SampledPairs,
+    Section,
+    SftSettings,
+)
+
+
+class PipelineConfig(Section):
+    """Everything a retraining run is told: one YAML file."""
+
+    name: str = Field(default="demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Of the MLflow experiment, and of the registered model unless ``register.model`` says."""
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Every random choice starts here."""
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = ChartsData()
+    sft: SftSettings = SftSettings()
+    pairs: PairsSettings = SampledPairs()
+    prefer: PreferSettings = PreferSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    gate: GateSettings = GateSettings()
+    register_: RegisterSettings = Field(default=RegisterSettings(), alias="register")
+    execution: ExecutionSettings = ExecutionSettings()
+
+    @property
+    def registered_model(self) -> str:
+        """Name of the registered model in MLflow."""
+        return self.register_.model or self.name
+
+
+class Job(Section):
+    """What one step takes from the configuration: all of it goes into the fingerprint."""
+
+
+class PrepareJob(Job):
+    """What ``prepare`` takes."""
+
+    seed: int
+    data: DataSettings
+
+
+class SftJob(Job):
+    """What ``sft`` takes."""
+
+    seed: int
+    model: ModelSettings
+    sft: SftSettings
+
+
+class PairsJob(Job):
+    """What ``pairs`` takes."""
+
+    seed: int
+    pairs: PairsSettings
+    evaluate: EvaluateSettings
+
+
+class PreferJob(Job):
+    """What ``prefer`` takes."""
+
+    seed: int
+    model: ModelSettings
+    prefer: PreferSettings
+
+
+class EvaluateJob(Job):
+    """What ``evaluate`` takes."""
+
+    seed: int
+    evaluate: EvaluateSettings
+    max_loss_on_validation: float
+
+
+class ChampionJob(Job):
+    """What asking the champion takes."""
+
+    seed: int
+    evaluate: EvaluateSettings
+
+
+class GateJob(Job):
+    """What ``gate`` takes."""
+
+    seed: int
+    gate: GateSettings
+    resamples: int

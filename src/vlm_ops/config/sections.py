@@ -1,0 +1,315 @@
+"""The sections of a pipeline's configuration, with bounds and a word on every field.
+
+Nothing here imports a machine-learning library, so that reading a configuration is instant.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Tower = Literal["text", "vision", "connector"]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Section):
+    """Which model is retrained, and in which form it is loaded."""
+
+    id: str = "tiny"
+    """``tiny`` (ships with the package), a hub id, or a folder with weights."""
+    revision: str | None = None
+    """Commit of a hub id; pin it, so that a retrain next month starts from the same weights."""
+    quantization: Literal["nf4", "none"] = "nf4"
+    """``nf4``: 4-bit NormalFloat with double quantisation (QLoRA); ``none``: as stored."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type; ``auto`` takes bfloat16 where the hardware multiplies it fast."""
+    longest_edge: int | None = Field(default=None, ge=32, le=4096)
+    """Pixels of the longest side that the processor keeps; None keeps the model's own."""
+
+
+class Columns(Section):
+    """Which column holds what. The defaults are ChartQA's names."""
+
+    image: str = "image"
+    """One image or a list: path relative to the file, or the image itself (parquet, hub)."""
+    question: str = "query"
+    """What is asked."""
+    answers: str = "label"
+    """The answer, or a list of accepted answers."""
+    id: str | None = None
+    """Unique row id; None numbers the rows."""
+    group: str | None = None
+    """Rows that share it stay on one side of the split; None groups by image content."""
+    kind: str | None = None
+    """What is asked, for scores by kind; None calls every row ``all``."""
+
+
+class SplitShares(Section):
+    """How much of a source without splits of its own is kept from training."""
+
+    validation: float = Field(default=0.1, gt=0.0, lt=1.0)
+    """Share of the groups for choosing checkpoints and the candidate."""
+    test: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of the groups for the one final measurement."""
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> "SplitShares":
+        if self.validation + self.test >= 1.0:
+            raise ValueError(
+                f"validation {self.validation} + test {self.test} leave nothing to train on"
+            )
+        return self
+
+
+class SplitNames(Section):
+    """The names of a hub data set's own splits."""
+
+    train: str = "train"
+    """Split to train on."""
+    validation: str = "val"
+    """Split for choosing checkpoints and the candidate."""
+    test: str = "test"
+    """Split for the one final measurement."""
+
+
+class DataCommon(Section):
+    """What every source of rows has."""
+
+    prompt: str = "{question}"
+    """What the model is asked; ``{question}`` stands for the row's question."""
+    shuffle_images: bool = False
+    """Control experiment: shuffle the training images among the rows, so that only the format
+    of the answers is left to learn. Validation and test stay as they are."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """At most this many rows a split, drawn by the seed; None keeps all."""
+
+    @model_validator(mode="after")
+    def _prompt_asks_the_question(self) -> "DataCommon":
+        if "{question}" not in self.prompt:
+            raise ValueError(f"prompt must contain {{question}}, found {self.prompt!r}")
+        return self
+
+
+class ChartsData(DataCommon):
+    """Questions about charts drawn from real tables in installed packages."""
+
+    type: Literal["charts"] = "charts"
+    train_charts: int = Field(default=900, ge=8)
+    """Charts to train on."""
+    validation_charts: int = Field(default=80, ge=8)
+    """Charts for choosing."""
+    test_charts: int = Field(default=320, ge=8)
+    """Charts of unseen tables for the final measurement."""
+    questions_per_chart: int = Field(default=3, ge=1, le=12)
+    """Questions asked about each chart."""
+    kinds: tuple[str, ...] = ()
+    """Question kinds; empty takes those that need no reading of text."""
+
+
+class FilesData(DataCommon):
+    """Rows in a JSONL, CSV or Parquet file, images beside it."""
+
+    type: Literal["files"]
+    path: Path
+    """The file; a relative path starts at the YAML file that names it."""
+    columns: Columns = Columns()
+    """Which column holds what."""
+    split: SplitShares = SplitShares()
+    """Shares kept from training, drawn by group."""
+
+
+class HubData(DataCommon):
+    """A data set on the Hugging Face hub, at a pinned revision."""
+
+    type: Literal["hub"]
+    id: str
+    """As ``HuggingFaceM4/ChartQA``."""
+    revision: str = Field(min_length=7)
+    """Commit of the data set: what is trained on must not change under a schedule."""
+    subset: str | None = None
+    """The data set's configuration name, if it has several."""
+    columns: Columns = Columns()
+    """Which column holds what."""
+    splits: SplitNames = SplitNames()
+    """The data set's own names for train, validation and test."""
+
+
+DataSettings = Annotated[ChartsData | FilesData | HubData, Field(discriminator="type")]
+
+
+class LoraSettings(Section):
+    """The adapter: low-rank matrices beside the frozen weights (LoRA, arXiv:2106.09685)."""
+
+    rank: int = Field(default=8, ge=1, le=512)
+    """Columns of A and rows of B."""
+    alpha: int = Field(default=16, ge=1)
+    """The update is scaled by ``alpha / rank``."""
+    dropout: Fraction = 0.0
+    """On the adapter's input, in training."""
+    dora: bool = False
+    """Train a magnitude per output as well (DoRA, arXiv:2402.09353)."""
+    towers: tuple[Tower, ...] = ("text",)
+    """Parts of the model that get an adapter. Bare module names would reach into the vision
+    tower too, so names are scoped to these."""
+    modules: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Names of the linear layers that are adapted inside those towers."""
+
+
+class OptimSettings(Section):
+    """What SFT and preference training share."""
+
+    epochs: float = Field(default=1.0, gt=0.0, le=1000.0)
+    """Passes over the rows."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after this many optimizer steps; None goes by ``epochs``."""
+    learning_rate: float = Field(default=1e-4, gt=0.0, le=1.0)
+    """Peak learning rate."""
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the learning rate after warm-up."""
+    warmup_ratio: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Decoupled weight decay (AdamW)."""
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    """Gradients are scaled down to this norm."""
+    batch_size: int = Field(default=8, ge=1)
+    """Rows in one forward pass, per device."""
+    accumulation: int = Field(default=1, ge=1)
+    """Forward passes in one optimizer step."""
+    evaluations: int = Field(default=4, ge=1, le=1000)
+    """How often, evenly over the training, the validation rows are scored and a checkpoint is
+    written; the best one on validation is kept as the result."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+
+
+class SftSettings(OptimSettings):
+    """Supervised fine-tuning on the first accepted answer of each row."""
+
+    lora: LoraSettings = LoraSettings()
+    """The adapter."""
+
+
+class SampledPairs(Section):
+    """Pairs from the SFT model's own sampled answers that the verifier finds wrong."""
+
+    type: Literal["sampled"] = "sampled"
+    temperature: float = Field(default=1.0, gt=0.0, le=5.0)
+    """Of the sampling."""
+    samples: int = Field(default=4, ge=1, le=64)
+    """Answers sampled for each training row."""
+    max_pairs: int = Field(default=600, ge=8)
+    """At most this many pairs to train on, spread over kinds."""
+    max_validation_pairs: int = Field(default=150, ge=8)
+    """At most this many held-out pairs, from validation rows."""
+
+
+class PairColumns(Section):
+    """Which column of a preference data set holds what. The defaults are RLAIF-V's names."""
+
+    images: str = "images"
+    """One image or a list."""
+    prompt: str = "prompt"
+    """Text, or a list of chat messages."""
+    chosen: str = "chosen"
+    """Text, or a list of chat messages."""
+    rejected: str = "rejected"
+    """Text, or a list of chat messages."""
+
+
+class DatasetPairs(Section):
+    """Pairs that somebody else labelled, in a file or on the hub."""
+
+    type: Literal["dataset"]
+    path: Path | None = None
+    """A JSONL or Parquet file; a relative path starts at the YAML file that names it."""
+    id: str | None = None
+    """A hub id, as ``HuggingFaceH4/rlaif-v_formatted``."""
+    revision: str | None = None
+    """Commit of the hub id."""
+    split: str = "train"
+    """Split of the hub data set."""
+    columns: PairColumns = PairColumns()
+    """Which column holds what."""
+    validation: float = Field(default=0.1, gt=0.0, lt=1.0)
+    """Share of the images whose pairs are held out."""
+    max_pairs: int | None = Field(default=None, ge=8)
+    """At most this many pairs, drawn by the seed; None keeps all."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DatasetPairs":
+        if (self.path is None) == (self.id is None):
+            raise ValueError("give either path (a file) or id (a hub data set)")
+        if self.id is not None and self.revision is None:
+            raise ValueError(f"id {self.id!r} needs a revision: pin what is trained on")
+        return self
+
+
+PairsSettings = Annotated[SampledPairs | DatasetPairs, Field(discriminator="type")]
+
+
+class PreferSettings(OptimSettings):
+    """Preference optimization: DPO (arXiv:2305.18290) with the SFT policy as reference."""
+
+    beta: float = Field(default=0.1, gt=0.0, le=10.0)
+    """How dear it is to move away from the reference."""
+    max_loss_on_validation: float = Field(default=0.01, ge=0.0, le=1.0)
+    """The preference model goes on as candidate when its relaxed accuracy on validation is at
+    most this much below the SFT model's; else the SFT model does."""
+
+
+class EvaluateSettings(Section):
+    """How models are asked: the same prompt and decoding for each of them."""
+
+    max_new_tokens: int = Field(default=8, ge=1, le=4096)
+    """Longest answer."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows generated at once."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """At most this many rows a split, whole clusters, drawn by the seed; None takes all."""
+    resamples: int = Field(default=2000, ge=200, le=100_000)
+    """Bootstrap resamples of the clusters behind every interval."""
+
+
+class GateSettings(Section):
+    """What a candidate must show on the test rows before the champion alias moves."""
+
+    over_base: float = Field(default=0.0, ge=-1.0, le=1.0)
+    """The lower end of the interval of candidate minus base must lie above this."""
+    over_champion: float = Field(default=0.0, ge=-1.0, le=1.0)
+    """The lower end of the interval of candidate minus champion must lie above this."""
+    over_blind: float = Field(default=0.1, ge=-1.0, le=1.0)
+    """The lower end of the interval of candidate minus its own score on gray images must lie
+    above this: a model that does not need the picture is not promoted."""
+
+
+class RegisterSettings(Section):
+    """Where the finished model goes."""
+
+    model: str | None = Field(default=None, pattern=r"^[^/:]+$")
+    """Name of the registered model; None takes the pipeline's name."""
+
+
+class ExecutionSettings(Section):
+    """How and where a run works; never part of a fingerprint."""
+
+    runs: Path = Path("runs")
+    """Folder of all outputs, servers' databases included."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of a step; None leaves it to torch."""
+    retries: int = Field(default=1, ge=0, le=10)
+    """How often a step that was killed from outside is tried again in the same run."""

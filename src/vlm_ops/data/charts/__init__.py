@@ -1,0 +1,1 @@
+"""The ``charts`` data set: questions about charts, with answers computed from tables."""

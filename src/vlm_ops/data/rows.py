@@ -1,0 +1,164 @@
+"""Rows as they come out of a source, and the complaints about them.
+
+A source hands on what stands in it, cell by cell; what a cell means is decided here, once for
+files, hub and preference data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.errors import DataError
+from vlm_ops.records import Record, Split, write_jsonl
+
+ImageCell = Path | bytes
+"""An image in a row: a file, or the bytes of one."""
+
+REFUSED = "refused.jsonl"
+SHOWN = 10
+"""Problems that a message shows; the file holds all of them."""
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One row of a source, not yet checked.
+
+    Attributes:
+        where: As ``rows.jsonl:12``: where a person finds it.
+        id: Unique id; sources that have none number their rows.
+        images: In the order the prompt shows them; empty if the row has none.
+        question: The cell with the question.
+        answers: The cell with the answer or the list of accepted answers.
+        kind: What is asked.
+        group: What must not be split; None leaves it to the images.
+        cluster: What stands or falls together; None leaves it to the images.
+        split: The split that the source puts the row in; None if it has no splits.
+    """
+
+    where: str
+    id: str
+    images: tuple[ImageCell, ...]
+    question: Any
+    answers: Any
+    kind: str
+    group: str | None
+    cluster: str | None
+    split: Split | None
+
+
+class Problem(Record):
+    """Why a row can't be used.
+
+    Attributes:
+        where: As ``rows.jsonl:12``.
+        id: The row's id.
+        what: What is wrong.
+        found: What stands there.
+        expected: What should stand there.
+    """
+
+    where: str
+    id: str
+    what: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        """Return the problem as one line."""
+        return f"{self.where} (id {self.id}): {self.what}: found {self.found}; {self.expected}"
+
+
+def refuse(problems: Sequence[Problem], rows: int, out: Path, source: str) -> None:
+    """Write all problems to ``refused.jsonl`` and raise if there are any.
+
+    Args:
+        problems: What is wrong, in the order of the rows.
+        rows: How many rows were looked at.
+        out: Folder for ``refused.jsonl``.
+        source: Where the rows come from.
+
+    Raises:
+        DataError: There is at least one problem.
+    """
+    write_jsonl(out / REFUSED, problems)
+    if not problems:
+        return
+    bad = len({problem.where for problem in problems})
+    lines = [f"  {problem}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"  … and {len(problems) - SHOWN} more")
+    raise DataError(
+        f"{source}: {bad} of {rows} rows can't be used:\n"
+        + "\n".join(lines)
+        + f"\nAll of them are in {out / REFUSED}. Mend or remove these rows and start again."
+    )
+
+
+def check_columns(wanted: Mapping[str, str | None], there: Sequence[str], where: str) -> None:
+    """Make sure that the columns a configuration names are there.
+
+    Args:
+        wanted: Column by setting, as ``{"data.columns.question": "query"}``; None is not asked.
+        there: Columns of the source.
+        where: The file or the data set.
+
+    Raises:
+        DataError: At least one is not there.
+    """
+    lines = []
+    for setting, column in wanted.items():
+        if column is None or column in there:
+            continue
+        near = get_close_matches(column, there, n=1, cutoff=0.5)
+        guess = f" (did you mean {near[0]!r}?)" if near else ""
+        lines.append(f"there is no column {column!r}{guess}; {setting} names it")
+    if lines:
+        raise DataError(
+            f"{where}: {'; '.join(lines)}. Columns there: {', '.join(there) or 'none'}. "
+            f"Set the column's name in the configuration."
+        )
+
+
+def image_cells(value: Any, folder: Path | None) -> tuple[ImageCell, ...]:
+    """Read the images of a row.
+
+    Args:
+        value: A path, bytes, a mapping with ``bytes`` or ``path`` (as ``datasets`` stores an
+            image), or a list of these.
+        folder: Where relative paths start; None where there are no files beside the rows.
+
+    Returns:
+        The images; empty if the cell is empty.
+
+    Raises:
+        DataError: The cell is none of these.
+    """
+    if value is None or value == "" or value == []:
+        return ()
+    if isinstance(value, (list, tuple)):
+        return tuple(cell for item in value for cell in image_cells(item, folder))
+    if isinstance(value, Mapping):
+        inner = value.get("bytes")
+        return image_cells(value.get("path") if inner is None else inner, folder)
+    if isinstance(value, bytes):
+        return (value,)
+    if isinstance(value, (str, Path)):
+        return (Path(value) if folder is None else folder / value,)
+    raise DataError(f"a {type(value).__name__}")
+
+
+def answer_texts(value: Any) -> tuple[str, ...]:
+    """Read the accepted answers of a row, trimmed; an empty one stays as an empty text.
+
+    Args:
+        value: A text, a number, or a list of these.
+    """
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(plain_text(item) for item in items)
+
+
+def plain_text(value: Any) -> str:
+    """Return a cell's text, trimmed; empty for a cell that holds nothing."""
+    return "" if value is None else str(value).strip()

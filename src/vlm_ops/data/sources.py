@@ -1,0 +1,229 @@
+"""Where rows come from: charts of real tables, files of one's own, a data set on the hub."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.config.sections import (
+    ChartsData,
+    Columns,
+    DatasetPairs,
+    DataSettings,
+    FilesData,
+    HubData,
+    PairsSettings,
+)
+from vlm_ops.data import hub
+from vlm_ops.data.files import Cells, Table, read_table
+from vlm_ops.data.progress import log_progress
+from vlm_ops.data.rows import ImageCell, RawRow, check_columns, image_cells, plain_text
+from vlm_ops.errors import DataError
+from vlm_ops.fingerprint import fingerprint, sha256_file
+from vlm_ops.records import SPLITS, Split
+
+logger = logging.getLogger(__name__)
+
+ALL = "all"
+"""Kind of a row whose source knows no kinds."""
+_TABLE_PACKAGES = (
+    "statsmodels",
+    "plotnine",
+    "plotly",
+    "vega_datasets",
+    "bokeh_sampledata",
+    "matplotlib",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows that are read as they are asked for.
+
+    Attributes:
+        name: Short, for data set inputs in the tracker.
+        title: One line for people.
+        rows: The rows; reading them may raise ``DataError``.
+        own_splits: Whether each row brings its split.
+        own_files: Whether the images were made for this data set and nobody else writes to
+            them, so that a link does for a copy.
+    """
+
+    name: str
+    title: str
+    rows: Iterator[RawRow]
+    own_splits: bool
+    own_files: bool = False
+
+
+def open_source(data: DataSettings, *, seed: int, cache: Path) -> Source:
+    """Open the source that a configuration names.
+
+    Args:
+        data: Which source.
+        seed: Draws charts, and rows where there are more than ``max_rows``.
+        cache: Folder for downloads and pictures; may be removed once the rows are read.
+
+    Raises:
+        DataError: The source can't be reached, or a column is not there.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    if isinstance(data, ChartsData):
+        return _charts(data, seed, cache)
+    if isinstance(data, FilesData):
+        columns, rows = read_table(data.path, cache)
+        _check(columns, data.columns, data.path.name)
+        raw = _raw_rows(rows, data.columns, data.path.parent, None)
+        return Source(data.path.stem, str(data.path.name), raw, own_splits=False)
+    folder = hub.fetch(data.id, data.revision, cache)
+    return hub_source(data, folder, seed=seed, cache=cache)
+
+
+def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source:
+    """Open a hub data set whose files are here already.
+
+    Args:
+        data: Which columns and splits.
+        folder: The data set's files.
+        seed: Draws rows where there are more than ``data.max_rows``.
+        cache: Folder that ``datasets`` may write to.
+
+    Raises:
+        DataError: A split or a column is not there.
+    """
+    tables: dict[Split, Table] = {}
+    names: dict[Split, str] = {split: getattr(data.splits, split) for split in SPLITS}
+    for split, theirs in names.items():
+        tables[split] = hub.read_split(
+            folder,
+            theirs,
+            cache,
+            name=data.id,
+            subset=data.subset,
+            max_rows=data.max_rows,
+            seed=seed,
+        )
+        _check(tables[split][0], data.columns, f"{data.id} {theirs}")
+
+    def rows() -> Iterator[RawRow]:
+        for split, (_, cells) in tables.items():
+            yield from _raw_rows(cells, data.columns, None, split)
+
+    title = f"{data.id} at {data.revision[:7]}"
+    return Source(data.id, title, rows(), own_splits=True)
+
+
+def source_content(data: DataSettings | PairsSettings) -> str:
+    """Hash what a source reads from outside its settings.
+
+    With it in a step's fingerprint, new rows or a changed picture run the step again, and the
+    same rows in another folder do not.
+
+    Args:
+        data: A source of rows or of pairs.
+
+    Returns:
+        For files, a hash over the file and the images it names; for charts, over the packages
+        that hold the tables; for the hub, whose commit is pinned, a constant.
+
+    Raises:
+        DataError: A file of rows can't be read.
+    """
+    if isinstance(data, ChartsData):
+        return fingerprint({name: _version(name) for name in _TABLE_PACKAGES})
+    if isinstance(data, FilesData):
+        return _file_content(data.path, data.columns.image)
+    if isinstance(data, DatasetPairs) and data.path is not None:
+        return _file_content(data.path, data.columns.images)
+    return fingerprint("")
+
+
+def _file_content(path: Path, column: str) -> str:
+    columns, rows = read_table(path, path.parent)
+    if column not in columns:
+        return fingerprint([sha256_file(path)])
+    found: dict[str, Path] = {}
+    for _, cells in rows:
+        for cell in _images(cells.get(column), None):
+            if isinstance(cell, Path):
+                found[cell.as_posix()] = path.parent / cell
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        hashes = list(pool.map(_hash_if_there, found.values()))
+    return fingerprint([sha256_file(path), dict(zip(found, hashes, strict=True))])
+
+
+def _hash_if_there(path: Path) -> str | None:
+    try:
+        return sha256_file(path)
+    except OSError:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _charts(data: ChartsData, seed: int, cache: Path) -> Source:
+    from vlm_ops.data.charts.build import build_charts
+
+    chosen: dict[str, Any] = {"kinds": data.kinds} if data.kinds else {}
+    folder = build_charts(
+        cache / "charts",
+        seed=seed,
+        train_charts=data.train_charts,
+        validation_charts=data.validation_charts,
+        test_charts=data.test_charts,
+        questions_per_chart=data.questions_per_chart,
+        progress=log_progress(logger, "charts drawn"),
+        **chosen,
+    )
+
+    def rows() -> Iterator[RawRow]:
+        columns = Columns(id="id", group="table_id", kind="kind")
+        for split in SPLITS:
+            _, cells = read_table(folder / f"{split}.jsonl", cache)
+            yield from _raw_rows(cells, columns, folder, split, cluster="chart_id")
+
+    title = f"charts of real tables, drawn with seed {seed}"
+    return Source("charts", title, rows(), own_splits=True, own_files=True)
+
+
+def _check(there: list[str], columns: Columns, where: str) -> None:
+    wanted = {f"data.columns.{key}": value for key, value in columns.model_dump().items()}
+    check_columns(wanted, there, where)
+
+
+def _raw_rows(
+    rows: Iterator[tuple[str, Cells]],
+    columns: Columns,
+    folder: Path | None,
+    split: Split | None,
+    cluster: str | None = None,
+) -> Iterator[RawRow]:
+    for number, (where, cells) in enumerate(rows, start=1):
+        numbered = f"{split}-{number}" if split else str(number)
+        group = plain_text(cells.get(columns.group)) if columns.group else None
+        yield RawRow(
+            where=where,
+            id=plain_text(cells.get(columns.id)) if columns.id else numbered,
+            images=_images(cells.get(columns.image), folder),
+            question=cells.get(columns.question),
+            answers=cells.get(columns.answers),
+            kind=plain_text(cells.get(columns.kind)) if columns.kind else ALL,
+            group=group,
+            cluster=plain_text(cells[cluster]) if cluster else None,
+            split=split,
+        )
+
+
+def _images(value: Any, folder: Path | None) -> tuple[ImageCell, ...]:
+    try:
+        return image_cells(value, folder)
+    except DataError:
+        return ()

@@ -1,0 +1,70 @@
+"""Which rows are asked, how, and how answers are judged: what makes scores comparable."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.sections import EvaluateSettings
+from vlm_ops.errors import DataError
+from vlm_ops.evaluation.metrics import METRIC_VERSION
+from vlm_ops.fingerprint import fingerprint
+from vlm_ops.records import Conversation, Split
+
+
+def select_rows(
+    data: PreparedData, split: Split, max_rows: int | None, seed: int
+) -> list[Conversation]:
+    """Return the rows of a split, or as many whole clusters of them as fit a limit.
+
+    Args:
+        data: The rows.
+        split: Which of its splits.
+        max_rows: At most this many; None for all.
+        seed: Of the draw. A higher limit keeps what a lower one drew first.
+
+    Raises:
+        DataError: The split is empty, or not even one cluster fits.
+    """
+    rows = data.rows(split)
+    if not rows:
+        raise DataError(f"{data.folder / f'{split}.jsonl'}: the {split} split has no rows")
+    if max_rows is None or len(rows) <= max_rows:
+        return rows
+    sizes = Counter(row.cluster for row in rows)
+    chosen: set[str] = set()
+    room = max_rows
+    for cluster in sorted(sizes, key=lambda name: fingerprint([seed, name])):
+        if sizes[cluster] > room:
+            break
+        chosen.add(cluster)
+        room -= sizes[cluster]
+    if not chosen:
+        raise DataError(
+            f"evaluate.max_rows {max_rows} is less than one whole chart of the {split} split "
+            f"({max(sizes.values())} rows); raise it or leave it out"
+        )
+    return [row for row in rows if row.cluster in chosen]
+
+
+def protocol(rows: Sequence[Conversation], split: Split, evaluate: EvaluateSettings) -> str:
+    """Hash what is asked, how, and how it is judged.
+
+    Rows go in by content (where an image lies does not matter), so answers outlive a change of
+    the training rows. Batch size stays out: greedy answers do not depend on it.
+    """
+    asked = [
+        {
+            **row.model_dump(exclude={"images"}),
+            "images": [[image.sha256, image.width, image.height] for image in row.images],
+        }
+        for row in rows
+    ]
+    return fingerprint(
+        {
+            "split": split,
+            "rows": asked,
+            "decoding": "greedy",
+            "max_new_tokens": evaluate.max_new_tokens,
+            "metric": METRIC_VERSION,
+        }
+    )

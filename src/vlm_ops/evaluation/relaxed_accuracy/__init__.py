@@ -1,0 +1,1 @@
+"""A local ``evaluate`` module: load it by this folder's path."""

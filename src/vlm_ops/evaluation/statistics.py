@@ -1,0 +1,192 @@
+"""Accuracies and their differences with intervals from a bootstrap over clusters.
+
+The questions of one chart stand or fall together, so charts are resampled, not rows. The
+accuracy of a resample is a ratio: right rows over rows, both summed over the drawn charts.
+
+The intervals are bias-corrected and accelerated (BCa; Efron 1987, "Better bootstrap confidence
+intervals", as in ``scipy.stats.bootstrap``). With few charts and near 0 or 1 the percentile
+method flatters the model: of 2,000 simulated sets of 25 charts at 90 %, its interval lay above
+the truth in 9 %, that of BCa in 3 %; 2.5 % are due.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from vlm_ops.errors import DataError
+from vlm_ops.records import Answer, Difference, Score
+
+Floats = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+"""Level of every interval, two-sided."""
+
+_SHOWN = 3
+
+
+class _Clusters(NamedTuple):
+    right: Floats
+    rows: Floats
+
+
+def score(answers: Sequence[Answer], resamples: int, seed: int) -> Score:
+    """Measure relaxed accuracy with its 95 % interval.
+
+    Args:
+        answers: Judged rows, in any order.
+        resamples: Of the clusters.
+        seed: The same seed and rows give the same interval, to the last bit.
+
+    Returns:
+        The score. If all clusters score alike (one cluster, all right, all wrong), resampling
+        shows no spread; see :func:`interval` for what is reported then.
+
+    Raises:
+        DataError: There are no rows.
+    """
+    if not answers:
+        raise DataError("a score needs at least one answer, found none")
+    clusters = _by_cluster(answers, [float(answer.relaxed) for answer in answers])
+    low, high = interval(
+        clusters.right, clusters.rows, bounds=(0.0, 1.0), resamples=resamples, seed=seed
+    )
+    return Score(
+        relaxed_accuracy=float(np.mean([answer.relaxed for answer in answers])),
+        low=low,
+        high=high,
+        exact_match=float(np.mean([answer.exact for answer in answers])),
+        n=len(answers),
+        n_charts=len(clusters.rows),
+        n_tables=len({answer.group for answer in answers}),
+    )
+
+
+def by_kind(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Score]:
+    """Score every question kind on its own, in the order of their names."""
+    return _scores(answers, lambda answer: answer.kind, resamples, seed)
+
+
+def by_group(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Score]:
+    """Score every table (deck, patient, …) on its own, in the order of their names."""
+    return _scores(answers, lambda answer: answer.group, resamples, seed)
+
+
+def difference(
+    candidate: Sequence[Answer],
+    other: Sequence[Answer],
+    *,
+    than: str,
+    needed: float,
+    resamples: int,
+    seed: int,
+) -> Difference:
+    """Compare two models on the same rows, pair by pair.
+
+    Each resample draws clusters for both models at once, so that what makes a chart hard for
+    both cancels out.
+
+    Args:
+        candidate: Judged rows of the model in question, in any order.
+        other: Judged rows of the model it is compared with.
+        than: What to call that model.
+        needed: The lower end of the interval must lie above this, 0..1.
+        resamples: Of the clusters.
+        seed: The same seed and rows give the same interval.
+
+    Raises:
+        DataError: The two did not answer the same rows, or there are none.
+    """
+    theirs = {answer.id: answer for answer in other}
+    _check_same_rows(candidate, theirs, len(other), than)
+    gains = [float(answer.relaxed) - theirs[answer.id].relaxed for answer in candidate]
+    clusters = _by_cluster(candidate, gains)
+    low, high = interval(
+        clusters.right, clusters.rows, bounds=(-1.0, 1.0), resamples=resamples, seed=seed
+    )
+    return Difference(
+        than=than,
+        points=float(np.mean(gains)),
+        low=low,
+        high=high,
+        needed=needed,
+        passed=low > needed,
+    )
+
+
+def interval(
+    total: Floats, rows: Floats, *, bounds: tuple[float, float], resamples: int, seed: int
+) -> tuple[float, float]:
+    """Return the 95 % interval of ``total.sum() / rows.sum()`` over resampled clusters.
+
+    Args:
+        total: Shape (clusters,): what the rows of each cluster sum up to.
+        rows: Shape (clusters,): how many rows each cluster has, at least one.
+        bounds: Least and greatest value that a row can have.
+        resamples: How many times the clusters are drawn with replacement.
+        seed: Of the drawing.
+
+    Returns:
+        Lower and upper end. Where all clusters have the same mean, the bootstrap would claim to
+        know the value for certain. Instead: in ``n`` like clusters, a share of unlike ones up
+        to ``1 - 0.025 ** (1 / n)`` can go unseen (Clopper and Pearson 1934; the "rule of
+        three"), and each of those may be anything within the bounds.
+    """
+    means = total / rows
+    if np.allclose(means, means[0]):
+        unseen = 1.0 - ((1.0 - CONFIDENCE) / 2.0) ** (1.0 / len(means))
+        low, high = (float(means[0] + unseen * (bound - means[0])) for bound in bounds)
+        return low, high
+    found = stats.bootstrap(
+        (total, rows),
+        _ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        confidence_level=CONFIDENCE,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _ratio(total: Floats, rows: Floats, axis: int) -> Floats:
+    ratio: Floats = total.sum(axis=axis) / rows.sum(axis=axis)
+    return ratio
+
+
+def _by_cluster(answers: Sequence[Answer], values: Sequence[float]) -> _Clusters:
+    """Sum values by cluster, in the order of cluster names: row order must not matter."""
+    _, position = np.unique([answer.cluster for answer in answers], return_inverse=True)
+    return _Clusters(
+        right=np.bincount(position, weights=values).astype(np.float64),
+        rows=np.bincount(position).astype(np.float64),
+    )
+
+
+def _scores(
+    answers: Sequence[Answer], part: Callable[[Answer], str], resamples: int, seed: int
+) -> dict[str, Score]:
+    parts: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        parts[part(answer)].append(answer)
+    return {name: score(parts[name], resamples, seed) for name in sorted(parts)}
+
+
+def _check_same_rows(
+    candidate: Sequence[Answer], theirs: dict[str, Answer], n_theirs: int, than: str
+) -> None:
+    if not candidate:
+        raise DataError(f"a comparison with {than} needs at least one answer, found none")
+    ours = {answer.id for answer in candidate}
+    alone = sorted(ours ^ theirs.keys())
+    if alone:
+        raise DataError(
+            f"candidate and {than} must answer the same rows, but {len(alone)} have only one "
+            f"answer: {', '.join(alone[:_SHOWN])}{', …' if len(alone) > _SHOWN else ''}"
+        )
+    if len(ours) != len(candidate) or len(theirs) != n_theirs:
+        raise DataError(f"candidate or {than} answered a row twice; row ids must be unique")

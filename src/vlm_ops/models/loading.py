@@ -1,0 +1,203 @@
+"""From settings to a model in memory: found, hashed, quantised, with its adapter.
+
+A model is named by content (:class:`~vlm_ops.artifacts.ModelRef`), so that a hub id, a
+folder and the tiny base that ships with the package are one thing afterwards.
+"""
+
+import functools
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from peft import PeftModel
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+
+from vlm_ops.artifacts import ModelRef
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.errors import ModelError
+from vlm_ops.fingerprint import fingerprint, sha256_file
+from vlm_ops.models.tiny import weights_folder
+
+logger = logging.getLogger(__name__)
+
+TINY = "tiny"
+OFFLINE_PRESETS = "demo, demo-shuffled"
+_WEIGHT_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+_IGNORED = {"README.md", "recipe.json", "training_log.jsonl"}
+_HUB_BLOB = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass
+class LoadedModel:
+    """A model ready to be used.
+
+    Attributes:
+        model: With the adapter on it, if the reference has one.
+        processor: Tokenizer, image processor and chat template.
+        ref: What was loaded.
+    """
+
+    model: PreTrainedModel | PeftModel
+    processor: ProcessorMixin
+    ref: ModelRef
+
+
+def base_ref(settings: ModelSettings) -> ModelRef:
+    """Find a base model and hash its weights, configuration and processor.
+
+    Args:
+        settings: What to look for.
+
+    Raises:
+        ModelError: There is no such folder or hub id, or no hub is in reach.
+    """
+    folder = base_folder(settings)
+    listing = {
+        path.relative_to(folder).as_posix(): _content_hash(path) for path in _base_files(folder)
+    }
+    if not any(name.endswith(".safetensors") for name in listing):
+        raise ModelError(
+            f"model.id {settings.id!r}: no *.safetensors in {folder}; found "
+            f"{', '.join(sorted(listing)) or 'nothing'}"
+        )
+    return ModelRef(settings=settings, base_sha256=fingerprint(listing))
+
+
+def base_folder(settings: ModelSettings) -> Path:
+    """Return the local folder of a base model, fetched from the hub if need be.
+
+    Raises:
+        ModelError: It can't be found or fetched.
+    """
+    if settings.id == TINY:
+        return weights_folder()
+    folder = Path(settings.id).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(
+            snapshot_download(
+                settings.id, revision=settings.revision, allow_patterns=list(_WEIGHT_PATTERNS)
+            )
+        )
+    except HFValidationError as error:
+        raise ModelError(
+            f"model.id {settings.id!r} is neither {TINY!r}, nor a folder, nor a hub id "
+            f"(organisation/name)"
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"model.id {settings.id!r} (revision {settings.revision or 'newest'}): not on this "
+            f"machine, and the hub did not give it ({type(error).__name__}). Check the id and "
+            f"the connection, or use a folder. These presets work offline: {OFFLINE_PRESETS}."
+        ) from error
+
+
+def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
+    """Load a model, on the GPU if there is one.
+
+    Args:
+        ref: The base and, if it names one, the adapter.
+        trainable: Whether the adapter's weights take gradients; else everything is frozen
+            and in evaluation mode.
+
+    Raises:
+        ModelError: Files are missing or don't fit together.
+    """
+    folder = base_folder(ref.settings)
+    dtype = compute_dtype(ref.settings)
+    try:
+        processor = load_processor(ref.settings)
+        model: PreTrainedModel | PeftModel = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            quantization_config=_quantization(ref.settings, dtype),
+            device_map={"": 0} if torch.cuda.is_available() else {"": "cpu"},
+        )
+        _keep_weights_in_place(model)
+        if ref.adapter is not None:
+            model = PeftModel.from_pretrained(model, ref.adapter, is_trainable=trainable)
+    except (OSError, ValueError, KeyError) as error:
+        where = ref.adapter or folder
+        raise ModelError(f"{where}: can't be loaded as a model: {error}") from error
+    model.train(trainable)
+    return LoadedModel(model=model, processor=processor, ref=ref)
+
+
+def load_processor(settings: ModelSettings) -> ProcessorMixin:
+    """Load a base model's processor, with the pixel bound of the settings.
+
+    Raises:
+        OSError: It has none.
+    """
+    options: dict[str, Any] = {}
+    if settings.longest_edge is not None:
+        options["size"] = {"longest_edge": settings.longest_edge}
+    processor: ProcessorMixin = AutoProcessor.from_pretrained(
+        base_folder(settings), **options
+    )
+    return processor
+
+
+def compute_dtype(settings: ModelSettings) -> torch.dtype:
+    """Choose the type that matrix products run in: bfloat16 only where it is fast."""
+    if settings.dtype != "auto":
+        return torch.float32 if settings.dtype == "float32" else torch.bfloat16
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+
+
+@functools.cache
+def _cpu_multiplies_bf16() -> bool:
+    cpu = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+
+
+def _quantization(settings: ModelSettings, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if settings.quantization == "none":
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _keep_weights_in_place(model: torch.nn.Module) -> None:
+    """Forbid bitsandbytes to repack 4-bit weights for its CPU kernel.
+
+    In evaluation mode on a CPU with AVX512-BF16, ``Linear4bit.forward`` repacks its weight
+    in place. That is lossy, has no backward, and outlives a return to training mode
+    (bitsandbytes 0.50, ``nn/modules.py``): one validation pass would ruin the training.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _base_files(folder: Path) -> Iterator[Path]:
+    for pattern in _WEIGHT_PATTERNS:
+        yield from (path for path in folder.glob(pattern) if path.name not in _IGNORED)
+
+
+def _content_hash(path: Path) -> str:
+    """Hash a file; the hub's cache names large files by their sha256 already."""
+    target = path.resolve()
+    if path.is_symlink() and _HUB_BLOB.fullmatch(target.name):
+        return target.name
+    return sha256_file(target)

@@ -1,0 +1,343 @@
+"""Model versions in MLflow: registering a candidate, finding and fetching the champion."""
+
+import json
+import logging
+import re
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow.artifacts
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from pydantic import BaseModel, ConfigDict
+
+from vlm_ops.artifacts import Evaluation, GateDecision, ModelRef, PreparedData
+from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.errors import OutputError, RegistryError
+from vlm_ops.fingerprint import SHORT
+from vlm_ops.registry import tags
+from vlm_ops.tracking.connection import answering, connect
+from vlm_ops.tracking.packaging import open_package
+
+logger = logging.getLogger(__name__)
+
+_LOGGED_MODEL = re.compile(r"models:/(m-[0-9a-f]+)")
+_IDENTITY = (tags.CONTENT, tags.DATASET, tags.PROTOCOL)
+
+
+class RegisteredVersion(BaseModel):
+    """A version that a pipeline's candidate has in the registry.
+
+    Attributes:
+        name: The registered model.
+        version: Its number.
+        content: Content hash of the model.
+        created: Whether this call made it; False if it was there already.
+        decision: ``promote`` or ``keep``, as recorded on it.
+        uri: ``models:/<name>/<version>``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    content: str
+    created: bool
+    decision: str
+    uri: str
+
+
+class Champion(BaseModel):
+    """The version that the alias ``champion`` points to.
+
+    Attributes:
+        name: The registered model.
+        version: Its number.
+        content: Content hash of the model.
+        judged_against: Content hash of the champion it was measured against, if any.
+        judged_against_version: That champion's version.
+        dataset: Content hash of the data it was measured on.
+        protocol: Of that measurement.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    content: str
+    judged_against: str | None
+    judged_against_version: str | None
+    dataset: str | None
+    protocol: str | None
+
+
+def register(
+    uri: str,
+    *,
+    config: PipelineConfig,
+    evaluation: Evaluation,
+    decision: GateDecision,
+    data: PreparedData,
+    base: ModelRef,
+    git_commit: str | None,
+    prefect_run_id: str | None,
+    mlflow_run_id: str | None,
+) -> RegisteredVersion:
+    """Register the candidate, passed or not, and point the alias ``candidate`` to it.
+
+    The same candidate on the same data under the same protocol is one version. Registering
+    it again returns that version as it is; only when the gate has judged it anew (against
+    another champion) is the newer decision written on it.
+
+    Args:
+        uri: The MLflow server.
+        config: Of the pipeline; kept with the version.
+        evaluation: Names the logged candidate and its scores.
+        decision: Of the gate.
+        data: What was trained and measured on.
+        base: The base model.
+        git_commit: Of the code, if known.
+        prefect_run_id: Of the flow run, if there is one.
+        mlflow_run_id: Of the pipeline's run.
+
+    Raises:
+        RegistryError: The candidate was not logged on this server, or the server refuses.
+        ServiceError: The server does not answer.
+    """
+    name = config.registered_model
+    verdict = _decision_tags(decision)
+    labels = {
+        tags.CONTENT: evaluation.model.content,
+        tags.DATASET: data.content,
+        tags.PROTOCOL: evaluation.protocol,
+        tags.DATASET_SOURCE: data.source,
+        tags.BASE_ID: base.settings.id,
+        tags.BASE_REVISION: base.settings.revision or tags.NONE,
+        tags.BASE_SHA256: base.base_sha256,
+        tags.ADAPTER_SHA256: evaluation.model.adapter_sha256 or tags.NONE,
+        tags.SCORES: json.dumps({k: s.model_dump() for k, s in evaluation.scores.items()}),
+        tags.CONFIG: config.model_dump_json(by_alias=True),
+        tags.GIT_COMMIT: git_commit or tags.NONE,
+        tags.PREFECT_RUN_ID: prefect_run_id or tags.NONE,
+        tags.MLFLOW_RUN_ID: mlflow_run_id or tags.NONE,
+        **verdict,
+    }
+    client = connect(uri)
+    with answering(uri, RegistryError):
+        found = _same_version(client, name, labels)
+        if found is None:
+            made = _create(client, name, evaluation, labels, _describe(evaluation, decision, data))
+            client.set_registered_model_alias(name, tags.CANDIDATE, made.version)
+            return _registered(made, labels[tags.DECISION], created=True)
+        if found.tags.get(tags.GATE) != decision.fingerprint and not _is_itself(decision):
+            for key, value in verdict.items():
+                client.set_model_version_tag(name, found.version, key, value)
+            text = _describe(evaluation, decision, data)
+            found = client.update_model_version(name, found.version, description=text)
+            found = client.get_model_version(name, found.version)
+        _point_candidate(client, found)
+        return _registered(found, found.tags.get(tags.DECISION, tags.KEEP), created=False)
+
+
+def champion(uri: str, name: str) -> Champion | None:
+    """Return the champion of a registered model, None if there is none yet.
+
+    Raises:
+        RegistryError: The alias points to a version that vlm-ops did not register.
+        ServiceError: The server does not answer.
+    """
+    client = connect(uri)
+    with answering(uri, RegistryError):
+        found = tags.alias_version(client, name, tags.CHAMPION)
+    if found is None:
+        return None
+    return Champion(
+        name=name,
+        version=str(found.version),
+        content=tags.content_of(found),
+        judged_against=tags.present(found.tags.get(tags.JUDGED_AGAINST)),
+        judged_against_version=tags.present(found.tags.get(tags.JUDGED_AGAINST_VERSION)),
+        dataset=tags.present(found.tags.get(tags.DATASET)),
+        protocol=tags.present(found.tags.get(tags.PROTOCOL)),
+    )
+
+
+def download(uri: str, name: str, version: str, into: Path) -> ModelRef:
+    """Fetch a version's files; those that lie there already are used.
+
+    Args:
+        uri: The MLflow server.
+        name: The registered model.
+        version: A number, or an alias as ``champion``.
+        into: Folder for ``<content[:16]>/``, which appears complete or not at all.
+
+    Raises:
+        RegistryError: There is no such version, or its files are not what was registered.
+        ServiceError: The server does not answer.
+        OutputError: ``into`` can't be written to.
+    """
+    client = connect(uri)
+    with answering(uri, RegistryError):
+        found = tags.find_version(client, name, version)
+        content = tags.content_of(found)
+        target = into / content[:SHORT]
+        if not target.is_dir():
+            _fetch(uri, found, target)
+    model = open_package(target)
+    if model.content != content:
+        raise RegistryError(
+            f"version {found.version} of {name!r}: its files in {target} are content "
+            f"{model.content}, its tag says {content}. Remove the folder to fetch them again."
+        )
+    return model
+
+
+def list_versions(uri: str, name: str) -> list[tags.VersionSummary]:
+    """List the versions of a registered model, the newest first; empty if there is none.
+
+    Raises:
+        RegistryError: The server refuses.
+        ServiceError: The server does not answer.
+    """
+    client = connect(uri)
+    with answering(uri, RegistryError):
+        versions = tags.all_versions(client, name)
+        aliases = client.get_registered_model(name).aliases if versions else {}
+    return [
+        tags.VersionSummary(
+            version=str(found.version),
+            aliases=tuple(sorted(a for a, v in aliases.items() if str(v) == str(found.version))),
+            content=tags.present(found.tags.get(tags.CONTENT)),
+            decision=tags.present(found.tags.get(tags.DECISION)),
+            scores=tags.scores_of(found),
+            dataset=tags.present(found.tags.get(tags.DATASET)),
+            description=found.description or "",
+            registered=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+            mlflow_run_id=tags.present(found.tags.get(tags.MLFLOW_RUN_ID)),
+        )
+        for found in versions
+    ]
+
+
+def _registered(found: ModelVersion, decision: str, *, created: bool) -> RegisteredVersion:
+    return RegisteredVersion(
+        name=found.name,
+        version=str(found.version),
+        content=tags.content_of(found),
+        created=created,
+        decision=decision,
+        uri=f"models:/{found.name}/{found.version}",
+    )
+
+
+def _decision_tags(decision: GateDecision) -> dict[str, str]:
+    return {
+        tags.DECISION: tags.PROMOTE if decision.verdict.promote else tags.KEEP,
+        tags.REASONS: json.dumps(decision.verdict.reasons, ensure_ascii=False),
+        tags.GATE: decision.fingerprint,
+        tags.JUDGED_AGAINST: decision.champion or tags.NONE,
+        tags.JUDGED_AGAINST_VERSION: decision.champion_version or tags.NONE,
+    }
+
+
+def _is_itself(decision: GateDecision) -> bool:
+    # A champion measured against itself says nothing new about it.
+    return decision.champion == decision.candidate
+
+
+def _same_version(client: MlflowClient, name: str, labels: dict[str, str]) -> ModelVersion | None:
+    for found in tags.all_versions(client, name):
+        if all(found.tags.get(key) == labels[key] for key in _IDENTITY):
+            return found
+    return None
+
+
+def _create(
+    client: MlflowClient,
+    name: str,
+    evaluation: Evaluation,
+    labels: dict[str, str],
+    description: str,
+) -> ModelVersion:
+    source = evaluation.logged_models.get("candidate", "")
+    match = _LOGGED_MODEL.fullmatch(source)
+    if match is None:
+        raise RegistryError(
+            f"{evaluation.folder}: the candidate was not kept in MLflow (found {source!r}, "
+            f"expected models:/m-…): it was evaluated without tracking. Move that folder away "
+            f"and run again with MLflow, so that evaluate keeps it."
+        )
+    try:
+        logged = client.get_logged_model(match[1])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise RegistryError(
+            f"{source}: not on this MLflow server; {evaluation.folder} was tracked on another "
+            f"one. Use that server, or move the folder away and run again."
+        ) from error
+    try:
+        client.create_registered_model(name, description=f"Retrained by vlm-ops: {name}.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.create_model_version(
+        name,
+        source=source,
+        run_id=logged.source_run_id,
+        tags=labels,
+        description=description,
+        model_id=logged.model_id,
+    )
+
+
+def _point_candidate(client: MlflowClient, found: ModelVersion) -> None:
+    """Repair an alias that an interrupted call left behind; an older version stays older."""
+    current = tags.alias_version(client, found.name, tags.CANDIDATE)
+    if current is None or int(current.version) < int(found.version):
+        client.set_registered_model_alias(found.name, tags.CANDIDATE, found.version)
+
+
+def _describe(evaluation: Evaluation, decision: GateDecision, data: PreparedData) -> str:
+    lines = [
+        f"**{name}**: {score.relaxed_accuracy:.1%} relaxed accuracy "
+        f"({score.low:.1%} to {score.high:.1%}; {score.n} rows, {score.n_charts} images, "
+        f"{score.n_tables} groups)"
+        for name, score in evaluation.scores.items()
+    ]
+    verdict = "promote" if decision.verdict.promote else "keep the champion"
+    against = f"version {decision.champion_version}" if decision.champion else "no champion"
+    return "\n\n".join(
+        [
+            f"The {evaluation.candidate} model, trained on {data.source}. {evaluation.why}",
+            "\n".join(f"- {line}" for line in lines),
+            f"Gate, against {against}: **{verdict}**.",
+            "\n".join(f"- {reason}" for reason in decision.verdict.reasons),
+        ]
+    )
+
+
+def _fetch(uri: str, found: ModelVersion, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"{target}: can't be written ({error.strerror})") from error
+    try:
+        fetched = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"models:/{found.name}/{found.version}/artifacts",
+            dst_path=str(scratch),
+            tracking_uri=uri,
+            registry_uri=uri,
+        )
+        try:
+            Path(fetched).rename(target)
+        except OSError:
+            # Another process may have fetched the same content meanwhile.
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,328 @@
+"""The steps of the pipeline, and the one place that decides whether one has to run.
+
+A step is a name, a plain function, one frozen job and the artifacts of earlier steps. Its
+fingerprint covers the job, the content of the inputs and the step's version; the folder
+``<runs>/<step>-<fingerprint>`` is the answer to "was this done before?". Importing this
+module is light: a step's function is imported when it runs.
+"""
+
+import importlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.artifacts import (
+    AnswerSet,
+    Artifact,
+    ChampionAnswers,
+    Evaluation,
+    GateDecision,
+    ModelRef,
+    PreferencePairs,
+    PreparedData,
+    TrainedAdapter,
+    read_record,
+    write_record,
+)
+from vlm_ops.config.pipeline import (
+    ChampionJob,
+    EvaluateJob,
+    GateJob,
+    Job,
+    PairsJob,
+    PipelineConfig,
+    PreferJob,
+    PrepareJob,
+    SftJob,
+)
+from vlm_ops.errors import OutputError, StepFailed
+from vlm_ops.fingerprint import SHORT, fingerprint
+from vlm_ops.tracking.base import Tracker
+
+logger = logging.getLogger(__name__)
+
+Input = Artifact | ModelRef | str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kind of work.
+
+    Attributes:
+        name: As people type it.
+        version: Raised when the same job must give another output than before.
+        job: Builds what the step takes from the whole configuration.
+        output: Type of what it leaves.
+        function: ``module:function``, imported when the step runs.
+        inputs: Type of each input by its parameter name.
+        heavy: Whether it loads a model, so that it belongs into a process of its own.
+    """
+
+    name: str
+    version: int
+    job: Callable[[PipelineConfig], Job]
+    output: type[Artifact]
+    function: str
+    inputs: Mapping[str, type[Artifact] | type[ModelRef] | type[str]]
+    heavy: bool
+
+
+def _prepare_job(config: PipelineConfig) -> PrepareJob:
+    return PrepareJob(seed=config.seed, data=config.data)
+
+
+def _sft_job(config: PipelineConfig) -> SftJob:
+    return SftJob(seed=config.seed, model=config.model, sft=config.sft)
+
+
+def _pairs_job(config: PipelineConfig) -> PairsJob:
+    return PairsJob(seed=config.seed, pairs=config.pairs, evaluate=config.evaluate)
+
+
+def _prefer_job(config: PipelineConfig) -> PreferJob:
+    return PreferJob(seed=config.seed, model=config.model, prefer=config.prefer)
+
+
+def _evaluate_job(config: PipelineConfig) -> EvaluateJob:
+    return EvaluateJob(
+        seed=config.seed,
+        evaluate=config.evaluate,
+        max_loss_on_validation=config.prefer.max_loss_on_validation,
+    )
+
+
+def _champion_job(config: PipelineConfig) -> ChampionJob:
+    return ChampionJob(seed=config.seed, evaluate=config.evaluate)
+
+
+def _gate_job(config: PipelineConfig) -> GateJob:
+    return GateJob(seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples)
+
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step(
+            name="prepare",
+            version=1,
+            job=_prepare_job,
+            output=PreparedData,
+            function="vlm_ops.data.prepare:prepare",
+            inputs={},
+            heavy=True,
+        ),
+        Step(
+            name="sft",
+            version=1,
+            job=_sft_job,
+            output=TrainedAdapter,
+            function="vlm_ops.training.sft:train_sft",
+            inputs={"data": PreparedData},
+            heavy=True,
+        ),
+        Step(
+            name="pairs",
+            version=1,
+            job=_pairs_job,
+            output=PreferencePairs,
+            function="vlm_ops.training.pairs:make_pairs",
+            inputs={"data": PreparedData, "sft": TrainedAdapter},
+            heavy=True,
+        ),
+        Step(
+            name="prefer",
+            version=1,
+            job=_prefer_job,
+            output=TrainedAdapter,
+            function="vlm_ops.training.prefer:train_prefer",
+            inputs={"pairs": PreferencePairs, "sft": TrainedAdapter},
+            heavy=True,
+        ),
+        Step(
+            name="evaluate",
+            version=1,
+            job=_evaluate_job,
+            output=Evaluation,
+            function="vlm_ops.evaluation.evaluate:evaluate",
+            inputs={"data": PreparedData, "sft": TrainedAdapter, "prefer": TrainedAdapter},
+            heavy=True,
+        ),
+        Step(
+            name="champion",
+            version=1,
+            job=_champion_job,
+            output=ChampionAnswers,
+            function="vlm_ops.evaluation.champion:ask_champion",
+            inputs={"data": PreparedData, "model": ModelRef},
+            heavy=True,
+        ),
+        Step(
+            name="gate",
+            version=1,
+            job=_gate_job,
+            output=GateDecision,
+            function="vlm_ops.evaluation.gate:gate",
+            inputs={"evaluation": Evaluation, "champion": AnswerSet, "champion_version": str},
+            heavy=False,
+        ),
+    )
+}
+"""In the order of the pipeline."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A step that is about to be taken, or was taken before.
+
+    Attributes:
+        step: What kind of work.
+        job: With these settings.
+        inputs: On these artifacts.
+        fingerprint: Of all three.
+        folder: Where the output lies or will lie.
+    """
+
+    step: Step
+    job: Job
+    inputs: Mapping[str, Input]
+    fingerprint: str
+    folder: Path
+
+    def done(self) -> Artifact | None:
+        """Return the artifact if the step was taken before, to the end."""
+        return read_record(self.folder, self.step.output)
+
+
+def plan(name: str, config: PipelineConfig, inputs: Mapping[str, Input]) -> Plan:
+    """Work out what a step would be, without running it.
+
+    Args:
+        name: A key of ``STEPS``.
+        config: The whole configuration; the step takes its part.
+        inputs: By parameter name of the step's function.
+    """
+    step = STEPS[name]
+    return _plan(step, step.job(config), inputs, config.execution.runs)
+
+
+def perform(plan: Plan, tracker: Tracker) -> Artifact:
+    """Return a step's artifact: from its record, or by running the step in this process.
+
+    Args:
+        plan: The step, from :func:`plan`.
+        tracker: Gets what the step says about its work.
+
+    Raises:
+        OutputError: The output folder can't be written to.
+        VlmOpsError: Whatever the step raises.
+    """
+    if (done := plan.done()) is not None:
+        return done
+    make_folder(plan.folder)
+    started = time.monotonic()
+    artifact = step_function(plan.step)(
+        plan.job, **plan.inputs, out=plan.folder, tracker=tracker
+    )
+    artifact = artifact.model_copy(
+        update={
+            "fingerprint": plan.fingerprint,
+            "seconds": round(time.monotonic() - started, 3),
+        }
+    )
+    write_record(artifact)
+    return artifact
+
+
+def step_function(step: Step) -> Callable[..., Artifact]:
+    """Import a step's function."""
+    module, _, name = step.function.partition(":")
+    function: Callable[..., Artifact] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that can be written to.
+
+    Raises:
+        OutputError: It can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "permission denied")
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: the output folder can't be written to ({error.strerror}); choose "
+            f"another with --runs, or give yourself the right to write there"
+        ) from error
+
+
+def request(plan: Plan) -> dict[str, Any]:
+    """Write a plan as plain values, for a process of its own."""
+    inputs: dict[str, Any] = {}
+    for name, value in plan.inputs.items():
+        if isinstance(value, Artifact):
+            inputs[name] = str(value.folder)
+        elif isinstance(value, ModelRef):
+            inputs[name] = value.model_dump(mode="json")
+        else:
+            inputs[name] = value
+    return {
+        "step": plan.step.name,
+        "job": plan.job.model_dump(mode="json"),
+        "inputs": inputs,
+        "folder": str(plan.folder),
+    }
+
+
+def from_request(values: Mapping[str, Any]) -> Plan:
+    """Read a plan back, with its inputs from their records.
+
+    Raises:
+        StepFailed: An input's folder is not complete.
+    """
+    step = STEPS[values["step"]]
+    job_type = step.job.__annotations__["return"]
+    folder = Path(values["folder"])
+    inputs = {
+        name: _read_input(name, kind, values["inputs"].get(name))
+        for name, kind in step.inputs.items()
+    }
+    return _plan(step, job_type.model_validate(values["job"]), inputs, folder.parent)
+
+
+def _read_input(name: str, kind: type[Any], value: Any) -> Input:
+    if value is None or kind is str:
+        return value
+    if issubclass(kind, ModelRef):
+        return kind.model_validate(value)
+    artifact: Artifact | None = read_record(Path(value), kind)
+    if artifact is None:
+        raise StepFailed(f"input {name!r}: {value} holds no complete {kind.__name__}")
+    return artifact
+
+
+def _plan(step: Step, job: Job, inputs: Mapping[str, Input], runs: Path) -> Plan:
+    digest = fingerprint(
+        {
+            "step": step.name,
+            "version": step.version,
+            "job": job,
+            "inputs": {name: _content(inputs.get(name)) for name in step.inputs},
+        }
+    )
+    return Plan(
+        step=step,
+        job=job,
+        inputs={name: inputs.get(name) for name in step.inputs},
+        fingerprint=digest,
+        folder=runs / f"{step.name}-{digest[:SHORT]}",
+    )
+
+
+def _content(value: Input) -> str | None:
+    return value.content if isinstance(value, (Artifact, ModelRef)) else value

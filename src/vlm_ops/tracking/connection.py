@@ -1,0 +1,84 @@
+"""Reaching an MLflow server, and saying so in words when it can't be reached."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+
+from vlm_ops.errors import ServiceError, VlmOpsError
+
+_PROBE_TIMEOUT_S = 4
+_NETWORK_ERROR = "API request to"
+"""How MLflow's message begins when the request failed below the REST protocol
+(``mlflow/utils/rest_utils.py``)."""
+
+
+def connect(uri: str) -> MlflowClient:
+    """Return a client of the MLflow at ``uri``, after making sure that it answers.
+
+    Args:
+        uri: ``http://…`` of a server; anything else MLflow takes is passed on unprobed.
+
+    Raises:
+        ServiceError: Nothing answers there within about 10 s, or it is not MLflow.
+    """
+    if uri.startswith(("http://", "https://")):
+        _probe(uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def answering(uri: str, refusal: type[VlmOpsError] = ServiceError) -> Iterator[None]:
+    """Turn MLflow's errors into ours.
+
+    Args:
+        uri: The server that is spoken to.
+        refusal: Raised when the server answers, but with an error.
+
+    Raises:
+        ServiceError: The server does not answer.
+    """
+    try:
+        yield
+    except RestException as error:
+        raise refusal(f"MLflow at {uri} refused: {error}") from error
+    except MlflowException as error:
+        if str(error).startswith(_NETWORK_ERROR):
+            raise unreachable(uri, str(error)) from error
+        raise refusal(f"MLflow at {uri}: {error}") from error
+    except requests.RequestException as error:
+        raise unreachable(uri, str(error)) from error
+
+
+def unreachable(uri: str, found: str) -> ServiceError:
+    """Say that a server does not answer, and how to start one."""
+    return ServiceError(
+        f"MLflow at {uri} does not answer ({found}). Start a server with `vlm-ops ui` or "
+        f"`mlflow server`, correct MLFLOW_TRACKING_URI, or unset it: `vlm-ops run` then starts "
+        f"a server of its own."
+    )
+
+
+def _probe(uri: str) -> None:
+    try:
+        response = http_request(
+            get_default_host_creds(uri),
+            "/health",
+            "GET",
+            max_retries=1,
+            timeout=_PROBE_TIMEOUT_S,
+            raise_on_status=False,
+        )
+    except MlflowException as error:
+        raise unreachable(uri, str(error)) from error
+    if response.status_code in (401, 403):
+        raise ServiceError(
+            f"MLflow at {uri} wants credentials (status {response.status_code}): set "
+            f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+        )
+    if response.status_code != requests.codes.ok:
+        raise unreachable(uri, f"status {response.status_code} at /health, expected 200")

@@ -1,0 +1,305 @@
+"""The tracker that keeps everything in MLflow, bound to one run of one server.
+
+Nothing here touches MLflow's global active run: several trackers can live in one process.
+Curves are sent in batches from a thread of their own, so that training never waits for the
+server; should it be gone, they are kept and sent when it is back.
+"""
+
+import json
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_SOURCE_NAME
+from mlflow.utils.validation import (
+    MAX_ENTITY_KEY_LENGTH,
+    MAX_PARAM_VAL_LENGTH,
+    MAX_TAG_VAL_LENGTH,
+)
+from PIL import Image
+
+from vlm_ops.artifacts import ModelRef
+from vlm_ops.errors import ServiceError
+from vlm_ops.tracking.connection import answering, connect
+from vlm_ops.tracking.packaging import log_packaged_model
+
+logger = logging.getLogger(__name__)
+
+_SEND_EVERY_S = 2.0
+_SAMPLE_SYSTEM_EVERY_S = 5.0
+_PICTURES = "pictures"
+_DIGEST_CHARACTERS = 32
+"""MLflow takes 36 (``MAX_DATASET_DIGEST_SIZE``); 128 bits of a hash do not collide."""
+_NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
+"""What MLflow refuses in names of metrics and params (``mlflow/utils/validation.py``)."""
+
+
+class _Refused(ServiceError):
+    """The server answers, but does not take this."""
+
+
+class MlflowTracker:
+    """Keeps what a step says in one MLflow run. Use it as a context manager.
+
+    Attributes:
+        run_id: The run.
+        uri: The server.
+    """
+
+    def __init__(self, run_id: str, tracking_uri: str, system_metrics: bool = True) -> None:
+        """Connect to a run that exists.
+
+        Args:
+            run_id: The run to write to.
+            tracking_uri: The MLflow server.
+            system_metrics: Record CPU, memory, disk, network and GPU while the context lasts.
+
+        Raises:
+            ServiceError: The server does not answer.
+        """
+        self.run_id = run_id
+        self.uri = tracking_uri
+        self._system_metrics = system_metrics
+        self._client = connect(tracking_uri)
+        self._monitor: SystemMetricsMonitor | None = None
+        self._pending: list[Metric] = []
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._stop = threading.Event()
+        self._sender: threading.Thread | None = None
+        self._models: dict[str, str] = {}
+        self._datasets: dict[str, tuple[str, str]] = {}
+
+    def __enter__(self) -> "MlflowTracker":
+        """Start sending, and watching the machine."""
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+        if self._system_metrics:
+            with answering(self.uri):
+                self._monitor = SystemMetricsMonitor(
+                    self.run_id,
+                    sampling_interval=_SAMPLE_SYSTEM_EVERY_S,
+                    resume_logging=True,
+                    tracking_uri=self.uri,
+                )
+                self._monitor.start()
+        self._sender = threading.Thread(target=self._send_on, name="mlflow-metrics", daemon=True)
+        self._sender.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Send what is left. Curves that can't be sent are reported, not raised.
+
+        The step's result lies on disk by now; it is worth more than its curves.
+        """
+        self._stop.set()
+        if self._sender is not None:
+            self._sender.join()
+            self._sender = None
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+        try:
+            self.flush()
+        except ServiceError as lost:
+            logger.error("%d numbers of run %s are lost: %s", len(self._pending), self.run_id, lost)
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record settings; nested mappings are flattened with dots.
+
+        Long values are cut. A setting that the run has already keeps its first value: MLflow
+        refuses another one, and a retry says the same again.
+        """
+        flat = {_name(key): text for key, text in sorted(_flatten(values))}
+        with self._talking():
+            known = self._client.get_run(self.run_id).data.params
+            new = [Param(key, _cut(text, MAX_PARAM_VAL_LENGTH)) for key, text in flat.items()]
+            self._client.log_batch(self.run_id, params=[p for p in new if p.key not in known])
+
+    def metrics(
+        self, values: Mapping[str, float], step: int | None = None, model: str | None = None
+    ) -> None:
+        """Record numbers, at an optimizer step for curves, about a model kept before.
+
+        Numbers about a model are kept twice: with the model and the test data under their own
+        name, and in the run as ``<model>/<name>``, so that models stand side by side there.
+        """
+        now = int(time.time() * 1000)
+        at = step or 0
+        model_id = self._models.get(model) if model else None
+        name, digest = self._scored_on() if model_id else (None, None)
+        batch = []
+        for key, value in values.items():
+            number = float(value)
+            if model:
+                batch.append(Metric(_name(f"{model}/{key}"), number, now, at))
+            if model_id or not model:
+                batch.append(
+                    Metric(
+                        _name(key),
+                        number,
+                        now,
+                        at,
+                        model_id=model_id,
+                        dataset_name=name,
+                        dataset_digest=digest,
+                    )
+                )
+        with self._lock:
+            self._pending.extend(batch)
+        if self._sender is None:
+            self.flush()
+
+    def model(self, name: str, model: ModelRef) -> str | None:
+        """Keep a model as a LoggedModel: adapter, processor, and a small base with it.
+
+        Args:
+            name: ``base``, ``sft`` or ``candidate``; later ``metrics(model=name)`` speak of it.
+            model: Its files.
+
+        Returns:
+            ``models:/m-…``; the same again if this run has kept it before.
+        """
+        with self._talking():
+            self._models[name] = log_packaged_model(self._client, self.run_id, name, model)
+        return f"models:/{self._models[name]}"
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record labels by which a run is found again."""
+        labels = [
+            RunTag(_name(key), _cut(str(text), MAX_TAG_VAL_LENGTH)) for key, text in values.items()
+        ]
+        with self._talking():
+            self._client.log_batch(self.run_id, tags=labels)
+
+    def dataset(self, name: str, digest: str, context: str, rows: int, source: str) -> None:
+        """Record that a data set went in, with its content hash and what it was used for.
+
+        MLflow's digest is short, so it holds the hash's beginning; the whole hash is a tag of
+        the input.
+        """
+        short = digest[:_DIGEST_CHARACTERS]
+        entity = Dataset(
+            name=name,
+            digest=short,
+            source_type="code",
+            source=json.dumps({"tags": {MLFLOW_SOURCE_NAME: source}}),
+            profile=json.dumps({"rows": rows, "content": digest}),
+        )
+        tags = [
+            InputTag(MLFLOW_DATASET_CONTEXT, context),
+            InputTag("content", digest),
+            InputTag("rows", str(rows)),
+        ]
+        with self._talking():
+            self._client.log_inputs(self.run_id, datasets=[DatasetInput(entity, tags)])
+        self._datasets[context] = (name, short)
+
+    def file(self, path: Path, folder: str = "") -> None:
+        """Keep a file, or a folder with all that is in it."""
+        keep = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        with self._talking():
+            keep(self.run_id, str(path), folder or None)
+
+    def image(self, image: Image.Image, name: str) -> None:
+        """Keep a picture under a file name; without a folder it goes to ``pictures/``."""
+        target = name if "/" in name else f"{_PICTURES}/{name}"
+        with self._talking():
+            self._client.log_image(self.run_id, image.convert("RGB"), target)
+
+    def table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Keep a table; cells may be ``PIL.Image.Image``. ``name`` ends in ``.json``.
+
+        A table of that name that an earlier attempt left is replaced: MLflow would append.
+        """
+        cells = {key: [_cell(value) for value in column] for key, column in columns.items()}
+        with self._talking():
+            self._remove(name)
+            self._client.log_table(self.run_id, cells, name)
+
+    def flush(self) -> None:
+        """Send the numbers that wait. Those that the server refuses are reported and dropped.
+
+        Raises:
+            ServiceError: The server does not answer; they go on waiting.
+        """
+        with self._sending:
+            with self._lock:
+                batch = list(self._pending)
+            if not batch:
+                return
+            try:
+                with answering(self.uri, _Refused):
+                    self._client.log_batch(self.run_id, metrics=batch)
+            except _Refused as error:
+                logger.warning("%d numbers were not taken: %s", len(batch), error)
+            with self._lock:
+                del self._pending[: len(batch)]
+
+    def _send_on(self) -> None:
+        warned = False
+        while not self._stop.wait(_SEND_EVERY_S):
+            try:
+                self.flush()
+                warned = False
+            except ServiceError as error:
+                if not warned:
+                    logger.warning("curves wait until MLflow is back: %s", error)
+                warned = True
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        with answering(self.uri):
+            yield
+
+    def _scored_on(self) -> tuple[str | None, str | None]:
+        if not self._datasets:
+            return None, None
+        return self._datasets.get("test") or list(self._datasets.values())[-1]
+
+    def _remove(self, name: str) -> None:
+        folder = name.rpartition("/")[0] or None
+        if any(entry.path == name for entry in self._client.list_artifacts(self.run_id, folder)):
+            root = self._client.get_run(self.run_id).info.artifact_uri
+            repository = get_artifact_repository(root, tracking_uri=self.uri)
+            repository.delete_artifacts(name)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{name}.")
+        else:
+            yield name, str(value)
+
+
+def _name(key: str) -> str:
+    return _NOT_IN_NAMES.sub("_", key)[:MAX_ENTITY_KEY_LENGTH]
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, Image.Image):
+        return mlflow.Image(value.convert("RGB"))
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,136 @@
+"""The script in every packaged model: MLflow runs it to get a model that answers.
+
+It runs in whatever process loads the model, beside the library's sources that were packed
+with it (see docs/adr/0004-packaged-model-carries-its-code.md).
+"""
+
+import base64
+import binascii
+import dataclasses
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from PIL import Image, UnidentifiedImageError
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PATH = 4096
+
+
+class PackagedModel(PythonModel):
+    """Answers questions about images."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the packed model.
+
+        Raises:
+            ModelError: A file is missing or is not the one that was packed.
+        """
+        import transformers
+
+        from vlm_ops.errors import ModelError
+        from vlm_ops.models.loading import base_ref, load
+        from vlm_ops.tracking.packaging import open_package
+
+        artifacts = Path(context.artifacts["model"]).parent
+        _warn_of_other_sources(artifacts.parent / "code" / "vlm_ops")
+        ref = open_package(artifacts)
+        found = base_ref(ref.settings).base_sha256
+        if found != ref.base_sha256:
+            raise ModelError(
+                f"base {ref.settings.id!r}: expected content {ref.base_sha256}, found {found}: "
+                f"these are not the weights that the adapter was trained on"
+            )
+        processor = transformers.AutoProcessor.from_pretrained(artifacts / "processor")
+        self._model = dataclasses.replace(load(ref), processor=processor)
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> list[str]:
+        """Answer one question a row.
+
+        Args:
+            context: The packed files.
+            model_input: Columns ``image`` (a path, bytes, base64 or a data URI, or a list of
+                these) and ``question``; a list of such dicts will do as well.
+            params: ``max_new_tokens`` and ``batch_size``.
+
+        Returns:
+            One answer a row, in the order of the rows.
+
+        Raises:
+            DataError: A column is missing, or an image can't be read.
+        """
+        from vlm_ops.errors import DataError
+        from vlm_ops.models.generation import generate
+
+        rows = pd.DataFrame(model_input)
+        missing = {"image", "question"} - set(rows.columns)
+        if missing:
+            raise DataError(
+                f"columns {sorted(missing)} are missing; found {[str(c) for c in rows.columns]}"
+            )
+        if rows.empty:
+            return []
+        options = params or {}
+        return generate(
+            self._model,
+            [str(question) for question in rows["question"]],
+            [_images(cell, number) for number, cell in enumerate(rows["image"])],
+            max_new_tokens=int(options.get("max_new_tokens", 64)),
+            batch_size=int(options.get("batch_size", 8)),
+        )
+
+
+def _images(cell: Any, row: int) -> list[Image.Image]:
+    cells = cell if isinstance(cell, (list, tuple)) else [cell]
+    return [_image(one, row) for one in cells]
+
+
+def _image(cell: Any, row: int) -> Image.Image:
+    from vlm_ops.errors import DataError
+
+    try:
+        with Image.open(_source(cell)) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError, binascii.Error, TypeError, ValueError) as error:
+        raise DataError(
+            f"row {row}: image can't be read ({error}); expected the path of an image file, its "
+            f"bytes, or base64 of them"
+        ) from error
+
+
+def _source(cell: Any) -> Path | io.BytesIO:
+    if isinstance(cell, (bytes, bytearray)):
+        return io.BytesIO(cell)
+    if not isinstance(cell, str):
+        raise TypeError(f"found {type(cell).__name__}")
+    if cell.startswith("data:"):
+        return io.BytesIO(base64.b64decode(cell.partition(",")[2], validate=True))
+    if len(cell) < _LONGEST_PATH and Path(cell).is_file():
+        return Path(cell)
+    return io.BytesIO(base64.b64decode(cell, validate=True))
+
+
+def _warn_of_other_sources(packed: Path) -> None:
+    import vlm_ops
+    from vlm_ops.tracking.packaging import sources_sha256
+
+    running = Path(vlm_ops.__file__).parent
+    if packed.is_dir() and sources_sha256(running) != sources_sha256(packed):
+        logger.warning(
+            "vlm_ops was imported from %s before this model was loaded, and differs from the "
+            "sources packed with the model; load it in a process of its own to have the latter",
+            running,
+        )
+
+
+mlflow.models.set_model(PackagedModel())

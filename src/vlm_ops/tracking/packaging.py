@@ -1,0 +1,232 @@
+"""A model as MLflow keeps it: files that any process with MLflow can load and ask.
+
+The package is a pyfunc made *from code*: a script, the library's sources, and plain files.
+No object is pickled into it, so it loads with ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false``::
+
+    artifacts/model.json    which model this is: settings and hashes
+    artifacts/adapter/      as PEFT writes it; absent for a bare base
+    artifacts/processor/    tokenizer, image processor, chat template
+    artifacts/base/         the base's files, if it is small enough to travel along
+    code/vlm_ops/           the library's sources as they were
+"""
+
+import base64
+import io
+import json
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+from PIL import Image
+
+import vlm_ops
+from vlm_ops.artifacts import ModelRef
+from vlm_ops.errors import ModelError
+from vlm_ops.fingerprint import sha256_file, sha256_files
+from vlm_ops.models.loading import base_folder, load_processor
+
+SCRIPT = Path(__file__).with_name("packaged_model.py")
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MODEL_TYPE = "image-text-to-text"
+CONTENT_TAG = "vlm_ops.content"
+
+_SMALL_BASE_BYTES = 64 << 20
+_BASE_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model"}
+_REQUIREMENTS = (
+    "accelerate",
+    "bitsandbytes",
+    "mlflow",
+    "peft",
+    "pillow",
+    "pydantic",
+    "torch",
+    "torchvision",
+    "transformers",
+)
+
+
+def log_packaged_model(client: MlflowClient, run_id: str, name: str, model: ModelRef) -> str:
+    """Keep a model as a LoggedModel of a run.
+
+    Args:
+        client: Bound to the server.
+        run_id: The run that made or measured the model.
+        name: As ``candidate``.
+        model: Its files.
+
+    Returns:
+        The LoggedModel's id, ``m-…``; the one that the run has already if it is the same.
+
+    Raises:
+        ModelError: The model's files are missing.
+    """
+    run = client.get_run(run_id)
+    for output in run.outputs.model_outputs if run.outputs else []:
+        kept = client.get_logged_model(output.model_id)
+        if _is_same(kept, name, model):
+            return str(kept.model_id)
+    logged = client.create_logged_model(
+        run.info.experiment_id,
+        name=name,
+        source_run_id=run_id,
+        model_type=MODEL_TYPE,
+        tags={CONTENT_TAG: model.content},
+        params=_params(model),
+    )
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            package = Path(scratch) / "package"
+            described = Model(run_id=run_id, model_id=logged.model_id, model_uuid=logged.model_id)
+            save_package(model, package, described)
+            client.log_model_artifacts(logged.model_id, str(package))
+    except BaseException:
+        client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
+        raise
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return str(logged.model_id)
+
+
+def save_package(model: ModelRef, folder: Path, described: Model | None = None) -> None:
+    """Write a model as an MLflow model folder.
+
+    Args:
+        model: Its files.
+        folder: To be made.
+        described: MLflow's own record of the model, if there is one.
+
+    Raises:
+        ModelError: The model's files are missing.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        staging = Path(scratch)
+        _stage_files(model, staging / "artifacts")
+        _stage_sources(staging / "vlm_ops")
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            mlflow_model=described,
+            python_model=str(SCRIPT),
+            artifacts={path.stem: str(path) for path in sorted((staging / "artifacts").iterdir())},
+            code_paths=[str(staging / "vlm_ops")],
+            signature=_signature(),
+            input_example=_example(),
+            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+        )
+
+
+def open_package(artifacts: Path) -> ModelRef:
+    """Read which model a package holds, with its paths pointing into the package.
+
+    Args:
+        artifacts: The package's folder ``artifacts``.
+
+    Raises:
+        ModelError: A file is missing, or is not the one the package was made with.
+    """
+    try:
+        model = ModelRef.model_validate_json((artifacts / "model.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{artifacts}: holds no packaged model ({error})") from error
+    changes: dict[str, Any] = {}
+    base = artifacts / "base"
+    if base.is_dir():
+        changes["settings"] = model.settings.model_copy(update={"id": str(base), "revision": None})
+    if model.adapter_sha256 is not None:
+        weights = artifacts / "adapter" / ADAPTER_WEIGHTS
+        found = sha256_file(weights) if weights.is_file() else "no file"
+        if found != model.adapter_sha256:
+            raise ModelError(
+                f"{weights}: expected sha256 {model.adapter_sha256}, found {found}: the file "
+                f"was changed after it was registered"
+            )
+        changes["adapter"] = artifacts / "adapter"
+    return model.model_copy(update=changes)
+
+
+def sources_sha256(package: Path) -> str:
+    """Return one hash over the Python sources of a package folder."""
+    return sha256_files(package.rglob("*.py"), package)
+
+
+def _is_same(kept: LoggedModel, name: str, model: ModelRef) -> bool:
+    return (
+        kept.name == name
+        and kept.status == LoggedModelStatus.READY
+        and kept.tags.get(CONTENT_TAG) == model.content
+    )
+
+
+def _params(model: ModelRef) -> dict[str, str]:
+    settings = {f"model.{key}": str(value) for key, value in model.settings}
+    hashes = {"base_sha256": model.base_sha256, "adapter_sha256": str(model.adapter_sha256)}
+    return {**settings, **hashes}
+
+
+def _stage_files(model: ModelRef, target: Path) -> None:
+    target.mkdir()
+    if model.adapter is not None:
+        _stage_adapter(model, target / "adapter")
+    try:
+        load_processor(model.settings).save_pretrained(target / "processor")
+    except OSError as error:
+        raise ModelError(f"model.id {model.settings.id!r}: no processor ({error})") from error
+    base = base_folder(model.settings)
+    files = [path for path in base.iterdir() if path.suffix in _BASE_SUFFIXES]
+    settings = model.settings
+    if sum(path.stat().st_size for path in files) <= _SMALL_BASE_BYTES:
+        (target / "base").mkdir()
+        for path in files:
+            shutil.copyfile(path, target / "base" / path.name)
+        if Path(settings.id).is_dir():
+            # The path on this machine means nothing elsewhere; the folder's name is for people.
+            settings = settings.model_copy(update={"id": Path(settings.id).resolve().name})
+    described = model.model_copy(update={"settings": settings, "adapter": None})
+    (target / "model.json").write_text(described.model_dump_json(indent=2) + "\n", "utf-8")
+
+
+def _stage_adapter(model: ModelRef, target: Path) -> None:
+    assert model.adapter is not None
+    target.mkdir()
+    try:
+        shutil.copyfile(model.adapter / ADAPTER_WEIGHTS, target / ADAPTER_WEIGHTS)
+        config = json.loads((model.adapter / "adapter_config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{model.adapter}: is not an adapter ({error})") from error
+    # PEFT notes the folder that the base was loaded from; the package is told its base apart.
+    config["base_model_name_or_path"] = Path(model.settings.id).name
+    text = json.dumps(config, indent=2, sort_keys=True)
+    (target / "adapter_config.json").write_text(text + "\n", "utf-8")
+
+
+def _stage_sources(target: Path) -> None:
+    root = Path(vlm_ops.__file__).parent
+    for path in root.rglob("*.py"):
+        copy = target / path.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def _signature() -> ModelSignature:
+    inputs = Schema([ColSpec(AnyType(), "image"), ColSpec(DataType.string, "question")])
+    params = ParamSchema(
+        [
+            ParamSpec("max_new_tokens", DataType.long, 64),
+            ParamSpec("batch_size", DataType.long, 8),
+        ]
+    )
+    return ModelSignature(inputs, Schema([ColSpec(DataType.string)]), params)
+
+
+def _example() -> list[dict[str, str]]:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), "white").save(buffer, format="PNG")
+    image = base64.b64encode(buffer.getvalue()).decode()
+    return [{"image": image, "question": "How many bars are there?"}]

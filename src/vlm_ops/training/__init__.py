@@ -1,0 +1,1 @@
+"""SFT, preference pairs and preference optimization, on TRL's trainers."""

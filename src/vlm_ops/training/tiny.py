@@ -1,0 +1,288 @@
+"""Trains the tiny base model on invented charts, in resumable stages.
+
+One step takes 32 pictures with eight tasks each, packed behind the image tokens
+(``tiny_rows``). Beside the targets, a linear head learns from the connector's output which
+color stands in each 8-px patch; it is dropped afterwards. Without it, sight comes much later,
+as the only signal is then a few tokens of text.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModelForImageTextToText, Idefics3ForConditionalGeneration, Idefics3Processor
+
+from vlm_ops.data.charts.tasks import tasks_for
+from vlm_ops.errors import TrainingError
+from vlm_ops.models.tiny.architecture import SHUFFLE, build_config, build_model, build_processor
+from vlm_ops.training.tiny_rows import Packer
+from vlm_ops.training.tiny_scores import held_out_scores, predict
+from vlm_ops.training.tiny_shards import CELLS, NO_COLOR, Shard, Shards
+from vlm_ops.training.tiny_speed import fast_in_bf16, speed_up
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT, LOG, EXPORT, RECIPE = "checkpoint.pt", "log.jsonl", "export", "recipe.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyRecipe:
+    """Everything that makes one stage of the training.
+
+    Attributes:
+        seed: Makes weights, charts and tasks.
+        steps: Length of the cosine, and of the stage.
+        start_from: Folder of an earlier stage's weights; ``None`` starts at random.
+        shards: Training files of charts.
+        shard_charts: Charts in each.
+        first_shards: Shards that have to be there before the first step.
+        steps_per_shard: One more shard joins after so many steps, whether or not it was drawn
+            sooner: so a run depends on its recipe alone.
+        images: Pictures in a step.
+        tasks: Tasks of each picture, the transcription included.
+        learning_rate: After the warmup.
+        warmup_steps: Linear rise of the rate.
+        weight_decay: On matrices.
+        clip: Largest gradient norm.
+        read_weight: Weight of a transcription's token; it has many more than other targets.
+        cell_weight: Weight of the patch colors' loss.
+        checkpoint_minutes: Time between checkpoints.
+        score_minutes: Time between held-out scores.
+        score_charts: Held-out charts to score.
+    """
+
+    seed: int = 1
+    steps: int = 2600
+    start_from: Path | None = None
+    shards: int = 30
+    shard_charts: int = 1000
+    first_shards: int = 2
+    steps_per_shard: int = 40
+    images: int = 32
+    tasks: int = 8
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    read_weight: float = 0.5
+    cell_weight: float = 0.5
+    checkpoint_minutes: float = 5.0
+    score_minutes: float = 10.0
+    score_charts: int = 384
+
+
+def train_tiny(recipe: TinyRecipe, out: Path, *, resume: bool = True) -> Path:
+    """Trains one stage.
+
+    Args:
+        recipe: What to do.
+        out: Gets ``checkpoint.pt``, ``log.jsonl``, ``recipe.json``, ``shards/`` and ``export/``
+            (weights in bfloat16 with processor, renewed at each checkpoint).
+        resume: Whether to go on from ``out``'s checkpoint, if there is one.
+
+    Returns:
+        The folder of exported weights.
+
+    Raises:
+        TrainingError: If the loss is not a number, the checkpoint is of another recipe, or
+            charts can't be drawn.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    stage = _Stage(recipe, out)
+    if resume and (out / CHECKPOINT).exists():
+        stage.load()
+    (out / RECIPE).write_text(json.dumps(dataclasses.asdict(recipe), indent=1, default=str) + "\n")
+    shards = Shards(out / "shards", recipe.seed, recipe.shards, recipe.shard_charts)
+    try:
+        stage.run(shards)
+    finally:
+        shards.close()
+    return out / EXPORT
+
+
+class _Stage:
+    """Model, optimizer and position of one running stage."""
+
+    def __init__(self, recipe: TinyRecipe, out: Path) -> None:
+        self.recipe, self.out, self.step, self.seconds = recipe, out, 0, 0.0
+        self.bf16 = fast_in_bf16()
+        self.processor: Idefics3Processor = build_processor()
+        self.packer = Packer(self.processor)
+        self.model = _first_model(recipe, self.processor)
+        speed_up(self.model)
+        width = self.model.config.text_config.hidden_size
+        torch.manual_seed(recipe.seed)
+        self.head = nn.Linear(width, SHUFFLE**2 * (NO_COLOR + 1))
+        self.optimizer = _optimizer(recipe, self.model, self.head)
+
+    def run(self, shards: Shards) -> None:
+        """All steps to the end, with checkpoints and scores on the way."""
+        recipe = self.recipe
+        logger.info("step %d of %d, %s", self.step, recipe.steps, "bf16" if self.bf16 else "fp32")
+        held_out, tick = shards.held_out(), time.monotonic()
+        saved = scored = tick
+        recent: list[tuple[float, float]] = []
+        while self.step < recipe.steps:
+            ready = recipe.first_shards + self.step // recipe.steps_per_shard
+            recent.append(self.advance(shards.first(ready, logger.info)))
+            now = time.monotonic()
+            self.seconds, tick = self.seconds + now - tick, now
+            last = self.step == recipe.steps
+            if self.step % 20 == 0 or last:
+                self._log_losses(recent)
+                recent = []
+            if last or now - saved > 60 * recipe.checkpoint_minutes:
+                self.save()
+                saved = now
+            if last or now - scored > 60 * recipe.score_minutes:
+                self._log_scores(held_out)
+                scored = now
+
+    def advance(self, shards: list[Shard]) -> tuple[float, float]:
+        """One step; returns the losses of targets and of patch colors."""
+        recipe = self.recipe
+        rng = random.Random(f"{recipe.seed} {self.step}")
+        picks = [(shard, rng.randrange(len(shard.specs))) for shard in rng.choices(shards, k=recipe.images)]
+        rows = [tasks_for(shard.specs[i], rng, recipe.tasks) for shard, i in picks]
+        batch = self.packer.pack(rows)
+        images = np.stack([shard.images[i] for shard, i in picks])
+        cells = torch.from_numpy(np.stack([shard.cells[i] for shard, i in picks])).long()
+        weights = torch.tensor(
+            [recipe.read_weight if task.name == "read" else 1.0 for row in rows for task in row]
+        )[batch.segment]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            logits, features = predict(self.model, batch, images)
+            seen = self.head(features)
+        losses = F.cross_entropy(logits.float(), batch.target, reduction="none")
+        loss = (losses * weights).sum() / weights.sum()
+        cell_loss = F.cross_entropy(seen.float().reshape(-1, NO_COLOR + 1), _by_token(cells))
+        if not math.isfinite(loss.item()):
+            raise TrainingError(
+                f"Step {self.step} in {self.out}: the loss is {loss.item()}. Start again from the"
+                " checkpoint with a smaller learning_rate."
+            )
+        (loss + recipe.cell_weight * cell_loss).backward()
+        parameters = [*self.model.parameters(), *self.head.parameters()]
+        nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _rate(self.step, recipe)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return loss.item(), cell_loss.item()
+
+    def save(self) -> None:
+        """Writes checkpoint and exported weights, each beside and renamed."""
+        state = {
+            "model": self.model.state_dict(),
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "recipe": _identity(self.recipe),
+        }
+        beside = self.out / (CHECKPOINT + ".part")
+        torch.save(state, beside)
+        beside.replace(self.out / CHECKPOINT)
+        export(self.model, self.processor, self.out / EXPORT)
+
+    def load(self) -> None:
+        """Goes on where the checkpoint was written."""
+        state = torch.load(self.out / CHECKPOINT, weights_only=True)
+        if state["recipe"] != _identity(self.recipe):
+            raise TrainingError(
+                f"{self.out / CHECKPOINT} was written by another recipe: {state['recipe']}, now"
+                f" {_identity(self.recipe)}. Use another folder, or resume=False to start anew."
+            )
+        self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def _log_losses(self, recent: list[tuple[float, float]]) -> None:
+        loss, cells = (round(sum(column) / len(recent), 4) for column in zip(*recent, strict=True))
+        logger.info("step %d: loss %.3f, patch colors %.3f, %.0f s", self.step, loss, cells, self.seconds)
+        self._write({"loss": loss, "cell_loss": cells})
+
+    def _log_scores(self, held_out: Shard) -> None:
+        charts = self.recipe.score_charts
+        scores = held_out_scores(self.model, self.packer, held_out, charts, self.bf16)
+        for name, score in scores.items():
+            logger.info("  %-12s %.2f (blind %.2f, n %d)", name, score["sight"], score["blind"], score["n"])
+        self._write({"scores": scores})
+
+    def _write(self, values: dict[str, Any]) -> None:
+        line = {"step": self.step, "seconds": round(self.seconds, 1), **values}
+        with (self.out / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def export(
+    model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, folder: Path
+) -> None:
+    """Writes weights in bfloat16 with everything needed to load them; replaces single files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(folder.name + ".part")
+    state = {
+        name: value.to(torch.bfloat16) if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
+    config = model.config.dtype
+    model.config.dtype = torch.bfloat16
+    model.save_pretrained(beside, state_dict=state)
+    model.config.dtype = config
+    processor.save_pretrained(beside)
+    for path in sorted(beside.iterdir()):
+        path.replace(folder / path.name)
+    beside.rmdir()
+
+
+def _first_model(
+    recipe: TinyRecipe, processor: Idefics3Processor
+) -> Idefics3ForConditionalGeneration:
+    if recipe.start_from is None:
+        model = build_model(build_config(processor), recipe.seed)
+    else:
+        model = AutoModelForImageTextToText.from_pretrained(recipe.start_from, dtype=torch.float32)
+    model.train()
+    return model
+
+
+def _optimizer(recipe: TinyRecipe, *modules: nn.Module) -> torch.optim.AdamW:
+    parameters = [p for module in modules for p in module.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _rate(step: int, recipe: TinyRecipe) -> float:
+    """Share of the learning rate: linear warmup, then a cosine to zero."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    done = (step - recipe.warmup_steps) / max(recipe.steps - recipe.warmup_steps, 1)
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _by_token(cells: torch.Tensor) -> torch.Tensor:
+    """Patch classes (n, 16, 16) in the order of the head's output: by image token, then patch."""
+    side = CELLS // SHUFFLE
+    squares = cells.reshape(-1, side, SHUFFLE, side, SHUFFLE)
+    return squares.permute(0, 1, 3, 2, 4).reshape(-1)
+
+
+def _identity(recipe: TinyRecipe) -> str:
+    """What a resumed stage must share with its beginning."""
+    timing = {"checkpoint_minutes", "score_minutes", "score_charts"}
+    parts = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in timing}
+    return json.dumps(parts, sort_keys=True, default=str)

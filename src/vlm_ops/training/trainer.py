@@ -1,0 +1,250 @@
+"""What SFT and preference training share: arguments, curves, checkpoints, the result."""
+
+import logging
+import math
+import resource
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from vlm_ops.config.sections import OptimSettings
+from vlm_ops.errors import Interrupted, TrainingError
+from vlm_ops.fingerprint import sha256_file
+from vlm_ops.tracking.base import Tracker
+from vlm_ops.training.checkpoints import newest_complete
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+ADAPTER = "adapter"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_LOGS_PER_TRAINING = 50
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to.
+
+    Attributes:
+        adapter_sha256: Of the chosen checkpoint's weights, now in ``adapter/``.
+        best_step: Optimizer step of the chosen checkpoint.
+        steps: Optimizer steps taken.
+        metrics: The chosen checkpoint's numbers on validation.
+    """
+
+    adapter_sha256: str
+    best_step: int
+    steps: int
+    metrics: dict[str, float]
+
+
+def total_steps(settings: OptimSettings, rows: int) -> int:
+    """Return how many optimizer steps a training takes."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    per_epoch = math.ceil(rows / (settings.batch_size * settings.accumulation))
+    return max(1, math.ceil(per_epoch * settings.epochs))
+
+
+def training_arguments(
+    settings: OptimSettings, *, rows: int, seed: int, out: Path, bf16: bool
+) -> dict[str, Any]:
+    """Translate settings into the arguments that TRL's configs share.
+
+    Args:
+        settings: Of the step.
+        rows: Training rows.
+        seed: Of the order of rows and of dropout.
+        out: The step's folder.
+        bf16: Whether products run in bfloat16 autocast.
+    """
+    steps = total_steps(settings, rows)
+    interval = math.ceil(steps / settings.evaluations)
+    return {
+        "output_dir": str(out / CHECKPOINTS),
+        "max_steps": steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.scheduler,
+        "warmup_steps": math.ceil(steps * settings.warmup_ratio),
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulation,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "eval_strategy": "steps",
+        "eval_steps": interval,
+        "save_strategy": "steps",
+        "save_steps": interval,
+        "save_total_limit": 2,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "enable_jit_checkpoint": True,
+        "logging_steps": max(1, steps // _LOGS_PER_TRAINING),
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "bf16": bf16,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "max_length": None,
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def keep_float32(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Give an adapter its float32 weights back after a TRL trainer has rounded them.
+
+    TRL turns the adapter of a quantised model to bfloat16. There a step smaller than 1/256 of
+    a weight is lost, which is where preference training lives; products stay in bfloat16 by
+    autocast.
+
+    Args:
+        model: With the adapter.
+        weights: By parameter name, from :func:`adapter_weights`.
+    """
+    for name, parameter in model.named_parameters():
+        if name in weights:
+            parameter.data = weights[name].to(parameter.device)
+
+
+def adapter_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copy the trainable weights by name, in float32."""
+    return {
+        name: parameter.detach().float().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def run_training(trainer: Any, out: Path) -> Outcome:
+    """Train to the end, going on from the newest complete checkpoint, and keep the best.
+
+    Args:
+        trainer: A TRL trainer with :class:`~vlm_ops.training.checkpoints.CompleteCheckpoints`.
+        out: The step's folder.
+
+    Raises:
+        Interrupted: SIGTERM came; a checkpoint is written.
+        TrainingError: The loss is not a number; the last good checkpoint is kept.
+    """
+    checkpoints = out / CHECKPOINTS
+    resume = newest_complete(checkpoints)
+    if resume is not None:
+        logger.info("going on from %s", resume.name)
+    trainer.args.eval_on_start = resume is None
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    state = trainer.state
+    if state.global_step < state.max_steps:
+        raise Interrupted(
+            f"stopped at step {state.global_step} of {state.max_steps}; the checkpoint is in "
+            f"{checkpoints}, the same command goes on from there"
+        )
+    best_step = int(state.best_global_step)
+    adapter = out / ADAPTER
+    adapter.mkdir(exist_ok=True)
+    for name in (ADAPTER_WEIGHTS, "adapter_config.json"):
+        shutil.copyfile(checkpoints / f"checkpoint-{best_step}" / name, adapter / name)
+    return Outcome(
+        adapter_sha256=sha256_file(adapter / ADAPTER_WEIGHTS),
+        best_step=best_step,
+        steps=state.global_step,
+        metrics=_validation_metrics(state.log_history, best_step),
+    )
+
+
+class Curves(TrainerCallback):  # type: ignore[misc]
+    """Sends a trainer's numbers to the tracker and the log, and stops on NaN.
+
+    Args:
+        tracker: Where curves go.
+        stage: Name in log lines.
+    """
+
+    def __init__(self, tracker: Tracker, stage: str) -> None:
+        self._tracker = tracker
+        self._stage = stage
+        self._started = time.monotonic()
+        self._first_step = 0
+        self._last_tokens: tuple[float, float] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock, at the step a resumed training goes on from."""
+        self._started = time.monotonic()
+        self._first_step = state.global_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Score and save the last step too, and log before anything is saved."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+            control.should_save = True
+        if control.should_save:
+            control.should_log = True
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Pass numbers on."""
+        logs: dict[str, float] = {
+            name: float(value)
+            for name, value in (kwargs.get("logs") or {}).items()
+            if isinstance(value, (int, float))
+        }
+        loss = logs.get("loss", logs.get("eval_loss"))
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingError(
+                f"{self._stage}: the loss is {loss} at step {state.global_step}; training stops, "
+                f"and the last good checkpoint stays in {args.output_dir}. A smaller "
+                f"learning_rate (found {args.learning_rate:g}) or max_grad_norm usually helps."
+            )
+        if "loss" in logs:
+            logs |= self._speed(logs) | {"peak_memory_gb": peak_memory_gb()}
+            logger.info("%s: %s", self._stage, self._progress(state, logs))
+        elif "eval_loss" in logs:
+            logger.info("%s: validation %s", self._stage, _line(logs))
+        self._tracker.metrics({n: v for n, v in logs.items() if math.isfinite(v)}, state.global_step)
+
+    def _speed(self, logs: dict[str, float]) -> dict[str, float]:
+        now, tokens = time.monotonic(), logs.get("num_tokens")
+        if tokens is None:
+            return {}
+        previous, self._last_tokens = self._last_tokens, (now, tokens)
+        if previous is None or now <= previous[0]:
+            return {}
+        return {"tokens_per_second": (tokens - previous[1]) / (now - previous[0])}
+
+    def _progress(self, state: Any, logs: dict[str, float]) -> str:
+        done = state.global_step - self._first_step
+        left = (time.monotonic() - self._started) / max(1, done) * (
+            state.max_steps - state.global_step
+        )
+        return f"step {state.global_step}/{state.max_steps}, {_line(logs)}, {left:.0f} s left"
+
+
+def peak_memory_gb() -> float:
+    """Return the most memory this process has held: GPU if there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _line(logs: dict[str, float]) -> str:
+    shown = ("loss", "eval_loss", "rewards/accuracies", "eval_rewards/accuracies")
+    return ", ".join(f"{name} {logs[name]:.4f}" for name in shown if name in logs)
+
+
+def _validation_metrics(history: list[dict[str, Any]], step: int) -> dict[str, float]:
+    chosen = [entry for entry in history if entry.get("step") == step and "eval_loss" in entry]
+    return {
+        name.removeprefix("eval_"): float(value)
+        for name, value in (chosen[-1] if chosen else {}).items()
+        if name.startswith("eval_") and isinstance(value, (int, float)) and math.isfinite(value)
+    }
