@@ -32,6 +32,7 @@ _HEARTBEAT_S = 30
 _MISSED_S = 90
 _WORKER_START_S = 90
 _WORKER_GRACE_S = 60
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def up(
@@ -170,8 +171,10 @@ def ensure_zombie_automation(client: "SyncPrefectClient", within_s: float = _MIS
         within=timedelta(seconds=within_s),
     )
     crash = ChangeFlowRunState(
+        name=None,
         state=StateType.CRASHED,
         message="Flow run marked as crashed due to missing heartbeats.",
+        force=False,
     )
     client.create_automation(AutomationCore(name=ZOMBIES, trigger=trigger, actions=[crash]))
 
@@ -197,7 +200,7 @@ def _worker(
             _await_online(client, child, pool, name, log)
             yield child, log
         finally:
-            # Long enough for a training step to write its checkpoint.
+            # The worker passes the signal on to its runs and gives them 30 s for a checkpoint.
             guard.end([me], grace_s=_WORKER_GRACE_S)
 
 
@@ -209,9 +212,11 @@ def _await_online(
 
     deadline = time.monotonic() + _WORKER_START_S
     online = WorkerFilter.model_validate({"status": {"any_": [WorkerStatus.ONLINE.value]}})
-    while name not in {
-        worker.name for worker in client.read_workers_for_work_pool(pool, worker_filter=online)
-    }:
+    # The client's own defaults for limit and offset are refused by the server.
+    while not any(
+        worker.name == name
+        for worker in client.read_workers_for_work_pool(pool, online, limit=200, offset=0)
+    ):
         if child.poll() is not None:
             raise ServiceError(_died(child, log))
         if time.monotonic() > deadline:
@@ -234,7 +239,11 @@ def _announce(say: Callable[[str], None], found: Services, last: str) -> None:
 
 @contextmanager
 def _until_signal(stop: threading.Event | None) -> Iterator[threading.Event]:
-    """Turn SIGTERM into Ctrl-C's way out while starting, and both into a set event."""
+    """Let SIGTERM and Ctrl-C alike end the block, which they leave by KeyboardInterrupt.
+
+    A shell starts background jobs with Ctrl-C ignored, and children inherit that. Prefect's worker
+    then could not stop: it ends itself by that signal. A handler here undoes it for them, too.
+    """
     ended = stop or threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield ended
@@ -244,10 +253,11 @@ def _until_signal(stop: threading.Event | None) -> Iterator[threading.Event]:
         ended.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in _ENDING}
     try:
         yield ended
     except KeyboardInterrupt:
         ended.set()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -50,7 +50,6 @@ class Artifact(BaseModel):
         fingerprint: Of everything that went into the step; names the folder.
         content: Of what came out; the next step's fingerprint is made of it.
         seconds: The step's own time, attempts that were cut off not counted.
-        mlflow_run_id: The step's run in MLflow, if it was tracked.
         folder: Where the record was read from or will be written to.
     """
 
@@ -61,7 +60,6 @@ class Artifact(BaseModel):
     fingerprint: str = ""
     content: str
     seconds: float = 0.0
-    mlflow_run_id: str | None = None
     folder: Path = Field(exclude=True)
 
 
@@ -231,6 +229,7 @@ class GateDecision(Artifact):
         verdict: Promote or not, with reasons.
         candidate: Content hash of the candidate.
         champion: Content hash of the champion at that time; None if there was none.
+        champion_answers: Content hash of its answers, by which this decision is found again.
         champion_version: Its version in the registry.
     """
 
@@ -239,6 +238,7 @@ class GateDecision(Artifact):
     verdict: Verdict
     candidate: str
     champion: str | None
+    champion_answers: str | None
     champion_version: str | None
 
 

@@ -39,6 +39,7 @@ from vlm_ops.config.pipeline import (
     PrepareJob,
     SftJob,
 )
+from vlm_ops.config.sections import ChartsData, DatasetPairs, FilesData, HubData
 from vlm_ops.errors import OutputError, StepFailed
 from vlm_ops.fingerprint import SHORT, fingerprint
 from vlm_ops.tracking.base import Tracker
@@ -206,7 +207,22 @@ def plan(name: str, config: PipelineConfig, inputs: Mapping[str, Input]) -> Plan
         inputs: By parameter name of the step's function.
     """
     step = STEPS[name]
-    return _plan(step, step.job(config), inputs, config.execution.runs)
+    job = step.job(config)
+    digest = fingerprint(
+        {
+            "step": name,
+            "version": step.version,
+            "job": _settings(job),
+            "inputs": {key: _content(inputs.get(key)) for key in step.inputs},
+        }
+    )
+    return Plan(
+        step=step,
+        job=job,
+        inputs={key: inputs.get(key) for key in step.inputs},
+        fingerprint=digest,
+        folder=config.execution.runs / f"{name}-{digest[:SHORT]}",
+    )
 
 
 def perform(plan: Plan, tracker: Tracker) -> Artifact:
@@ -273,6 +289,7 @@ def request(plan: Plan) -> dict[str, Any]:
             inputs[name] = value
     return {
         "step": plan.step.name,
+        "fingerprint": plan.fingerprint,
         "job": plan.job.model_dump(mode="json"),
         "inputs": inputs,
         "folder": str(plan.folder),
@@ -292,7 +309,13 @@ def from_request(values: Mapping[str, Any]) -> Plan:
         name: _read_input(name, kind, values["inputs"].get(name))
         for name, kind in step.inputs.items()
     }
-    return _plan(step, job_type.model_validate(values["job"]), inputs, folder.parent)
+    return Plan(
+        step=step,
+        job=job_type.model_validate(values["job"]),
+        inputs=inputs,
+        fingerprint=values["fingerprint"],
+        folder=folder,
+    )
 
 
 def _read_input(name: str, kind: type[Any], value: Any) -> Input:
@@ -306,22 +329,17 @@ def _read_input(name: str, kind: type[Any], value: Any) -> Input:
     return artifact
 
 
-def _plan(step: Step, job: Job, inputs: Mapping[str, Input], runs: Path) -> Plan:
-    digest = fingerprint(
-        {
-            "step": step.name,
-            "version": step.version,
-            "job": job,
-            "inputs": {name: _content(inputs.get(name)) for name in step.inputs},
-        }
-    )
-    return Plan(
-        step=step,
-        job=job,
-        inputs={name: inputs.get(name) for name in step.inputs},
-        fingerprint=digest,
-        folder=runs / f"{step.name}-{digest[:SHORT]}",
-    )
+def _settings(job: Job) -> dict[str, Any]:
+    """Return a job's settings, with the content of its files in place of where they lie."""
+    settings = job.model_dump()
+    source = job.data if isinstance(job, PrepareJob) else getattr(job, "pairs", None)
+    if isinstance(source, (ChartsData, FilesData, HubData, DatasetPairs)):
+        from vlm_ops.data.sources import source_content
+
+        section = settings["data" if isinstance(job, PrepareJob) else "pairs"]
+        section.pop("path", None)
+        section["content"] = source_content(source)
+    return settings
 
 
 def _content(value: Input) -> str | None:

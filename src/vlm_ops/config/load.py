@@ -181,9 +181,7 @@ def _parse_overrides(overrides: Sequence[str], places: Places) -> dict[str, Any]
         key, equals, value = text.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise ConfigError(
-                f"{text!r}: expected key.path=value, as in sft.learning_rate=1e-4"
-            )
+            raise ConfigError(f"{text!r}: expected key.path=value, as in sft.learning_rate=1e-4")
         try:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError as error:

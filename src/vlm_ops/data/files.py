@@ -44,14 +44,20 @@ def read_table(path: Path, cache: Path) -> Table:
             f"{path}: there is no such file. Row files in that folder: "
             f"{', '.join(there) or 'none'}. Set data.path (or pairs.path) to one."
         )
-    ending = path.suffix.lower()
-    if ending in (".jsonl", ".json"):
-        return _read_jsonl(path, cache)
-    if ending == ".csv":
-        return _read_csv(path, cache)
-    if ending == ".parquet":
-        return _read_parquet(path, cache)
-    raise DataError(f"{path}: found the ending {ending!r}, expected .jsonl, .csv or .parquet")
+    readers = {
+        ".jsonl": _read_jsonl,
+        ".json": _read_jsonl,
+        ".csv": _read_csv,
+        ".parquet": _read_parquet,
+    }
+    if path.suffix.lower() not in readers:
+        raise DataError(
+            f"{path}: found the ending {path.suffix!r}, expected .jsonl, .csv or .parquet"
+        )
+    columns, rows = readers[path.suffix.lower()](path, cache)
+    if not columns:
+        raise DataError(f"{path.name}: no rows; found an empty file, expected at least one row")
+    return columns, rows
 
 
 def _lines(path: Path, cache: Path) -> Iterator[str]:
@@ -117,9 +123,10 @@ def _csv_rows(path: Path, reader: Any, columns: list[str]) -> Iterator[tuple[str
                     f"{where}: found {len(values)} cells, expected {len(columns)} as in the "
                     f"first line ({', '.join(columns)}). Quote cells that hold commas."
                 )
-            yield where, {
-                name: _json_list(value) for name, value in zip(columns, values, strict=True)
-            }
+            yield (
+                where,
+                {name: _json_list(value) for name, value in zip(columns, values, strict=True)},
+            )
     except csv.Error as error:
         raise DataError(f"{path.name}:{start}: not valid CSV ({error})") from error
 

@@ -11,7 +11,7 @@ from vlm_ops.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT_S = 8.0
+_TIMEOUT_S = 6.0
 OFFLINE_HINT = (
     "Without a hub these work: the presets demo and demo-shuffled, and data of your own "
     "(data.type: files; pairs.type: sampled, or dataset with a path)."
@@ -106,8 +106,6 @@ def read_split(
     return list(rows.features), _placed(f"{name} {split}", chosen, cells)
 
 
-def _placed(
-    place: str, chosen: list[int], cells: Iterator[Cells]
-) -> Iterator[tuple[str, Cells]]:
+def _placed(place: str, chosen: list[int], cells: Iterator[Cells]) -> Iterator[tuple[str, Cells]]:
     for index, row in zip(chosen, cells, strict=True):
         yield f"{place}:{index}", row

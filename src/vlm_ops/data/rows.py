@@ -130,13 +130,8 @@ def image_cells(value: Any, folder: Path | None) -> tuple[ImageCell, ...]:
         folder: Where relative paths start; None where there are no files beside the rows.
 
     Returns:
-        The images; empty if the cell is empty.
-
-    Raises:
-        DataError: The cell is none of these.
+        The images; empty if there is none in the cell.
     """
-    if value is None or value == "" or value == []:
-        return ()
     if isinstance(value, (list, tuple)):
         return tuple(cell for item in value for cell in image_cells(item, folder))
     if isinstance(value, Mapping):
@@ -144,9 +139,9 @@ def image_cells(value: Any, folder: Path | None) -> tuple[ImageCell, ...]:
         return image_cells(value.get("path") if inner is None else inner, folder)
     if isinstance(value, bytes):
         return (value,)
-    if isinstance(value, (str, Path)):
-        return (Path(value) if folder is None else folder / value,)
-    raise DataError(f"a {type(value).__name__}")
+    if isinstance(value, str) and value.strip():
+        return (Path(value.strip()) if folder is None else folder / value.strip(),)
+    return ()
 
 
 def answer_texts(value: Any) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vlm_ops.config.sections import (
@@ -20,8 +21,7 @@ from vlm_ops.config.sections import (
 from vlm_ops.data import hub
 from vlm_ops.data.files import Cells, Table, read_table
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import ImageCell, RawRow, check_columns, image_cells, plain_text
-from vlm_ops.errors import DataError
+from vlm_ops.data.rows import RawRow, check_columns, image_cells, plain_text
 from vlm_ops.fingerprint import fingerprint, sha256_file
 from vlm_ops.records import SPLITS, Split
 
@@ -142,17 +142,16 @@ def source_content(data: DataSettings | PairsSettings) -> str:
 
 
 def _file_content(path: Path, column: str) -> str:
-    columns, rows = read_table(path, path.parent)
-    if column not in columns:
-        return fingerprint([sha256_file(path)])
-    found: dict[str, Path] = {}
-    for _, cells in rows:
-        for cell in _images(cells.get(column), None):
-            if isinstance(cell, Path):
-                found[cell.as_posix()] = path.parent / cell
+    with TemporaryDirectory() as cache:
+        columns, rows = read_table(path, Path(cache))
+        cells = [row.get(column) for _, row in rows] if column in columns else []
+    names = {cell for value in cells for cell in image_cells(value, None)}
+    images = sorted(name for name in names if isinstance(name, Path))
     with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = list(pool.map(_hash_if_there, found.values()))
-    return fingerprint([sha256_file(path), dict(zip(found, hashes, strict=True))])
+        hashes = list(pool.map(lambda name: _hash_if_there(path.parent / name), images))
+    return fingerprint(
+        [sha256_file(path), [[str(n), h] for n, h in zip(images, hashes, strict=True)]]
+    )
 
 
 def _hash_if_there(path: Path) -> str | None:
@@ -207,12 +206,13 @@ def _raw_rows(
     cluster: str | None = None,
 ) -> Iterator[RawRow]:
     for number, (where, cells) in enumerate(rows, start=1):
-        numbered = f"{split}-{number}" if split else str(number)
+        # On the hub the number in the split, so that a drawn row keeps its id.
+        numbered = f"{split}-{where.rpartition(':')[2]}" if split else str(number)
         group = plain_text(cells.get(columns.group)) if columns.group else None
         yield RawRow(
             where=where,
             id=plain_text(cells.get(columns.id)) if columns.id else numbered,
-            images=_images(cells.get(columns.image), folder),
+            images=image_cells(cells.get(columns.image), folder),
             question=cells.get(columns.question),
             answers=cells.get(columns.answers),
             kind=plain_text(cells.get(columns.kind)) if columns.kind else ALL,
@@ -220,10 +220,3 @@ def _raw_rows(
             cluster=plain_text(cells[cluster]) if cluster else None,
             split=split,
         )
-
-
-def _images(value: Any, folder: Path | None) -> tuple[ImageCell, ...]:
-    try:
-        return image_cells(value, folder)
-    except DataError:
-        return ()

@@ -6,23 +6,19 @@ is backed up with the models it speaks of, whatever machine moved the alias.
 
 import json
 import logging
-import tempfile
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
-import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlm_ops.errors import RegistryError
-from vlm_ops.fingerprint import sha256_file
 from vlm_ops.registry import tags
+from vlm_ops.registry.files import check_files
 from vlm_ops.tracking.connection import answering, connect
-from vlm_ops.tracking.packaging import ADAPTER_WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +36,7 @@ class Move(BaseModel):
         kind: ``promote`` or ``rollback``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     when: datetime
     who: str
@@ -105,11 +101,11 @@ def promote(
             target,
             who=by,
             why=given or _gate_reason(target),
-            forced=bool(objection),
+            forced=bool(objection) and not standing,
             kind="promote",
         )
         if not standing:
-            _check_files(uri, target)
+            check_files(client, target)
             _carry_out(client, name, move)
     return move
 
@@ -144,7 +140,7 @@ def rollback(uri: str, name: str, *, reason: str | None, by: str) -> Move:
                 f'go back to. `vlm-ops promote {name} VERSION --reason "…"` picks another one.'
             )
         target = tags.find_version(client, name, before)
-        _check_files(uri, target)
+        check_files(client, target)
         why = (reason or "").strip() or f"rolled back from version {current.version}"
         move = _move(current, target, who=by, why=why, forced=False, kind="rollback")
         _carry_out(client, name, move)
@@ -196,14 +192,16 @@ def _move(
     forced: bool,
     kind: Literal["promote", "rollback"],
 ) -> Move:
-    return Move(
-        when=datetime.now(UTC),
-        who=who,
-        why=why,
-        from_version=str(current.version) if current is not None else None,
-        to_version=str(target.version),
-        forced=forced,
-        kind=kind,
+    return Move.model_validate(
+        {
+            "when": datetime.now(UTC),
+            "who": who,
+            "why": why,
+            "from": str(current.version) if current is not None else None,
+            "to": str(target.version),
+            "forced": forced,
+            "kind": kind,
+        }
     )
 
 
@@ -250,27 +248,3 @@ def _champion_before(ledger: list[Move], current: str) -> str | None:
         stack.pop()
     # An alias that was moved by hand in MLflow stands on top of all that the ledger knows.
     return stack[-1] if stack else None
-
-
-def _check_files(uri: str, target: ModelVersion) -> None:
-    expected = tags.present(target.tags.get(tags.ADAPTER_SHA256))
-    if expected is None:
-        return
-    where = f"models:/{target.name}/{target.version}/artifacts/adapter/{ADAPTER_WEIGHTS}"
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            fetched = mlflow.artifacts.download_artifacts(
-                artifact_uri=where, dst_path=scratch, tracking_uri=uri, registry_uri=uri
-            )
-            found = sha256_file(Path(fetched))
-        except (MlflowException, OSError) as error:
-            raise RegistryError(
-                f"version {target.version} of {target.name!r}: its adapter can't be fetched "
-                f"({error}). `vlm-ops models` lists other versions."
-            ) from error
-    if found != expected:
-        raise RegistryError(
-            f"version {target.version} of {target.name!r}: the adapter's sha256 is {found}, "
-            f"registered was {expected}: the file was changed in the artifact store. "
-            f"`vlm-ops models` lists other versions."
-        )

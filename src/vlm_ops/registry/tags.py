@@ -10,11 +10,12 @@ from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
 
 from vlm_ops.errors import RegistryError
+from vlm_ops.tracking.package import CONTENT_TAG
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 
-CONTENT = "vlm_ops.content"
+CONTENT = CONTENT_TAG
 BASE_ID = "vlm_ops.base_id"
 BASE_REVISION = "vlm_ops.base_revision"
 BASE_SHA256 = "vlm_ops.base_sha256"

@@ -3,12 +3,9 @@
 import json
 import logging
 import re
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -16,11 +13,12 @@ from pydantic import BaseModel, ConfigDict
 
 from vlm_ops.artifacts import Evaluation, GateDecision, ModelRef, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.errors import OutputError, RegistryError
+from vlm_ops.errors import RegistryError
 from vlm_ops.fingerprint import SHORT
 from vlm_ops.registry import tags
+from vlm_ops.registry.files import fetch_package
 from vlm_ops.tracking.connection import answering, connect
-from vlm_ops.tracking.packaging import open_package
+from vlm_ops.tracking.package import open_package
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +183,7 @@ def download(uri: str, name: str, version: str, into: Path) -> ModelRef:
         content = tags.content_of(found)
         target = into / content[:SHORT]
         if not target.is_dir():
-            _fetch(uri, found, target)
+            fetch_package(client, found, target)
     model = open_package(target)
     if model.content != content:
         raise RegistryError(
@@ -318,26 +316,3 @@ def _describe(evaluation: Evaluation, decision: GateDecision, data: PreparedData
             "\n".join(f"- {reason}" for reason in decision.verdict.reasons),
         ]
     )
-
-
-def _fetch(uri: str, found: ModelVersion, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"{target}: can't be written ({error.strerror})") from error
-    try:
-        fetched = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{found.name}/{found.version}/artifacts",
-            dst_path=str(scratch),
-            tracking_uri=uri,
-            registry_uri=uri,
-        )
-        try:
-            Path(fetched).rename(target)
-        except OSError:
-            # Another process may have fetched the same content meanwhile.
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

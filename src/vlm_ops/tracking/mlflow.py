@@ -32,7 +32,6 @@ from PIL import Image
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.errors import ServiceError
 from vlm_ops.tracking.connection import answering, connect
-from vlm_ops.tracking.packaging import log_packaged_model
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 """What MLflow refuses in names of metrics and params (``mlflow/utils/validation.py``)."""
 
 
-class _Refused(ServiceError):
+class _RefusedError(ServiceError):
     """The server answers, but does not take this."""
 
 
@@ -175,6 +174,9 @@ class MlflowTracker:
         Returns:
             ``models:/m-…``; the same again if this run has kept it before.
         """
+        # Imports torch and transformers, which most steps' trackers have no use for.
+        from vlm_ops.tracking.packaging import log_packaged_model
+
         with self._talking():
             self._models[name] = log_packaged_model(self._client, self.run_id, name, model)
         return f"models:/{self._models[name]}"
@@ -244,9 +246,9 @@ class MlflowTracker:
             if not batch:
                 return
             try:
-                with answering(self.uri, _Refused):
+                with answering(self.uri, _RefusedError):
                     self._client.log_batch(self.run_id, metrics=batch)
-            except _Refused as error:
+            except _RefusedError as error:
                 logger.warning("%d numbers were not taken: %s", len(batch), error)
             with self._lock:
                 del self._pending[: len(batch)]

@@ -35,7 +35,7 @@ class PackagedModel(PythonModel):
 
         from vlm_ops.errors import ModelError
         from vlm_ops.models.loading import base_ref, load
-        from vlm_ops.tracking.packaging import open_package
+        from vlm_ops.tracking.package import open_package
 
         artifacts = Path(context.artifacts["model"]).parent
         _warn_of_other_sources(artifacts.parent / "code" / "vlm_ops")
@@ -122,7 +122,7 @@ def _source(cell: Any) -> Path | io.BytesIO:
 
 def _warn_of_other_sources(packed: Path) -> None:
     import vlm_ops
-    from vlm_ops.tracking.packaging import sources_sha256
+    from vlm_ops.tracking.package import sources_sha256
 
     running = Path(vlm_ops.__file__).parent
     if packed.is_dir() and sources_sha256(running) != sources_sha256(packed):

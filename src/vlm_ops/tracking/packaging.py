@@ -1,14 +1,4 @@
-"""A model as MLflow keeps it: files that any process with MLflow can load and ask.
-
-The package is a pyfunc made *from code*: a script, the library's sources, and plain files.
-No object is pickled into it, so it loads with ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false``::
-
-    artifacts/model.json    which model this is: settings and hashes
-    artifacts/adapter/      as PEFT writes it; absent for a bare base
-    artifacts/processor/    tokenizer, image processor, chat template
-    artifacts/base/         the base's files, if it is small enough to travel along
-    code/vlm_ops/           the library's sources as they were
-"""
+"""Writing a model as an MLflow package, and keeping it as a LoggedModel of a run."""
 
 import base64
 import io
@@ -17,7 +7,6 @@ import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import mlflow.pyfunc
 from mlflow import MlflowClient
@@ -30,13 +19,11 @@ from PIL import Image
 import vlm_ops
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.errors import ModelError
-from vlm_ops.fingerprint import sha256_file, sha256_files
 from vlm_ops.models.loading import base_folder, load_processor
+from vlm_ops.tracking.package import ADAPTER_WEIGHTS, CONTENT_TAG
 
 SCRIPT = Path(__file__).with_name("packaged_model.py")
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODEL_TYPE = "image-text-to-text"
-CONTENT_TAG = "vlm_ops.content"
 
 _SMALL_BASE_BYTES = 64 << 20
 _BASE_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model"}
@@ -120,40 +107,6 @@ def save_package(model: ModelRef, folder: Path, described: Model | None = None) 
             input_example=_example(),
             pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
         )
-
-
-def open_package(artifacts: Path) -> ModelRef:
-    """Read which model a package holds, with its paths pointing into the package.
-
-    Args:
-        artifacts: The package's folder ``artifacts``.
-
-    Raises:
-        ModelError: A file is missing, or is not the one the package was made with.
-    """
-    try:
-        model = ModelRef.model_validate_json((artifacts / "model.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{artifacts}: holds no packaged model ({error})") from error
-    changes: dict[str, Any] = {}
-    base = artifacts / "base"
-    if base.is_dir():
-        changes["settings"] = model.settings.model_copy(update={"id": str(base), "revision": None})
-    if model.adapter_sha256 is not None:
-        weights = artifacts / "adapter" / ADAPTER_WEIGHTS
-        found = sha256_file(weights) if weights.is_file() else "no file"
-        if found != model.adapter_sha256:
-            raise ModelError(
-                f"{weights}: expected sha256 {model.adapter_sha256}, found {found}: the file "
-                f"was changed after it was registered"
-            )
-        changes["adapter"] = artifacts / "adapter"
-    return model.model_copy(update=changes)
-
-
-def sources_sha256(package: Path) -> str:
-    """Return one hash over the Python sources of a package folder."""
-    return sha256_files(package.rglob("*.py"), package)
 
 
 def _is_same(kept: LoggedModel, name: str, model: ModelRef) -> bool:

@@ -65,6 +65,23 @@ def start_step_run(uri: str, parent_run_id: str, step: str, tags: Mapping[str, s
     return str(run.info.run_id)
 
 
+def exists(uri: str, run_id: str) -> bool:
+    """Tell whether a run is on this server and was not deleted.
+
+    Raises:
+        ServiceError: The server does not answer.
+    """
+    client = connect(uri)
+    with answering(uri):
+        try:
+            found = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+    return bool(found.info.lifecycle_stage == LifecycleStage.ACTIVE)
+
+
 def resume_run(uri: str, run_id: str) -> None:
     """Set a run that was cut off to running again, so that a retry goes on in it.
 

@@ -19,7 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageTextToText, Idefics3ForConditionalGeneration, Idefics3Processor
+from transformers import (
+    AutoModelForImageTextToText,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
+)
 
 from vlm_ops.data.charts.tasks import tasks_for
 from vlm_ops.errors import TrainingError
@@ -151,7 +155,10 @@ class _Stage:
         """One step; returns the losses of targets and of patch colors."""
         recipe = self.recipe
         rng = random.Random(f"{recipe.seed} {self.step}")
-        picks = [(shard, rng.randrange(len(shard.specs))) for shard in rng.choices(shards, k=recipe.images)]
+        picks = [
+            (shard, rng.randrange(len(shard.specs)))
+            for shard in rng.choices(shards, k=recipe.images)
+        ]
         rows = [tasks_for(shard.specs[i], rng, recipe.tasks) for shard, i in picks]
         batch = self.packer.pack(rows)
         images = np.stack([shard.images[i] for shard, i in picks])
@@ -210,14 +217,18 @@ class _Stage:
 
     def _log_losses(self, recent: list[tuple[float, float]]) -> None:
         loss, cells = (round(sum(column) / len(recent), 4) for column in zip(*recent, strict=True))
-        logger.info("step %d: loss %.3f, patch colors %.3f, %.0f s", self.step, loss, cells, self.seconds)
+        logger.info(
+            "step %d: loss %.3f, patch colors %.3f, %.0f s", self.step, loss, cells, self.seconds
+        )
         self._write({"loss": loss, "cell_loss": cells})
 
     def _log_scores(self, held_out: Shard) -> None:
         charts = self.recipe.score_charts
         scores = held_out_scores(self.model, self.packer, held_out, charts, self.bf16)
         for name, score in scores.items():
-            logger.info("  %-12s %.2f (blind %.2f, n %d)", name, score["sight"], score["blind"], score["n"])
+            logger.info(
+                "  %-12s %.2f (blind %.2f, n %d)", name, score["sight"], score["blind"], score["n"]
+            )
         self._write({"scores": scores})
 
     def _write(self, values: dict[str, Any]) -> None:
@@ -235,6 +246,7 @@ def export(
     state = {
         name: value.to(torch.bfloat16) if value.is_floating_point() else value
         for name, value in model.state_dict().items()
+        if name != "lm_head.weight"  # the same tensor as the embedding
     }
     config = model.config.dtype
     model.config.dtype = torch.bfloat16

@@ -72,7 +72,9 @@ class Packer:
         Returns:
             Rows that train on targets and end tokens only.
         """
-        flat = [task.prompt + self._middle + task.target + self._after for row in rows for task in row]
+        flat = [
+            task.prompt + self._middle + task.target + self._after for row in rows for task in row
+        ]
         segments = iter(self._ids(flat))
         end = self._tokenizer.convert_tokens_to_ids(END)
         start = len(self.prefix)

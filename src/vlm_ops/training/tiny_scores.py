@@ -66,7 +66,10 @@ def held_out_scores(
         stop = min(start + _ROWS, charts, len(shard.specs))
         rows = [tasks_for(shard.specs[i], random.Random(i), _TASKS) for i in range(start, stop)]
         batch, images = packer.pack(rows), shard.images[start:stop]
-        with torch.compiler.set_stance("force_eager"), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with (
+            torch.compiler.set_stance("force_eager"),
+            torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+        ):
             sight = _exact(predict(model, batch, images)[0], batch)
             blind = _exact(predict(model, batch, np.full_like(images, GRAY))[0], batch)
         for task, *hit in zip(_flat(rows), sight, blind, strict=True):

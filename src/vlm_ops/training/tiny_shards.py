@@ -7,6 +7,7 @@ processor), ``cells`` (n, 16, 16; uint8, the color that stands in each patch, se
 
 import dataclasses
 import json
+import os
 import random
 import time
 from collections.abc import Callable
@@ -136,7 +137,9 @@ class Shards:
         folder.mkdir(parents=True, exist_ok=True)
         self.count = count
         self._loaded: list[Shard] = []
-        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        self._pool = ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=os.nice, initargs=(10,)
+        )
         names = ["held-out", *(f"{seed}-{i:03d}" for i in range(count))]
         self._jobs = [
             self._pool.submit(draw_shard, folder / f"{name}.npz", f"{seed} {name}", charts)

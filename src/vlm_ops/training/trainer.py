@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from vlm_ops.config.sections import OptimSettings
 from vlm_ops.errors import Interrupted, TrainingError
@@ -142,6 +142,7 @@ def run_training(trainer: Any, out: Path) -> Outcome:
     if resume is not None:
         logger.info("going on from %s", resume.name)
     trainer.args.eval_on_start = resume is None
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     state = trainer.state
     if state.global_step < state.max_steps:

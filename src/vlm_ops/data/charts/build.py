@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,9 +26,9 @@ def build_charts(
     out: Path,
     *,
     seed: int = 0,
-    train_charts: int = 1000,
-    validation_charts: int = 88,
-    test_charts: int = 330,
+    train_charts: int = 900,
+    validation_charts: int = 80,
+    test_charts: int = 320,
     questions_per_chart: int = 3,
     kinds: Sequence[str] = DEFAULT_KINDS,
     size: int = 384,
@@ -80,7 +79,9 @@ def build_charts(
     for stale in images.glob("*.png"):
         stale.unlink()
     jobs = [(chart.spec, images / f"{chart.id}.png", size) for chart in charts]
-    check_pictures(dict(zip((chart.id for chart in charts), _draw_all(jobs, workers, progress), strict=True)))
+    check_pictures(
+        dict(zip((chart.id for chart in charts), _draw_all(jobs, workers, progress), strict=True))
+    )
     for split in SPLITS:
         _write_rows(out / f"{split}.jsonl", rows(plans[split]))
         _log.info("%s: %d charts of %d tables", split, counts[split], len(tables[split]))
@@ -175,4 +176,4 @@ def _write_rows(path: Path, found: Iterable[Mapping[str, object]]) -> None:
     with beside.open("w", encoding="utf-8", newline="\n") as file:
         for row in found:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    os.replace(beside, path)
+    beside.replace(path)

@@ -142,7 +142,9 @@ def draw(spec: ChartSpec, size: int = 384) -> Image.Image:
     else:
         artists = [*_frame(spec), *(_lines(spec) if spec.kind == "line" else _bars(spec))]
     if spec.title:
-        artists.append(_text(spec, 0.5, 0.975, _short(spec.title, _TITLE_CHARS), "center", "top", 1.15))
+        artists.append(
+            _text(spec, 0.5, 0.975, _short(spec.title, _TITLE_CHARS), "center", "top", 1.15)
+        )
     if spec.style.legend and spec.kind in ("line", "pie"):
         artists += _legend(spec)
     for artist in artists:
@@ -179,16 +181,25 @@ def _frame(spec: ChartSpec) -> list[Artist]:
         across = [
             [(box.left + place * box.width, box.bottom), (box.left + place * box.width, top)]
             if flat
-            else [(box.left, box.bottom + place * box.height), (right, box.bottom + place * box.height)]
+            else [
+                (box.left, box.bottom + place * box.height),
+                (right, box.bottom + place * box.height),
+            ]
             for place in places
         ]
-        artists.append(LineCollection(across, colors=[(0.6, 0.6, 0.6, 0.45)], linewidths=0.6, zorder=0))
-    corners = [(box.left, top), (box.left, box.bottom), (right, box.bottom), (right, top), (box.left, top)]
+        artists.append(
+            LineCollection(across, colors=[(0.6, 0.6, 0.6, 0.45)], linewidths=0.6, zorder=0)
+        )
+    corners = [
+        (box.left, top),
+        (box.left, box.bottom),
+        (right, box.bottom),
+        (right, top),
+        (box.left, top),
+    ]
     if spec.style.spines != "none":
         path = corners if spec.style.spines == "box" else corners[:3]
-        artists.append(
-            Line2D(*zip(*path, strict=True), color=_ink(spec), linewidth=0.8, zorder=3)
-        )
+        artists.append(Line2D(*zip(*path, strict=True), color=_ink(spec), linewidth=0.8, zorder=3))
     for tick, place in zip(ticks, places, strict=True):
         if flat:
             x, y, ha, va = box.left + place * box.width, box.bottom - 0.01, "center", "top"
@@ -243,7 +254,11 @@ def _bars(spec: ChartSpec) -> list[Artist]:
             corner, w, h = (box.left + zero, middle - thick / 2), length, thick
         else:
             corner, w, h = (middle - thick / 2, box.bottom + zero), thick, length
-        artists.append(Rectangle(corner, w, h, facecolor=_color(spec, series.colors, i), zorder=2, **_edge(spec)))
+        artists.append(
+            Rectangle(
+                corner, w, h, facecolor=_color(spec, series.colors, i), zorder=2, **_edge(spec)
+            )
+        )
     return artists
 
 
@@ -297,7 +312,9 @@ def _pie(spec: ChartSpec) -> list[Artist]:
             side = "center" if abs(dx) < 0.3 else ("left" if dx > 0 else "right")
             upright = "center" if abs(dy) < 0.8 else ("bottom" if dy > 0 else "top")
             place = radius + 0.012
-            artists.append(_text(spec, x + place * dx, y + place * dy, names[i], side, upright, 0.9))
+            artists.append(
+                _text(spec, x + place * dx, y + place * dy, names[i], side, upright, 0.9)
+            )
         angle = end
     return artists
 
@@ -309,7 +326,9 @@ def _legend(spec: ChartSpec) -> list[Artist]:
     artists: list[Artist] = []
     for i, (name, color) in enumerate(_legend_entries(spec)):
         y = 0.5 + ((len(_legend_entries(spec)) - 1) / 2 - i) * 1.6 * em
-        artists.append(Rectangle((left, y - 0.4 * em), 0.9 * em, 0.8 * em, facecolor=color, zorder=2))
+        artists.append(
+            Rectangle((left, y - 0.4 * em), 0.9 * em, 0.8 * em, facecolor=color, zorder=2)
+        )
         artists.append(_text(spec, left + 1.3 * em, y, name, "left", "center", 0.9))
     return artists
 
@@ -322,7 +341,9 @@ def _legend_entries(spec: ChartSpec) -> list[tuple[str, tuple[float, float, floa
             for series in spec.series
         ]
     colors = spec.series[0].colors
-    return [(_short(text, _LEGEND_CHARS), _color(spec, colors, i)) for i, text in enumerate(spec.labels)]
+    return [
+        (_short(text, _LEGEND_CHARS), _color(spec, colors, i)) for i, text in enumerate(spec.labels)
+    ]
 
 
 def _legend_width(spec: ChartSpec) -> float:
@@ -336,7 +357,9 @@ def _labels(spec: ChartSpec) -> list[str]:
         return []
     em = spec.style.font_size / 72 / INCHES
     limit = _LABEL_CHARS
-    if spec.kind == "pie" or (spec.kind != "barh" and _tilted(spec.labels, 0.8 / len(spec.labels), em)):
+    if spec.kind == "pie" or (
+        spec.kind != "barh" and _tilted(spec.labels, 0.8 / len(spec.labels), em)
+    ):
         limit = _TILTED_CHARS
     return [_short(text, limit) for text in spec.labels]
 
@@ -358,7 +381,9 @@ def _text(
     spec: ChartSpec, x: float, y: float, text: str, ha: str, va: str, scale: float = 1.0
 ) -> Text:
     font = FontProperties(family=spec.style.font, size=spec.style.font_size * scale)
-    return Text(x, y, text, color=_ink(spec), fontproperties=font, ha=ha, va=va, parse_math=False, zorder=4)
+    return Text(
+        x, y, text, color=_ink(spec), fontproperties=font, ha=ha, va=va, parse_math=False, zorder=4
+    )
 
 
 def _ticks(low: float, high: float) -> list[float]:

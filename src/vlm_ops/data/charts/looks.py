@@ -54,7 +54,9 @@ def dress(piece: Slice, kind: ChartKind, rng: random.Random) -> ChartSpec:
         The chart. Lines and slices differ in color, bars do or are all of one.
     """
     if kind == "line":
-        colors = [(color,) for color in rng.sample(COLOR_NAMES, len(piece.names))]
+        colors: list[tuple[str, ...]] = [
+            (color,) for color in rng.sample(COLOR_NAMES, len(piece.names))
+        ]
     else:
         count = len(piece.labels)
         if kind != "pie" and rng.random() < _ONE_COLOR:
@@ -100,9 +102,7 @@ def _rgb(text: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _jitter(
-    color: tuple[float, float, float], rng: random.Random
-) -> tuple[float, float, float]:
+def _jitter(color: tuple[float, float, float], rng: random.Random) -> tuple[float, float, float]:
     red, green, blue = (
         round(min(1.0, max(0.0, part + rng.uniform(-_JITTER, _JITTER))), 4) for part in color
     )

@@ -82,9 +82,7 @@ def take_slice(table_id: str, kind: ChartKind, rng: random.Random) -> Slice | No
         return None
     marks = min(rng.randint(MIN_MARKS, MAX_MARKS), len(found))
     found = _window(found, marks, rng) if view.ordered else _choose(found, marks, rng)
-    values = tuple(
-        tuple(float(f"{value:.{_DIGITS}g}") for value in found[name]) for name in names
-    )
+    values = tuple(tuple(float(f"{value:.{_DIGITS}g}") for value in found[name]) for name in names)
     if not _clean(values, kind):
         return None
     title = [view.title] if view.title else []

@@ -30,7 +30,9 @@ COLOR_CENTERS: dict[str, tuple[float, float, float]] = {
 KINDS: tuple[ChartKind, ...] = ("bar", "barh", "line", "pie")
 MAX_MARKS, MAX_LINES = 10, 5
 _JITTER = 0.07
-_SYLLABLES = tuple(a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "el", "or"))
+_SYLLABLES = tuple(
+    a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "el", "or")
+)
 
 
 def invent(rng: random.Random) -> ChartSpec:
@@ -126,7 +128,11 @@ def _lines(rng: random.Random, n: int, colors: list[str]) -> tuple[Series, ...]:
     """One to five lines: walks, slopes with noise, waves, or independent points."""
     rows: list[list[float]] = []
     for _ in range(rng.randint(1, MAX_LINES)):
-        base, slope, noise = rng.uniform(0.1, 0.9), rng.uniform(-0.7, 0.7), rng.choice((0.03, 0.1, 0.25))
+        base, slope, noise = (
+            rng.uniform(0.1, 0.9),
+            rng.uniform(-0.7, 0.7),
+            rng.choice((0.03, 0.1, 0.25)),
+        )
         phase, swing = rng.uniform(0.0, 6.3), rng.choice((0.0, 0.0, 0.3))
         walk, row = 0.0, []
         for i in range(n):

@@ -9,7 +9,8 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,13 +83,13 @@ class Table:
     views: tuple[View, ...]
 
 
-@lru_cache(maxsize=1)
+@cache
 def _sources() -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load(SOURCES.read_text(encoding="utf-8"))
     return loaded
 
 
-@lru_cache(maxsize=1)
+@cache
 def catalog() -> Mapping[str, Table]:
     """All tables by id, in the order of their names.
 
@@ -123,7 +124,8 @@ def package_folder(package: str) -> Path:
             f"The charts data set is built from tables in the package {package!r}, which is not"
             " installed. Install vlm-ops with its charts dependencies."
         )
-    return Path(found.submodule_search_locations[0]) / _sources()["packages"][package]["folder"]
+    folder: str = _sources()["packages"][package]["folder"]
+    return Path(found.submodule_search_locations[0]) / folder
 
 
 def file_path(name: str) -> Path:
@@ -210,7 +212,7 @@ def _read_json(path: Path, records: str | None) -> pd.DataFrame:
     return pd.json_normalize(found if records is None else found[records])
 
 
-@lru_cache(maxsize=None)
+@cache
 def read_table(table_id: str) -> pd.DataFrame:
     """Reads a table and adds the columns that its views need.
 
@@ -237,13 +239,13 @@ def read_table(table_id: str) -> pd.DataFrame:
             id_vars=melt["keep"], var_name=melt["variable"], value_name=melt["value"]
         )
     for column, text in steps.get("text", {}).items():
-        rows[column] = [text.format(**record) for record in rows.to_dict("records")]
+        rows[column] = [text.format_map(record) for record in rows.to_dict("records")]
     for column, (source, form) in steps.get("dates", {}).items():
         moments = _moments(rows[source]).sort_values(kind="stable")
         rows = rows.loc[moments.index]
         rows[column] = moments.dt.strftime(form)
     for column, (source, edges) in steps.get("bins", {}).items():
-        names = [f"{low:g}–{high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+        names = [f"{low:g}–{high:g}" for low, high in pairwise(edges)]  # noqa: RUF001
         rows[column] = pd.cut(rows[source], edges, labels=names, include_lowest=True)
     return rows
 
@@ -258,7 +260,7 @@ def _moments(column: "pd.Series[Any]") -> "pd.Series[Any]":
     return moments
 
 
-@lru_cache(maxsize=None)
+@cache
 def parts(table_id: str, view_index: int) -> tuple[tuple[str, pd.DataFrame], ...]:
     """The rows of a view for each value of its ``split`` column.
 
@@ -279,7 +281,7 @@ def parts(table_id: str, view_index: int) -> tuple[tuple[str, pd.DataFrame], ...
     return tuple((label(value), part) for value, part in groups)
 
 
-@lru_cache(maxsize=None)
+@cache
 def matrix(table_id: str, view_index: int, part_index: int) -> pd.DataFrame:
     """The numbers of a view by mark and series.
 
@@ -296,10 +298,7 @@ def matrix(table_id: str, view_index: int, part_index: int) -> pd.DataFrame:
     """
     view = catalog()[table_id].views[view_index]
     rows = parts(table_id, view_index)[part_index][1].dropna(subset=[view.by])
-    if view.lines:
-        numbers = _pivot(view, rows)
-    else:
-        numbers = _gather(view, rows)
+    numbers = _pivot(view, rows) if view.lines else _gather(view, rows)
     numbers.index = pd.Index([label(name) for name in numbers.index], dtype=object)
     numbers.columns = pd.Index([label(name) for name in numbers.columns], dtype=object)
     return numbers.T if view.across else numbers
@@ -308,8 +307,9 @@ def matrix(table_id: str, view_index: int, part_index: int) -> pd.DataFrame:
 def _gather(view: View, rows: pd.DataFrame) -> pd.DataFrame:
     """One row a mark, one column a name of ``of``."""
     if view.how == "rows":
-        found = rows.drop_duplicates(view.by).set_index(view.by)[list(view.of)]
-        return found.apply(pd.to_numeric, errors="coerce").rename(columns=dict(view.of))
+        first = rows.drop_duplicates(view.by).set_index(view.by)[list(view.of)]
+        found: pd.DataFrame = first.apply(pd.to_numeric, errors="coerce")
+        return found.rename(columns=dict(view.of))
     groups = rows.groupby(view.by, sort=_sortable(rows[view.by]), observed=True)
     if view.how == "count":
         return groups.size().to_frame(_COUNT)
@@ -324,7 +324,8 @@ def _pivot(view: View, rows: pd.DataFrame) -> pd.DataFrame:
         return groups.size().unstack(fill_value=0)
     numbers = groups[next(iter(view.of))].agg("first" if view.how == "rows" else view.how)
     order = numbers.index.get_level_values(0).unique()
-    return numbers.unstack().reindex(order)
+    wide: pd.DataFrame = numbers.unstack().reindex(order)
+    return wide
 
 
 def _sortable(column: "pd.Series[Any]") -> bool:

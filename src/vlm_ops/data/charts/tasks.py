@@ -168,7 +168,9 @@ def transcribe(view: View) -> str:
         first = max(order, key=lambda i: view.values[i])
         order = order[first:] + order[:first]
     colors = view.colors if view.own_colors else view.colors[:1] * view.n
-    return "~" + "".join(f" {colors[i].capitalize()}{view.level(view.values[i]):02d}" for i in order)
+    return "~" + "".join(
+        f" {colors[i].capitalize()}{view.level(view.values[i]):02d}" for i in order
+    )
 
 
 def tasks_for(spec: ChartSpec, rng: random.Random, n: int) -> tuple[Task, ...]:

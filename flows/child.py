@@ -1,0 +1,116 @@
+"""A heavy step in a process of its own: started, listened to, ended with its flow."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import vlm_ops.errors
+from vlm_ops.artifacts import Artifact
+from vlm_ops.errors import Interrupted, StepFailed, TransientError
+from vlm_ops.step import STOPPED
+from vlm_ops.steps import Plan, make_folder, request
+
+_GRACE_S = 60
+_LAST_LINES = 15
+
+
+def run_in_child(
+    plan: Plan, *, tracking: dict[str, str] | None, threads: int | None
+) -> Artifact:
+    """Run a step in a child process and return its artifact.
+
+    The child's log lines become this process's, logger ``vlm_ops.<step>``. The child dies with
+    this process, and is asked to stop (it writes a checkpoint) when this call is interrupted.
+
+    Args:
+        plan: The step.
+        tracking: ``uri`` and ``run_id`` of its MLflow run, or None.
+        threads: CPU threads of the child, or None.
+
+    Raises:
+        VlmOpsError: What the step raised, with the same class and message.
+        TransientError: It was killed by a signal from outside.
+        StepFailed: It ended in another way without its artifact.
+    """
+    make_folder(plan.folder)
+    file, result = plan.folder / "request.json", plan.folder / "error.json"
+    result.unlink(missing_ok=True)
+    values = request(plan) | {"tracking": tracking, "threads": threads, "result": str(result)}
+    file.write_text(json.dumps(values, indent=2), encoding="utf-8")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vlm_ops.step", str(file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | _environment(threads),
+        start_new_session=True,
+    )
+    try:
+        last = _listen(child, plan.step.name, plan.folder / "step.log")
+        code = child.wait()
+    except BaseException:
+        _stop(child)
+        raise
+    if code == 0 and (artifact := plan.done()) is not None:
+        return artifact
+    raise _failure(plan.step.name, code, result, last, plan.folder)
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    # Weights and data come from where the configuration says; no progress bars in a log.
+    values = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return values | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+
+
+def _listen(child: "subprocess.Popen[bytes]", step: str, log: Path) -> list[str]:
+    logger = logging.getLogger(f"vlm_ops.{step}")
+    last: list[str] = []
+    assert child.stdout is not None
+    with log.open("a", encoding="utf-8") as sink:
+        for raw in child.stdout:
+            line = raw.decode("utf-8", "replace").rstrip()
+            if not line:
+                continue
+            sink.write(line + "\n")
+            sink.flush()
+            logger.info("%s", line)
+            last = [*last, line][-_LAST_LINES:]
+    return last
+
+
+def _stop(child: "subprocess.Popen[bytes]") -> None:
+    if child.poll() is not None:
+        return
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _failure(
+    step: str, code: int, result: Path, last: list[str], folder: Path
+) -> vlm_ops.errors.VlmOpsError:
+    if result.exists():
+        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        kind = getattr(vlm_ops.errors, found["error"], StepFailed)
+        error: vlm_ops.errors.VlmOpsError = kind(found["message"])
+        return error
+    if code == STOPPED:
+        return Interrupted(f"step {step!r} was asked to stop; the next run goes on from {folder}")
+    if code < 0:
+        name = signal.Signals(-code).name
+        return TransientError(
+            f"step {step!r} was killed by {name} (the out-of-memory killer sends SIGKILL); it "
+            f"goes on from its newest checkpoint in {folder}"
+        )
+    return StepFailed(
+        f"step {step!r} ended with exit code {code} and no artifact; its last lines, of "
+        f"{folder / 'step.log'}:\n" + "\n".join(last)
+    )

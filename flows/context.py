@@ -1,0 +1,173 @@
+"""What the tasks of one flow run share: configuration, the runs folder's lock, MLflow runs."""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.errors import OutputError
+from vlm_ops.fingerprint import SHORT, fingerprint
+from vlm_ops.steps import Plan, make_folder
+from vlm_ops.tracking import runs as mlflow_runs
+
+RUN_ID = "mlflow_run_id"
+
+
+@dataclass
+class Context:
+    """The state of one flow run.
+
+    Attributes:
+        config: What was asked for; ``execution.runs`` is absolute.
+        tracking_uri: Of the MLflow server.
+        flow_run_id: Of the Prefect run, if there is one.
+        flow_run_url: Its page.
+        skipped: Names of the steps whose output was there already.
+        seconds: By step, for those that ran in this flow run.
+        folders: By step.
+    """
+
+    config: PipelineConfig
+    tracking_uri: str
+    flow_run_id: str | None
+    flow_run_url: str | None
+    skipped: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
+    _parent: str | None = None
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all outputs."""
+        return self.config.execution.runs
+
+    @property
+    def parent_run(self) -> str | None:
+        """The pipeline's MLflow run, if this flow run has had anything to say yet."""
+        return self._parent
+
+    def start_parent(self) -> str:
+        """Start the pipeline's MLflow run, or go on in the one of an interrupted attempt."""
+        if self._parent is None:
+            self._parent = self._attach(
+                self._attempt(),
+                lambda: mlflow_runs.start_pipeline_run(
+                    self.tracking_uri, self.config.name, self.config.name, self._tags()
+                ),
+            )
+        return self._parent
+
+    def start_step(self, plan: Plan) -> str:
+        """Start a step's MLflow run, or go on in the one of an interrupted attempt."""
+        make_folder(plan.folder)
+        parent = self.start_parent()
+        return self._attach(
+            plan.folder / RUN_ID,
+            lambda: mlflow_runs.start_step_run(
+                self.tracking_uri,
+                parent,
+                plan.step.name,
+                self._tags() | {"vlm_ops.fingerprint": plan.fingerprint},
+            ),
+        )
+
+    def __enter__(self) -> "Context":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if error is None:
+            self._finish("FINISHED")
+        else:
+            self._finish("FAILED" if isinstance(error, Exception) else "KILLED")
+
+    def mlflow_run_url(self) -> str | None:
+        """Return the page of the pipeline's MLflow run, None if there is no run."""
+        if self._parent is None:
+            return None
+        experiment = mlflow_runs.experiment_of(self.tracking_uri, self._parent)
+        return mlflow_runs.run_url(self.tracking_uri, experiment, self._parent)
+
+    def _finish(self, status: mlflow_runs.RunStatus) -> None:
+        """End the pipeline's MLflow run; only a killed or failed one is gone on with later."""
+        if self._parent is not None:
+            mlflow_runs.finish_run(self.tracking_uri, self._parent, status)
+            if status == "FINISHED":
+                self._attempt().unlink(missing_ok=True)
+
+    def _attach(self, file: Path, start: Callable[[], str]) -> str:
+        if file.exists():
+            run_id = file.read_text(encoding="utf-8").strip()
+            if mlflow_runs.exists(self.tracking_uri, run_id):
+                mlflow_runs.resume_run(self.tracking_uri, run_id)
+                return run_id
+        run_id = start()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(run_id + "\n", encoding="utf-8")
+        return run_id
+
+    def _attempt(self) -> Path:
+        digest = fingerprint(self.config.model_dump(exclude={"execution"}))
+        return self.runs / "attempts" / digest[:SHORT]
+
+    def _tags(self) -> dict[str, str]:
+        tags = {"prefect.flow_run_id": self.flow_run_id, "prefect.flow_run_url": self.flow_run_url}
+        tags |= {"git.commit": git_commit()}
+        return {name: value for name, value in tags.items() if value}
+
+
+@contextmanager
+def only_run(runs: Path) -> Iterator[None]:
+    """Hold a runs folder for one pipeline; the lock of a dead holder is free.
+
+    Raises:
+        OutputError: Another run holds it, or the folder can't be written to.
+    """
+    make_folder(runs)
+    holder = runs / "run.holder.json"
+    lock = FileLock(runs / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise OutputError(
+            f"{runs}: held by another run ({_describe(holder)}). Wait for it to end, stop it, or "
+            f"choose another folder with --runs."
+        ) from error
+    try:
+        mine = {"host": socket.gethostname(), "pid": os.getpid()}
+        holder.write_text(json.dumps(mine), encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def git_commit() -> str | None:
+    """Return the commit of the code's checkout, None outside of one."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _describe(holder: Path) -> str:
+    try:
+        found = json.loads(holder.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "its holder did not leave a name"
+    return f"process {found['pid']} on {found['host']}"

@@ -1,0 +1,77 @@
+"""The pipeline: from images to a champion, top to bottom."""
+
+import os
+from typing import Any
+
+import prefect.runtime.flow_run
+from prefect import flow
+from prefect.states import Completed
+
+from flows import tasks
+from flows.context import Context, only_run
+from flows.summary import Summary, adapters, publish
+from vlm_ops.artifacts import Evaluation, PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.config.load import load_config
+from vlm_ops.config.pipeline import PipelineConfig
+
+
+@flow(name="retrain", flow_run_name="{config_file}", persist_result=False)
+def retrain(config_file: str, overrides: list[str] | None = None) -> Any:
+    """Retrain a model, measure it, and promote it if the numbers allow it.
+
+    Args:
+        config_file: A YAML file or the name of a preset.
+        overrides: ``key.path=value``, as ``vlm-ops run --set``.
+
+    Returns:
+        A :class:`~flows.summary.Summary` as plain values; the run's state is named ``Skipped``
+        when nothing was left to do.
+    """
+    context = _context(load_config(config_file, overrides or ()))
+    with only_run(context.runs), context:
+        summary = _pipeline(context)
+    nothing_new = summary.mlflow_run_id is None
+    return Completed(
+        name="Skipped" if nothing_new else "Completed", data=summary.model_dump(mode="json")
+    )
+
+
+def _pipeline(context: Context) -> Summary:
+    data = tasks.take(PreparedData, "prepare", context)
+    sft = tasks.take(TrainedAdapter, "sft", context, data=data)
+    pairs = tasks.take(PreferencePairs, "pairs", context, data=data, sft=sft)
+    prefer = tasks.take(TrainedAdapter, "prefer", context, pairs=pairs, sft=sft)
+    evaluation = tasks.take(Evaluation, "evaluate", context, data=data, sft=sft, prefer=prefer)
+    decision = tasks.judge(context, data, evaluation)
+    version = tasks.register(context, data, evaluation, decision)
+    is_champion = tasks.promote(context, version, decision)
+    summary = Summary(
+        status="promoted" if is_champion else "kept",
+        name=version.name,
+        scores=evaluation.scores,
+        decision={
+            "promote": decision.verdict.promote,
+            "reasons": list(decision.verdict.reasons),
+        },
+        model_version=version.version,
+        mlflow_run_id=context.parent_run,
+        prefect_run_id=context.flow_run_id,
+        seconds=context.seconds,
+        folders={name: str(folder) for name, folder in context.folders.items()},
+        skipped=context.skipped,
+        adapter_sha256=adapters(sft, evaluation),
+        showcase=evaluation.folder / "showcase.json",
+    )
+    publish(context, summary, decision)
+    return summary
+
+
+def _context(config: PipelineConfig) -> Context:
+    runs = config.execution.runs.resolve()
+    execution = config.execution.model_copy(update={"runs": runs})
+    return Context(
+        config=config.model_copy(update={"execution": execution}),
+        tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
+        flow_run_id=prefect.runtime.flow_run.get_id(),
+        flow_run_url=prefect.runtime.flow_run.get_ui_url(),
+    )

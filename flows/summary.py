@@ -1,0 +1,80 @@
+"""What a pipeline run came to: for scripts as JSON, for people on Prefect's run page."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from pydantic import BaseModel, ConfigDict
+
+from flows.context import Context
+from vlm_ops.artifacts import Evaluation, GateDecision, TrainedAdapter
+from vlm_ops.records import Score
+
+Status = Literal["promoted", "kept"]
+
+
+class Summary(BaseModel):
+    """The outcome of one pipeline run.
+
+    Attributes:
+        status: ``promoted``, or ``kept`` when the champion stays.
+        name: Of the registered model.
+        scores: On test, by model.
+        decision: ``promote`` and ``reasons`` of the gate.
+        model_version: Of the candidate in the registry.
+        mlflow_run_id: Of the pipeline's run; None if nothing was left to do.
+        prefect_run_id: Of the flow run.
+        seconds: By step, as taken when the step ran.
+        folders: By step.
+        skipped: Steps whose output was there already.
+        adapter_sha256: Of ``sft`` and ``candidate``.
+        showcase: File with one unseen image where the candidate is right and the base wrong.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Status
+    name: str
+    scores: dict[str, Score]
+    decision: dict[str, Any]
+    model_version: str
+    mlflow_run_id: str | None
+    prefect_run_id: str | None
+    seconds: dict[str, float]
+    folders: dict[str, str]
+    skipped: list[str]
+    adapter_sha256: dict[str, str | None]
+    showcase: Path
+
+
+def publish(context: Context, summary: Summary, decision: GateDecision) -> None:
+    """Put table, verdict and the way to MLflow on the flow run's page in Prefect."""
+    create_table_artifact(
+        key="scores",
+        table=[{"model": name, **_cells(score)} for name, score in summary.scores.items()],
+        description=f"Relaxed accuracy on test, {summary.name}",
+    )
+    verdict = "promoted" if summary.status == "promoted" else "not promoted: the champion stays"
+    reasons = "\n".join(f"- {reason}" for reason in decision.verdict.reasons)
+    create_markdown_artifact(
+        key="verdict",
+        markdown=f"# {summary.name} version {summary.model_version}: {verdict}\n\n{reasons}\n",
+        description="The gate's decision",
+    )
+    if (url := context.mlflow_run_url()) is not None:
+        create_link_artifact(key="mlflow-run", link=url, link_text="This run in MLflow")
+
+
+def adapters(sft: TrainedAdapter, evaluation: Evaluation) -> dict[str, str | None]:
+    """Return the hashes by which two runs are compared."""
+    return {"sft": sft.adapter_sha256, "candidate": evaluation.model.adapter_sha256}
+
+
+def _cells(score: Score) -> dict[str, str]:
+    return {
+        "relaxed accuracy": f"{score.relaxed_accuracy:.1%}",
+        "95 % interval": f"{score.low:.1%} to {score.high:.1%}",
+        "rows": str(score.n),
+        "charts": str(score.n_charts),
+        "tables": str(score.n_tables),
+    }

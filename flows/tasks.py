@@ -1,0 +1,167 @@
+"""The pipeline's steps as Prefect tasks: thin, one place for processes, slots and retries."""
+
+import getpass
+import logging
+from typing import Any, TypeVar, cast
+
+from prefect import task
+from prefect.concurrency.sync import concurrency
+from prefect.states import Completed, State
+
+from flows.child import run_in_child
+from flows.context import Context, git_commit
+from vlm_ops.artifacts import (
+    Artifact,
+    ChampionAnswers,
+    Evaluation,
+    GateDecision,
+    PreparedData,
+    read_record,
+)
+from vlm_ops.errors import TransientError
+from vlm_ops.fingerprint import SHORT
+from vlm_ops.registry import promotion, versions
+from vlm_ops.steps import Input, perform, plan
+from vlm_ops.tracking import runs as mlflow_runs
+from vlm_ops.tracking.mlflow import MlflowTracker
+
+GPU_SLOT = "gpu"
+
+logger = logging.getLogger("vlm_ops.flow")
+A = TypeVar("A", bound=Artifact)
+
+
+def take(kind: type[A], name: str, context: Context, **inputs: Input) -> A:
+    """Take a step as a Prefect task and return its artifact.
+
+    Args:
+        kind: Type of the artifact.
+        name: The step's name.
+        context: Of this flow run.
+        **inputs: Artifacts of earlier steps, by parameter name.
+    """
+    retrying = _step.with_options(
+        name=name, task_run_name=name, retries=context.config.execution.retries
+    )
+    return cast(A, retrying(context, name, inputs))
+
+
+def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
+    return isinstance(state.result(raise_on_failure=False), TransientError)
+
+
+@task(retry_condition_fn=_is_transient, persist_result=False, cache_policy=None)
+def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
+    """Take one step, or find that it was taken before."""
+    planned = plan(name, context.config, inputs)
+    context.folders[name] = planned.folder
+    if (done := planned.done()) is not None:
+        context.skipped.append(name)
+        logger.info("%s: nothing changed, found in %s", name, planned.folder.name)
+        return Completed(name="Cached", data=done, message=f"found in {planned.folder}")
+    run_id = context.start_step(planned)
+    status: mlflow_runs.RunStatus = "KILLED"
+    try:
+        if planned.step.heavy:
+            with concurrency(GPU_SLOT, raise_on_lease_renewal_failure=True):
+                artifact = run_in_child(
+                    planned,
+                    tracking={"uri": context.tracking_uri, "run_id": run_id},
+                    threads=context.config.execution.threads,
+                )
+        else:
+            with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
+                artifact = perform(planned, tracker)
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        mlflow_runs.finish_run(context.tracking_uri, run_id, status)
+    context.seconds[name] = artifact.seconds
+    return artifact
+
+
+def judge(context: Context, data: PreparedData, evaluation: Evaluation) -> GateDecision:
+    """Have the gate judge the candidate against the base and today's champion.
+
+    If the candidate is the champion already, the decision that made it so still counts, so
+    that running the same thing twice changes nothing.
+    """
+    inputs: dict[str, Input] = {"evaluation": evaluation, "champion": None}
+    champion = versions.champion(context.tracking_uri, context.config.registered_model)
+    if champion is not None and champion.content == evaluation.model.content:
+        inputs |= _as_judged_before(context, evaluation, champion.gate)
+    elif champion is not None:
+        model = versions.download(
+            context.tracking_uri, champion.name, champion.version, context.runs / "models"
+        )
+        asked = take(ChampionAnswers, "champion", context, data=data, model=model)
+        inputs |= {"champion": asked.answer_set(), "champion_version": champion.version}
+    return take(GateDecision, "gate", context, **inputs)
+
+
+def _as_judged_before(
+    context: Context, evaluation: Evaluation, gate: str | None
+) -> dict[str, Input]:
+    if gate is None:
+        return {}
+    earlier = read_record(context.runs / f"gate-{gate[:SHORT]}", GateDecision)
+    if earlier is None:
+        return {}
+    inputs: dict[str, Input] = {
+        "champion": earlier.champion_answers,
+        "champion_version": earlier.champion_version,
+    }
+    same = plan("gate", context.config, {"evaluation": evaluation, **inputs})
+    return inputs if same.done() is not None else {}
+
+
+@task(persist_result=False, cache_policy=None)
+def register(
+    context: Context, data: PreparedData, evaluation: Evaluation, decision: GateDecision
+) -> versions.RegisteredVersion:
+    """Make the candidate a version of the registered model, whatever the gate said."""
+    version = versions.register(
+        context.tracking_uri,
+        config=context.config,
+        evaluation=evaluation,
+        decision=decision,
+        data=data,
+        base=evaluation.model.model_copy(update={"adapter": None, "adapter_sha256": None}),
+        git_commit=git_commit(),
+        prefect_run_id=context.flow_run_id,
+        mlflow_run_id=context.parent_run,
+    )
+    if not version.created:
+        context.skipped.append("register")
+    return version
+
+
+@task(persist_result=False, cache_policy=None)
+def promote(
+    context: Context, version: versions.RegisteredVersion, decision: GateDecision
+) -> bool:
+    """Move the champion alias if the gate said yes.
+
+    A version that was champion before and is not now was put back by a person; a schedule does
+    not overrule that.
+
+    Returns:
+        Whether this version is the champion now.
+    """
+    uri, name = context.tracking_uri, version.name
+    champion = versions.champion(uri, name)
+    if champion is not None and champion.version == version.version:
+        return True
+    if not decision.verdict.promote:
+        return False
+    if any(move.to_version == version.version for move in promotion.moves(uri, name)):
+        logger.warning(
+            "version %s was champion before and was put back by hand; it stays that way. "
+            "`vlm-ops promote %s %s --reason ...` brings it back.",
+            version.version, name, version.version,
+        )  # fmt: skip
+        return False
+    promotion.promote(uri, name, version.version, reason=None, by=f"{getpass.getuser()} (flow)")
+    return True

@@ -1,0 +1,65 @@
+"""``charts`` and ``tiny``: what the demo is made of, made again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlm_ops.cli.console import out, progress
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(charts)
+    tiny = typer.Typer(no_args_is_help=True, help="The tiny base model.")
+    tiny.command("train")(train)
+    app.add_typer(tiny, name="tiny")
+
+
+def charts(
+    target: Annotated[Path, typer.Argument(help="Folder for images and JSONL.")],
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    train_charts: Annotated[int, typer.Option(min=8)] = 900,
+    validation_charts: Annotated[int, typer.Option(min=8)] = 80,
+    test_charts: Annotated[int, typer.Option(min=8)] = 320,
+    questions_per_chart: Annotated[int, typer.Option(min=1, max=12)] = 3,
+) -> None:
+    """Draw charts of real tables and ask about them, in the ChartQA schema.
+
+    Example: vlm-ops charts ./charts --seed 1
+    """
+    from vlm_ops.data.charts.build import build_charts
+
+    with typer.progressbar(length=train_charts + validation_charts + test_charts) as bar:
+        build_charts(
+            target,
+            seed=seed,
+            train_charts=train_charts,
+            validation_charts=validation_charts,
+            test_charts=test_charts,
+            questions_per_chart=questions_per_chart,
+            progress=lambda done, total: bar.update(done - bar.pos),
+        )
+    out.print(f"train.jsonl, validation.jsonl, test.jsonl and images/ in {target}")
+
+
+def train(
+    target: Annotated[Path, typer.Argument(help="Folder of the stage; an unfinished one goes on.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Length of the stage.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Weights of an earlier stage; random without.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+) -> None:
+    """Train the tiny base model on synthetic charts: one stage, resumable.
+
+    Example: vlm-ops tiny train ./stage1 --steps 2600
+    """
+    from vlm_ops.training.tiny import TinyRecipe, train_tiny
+
+    recipe = TinyRecipe(seed=seed, start_from=start_from)
+    if steps is not None:
+        recipe = TinyRecipe(seed=seed, start_from=start_from, steps=steps)
+    with progress():
+        weights = train_tiny(recipe, target)
+    out.print(f"weights in {weights}")

@@ -1,0 +1,130 @@
+"""``models``, ``promote`` and ``rollback``: the registry."""
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vlm_ops.cli.console import out, print_json
+from vlm_ops.cli.run import AsJson, Runs
+
+if TYPE_CHECKING:
+    from vlm_ops.registry.promotion import Move
+
+Name = Annotated[str, typer.Argument(help="The registered model.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(models)
+    app.command()(promote)
+    app.command()(rollback)
+
+
+@contextmanager
+def _mlflow(runs: Path) -> Iterator[str]:
+    from flows.servers import services
+
+    with services(runs, only=("mlflow",)) as found:
+        yield found.mlflow_url
+
+
+def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """List the versions of a registered model and the moves of its champion.
+
+    Example: vlm-ops models demo
+    """
+    with _mlflow(runs) as uri:
+        from vlm_ops.registry.promotion import moves
+        from vlm_ops.registry.versions import list_versions
+
+        versions = list_versions(uri, name)
+        ledger = moves(uri, name) if versions else []
+    if as_json:
+        print_json(
+            {
+                "versions": [version.model_dump(mode="json") for version in versions],
+                "moves": [move.model_dump(mode="json", by_alias=True) for move in ledger],
+            }
+        )
+        return
+    if not versions:
+        out.print(f"{name} has no versions yet. `vlm-ops run demo` makes one.")
+        return
+    table = Table(title=name, title_justify="left")
+    for column in ("version", "alias", "gate", "accuracy", "registered"):
+        table.add_column(column)
+    for version in versions:
+        score = version.scores.get("candidate")
+        table.add_row(
+            version.version,
+            " ".join(f"@{alias}" for alias in version.aliases),
+            version.decision or "",
+            f"{score.relaxed_accuracy:.1%}" if score is not None else "",
+            f"{version.registered:%Y-%m-%d %H:%M} UTC",
+        )
+    out.print(table)
+    for move in ledger:
+        out.print(_line(move), markup=False)
+
+
+def promote(
+    name: Name,
+    version: Annotated[str, typer.Argument(help="A number, or candidate.")],
+    reason: Annotated[
+        str | None, typer.Option(help="Why; needed to overrule the gate, kept in the ledger.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Make a version the champion: with a passing gate decision, or by hand with a reason.
+
+    Example: vlm-ops promote demo 3 --reason "checked by hand on the March charts"
+    """
+    with _mlflow(runs) as uri:
+        from vlm_ops.registry import promotion
+
+        move = promotion.promote(
+            uri, name, version, reason=reason, by=getpass.getuser(), decision_required=not reason
+        )
+    _tell(name, move, as_json)
+
+
+def rollback(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Put the champion before this one back, after checking its files.
+
+    Example: vlm-ops rollback demo --reason "complaints about pie charts"
+    """
+    with _mlflow(runs) as uri:
+        from vlm_ops.registry import promotion
+
+        move = promotion.rollback(uri, name, reason=reason, by=getpass.getuser())
+    _tell(name, move, as_json)
+
+
+def _tell(name: str, move: "Move", as_json: bool) -> None:
+    if as_json:
+        print_json(move.model_dump(mode="json", by_alias=True))
+    elif move.from_version == move.to_version:
+        out.print(f"{name} version {move.to_version} is the champion already; nothing changed.")
+    else:
+        out.print(f"Champion of {escape(name)}: {move.from_version or 'none'} → {move.to_version}")
+        out.print(_line(move), markup=False)
+
+
+def _line(move: "Move") -> str:
+    forced = ", against the gate" if move.forced else ""
+    return (
+        f"{move.when:%Y-%m-%d %H:%M} {move.kind} {move.from_version or 'none'} -> "
+        f"{move.to_version} by {move.who}{forced}: {move.why}"
+    )

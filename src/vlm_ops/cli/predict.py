@@ -1,0 +1,89 @@
+"""``predict``: ask a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlm_ops.cli.console import err, out, print_json
+from vlm_ops.cli.run import AsJson, Runs
+from vlm_ops.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlm_ops.artifacts import ModelRef
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(predict)
+
+
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="models:/demo@champion, models:/demo/3, tiny, a hub id, a folder.")
+    ],
+    question: Annotated[str | None, typer.Argument(help="What is asked about --image.")] = None,
+    image: Annotated[
+        list[Path], typer.Option("--image", help="Image file; repeat for several.")
+    ] = [],  # noqa: B006
+    source: Annotated[
+        Path | None, typer.Option("--input", help="JSONL with image and query, instead.")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--output", help="JSONL to write the answers to.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 32,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Ask a model about an image, or about a file of them.
+
+    Example: vlm-ops predict models:/demo@champion --image chart.png "Which color is the tallest bar?"
+    """
+    single = question is not None and source is None and target is None
+    batch = question is None and not image and source is not None and target is not None
+    if not single and not batch:
+        raise ConfigError(
+            "give either a question (with --image FILE), or --input ROWS.jsonl and "
+            "--output ANSWERS.jsonl"
+        )
+    from vlm_ops.models.loading import load
+    from vlm_ops.serving.predict import answer_file, answer_rows
+
+    loaded = load(_find(model, runs))
+    if question is not None:
+        answer = answer_rows(
+            loaded, [(question, image)], max_new_tokens=max_new_tokens, batch_size=1
+        )[0]
+        if as_json:
+            print_json({"answer": answer})
+        else:
+            out.print(answer, markup=False)
+        return
+    assert source is not None
+    assert target is not None
+    with err.status("answering") as status:
+        count = answer_file(
+            loaded,
+            source,
+            target,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            progress=lambda done, total: status.update(f"answering {done}/{total}"),
+        )
+    if as_json:
+        print_json({"rows": count, "output": str(target)})
+    else:
+        out.print(f"{count} answers in {target}")
+
+
+def _find(model: str, runs: Path) -> "ModelRef":
+    from vlm_ops.serving.predict import find_model, registered_name
+
+    if registered_name(model) is None:
+        return find_model(model, tracking_uri=None, cache=runs / "models")
+    from flows.servers import services
+
+    with services(runs, only=("mlflow",)) as found:
+        return find_model(model, tracking_uri=found.mlflow_url, cache=runs / "models")

@@ -1,0 +1,176 @@
+"""``run`` and ``step``: the pipeline, or one part of it."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vlm_ops.cli.console import err, out, print_json, progress
+from vlm_ops.config.load import load_config
+from vlm_ops.errors import ConfigError, StepFailed
+
+Source = Annotated[str, typer.Argument(help="A preset (demo, …) or a YAML file.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+]
+Runs = Annotated[
+    Path, typer.Option("--runs", envvar="VLM_OPS_RUNS", help="Folder of all outputs.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout.")]
+
+_ROWS = {
+    "majority": "most frequent answer of each kind",
+    "blind": "sft model, gray images",
+    "base": "before training",
+    "sft": "after fine-tuning",
+    "candidate": "goes to the gate",
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(run)
+    app.command()(step)
+
+
+def run(
+    source: Source,
+    overrides: Overrides = [],  # noqa: B006
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole pipeline; what was done before is not done again.
+
+    Example: vlm-ops run demo --set sft.learning_rate=1e-4
+    """
+    overrides = [*overrides, f"execution.runs={runs.resolve()}"]
+    config = load_config(source, overrides)
+    from flows.servers import services
+
+    with services(runs) as found:
+        err.print(f"Prefect  {found.prefect_ui_url}")
+        err.print(f"MLflow   {found.mlflow_url}")
+        if found.started:
+            err.print(f"[dim]started in {found.seconds:.0f} s, ended with this command[/]")
+        with progress():
+            summary = _retrain(source, overrides)
+    summary["seconds"]["servers"] = round(found.seconds, 1)
+    if as_json:
+        print_json(summary)
+    else:
+        _tell(summary, runs, config.name)
+
+
+def _retrain(source: str, overrides: list[str]) -> dict[str, Any]:
+    # Prefect's own lines go to its server; the package's lines are shown here.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.retrain import retrain
+
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    path = Path(source)
+    summary: dict[str, Any] = retrain(str(path.resolve()) if path.exists() else source, overrides)
+    return summary
+
+
+def _tell(summary: dict[str, Any], runs: Path, name: str) -> None:
+    out.print()
+    out.print(_table(summary["scores"]))
+    _tell_showcase(Path(summary["showcase"]))
+    promoted = summary["status"] == "promoted"
+    for reason in summary["decision"]["reasons"]:
+        out.print(f"[{'green' if promoted else 'yellow'}]•[/] {escape(reason)}")
+    model, version = summary["name"], summary["model_version"]
+    if promoted:
+        out.print(f"\n[bold green]Champion:[/] {model} version {version}")
+    else:
+        out.print(f"\n[bold yellow]Not promoted:[/] {model} version {version}; the champion stays")
+    if summary["mlflow_run_id"] is None:
+        out.print("Nothing changed since the last run: every step was skipped.")
+    at = "" if runs == Path("runs") else f" --runs {runs}"
+    out.print(f"\nThe history:     vlm-ops ui{at}")
+    out.print(f"All versions:    vlm-ops models {model}{at}")
+
+
+def _tell_showcase(file: Path) -> None:
+    if not file.exists():
+        return
+    import json
+
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if not found:
+        return
+    out.print("An unseen chart that the base got wrong and the candidate gets right:")
+    out.print(f"  {found['image']}")
+    out.print(f"  {escape(found['question'])}")
+    out.print(
+        f"  base: {escape(found['base']) or '(nothing)'}   candidate: {escape(found['candidate'])}   "
+        f"expected: {escape(' or '.join(found['expected']))}\n"
+    )
+
+
+def _table(scores: dict[str, Any]) -> Table:
+    table = Table(title="Relaxed accuracy on charts of unseen tables", title_justify="left")
+    for column in ("model", "accuracy", "95 % interval", "rows", "charts", "tables", ""):
+        table.add_column(column, justify="left" if column in ("model", "") else "right")
+    for name, note in _ROWS.items():
+        score = scores[name]
+        table.add_row(
+            name,
+            f"{score['relaxed_accuracy']:.1%}",
+            f"{score['low']:.1%} – {score['high']:.1%}",
+            str(score["n"]),
+            str(score["n_charts"]),
+            str(score["n_tables"]),
+            f"[dim]{note}[/]",
+        )
+    return table
+
+
+def step(
+    name: Annotated[str, typer.Argument(help="prepare, sft, pairs, prefer, evaluate or gate.")],
+    source: Source,
+    overrides: Overrides = [],  # noqa: B006
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Run one step in this process, without Prefect and MLflow; its inputs must be there.
+
+    Example: vlm-ops step prepare demo
+    """
+    from vlm_ops.steps import STEPS, Plan, perform, plan
+    from vlm_ops.tracking.base import NullTracker
+
+    offered = [key for key in STEPS if key != "champion"]
+    if name not in offered:
+        raise ConfigError(f"there is no step {name!r}; the steps are: {', '.join(offered)}")
+    config = load_config(source, [*overrides, f"execution.runs={runs.resolve()}"])
+
+    def planned(wanted: str) -> Plan:
+        inputs: dict[str, Any] = {}
+        for parameter in STEPS[wanted].inputs:
+            source_step = {"data": "prepare", "evaluation": "evaluate"}.get(parameter, parameter)
+            if source_step not in offered:
+                continue
+            before = planned(source_step)
+            inputs[parameter] = before.done()
+            if inputs[parameter] is None:
+                raise StepFailed(
+                    f"step {wanted!r} needs the output of {source_step!r}, which is not in "
+                    f"{before.folder}. Run it first: vlm-ops step {source_step} {source}"
+                )
+        return plan(wanted, config, inputs)
+
+    with progress():
+        todo = planned(name)
+        skipped = todo.done() is not None
+        artifact = perform(todo, NullTracker())
+    if as_json:
+        fields = artifact.model_dump(mode="json") | {"folder": str(artifact.folder)}
+        print_json(fields | {"step": name, "skipped": skipped})
+    else:
+        done = "nothing changed, found" if skipped else f"done in {artifact.seconds:.0f} s"
+        out.print(f"{name}: {done} in {artifact.folder}")

@@ -1,0 +1,67 @@
+"""``up``, ``ui`` and ``deploy``: servers, a worker, a schedule."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from vlm_ops.cli.console import err, out, print_json
+from vlm_ops.cli.run import AsJson, Overrides, Runs
+
+Port = Annotated[int | None, typer.Option(min=1, max=65535)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(up)
+    app.command()(ui)
+    app.command()(deploy)
+
+
+def _say(line: str) -> None:
+    err.print(escape(line))
+
+
+def up(
+    runs: Runs = Path("runs"),
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "gpu",
+    limit: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+) -> None:
+    """Start Prefect, MLflow and a worker on this machine, until Ctrl-C.
+
+    Example: vlm-ops up --runs /data/runs
+    """
+    from flows import worker
+
+    worker.up(
+        runs, prefect_port=prefect_port, mlflow_port=mlflow_port, pool=pool, limit=limit, say=_say
+    )
+
+
+def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port = None) -> None:
+    """Open the history of a runs folder: the two servers alone, until Ctrl-C.
+
+    Example: vlm-ops ui
+    """
+    from flows import worker
+
+    worker.ui(runs, prefect_port=prefect_port, mlflow_port=mlflow_port, say=_say)
+
+
+def deploy(
+    source: Annotated[Path, typer.Argument(help="A YAML file, or the name of a preset.")],
+    cron: Annotated[str | None, typer.Option(help='As "0 2 * * 1": Mondays at two.')] = None,
+    timezone: Annotated[str, typer.Option(help="Of the schedule.")] = "UTC",
+    name: Annotated[str | None, typer.Option(help="Of the deployment.")] = None,
+    pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "gpu",
+    overrides: Overrides = [],  # noqa: B006
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Make an ordinary Prefect deployment that retrains on a schedule.
+
+    Example: vlm-ops deploy own-data.yaml --cron "0 2 * * 1"
+    """

@@ -1,0 +1,164 @@
+"""Look at every row of a source before anything is trained on it."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from vlm_ops.data.images import ImageStore
+from vlm_ops.data.progress import log_progress
+from vlm_ops.data.rows import ImageCell, Problem, RawRow, answer_texts, plain_text
+from vlm_ops.errors import DataError
+from vlm_ops.fingerprint import fingerprint
+from vlm_ops.records import Conversation, ImageRef, Split
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 256
+"""Rows whose images are opened together; bounds what is held in memory."""
+IMAGE_TOKEN = "<image>"
+"""Placeholder that some data sets write into the text; images always come before the text."""
+
+
+@dataclass(frozen=True)
+class CheckedRow:
+    """A row that can be used.
+
+    Attributes:
+        where: As ``rows.jsonl:12``.
+        split: The split that the source puts it in, None if it has none.
+        grouped: Whether the source names its group; else ``record.group`` is empty.
+        record: The row, normalized.
+    """
+
+    where: str
+    split: Split | None
+    grouped: bool
+    record: Conversation
+
+
+class ImageChecks:
+    """Opens images in a few threads and remembers each file's outcome.
+
+    Decoding lets other threads run, so two of them halve the time.
+    """
+
+    def __init__(self, store: ImageStore) -> None:
+        """Check images into ``store``."""
+        self._store = store
+        self._known: dict[Path, ImageRef | str] = {}
+
+    def chunks(self, rows: Iterable[RawRow]) -> Iterator[list[tuple[RawRow, list[ImageRef | str]]]]:
+        """Hand the rows on, each with its images kept in the store, or what was found instead.
+
+        Args:
+            rows: Read as they are needed.
+        """
+        rows = iter(rows)
+        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+            while chunk := list(islice(rows, _CHUNK)):
+                cells = [cell for row in chunk for cell in row.images]
+                fresh = {c for c in cells if isinstance(c, Path)} - self._known.keys()
+                self._known.update(zip(fresh, pool.map(self._add, fresh), strict=True))
+                outcomes = iter(list(pool.map(self._outcome, cells)))
+                yield [(row, list(islice(outcomes, len(row.images)))) for row in chunk]
+
+    def _outcome(self, cell: ImageCell) -> ImageRef | str:
+        return self._add(cell) if isinstance(cell, bytes) else self._known[cell]
+
+    def _add(self, cell: ImageCell) -> ImageRef | str:
+        try:
+            return self._store.add(cell)
+        except DataError as error:
+            return str(error)
+
+
+def check_rows(
+    rows: Iterable[RawRow], store: ImageStore, prompt: str
+) -> tuple[list[CheckedRow], list[Problem], int]:
+    """Check and normalize rows.
+
+    Args:
+        rows: Read as they are needed.
+        store: Where the images are kept.
+        prompt: What the model is asked; ``{question}`` stands for the row's question.
+
+    Returns:
+        The rows that can be used, what is wrong with the others, and how many there were.
+    """
+    checked: list[CheckedRow] = []
+    problems: list[Problem] = []
+    seen: dict[str, str] = {}
+    report = log_progress(logger, "rows checked")
+    total = 0
+    for chunk in ImageChecks(store).chunks(rows):
+        for row, images in chunk:
+            found = [*_text_problems(row), *image_problems(row.where, row.id, images)]
+            if row.id and row.id in seen:
+                expected = f"{seen[row.id]} has it already; every row needs its own"
+                found.append(_problem(row, "two rows with one id", repr(row.id), expected))
+            seen.setdefault(row.id, row.where)
+            problems.extend(found)
+            if not found:
+                checked.append(_checked(row, images, prompt))
+        total += len(chunk)
+        report(total, None)
+    return checked, problems, total
+
+
+def image_problems(where: str, id_: str, images: Sequence[ImageRef | str]) -> Iterator[Problem]:
+    """Complain about images that are missing or damaged.
+
+    Args:
+        where: The row's place.
+        id_: The row's id.
+        images: What :class:`ImageChecks` handed on.
+    """
+    expected = "expected an image file that opens to its end"
+    if not images:
+        yield Problem(
+            where=where, id=id_, what="no image", found="an empty cell", expected=expected
+        )
+    for image in images:
+        if isinstance(image, str):
+            what = "missing image" if image.startswith("no file") else "damaged image"
+            yield Problem(where=where, id=id_, what=what, found=image, expected=expected)
+
+
+def question_text(value: object) -> str:
+    """Return a question without the placeholder for the image."""
+    return plain_text(value).replace(IMAGE_TOKEN, "").strip()
+
+
+def _text_problems(row: RawRow) -> Iterator[Problem]:
+    if not question_text(row.question):
+        yield _problem(row, "empty question", repr(row.question), "expected a text")
+    answers = answer_texts(row.answers)
+    if not answers or not all(answers):
+        expected = "expected a text or a list of texts, none of them empty"
+        yield _problem(row, "empty answer", repr(row.answers), expected)
+    for name, value in (("id", row.id), ("group", row.group), ("kind", row.kind)):
+        if value == "":
+            yield _problem(row, f"empty {name}", "an empty cell", "expected a text")
+
+
+def _problem(row: RawRow, what: str, found: str, expected: str) -> Problem:
+    return Problem(where=row.where, id=row.id, what=what, found=found, expected=expected)
+
+
+def _checked(row: RawRow, images: Sequence[ImageRef | str], prompt: str) -> CheckedRow:
+    references = tuple(image for image in images if isinstance(image, ImageRef))
+    hashes = [image.sha256 for image in references]
+    record = Conversation(
+        id=row.id,
+        images=references,
+        question=prompt.replace("{question}", question_text(row.question)),
+        answers=tuple(dict.fromkeys(answer_texts(row.answers))),
+        kind=row.kind,
+        group=row.group or "",
+        cluster=row.cluster or (hashes[0] if len(hashes) == 1 else fingerprint(hashes)),
+    )
+    return CheckedRow(row.where, row.split, row.group is not None, record)

@@ -1,0 +1,201 @@
+"""Preference pairs that somebody else labelled, in RLAIF-V's schema: file or hub."""
+
+import logging
+import random
+import shutil
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.config.sections import DatasetPairs, PairColumns
+from vlm_ops.data import hub
+from vlm_ops.data.check import ImageChecks, image_problems, question_text
+from vlm_ops.data.files import Cells, Table, read_table
+from vlm_ops.data.images import ImageStore
+from vlm_ops.data.progress import log_progress
+from vlm_ops.data.rows import Problem, RawRow, check_columns, image_cells, plain_text, refuse
+from vlm_ops.data.sources import ALL
+from vlm_ops.data.split import join_by_image, position
+from vlm_ops.errors import DataError
+from vlm_ops.records import ImageRef, PreferencePair
+
+logger = logging.getLogger(__name__)
+
+
+def load_preferences(
+    settings: DatasetPairs, *, out: Path, seed: int
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Read, check and split preference pairs.
+
+    Pairs whose two answers are the same say nothing; they are left out and counted in the log.
+
+    Args:
+        settings: File or hub data set, columns, share that is held out.
+        out: Images go to ``out/images/<sha256>.<ending>``, complaints to ``refused.jsonl``.
+        seed: Draws at most ``max_pairs`` pairs, and the images that are held out.
+
+    Returns:
+        Pairs to train on and held-out pairs; they have no image in common.
+
+    Raises:
+        DataError: The source can't be read, a column is missing, a pair can't be used, or
+            one of the two parts is empty.
+    """
+    cache = out / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    title, (columns, cells) = _open(settings, cache, seed)
+    wanted = {f"pairs.columns.{k}": v for k, v in settings.columns.model_dump().items()}
+    check_columns(wanted, columns, title)
+    folder = settings.path.parent if settings.path is not None else None
+    raw = _raw_rows(cells, settings.columns, folder)
+    if settings.path is not None and settings.max_pairs is not None:
+        raw = _drawn(list(raw), settings.max_pairs, seed)
+    store = ImageStore(out)
+    pairs, problems, total = _check(raw, store)
+    refuse(problems, total, out, title)
+    useful = [pair for pair in pairs if pair.chosen != pair.rejected]
+    if len(useful) < len(pairs):
+        logger.warning("%s: %d pairs left out: chosen = rejected", title, len(pairs) - len(useful))
+    train, held_out = _split(useful, settings.validation, seed)
+    if not train or not held_out:
+        raise DataError(
+            f"{title}: {len(train)} pairs to train on and {len(held_out)} held out of {total} "
+            f"rows; expected some of both. Pairs are split by image: give more images, or "
+            f"another pairs.validation (now {settings.validation})."
+        )
+    store.keep_only({image.path for pair in useful for image in pair.images})
+    shutil.rmtree(cache, ignore_errors=True)
+    return train, held_out
+
+
+def _open(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Table]:
+    if settings.path is not None:
+        return settings.path.name, read_table(settings.path, cache)
+    assert settings.id is not None  # the schema's own check, as the next
+    assert settings.revision is not None
+    folder = hub.fetch(settings.id, settings.revision, cache)
+    table = hub.read_split(
+        folder,
+        settings.split,
+        cache,
+        name=settings.id,
+        max_rows=settings.max_pairs,
+        seed=seed,
+    )
+    return settings.id, table
+
+
+def _raw_rows(
+    cells: Iterator[tuple[str, Cells]], columns: PairColumns, folder: Path | None
+) -> Iterator[RawRow]:
+    """Rows whose answer cell holds both answers."""
+    for number, (where, row) in enumerate(cells, start=1):
+        yield RawRow(
+            where=where,
+            id=str(number),
+            images=image_cells(row.get(columns.images), folder),
+            question=row.get(columns.prompt),
+            answers=(row.get(columns.chosen), row.get(columns.rejected)),
+            kind=ALL,
+            group=None,
+            cluster=None,
+            split=None,
+        )
+
+
+def _drawn(rows: list[RawRow], at_most: int, seed: int) -> Iterator[RawRow]:
+    chosen = random.Random(seed).sample(range(len(rows)), min(at_most, len(rows)))
+    return iter([rows[index] for index in sorted(chosen)])
+
+
+def _check(
+    rows: Iterator[RawRow], store: ImageStore
+) -> tuple[list[PreferencePair], list[Problem], int]:
+    pairs: list[PreferencePair] = []
+    problems: list[Problem] = []
+    report = log_progress(logger, "pairs checked")
+    total = 0
+    for chunk in ImageChecks(store).chunks(rows):
+        for row, images in chunk:
+            texts, found = _texts(row)
+            found += image_problems(row.where, row.id, images)
+            problems.extend(found)
+            if not found:
+                kept = tuple(image for image in images if isinstance(image, ImageRef))
+                prompt, chosen, rejected = texts
+                pairs.append(
+                    PreferencePair(
+                        id=row.id,
+                        images=kept,
+                        question=question_text(prompt),
+                        chosen=chosen,
+                        rejected=rejected,
+                        kind=row.kind,
+                        cluster=kept[0].sha256,
+                    )
+                )
+        total += len(chunk)
+        report(total, None)
+    return pairs, problems, total
+
+
+def _texts(row: RawRow) -> tuple[list[str], list[Problem]]:
+    """Read prompt, chosen and rejected; complain about each that is empty or a dialogue."""
+    cells = {"prompt": row.question, "chosen": row.answers[0], "rejected": row.answers[1]}
+    texts: list[str] = []
+    problems: list[Problem] = []
+    for name, cell in cells.items():
+        roles = ("system", "user") if name == "prompt" else ("assistant",)
+        try:
+            text = message_text(cell, roles)
+        except DataError as error:
+            text, found, what = "", str(error), f"{name} of another form"
+        else:
+            found, what = repr(cell)[:80], f"empty {name}"
+        if not question_text(text):
+            expected = f"expected a text, or one chat message of {' or '.join(roles)}"
+            problems.append(
+                Problem(where=row.where, id=row.id, what=what, found=found, expected=expected)
+            )
+        texts.append(text)
+    return texts, problems
+
+
+def message_text(cell: Any, roles: tuple[str, ...]) -> str:
+    """Read a text, or the text of chat messages.
+
+    Args:
+        cell: A text, or a list of messages ``{"role": …, "content": text or list of parts}``;
+            image parts are passed over, for images always come before the text.
+        roles: Whose messages may stand there, each at most once.
+
+    Raises:
+        DataError: A message of another role, or a second one of the same.
+    """
+    if not isinstance(cell, (list, tuple)):
+        return plain_text(cell)
+    seen: list[str] = []
+    parts: list[str] = []
+    for message in cell:
+        role = message.get("role") if isinstance(message, Mapping) else None
+        if role not in roles or role in seen:
+            raise DataError(f"{'a second' if role in seen else 'a'} message of {role!r}")
+        seen.append(role)
+        content = message.get("content")
+        items = content if isinstance(content, (list, tuple)) else [{"text": content}]
+        parts += [plain_text(item.get("text")) for item in items if isinstance(item, Mapping)]
+    return "\n".join(part for part in parts if part)
+
+
+def _split(
+    pairs: list[PreferencePair], share: float, seed: int
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Hold out whole groups of linked images; with few, those first in the order of places."""
+    groups = join_by_image([[image.sha256 for image in pair.images] for pair in pairs])
+    order = sorted(set(groups), key=lambda group: position(group, seed))
+    below = [group for group in order if position(group, seed) < share]
+    held = set(below or islice(order, 1))
+    train = [pair for pair, group in zip(pairs, groups, strict=True) if group not in held]
+    held_out = [pair for pair, group in zip(pairs, groups, strict=True) if group in held]
+    return train, held_out

@@ -1,0 +1,175 @@
+"""The first step: rows checked, split, normalized and kept under their content."""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vlm_ops.artifacts import PreparedData, SplitSummary
+from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
+from vlm_ops.data.check import CheckedRow, check_rows
+from vlm_ops.data.images import ImageStore
+from vlm_ops.data.report import contact_sheet, write_report
+from vlm_ops.data.rows import refuse
+from vlm_ops.data.sources import Source, open_source
+from vlm_ops.data.split import draw, join_by_image, shuffle_images, split_groups
+from vlm_ops.errors import DataError
+from vlm_ops.fingerprint import sha256_file, sha256_files
+from vlm_ops.records import SPLITS, Conversation, Split, write_jsonl
+from vlm_ops.tracking.base import Tracker
+
+logger = logging.getLogger(__name__)
+
+_CONTEXTS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
+Splits = dict[Split, list[Conversation]]
+
+
+def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
+    """Make a checked, split data set of a source.
+
+    Every row is looked at before any is refused, and all images are opened to their end.
+
+    Args:
+        job: Source, prompt, limits and seed.
+        out: Gets ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``images/``,
+            ``report.json``, ``report.md``, ``contact_sheet.png`` and ``refused.jsonl``.
+        tracker: Told of the data sets, the report and the contact sheet.
+
+    Returns:
+        The data set. Its content hash covers the rows in their order and the images'
+        contents, wherever the files lie.
+
+    Raises:
+        DataError: The source can't be read, a row can't be used, a split is empty, or an
+            image is in two splits.
+    """
+    cache = out / "cache"
+    source = open_source(job.data, seed=job.seed, cache=cache)
+    store = ImageStore(out, link=source.own_files)
+    checked, problems, total = check_rows(source.rows, store, job.data.prompt)
+    refuse(problems, total, out, source.title)
+    if not total:
+        raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
+    splits, dropped = _split(checked, source, job)
+    if job.data.shuffle_images:
+        splits["train"] = shuffle_images(splits["train"], job.seed)
+    images = {image.path for rows in splits.values() for row in rows for image in row.images}
+    store.keep_only(images)
+    for split, rows in splits.items():
+        write_jsonl(out / f"{split}.jsonl", rows)
+    shutil.rmtree(cache, ignore_errors=True)
+    write_report(out, source.title, splits, rows_read=total, dropped=dropped)
+    sheet = contact_sheet(out, splits["train"], job.seed)
+    sheet.save(out / "contact_sheet.png")
+    _track(tracker, out, source, splits)
+    tracker.image(sheet, "contact_sheet.png")
+    return PreparedData(
+        folder=out,
+        content=sha256_files([out / f"{split}.jsonl" for split in SPLITS], out),
+        splits={split: _summary(rows) for split, rows in splits.items()},
+        source=f"{source.title}: {total} rows",
+    )
+
+
+def _split(
+    checked: Sequence[CheckedRow], source: Source, job: PrepareJob
+) -> tuple[Splits, dict[Split, int]]:
+    """Deal the rows to the splits; returns as well how many were dropped as leaks."""
+    rows = _with_groups(checked)
+    if source.own_splits:
+        dealt = [row.split for row in checked]
+    else:
+        shares = _shares(job.data)
+        by_group = split_groups([row.group for row in rows], shares, job.seed)
+        dealt = [by_group[row.group] for row in rows]
+    if source.own_splits and not source.own_files:
+        leaks = _leaks(rows, dealt)
+    else:
+        _refuse_leaks(checked, dealt)
+        leaks = set()
+    splits: Splits = {}
+    for split in SPLITS:
+        mine = [i for i, name in enumerate(dealt) if name == split and i not in leaks]
+        if not mine:
+            raise DataError(
+                f"{source.title}: no row is left for {split}; expected at least one. "
+                f"Add rows, or groups for the splits to share."
+            )
+        splits[split] = draw([rows[i] for i in mine], job.data.max_rows, job.seed)
+    dropped = {split: sum(dealt[i] == split for i in leaks) for split in SPLITS}
+    if leaks:
+        logger.warning(
+            "%s: %d rows were dropped, because their image is in a later split as well: %s",
+            source.title,
+            len(leaks),
+            {split: count for split, count in dropped.items() if count},
+        )
+    return splits, dropped
+
+
+def _shares(data: DataSettings) -> SplitShares:
+    assert isinstance(data, FilesData)  # every other source brings its splits
+    return data.split
+
+
+def _with_groups(checked: Sequence[CheckedRow]) -> list[Conversation]:
+    """Give rows without a group of their own the group of their images."""
+    by_image = join_by_image([[image.sha256 for image in row.record.images] for row in checked])
+    return [
+        row.record if row.grouped else row.record.model_copy(update={"group": group})
+        for row, group in zip(checked, by_image, strict=True)
+    ]
+
+
+def _refuse_leaks(checked: Sequence[CheckedRow], dealt: Sequence[Split | None]) -> None:
+    """Make sure that no image is in two splits.
+
+    Raises:
+        DataError: One is; names both rows.
+    """
+    first: dict[str, int] = {}
+    for index, row in enumerate(checked):
+        for image in row.record.images:
+            other = first.setdefault(image.sha256, index)
+            if dealt[other] != dealt[index]:
+                raise DataError(
+                    f"{checked[other].where} (id {checked[other].record.id}, group "
+                    f"{checked[other].record.group!r}, {dealt[other]}) and {row.where} (id "
+                    f"{row.record.id}, group {row.record.group!r}, {dealt[index]}) show the "
+                    f"same image in two splits; expected an image in one split only. Give "
+                    f"both rows the same group."
+                )
+
+
+def _leaks(rows: Sequence[Conversation], dealt: Sequence[Split | None]) -> set[int]:
+    """Return the rows whose image is in a later split too: test keeps its rows, train gives."""
+    leaks: set[int] = set()
+    taken: set[str] = set()
+    for split in reversed(SPLITS):
+        mine = [i for i, name in enumerate(dealt) if name == split]
+        leaks.update(i for i in mine if any(m.sha256 in taken for m in rows[i].images))
+        taken.update(image.sha256 for i in mine for image in rows[i].images)
+    return leaks
+
+
+def _summary(rows: Sequence[Conversation]) -> SplitSummary:
+    kinds: dict[str, int] = {}
+    for row in rows:
+        kinds[row.kind] = kinds.get(row.kind, 0) + 1
+    return SplitSummary(
+        rows=len(rows),
+        images=len({image.sha256 for row in rows for image in row.images}),
+        groups=len({row.group for row in rows}),
+        kinds=dict(sorted(kinds.items())),
+    )
+
+
+def _track(
+    tracker: Tracker, out: Path, source: Source, splits: Mapping[Split, Sequence[Conversation]]
+) -> None:
+    for split, rows in splits.items():
+        digest = sha256_file(out / f"{split}.jsonl")
+        tracker.dataset(f"{source.name}-{split}", digest, _CONTEXTS[split], len(rows), source.title)
+    tracker.file(out / "report.md")
+    tracker.file(out / "report.json")

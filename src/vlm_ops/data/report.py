@@ -1,0 +1,181 @@
+"""What a person wants to see of a prepared data set: counts, answers, a sheet of pictures."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from vlm_ops.records import Conversation, Split
+
+_TOP_ANSWERS = 5
+_TOP_GROUPS = 20
+_CELLS = 12
+_ACROSS = 4
+_PICTURE = 220
+_MARGIN = 10
+_LINE = 15
+_LINES = 5
+_FONT_SIZE = 11
+
+
+def write_report(
+    out: Path,
+    title: str,
+    splits: Mapping[Split, Sequence[Conversation]],
+    *,
+    rows_read: int,
+    dropped: Mapping[Split, int],
+) -> None:
+    """Write ``report.json`` and ``report.md``.
+
+    Args:
+        out: Folder of the data set.
+        title: Where the rows come from.
+        splits: The rows that are kept.
+        rows_read: Rows of the source that were looked at.
+        dropped: Rows by split that were left out, because a later split shows their image.
+    """
+    report = {
+        "source": title,
+        "rows_read": rows_read,
+        "rows_kept": sum(map(len, splits.values())),
+        "dropped_as_leaks": dict(dropped),
+        "splits": {split: _counts(rows) for split, rows in splits.items()},
+        "answers": _answers(splits["train"]),
+    }
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    (out / "report.json").write_text(text + "\n", encoding="utf-8")
+    (out / "report.md").write_text(_markdown(report), encoding="utf-8")
+
+
+def contact_sheet(out: Path, rows: Sequence[Conversation], seed: int) -> Image.Image:
+    """Draw a dozen training images, each with a question and its answer below.
+
+    Args:
+        out: Folder that the image paths start from.
+        rows: Training rows.
+        seed: Picks them.
+
+    Returns:
+        An RGB picture of at most 4 by 3 cells.
+    """
+    first: dict[str, Conversation] = {}
+    for row in random.Random(seed).sample(list(rows), len(rows)):
+        first.setdefault(row.images[0].sha256, row)
+    picked = list(first.values())[:_CELLS]
+    across = min(_ACROSS, len(picked))
+    down = -(-len(picked) // across)
+    width, height = _PICTURE + _MARGIN, _PICTURE + _LINES * _LINE + _MARGIN
+    sheet = Image.new("RGB", (across * width + _MARGIN, down * height + _MARGIN), "white")
+    font = _font()
+    for place, row in enumerate(picked):
+        left = _MARGIN + place % across * width
+        top = _MARGIN + place // across * height
+        with Image.open(out / row.images[0].path) as image:
+            small = image.convert("RGB")
+        small.thumbnail((_PICTURE, _PICTURE))
+        sheet.paste(small, (left + (_PICTURE - small.width) // 2, top))
+        draw = ImageDraw.Draw(sheet)
+        question = _wrapped(row.question, font, _PICTURE)[: _LINES - 1]
+        for number, line in enumerate(question):
+            draw.text((left, top + _PICTURE + number * _LINE), line, "black", font)
+        answer = _wrapped(f"→ {row.answers[0]}", font, _PICTURE)[0]
+        draw.text((left, top + _PICTURE + len(question) * _LINE), answer, "#0a5", font)
+    return sheet
+
+
+def _font() -> Any:
+    """Matplotlib's DejaVu Sans knows more letters than Pillow's own font, but is optional."""
+    try:
+        import matplotlib
+    except ImportError:
+        return ImageFont.load_default(_FONT_SIZE)
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), _FONT_SIZE)
+
+
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    """Break a text into lines that fit; a word that does not fit is cut."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_cut(line, font, width) for line in lines]
+
+
+def _cut(line: str, font: Any, width: int) -> str:
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(line + "…") > width:
+        line = line[:-1]
+    return line + "…"
+
+
+def _counts(rows: Sequence[Conversation]) -> dict[str, Any]:
+    groups = Counter(row.group for row in rows)
+    return {
+        "rows": len(rows),
+        "images": len({image.sha256 for row in rows for image in row.images}),
+        "groups": len(groups),
+        "kinds": dict(sorted(Counter(row.kind for row in rows).items())),
+        "largest_groups": dict(groups.most_common(_TOP_GROUPS)),
+    }
+
+
+def _answers(rows: Sequence[Conversation]) -> dict[str, Any]:
+    by_kind: dict[str, Counter[str]] = {}
+    for row in rows:
+        by_kind.setdefault(row.kind, Counter())[row.answers[0]] += 1
+    return {
+        kind: {"distinct": len(counts), "most_frequent": dict(counts.most_common(_TOP_ANSWERS))}
+        for kind, counts in sorted(by_kind.items())
+    }
+
+
+def _markdown(report: Mapping[str, Any]) -> str:
+    lines = [
+        "# Data",
+        "",
+        f"{report['source']}: {report['rows_read']} rows read, {report['rows_kept']} kept, "
+        f"{sum(report['dropped_as_leaks'].values())} dropped because a later split shows their "
+        f"image.",
+        "",
+        "| split | rows | images | groups |",
+        "|---|---|---|---|",
+    ]
+    for split, counts in report["splits"].items():
+        lines.append(f"| {split} | {counts['rows']} | {counts['images']} | {counts['groups']} |")
+    lines += [
+        "",
+        "## Rows by kind",
+        "",
+        "| kind | train | validation | test |",
+        "|---|---|---|---|",
+    ]
+    kinds = sorted({kind for counts in report["splits"].values() for kind in counts["kinds"]})
+    for kind in kinds:
+        numbers = [str(counts["kinds"].get(kind, 0)) for counts in report["splits"].values()]
+        lines.append(f"| {_cell(kind)} | {' | '.join(numbers)} |")
+    lines += ["", "## Most frequent training answers", "", "| kind | distinct | most frequent |"]
+    lines.append("|---|---|---|")
+    for kind, answers in report["answers"].items():
+        top = ", ".join(f"{_cell(a)} ({n})" for a, n in answers["most_frequent"].items())
+        lines.append(f"| {_cell(kind)} | {answers['distinct']} | {top} |")
+    for split, counts in report["splits"].items():
+        named = ", ".join(f"{_cell(g)} ({n})" for g, n in counts["largest_groups"].items())
+        more = counts["groups"] - len(counts["largest_groups"])
+        rest = f" and {more} more" if more else ""
+        lines += ["", f"Groups of {split}: {named}{rest}."]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    short = text if len(text) <= 40 else text[:39] + "…"
+    return short.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,125 @@
+"""Answers to look at: right and wrong ones with their pictures, and one chart to show."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from vlm_ops.artifacts import AnswerSet, PreparedData
+from vlm_ops.evaluation.answers import BLIND_COLOR, open_image, read_answers
+from vlm_ops.fingerprint import fingerprint
+from vlm_ops.records import Answer, Conversation
+from vlm_ops.tracking.base import Tracker
+
+_EACH = 12
+"""How many right and how many wrong answers are kept with their pictures."""
+
+_ASKED = ("base", "sft", "candidate", "blind", "majority")
+_NO_IMAGE_SIZE = (64, 64)
+
+
+def log_examples(
+    data: PreparedData, sets: Mapping[str, AnswerSet], *, seed: int, tracker: Tracker
+) -> None:
+    """Hand a dozen right and a dozen wrong answers of the candidate to the tracker.
+
+    Args:
+        data: With rows and images.
+        sets: Test answers by name.
+        seed: Of the draw; every question kind gets its turn.
+        tracker: Keeps them as the table ``answers.json``.
+    """
+    rows = {row.id: row for row in data.rows("test")}
+    texts = {
+        name: {answer.id: answer.text for answer in read_answers(sets[name].folder)}
+        for name in ("base", "sft")
+    }
+    candidate = read_answers(sets["candidate"].folder)
+    wrong = _spread([answer for answer in candidate if not answer.relaxed], seed)
+    right = _spread([answer for answer in candidate if answer.relaxed], seed)
+    shown = [*wrong[:_EACH], *right[:_EACH]]
+    tracker.table(
+        "answers.json",
+        {
+            "image": [_picture(rows[answer.id], data) for answer in shown],
+            "question": [rows[answer.id].question for answer in shown],
+            "kind": [answer.kind for answer in shown],
+            "expected": [" | ".join(answer.expected) for answer in shown],
+            "base": [texts["base"][answer.id] for answer in shown],
+            "sft": [texts["sft"][answer.id] for answer in shown],
+            "candidate": [answer.text for answer in shown],
+            "right": ["yes" if answer.relaxed else "no" for answer in shown],
+        },
+    )
+
+
+def write_showcase(
+    out: Path, data: PreparedData, sets: Mapping[str, AnswerSet], *, seed: int
+) -> None:
+    """Write one test chart where the base was wrong and the candidate is right.
+
+    A chart that ``blind`` and ``majority`` get wrong too is preferred, and a question that is
+    not answered by yes or no: there the picture, not luck, made the difference.
+
+    Args:
+        out: Gets ``showcase.json`` (id, kind, question, expected, answers by model, image) and
+            the image beside it. If there is no such chart, neither is there afterwards.
+        data: With rows and images.
+        sets: Test answers by name.
+        seed: Of the draw among equally good charts.
+    """
+    target = out / "showcase.json"
+    target.unlink(missing_ok=True)
+    answers = {
+        name: {answer.id: answer for answer in read_answers(sets[name].folder)} for name in _ASKED
+    }
+    found = _best(answers, seed)
+    if found is None:
+        return
+    row = next(row for row in data.rows("test") if row.id == found)
+    image = out / "showcase.png"
+    _picture(row, data).save(image)
+    showcase = {
+        "id": row.id,
+        "kind": row.kind,
+        "question": row.question,
+        "expected": list(row.answers),
+        "answers": {name: answers[name][row.id].text for name in _ASKED},
+        "image": image.name,
+    }
+    target.write_text(json.dumps(showcase, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _best(answers: Mapping[str, Mapping[str, Answer]], seed: int) -> str | None:
+    won = [
+        answer
+        for answer in answers["candidate"].values()
+        if answer.relaxed and not answers["base"][answer.id].relaxed
+    ]
+    if not won:
+        return None
+
+    def luck(answer: Answer) -> tuple[int, str]:
+        guessed = sum(answers[name][answer.id].relaxed for name in ("blind", "majority"))
+        yes_no = answer.expected[0].strip().casefold() in {"yes", "no"}
+        return guessed + yes_no, fingerprint([seed, answer.id])
+
+    return min(won, key=luck).id
+
+
+def _spread(answers: Sequence[Answer], seed: int) -> list[Answer]:
+    """Shuffle by the seed, then let the kinds take turns."""
+    turns: Counter[str] = Counter()
+    ranked = []
+    for answer in sorted(answers, key=lambda answer: fingerprint([seed, answer.id])):
+        ranked.append((turns[answer.kind], answer))
+        turns[answer.kind] += 1
+    return [answer for _, answer in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _picture(row: Conversation, data: PreparedData) -> Image.Image:
+    if not row.images:
+        return Image.new("RGB", _NO_IMAGE_SIZE, BLIND_COLOR)
+    return open_image(data.image_path(row.images[0].path))

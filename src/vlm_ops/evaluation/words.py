@@ -1,0 +1,26 @@
+"""Shares and differences as people read them."""
+
+from vlm_ops.records import Difference, Score
+
+
+def percent(share: float) -> str:
+    """Write a share 0..1 as ``71.2 %``."""
+    return f"{100 * share:.1f} %"
+
+
+def signed(share: float) -> str:
+    """Write a difference of shares as ``+68.1`` points; what rounds to zero is ``+0.0``."""
+    rounded = round(100 * share, 1) + 0.0
+    return f"{rounded:+.1f}"
+
+
+def spread(score: Score) -> str:
+    """Write a score's interval as ``68.0 to 74.1``, in percent."""
+    return f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+
+
+def difference(found: Difference) -> str:
+    """Write a difference as ``+68.1 points (95 % interval +64.0 to +71.9)``."""
+    return (
+        f"{signed(found.points)} points (95 % interval {signed(found.low)} to {signed(found.high)})"
+    )

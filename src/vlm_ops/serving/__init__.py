@@ -1,0 +1,1 @@
+"""A model put to use: answers to one question or to a file of them."""

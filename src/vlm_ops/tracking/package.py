@@ -1,0 +1,56 @@
+"""A model as MLflow keeps it: files that any process with MLflow can load and ask.
+
+The package is a pyfunc made *from code*: a script, the library's sources, and plain files.
+No object is pickled into it, so it loads with ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false``::
+
+    packaged_model.py       what MLflow runs
+    artifacts/model.json    which model this is: settings and hashes
+    artifacts/adapter/      as PEFT writes it; absent for a bare base
+    artifacts/processor/    tokenizer, image processor, chat template
+    artifacts/base/         the base's files, if it is small enough to travel along
+    code/vlm_ops/           the library's sources as they were
+"""
+
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.artifacts import ModelRef
+from vlm_ops.errors import ModelError
+from vlm_ops.fingerprint import sha256_file, sha256_files
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+CONTENT_TAG = "vlm_ops.content"
+
+
+def open_package(artifacts: Path) -> ModelRef:
+    """Read which model a package holds, with its paths pointing into the package.
+
+    Args:
+        artifacts: The package's folder ``artifacts``.
+
+    Raises:
+        ModelError: A file is missing, or is not the one the package was made with.
+    """
+    try:
+        model = ModelRef.model_validate_json((artifacts / "model.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{artifacts}: holds no packaged model ({error})") from error
+    changes: dict[str, Any] = {}
+    base = artifacts / "base"
+    if base.is_dir():
+        changes["settings"] = model.settings.model_copy(update={"id": str(base), "revision": None})
+    if model.adapter_sha256 is not None:
+        weights = artifacts / "adapter" / ADAPTER_WEIGHTS
+        found = sha256_file(weights) if weights.is_file() else "no file"
+        if found != model.adapter_sha256:
+            raise ModelError(
+                f"{weights}: expected sha256 {model.adapter_sha256}, found {found}: the file "
+                f"was changed after it was registered"
+            )
+        changes["adapter"] = artifacts / "adapter"
+    return model.model_copy(update=changes)
+
+
+def sources_sha256(package: Path) -> str:
+    """Return one hash over the Python sources of a package folder."""
+    return sha256_files(package.rglob("*.py"), package)

@@ -1,0 +1,211 @@
+"""Reading a configuration, and what is said when it is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlm_ops.config.load import from_json, load_config, presets, resolved_json
+from vlm_ops.config.sections import ChartsData, DatasetPairs, FilesData, HubData
+from vlm_ops.errors import ConfigError
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+def wrong(tmp_path: Path, text: str, *overrides: str) -> str:
+    """Return what is said about a configuration, the file's name shortened."""
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value).replace(str(path), "my.yaml")
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_loads_and_survives_json(name: str) -> None:
+    config = load_config(name)
+    assert config.name == name or name == "demo-shuffled"
+    assert from_json(resolved_json(config)) == config
+
+
+def test_presets_have_a_line_of_explanation() -> None:
+    assert set(presets()) == {
+        "demo",
+        "demo-shuffled",
+        "smolvlm-256m-chartqa-rlaifv",
+        "smolvlm-2.2b-chartqa-rlaifv",
+    }
+    assert all(20 < len(line) < 100 and line.endswith(".") for line in presets().values())
+
+
+@pytest.mark.parametrize("size", ["256m", "2.2b"])
+def test_hub_presets_pin_everything_they_train_on(size: str) -> None:
+    config = load_config(f"smolvlm-{size}-chartqa-rlaifv")
+    assert isinstance(config.data, HubData)
+    assert isinstance(config.pairs, DatasetPairs)
+    assert config.sft.lora.dora
+    assert config.model.quantization == "nf4"
+    for commit in (config.model.revision, config.data.revision, config.pairs.revision):
+        assert commit is not None
+        assert len(commit) == 40
+
+
+def test_the_shuffled_demo_differs_in_the_images_alone() -> None:
+    demo, shuffled = load_config("demo"), load_config("demo-shuffled")
+    assert not demo.data.shuffle_images
+    assert shuffled == demo.model_copy(
+        update={"data": demo.data.model_copy(update={"shuffle_images": True})}
+    )
+
+
+def test_the_example_for_own_data_loads() -> None:
+    config = load_config(EXAMPLES / "own-data.yaml")
+    assert isinstance(config.data, FilesData)
+    assert config.data.path == EXAMPLES / "rows.jsonl"
+    assert config.data.columns.group == "source"
+    assert config.model.id == "tiny"
+
+
+def test_nothing_heavy_is_imported() -> None:
+    heavy = "torch transformers trl peft datasets mlflow prefect numpy PIL"
+    code = (
+        "import sys, vlm_ops.config.load, vlm_ops.config.pipeline, vlm_ops.config.sections;"
+        "vlm_ops.config.load.load_config('demo');"
+        f"print([m for m in '{heavy}'.split() if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_overrides_win_and_are_read_as_yaml() -> None:
+    config = load_config(
+        "demo", ["sft.learning_rate=3e-5", "sft.lora.towers=[text, vision]", "register.model=m"]
+    )
+    assert config.sft.learning_rate == 3e-5
+    assert config.sft.lora.towers == ("text", "vision")
+    assert config.registered_model == "m"
+
+
+def test_an_override_of_the_type_starts_the_section_afresh() -> None:
+    changes = ["data.path=rows.jsonl", "data.type=files"]
+    data = load_config("demo-shuffled", changes).data
+    assert data == FilesData(type="files", path=Path.cwd() / "rows.jsonl")
+
+
+def test_a_section_may_leave_out_its_default_type(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("data:\n  train_charts: 9\npairs:\n  samples: 2\n")
+    data = load_config(path).data
+    assert isinstance(data, ChartsData)
+    assert data.train_charts == 9
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    (folder / "my.yaml").write_text(
+        "extends: demo\nmodel: {id: ./weights}\n"
+        "data: {type: files, path: a/rows.jsonl}\n"
+        "pairs: {type: dataset, path: pairs.jsonl}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = load_config("deep/my.yaml")
+    assert isinstance(config.data, FilesData)
+    assert isinstance(config.pairs, DatasetPairs)
+    assert config.data.path == folder / "a" / "rows.jsonl"
+    assert config.pairs.path == folder / "pairs.jsonl"
+    assert config.model.id == str(folder / "weights")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "name: a\nsft:\n  learning_rat: 1",
+            "my.yaml:3: unknown key sft.learning_rat; did you mean 'learning_rate'? Keys here: ep",
+        ),
+        (
+            "modle: {}",
+            "my.yaml:1: unknown key modle; did you mean 'model'? Keys here: name, seed, model,",
+        ),
+        ("registre: {}", "did you mean 'register'?"),
+        ("sft:\n  lora:\n    rnk: 4", "my.yaml:3: unknown key sft.lora.rnk; did you mean 'rank'?"),
+        ("data:\n  path: a", "unknown key data.path: it belongs to type files. Keys here: prompt,"),
+        (
+            "data: {type: files, path: a, columns: {imag: x}}",
+            "unknown key data.columns.imag; did you mean 'image'?",
+        ),
+        (
+            "sft:\n  learning_rate: -1",
+            "my.yaml:2: sft.learning_rate: found -1, expected greater than 0",
+        ),
+        ("sft: {epochs: many}", "sft.epochs: found 'many', expected a valid number"),
+        ("sft: 3", "sft: found 3, expected keys below it"),
+        (
+            "model: {quantization: int3}",
+            "model.quantization: found 'int3', expected 'nf4' or 'none'",
+        ),
+        (
+            "data: {type: file}",
+            "found 'file', expected charts or files or hub; did you mean 'files'?",
+        ),
+        ("data: {type: files}", "data.path is missing; data needs it"),
+        ("data: {prompt: hello}", "data: prompt must contain {question}, found 'hello'"),
+        (
+            "data: {type: files, path: a, split: {validation: 0.5, test: 0.5}}",
+            "data.split: validation 0.5 + test 0.5 leave nothing to train on",
+        ),
+        (
+            "pairs: {type: dataset, id: a/b}",
+            "pairs: id 'a/b' needs a revision: pin what is trained on",
+        ),
+        ("a: [1\nb: 2", "my.yaml:2: not valid YAML"),
+        ("- 1", "my.yaml: found a list, expected 'key: value' lines at the top"),
+        (
+            "name: a\nsft: {}\nname: b",
+            "my.yaml:3: name stands here and on line 1; keep one of them",
+        ),
+        (
+            "extends: dmo",
+            "extends: there is no preset 'dmo' (did you mean 'demo'?). Presets: demo,",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: str) -> None:
+    assert said in wrong(tmp_path, text)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    said = wrong(tmp_path, "sft: {epochs: 0}\nprefer: {beta: 0}\nextra: 1")
+    assert len(said.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sft.epochs", "'sft.epochs': expected key.path=value, as in sft.learning_rate=1e-4"),
+        ("sft.epochs=0", "--set sft.epochs: sft.epochs: found 0, expected greater than 0"),
+        ("sft.epoch=1", "--set sft.epoch: unknown key sft.epoch; did you mean 'epochs'?"),
+        ("sft.epochs=[", "the value is not valid YAML"),
+    ],
+)
+def test_what_is_wrong_with_an_override_is_said(tmp_path: Path, override: str, said: str) -> None:
+    assert said in wrong(tmp_path, "name: a", override)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            "demoo",
+            "neither a preset nor a file of that name (did you mean 'demo'?). Presets: demo,",
+        ),
+        ("nowhere/my.yaml", "nowhere/my.yaml: there is neither a preset nor a file"),
+        (".", "found a folder, expected a preset or a YAML file"),
+    ],
+)
+def test_a_missing_file_lists_the_presets(source: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(source)
+    assert said in str(caught.value)

@@ -1,0 +1,72 @@
+"""Shared by all tests: quiet libraries, no hub, a small prepared data set, a random model."""
+
+import os
+import random
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import pytest
+from mlflow_fixtures import make_model, mlflow_server  # noqa: F401
+from PIL import Image, ImageDraw
+
+from vlm_ops.artifacts import PreparedData, SplitSummary
+from vlm_ops.fingerprint import sha256_file
+from vlm_ops.records import Conversation, ImageRef, Split, write_jsonl
+
+COLORS = ("red", "green", "blue", "orange")
+
+
+@pytest.fixture(scope="session")
+def random_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny architecture, weights drawn at random."""
+    from vlm_ops.models.tiny.architecture import build_config, build_model, build_processor
+
+    folder = tmp_path_factory.mktemp("random-base")
+    processor = build_processor()
+    build_model(build_config(processor), seed=0).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """Pictures of one colored square, a question on the color and one on its presence."""
+    folder = tmp_path_factory.mktemp("squares")
+    (folder / "images").mkdir()
+    rng = random.Random(0)
+    splits: dict[Split, SplitSummary] = {}
+    sizes: tuple[tuple[Split, int], ...] = (("train", 24), ("validation", 8), ("test", 8))
+    for split, count in sizes:
+        rows = [row for number in range(count) for row in _square(folder, split, number, rng)]
+        write_jsonl(folder / f"{split}.jsonl", rows)
+        splits[split] = SplitSummary(rows=len(rows), images=count, groups=count, kinds={})
+    return PreparedData(folder=folder, content="squares", splits=splits, source="squares")
+
+
+def _square(folder: Path, split: str, number: int, rng: random.Random) -> list[Conversation]:
+    color = rng.choice(COLORS)
+    path = folder / "images" / f"{split}-{number}.png"
+    picture = Image.new("RGB", (96, 96), "white")
+    corner = rng.randrange(8, 40)
+    ImageDraw.Draw(picture).rectangle((corner, corner, corner + 48, corner + 48), fill=color)
+    picture.save(path)
+    image = ImageRef(path=f"images/{path.name}", sha256=sha256_file(path), width=96, height=96)
+    asked = (("color", "What color is the square?", color.capitalize()),
+             ("count", "How many squares are there?", "1"))  # fmt: skip
+    return [
+        Conversation(
+            id=f"{split}-{number}-{kind}",
+            images=(image,),
+            question=question,
+            answers=(answer,),
+            kind=kind,
+            group=f"{split}-{number}",
+            cluster=f"{split}-{number}",
+        )
+        for kind, question, answer in asked
+    ]

@@ -1,0 +1,161 @@
+"""Preference pairs in RLAIF-V's schema, from a file and from a hub data set's files."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from own_rows import Rows, square, write_rows
+from PIL import Image
+
+from vlm_ops.config.sections import DatasetPairs, PairColumns
+from vlm_ops.data import hub
+from vlm_ops.data.preferences import load_preferences
+from vlm_ops.errors import DataError
+
+
+def chat(role: str, *parts: dict[str, Any]) -> list[dict[str, Any]]:
+    """A chat of one message, as RLAIF-V has it."""
+    return [{"role": role, "content": list(parts)}]
+
+
+def text(words: str) -> dict[str, Any]:
+    """A text part."""
+    return {"type": "text", "text": words}
+
+
+def pairs_rows(folder: Path, count: int = 20) -> Rows:
+    """Rows in RLAIF-V's schema, two about each image."""
+    rows: Rows = []
+    for number in range(count):
+        square(folder / f"{number // 2}.png", number // 2)
+        rows.append(
+            {
+                "images": [f"{number // 2}.png"],
+                "prompt": chat("user", {"type": "image", "text": None}, text(f"What is {number}?")),
+                "chosen": chat("assistant", text(f"It is {number}.")),
+                "rejected": chat("assistant", text("I can't say.")),
+            }
+        )
+    return rows
+
+
+def from_file(folder: Path, rows: Rows, **kwargs: Any) -> DatasetPairs:
+    """Settings for rows that are written to a file."""
+    path = write_rows(folder / "pairs.jsonl", rows)
+    return DatasetPairs(type="dataset", path=path, validation=0.3, **kwargs)
+
+
+def test_chats_become_pairs_and_images_are_held_out_whole(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = from_file(tmp_path, pairs_rows(tmp_path))
+    train, held_out = load_preferences(settings, out=out, seed=0)
+    assert len(train) + len(held_out) == 20
+    assert held_out
+    shared = {pair.cluster for pair in train} & {pair.cluster for pair in held_out}
+    assert not shared
+    for pair in train:
+        number = int(pair.id) - 1
+        assert pair.question == f"What is {number}?"
+        assert (pair.chosen, pair.rejected) == (f"It is {number}.", "I can't say.")
+        assert (out / pair.images[0].path).is_file()
+    assert {path.name for path in out.iterdir()} == {"images", "refused.jsonl"}
+
+
+def test_plain_texts_and_other_column_names(tmp_path: Path) -> None:
+    rows = [
+        {
+            "picture": row["images"][0],
+            "ask": "<image>\nWhat is it?",
+            "good": "A square.",
+            "bad": "A circle.",
+        }
+        for row in pairs_rows(tmp_path)
+    ]
+    columns = PairColumns(images="picture", prompt="ask", chosen="good", rejected="bad")
+    settings = from_file(tmp_path, rows, columns=columns)
+    train, _ = load_preferences(settings, out=tmp_path / "out", seed=0)
+    assert train[0].question == "What is it?"
+    assert train[0].chosen == "A square."
+
+
+def test_equal_answers_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = pairs_rows(tmp_path)
+    rows[3]["chosen"] = rows[3]["rejected"]
+    train, held_out = load_preferences(from_file(tmp_path, rows), out=tmp_path / "o", seed=0)
+    assert len(train) + len(held_out) == 19
+    assert "1 pairs left out: chosen = rejected" in caplog.text
+
+
+def test_the_same_seed_draws_the_same_pairs(tmp_path: Path) -> None:
+    settings = from_file(tmp_path, pairs_rows(tmp_path), max_pairs=10)
+    first = load_preferences(settings, out=tmp_path / "a", seed=0)
+    assert sum(map(len, first)) == 10
+    assert load_preferences(settings, out=tmp_path / "b", seed=0) == first
+    assert load_preferences(settings, out=tmp_path / "c", seed=1) != first
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("images", ["gone.png"], "pairs.jsonl:3 (id 3): missing image: found no file"),
+        ("images", [], "no image: found an empty cell"),
+        ("chosen", "", "empty chosen: found ''"),
+        (
+            "rejected",
+            chat("user", text("x")),
+            "rejected of another form: found a message of 'user'",
+        ),
+        ("prompt", 2 * chat("user", text("x")), "prompt of another form: found a second message"),
+        ("prompt", ["x"], "prompt of another form: found a message of None"),
+    ],
+)
+def test_a_bad_pair_is_named(tmp_path: Path, key: str, value: Any, said: str) -> None:
+    rows = pairs_rows(tmp_path)
+    rows[2][key] = value
+    with pytest.raises(DataError) as caught:
+        load_preferences(from_file(tmp_path, rows), out=tmp_path / "out", seed=0)
+    assert "pairs.jsonl: 1 of 20 rows can't be used" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_missing_column_lists_those_that_are_there(tmp_path: Path) -> None:
+    settings = from_file(tmp_path, pairs_rows(tmp_path), columns=PairColumns(chosen="choosen"))
+    with pytest.raises(DataError) as caught:
+        load_preferences(settings, out=tmp_path / "out", seed=0)
+    assert "no column 'choosen' (did you mean 'chosen'?)" in str(caught.value)
+    assert "Columns there: images, prompt, chosen, rejected." in str(caught.value)
+
+
+def test_one_image_can_not_be_split(tmp_path: Path) -> None:
+    settings = from_file(tmp_path, pairs_rows(tmp_path, count=2))
+    with pytest.raises(DataError, match="0 pairs to train on and 2 held out of 2 rows"):
+        load_preferences(settings, out=tmp_path / "out", seed=0)
+
+
+def test_a_hub_data_set_s_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pairs_rows(tmp_path)
+    for row in rows:
+        row["images"] = [Image.open(tmp_path / name) for name in row["images"]]
+    part = {"text": datasets.Value("string"), "type": datasets.Value("string")}
+    message = {"content": datasets.List(part), "role": datasets.Value("string")}
+    names = ("prompt", "chosen", "rejected")
+    features = datasets.Features(
+        {
+            "images": datasets.List(datasets.Image()),
+            **{name: datasets.List(message) for name in names},
+        }
+    )
+    folder = tmp_path / "hub" / "data"
+    made = datasets.Dataset.from_list(rows, features=features)
+    made.to_parquet(folder / "train-00000-of-00001.parquet")
+    monkeypatch.setattr(hub, "fetch", lambda *_: folder.parent)
+    settings = DatasetPairs(
+        type="dataset", id="team/pairs", revision="0123456", max_pairs=12, validation=0.3
+    )
+    train, held_out = load_preferences(settings, out=tmp_path / "out", seed=0)
+    assert len(train) + len(held_out) == 12
+    assert train[0].question.startswith("What is ")
+    assert not (tmp_path / "out" / "cache").exists()

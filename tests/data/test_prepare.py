@@ -1,0 +1,328 @@
+"""The first step: what comes out of good rows, and what is said about bad ones."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from own_rows import Rows, square, write_rows
+from PIL import Image
+
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.sections import ChartsData, Columns, FilesData, SplitShares
+from vlm_ops.data.prepare import prepare
+from vlm_ops.data.split import join_by_image, shuffle_images, split_groups
+from vlm_ops.errors import DataError
+from vlm_ops.records import SPLITS
+from vlm_ops.tracking.base import NullTracker
+
+Make = Callable[..., Path]
+
+
+def run(path: Path, out: Path, seed: int = 0, **kwargs: Any) -> PreparedData:
+    """Prepare a file in the way of the example for own data."""
+    out.mkdir(parents=True, exist_ok=True)
+    kwargs.setdefault("columns", Columns(group="source"))
+    data = FilesData(type="files", path=path, **kwargs)
+    return prepare(PrepareJob(seed=seed, data=data), out=out, tracker=NullTracker())
+
+
+def refusal(path: Path, out: Path, **kwargs: Any) -> str:
+    """Return what is said when the data can't be used."""
+    with pytest.raises(DataError) as caught:
+        run(path, out, **kwargs)
+    return str(caught.value)
+
+
+def test_every_row_comes_out_once_with_its_image(own_data: Make, tmp_path: Path) -> None:
+    data = run(own_data(), tmp_path / "out")
+    rows = [row for split in SPLITS for row in data.rows(split)]
+    assert len(rows) == 24
+    assert {row.id for row in rows} == {str(number) for number in range(1, 25)}
+    for row in rows:
+        number = int(row.id) - 1
+        assert row.question == f"What is number {number}?"
+        assert row.answers == (str(number), f"no. {number}")
+        assert (row.kind, row.group) == ("all", f"table-{number % 8}")
+        assert row.cluster == row.images[0].sha256
+        with Image.open(data.image_path(row.images[0].path)) as image:
+            assert image.size == (24 + number % 5, 20)
+    assert data.source == "rows.jsonl: 24 rows"
+    assert {split: data.splits[split].rows for split in SPLITS} == {
+        split: len(data.rows(split)) for split in SPLITS
+    }
+
+
+def test_the_folder_holds_what_is_promised_and_no_leftovers(own_data: Make, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "images").mkdir(parents=True)
+    (out / "images" / "leftover.png").write_bytes(b"of an attempt that was cut off")
+    run(own_data(), out)
+    assert {path.name for path in out.iterdir()} == {
+        *(f"{split}.jsonl" for split in SPLITS),
+        "images",
+        "report.json",
+        "report.md",
+        "contact_sheet.png",
+        "refused.jsonl",
+    }
+    assert len(list((out / "images").iterdir())) == 24
+    assert (out / "refused.jsonl").read_text() == ""
+
+
+def test_groups_stay_whole(own_data: Make, tmp_path: Path) -> None:
+    data = run(own_data(), tmp_path / "out")
+    groups = [{row.group for row in data.rows(split)} for split in SPLITS]
+    assert all(groups)
+    assert sum(map(len, groups)) == 8
+
+
+def test_without_a_group_column_an_image_is_a_group(own_data: Make, tmp_path: Path) -> None:
+    def ask_twice(rows: Rows) -> None:
+        rows += [{**row, "query": "And what is this?"} for row in rows]
+
+    data = run(own_data(ask_twice), tmp_path / "out", columns=Columns())
+    images = [{image.sha256 for row in data.rows(s) for image in row.images} for s in SPLITS]
+    assert sum(map(len, images)) == 24
+    assert sum(data.splits[split].rows for split in SPLITS) == 48
+
+
+def test_the_content_depends_on_rows_and_images_not_on_the_place(
+    own_data: Make, tmp_path: Path
+) -> None:
+    path = own_data()
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(path.parent, moved)
+    first = run(path, tmp_path / "a")
+    assert run(moved / "rows.jsonl", tmp_path / "b").content == first.content
+    assert run(path, tmp_path / "c", seed=1).content != first.content
+    Image.new("RGB", (30, 30), "navy").save(moved / "images" / "3.png")
+    assert run(moved / "rows.jsonl", tmp_path / "d").content != first.content
+
+
+def test_the_prompt_surrounds_the_question(own_data: Make, tmp_path: Path) -> None:
+    data = run(own_data(), tmp_path / "out", prompt="Q: {question} {json}\nBriefly.")
+    row = data.rows("train")[0]
+    assert row.question == f"Q: What is number {int(row.id) - 1}? {{json}}\nBriefly."
+
+
+def test_max_rows_draws_by_the_seed(own_data: Make, tmp_path: Path) -> None:
+    path = own_data(count=60, groups=20)
+    data = run(path, tmp_path / "a", max_rows=4)
+    assert all(data.splits[split].rows <= 4 for split in SPLITS)
+    assert data.splits["train"].rows == 4
+    assert len(list((tmp_path / "a" / "images").iterdir())) <= 12
+    assert run(path, tmp_path / "b", max_rows=4).content == data.content
+
+
+def test_shuffled_images_belong_to_other_rows_in_training_alone(
+    own_data: Make, tmp_path: Path
+) -> None:
+    def ask_twice(rows: Rows) -> None:
+        rows += [{**row, "query": "And what is this?"} for row in rows]
+
+    path = own_data(ask_twice)
+    plain = run(path, tmp_path / "a")
+    control = run(path, tmp_path / "b", shuffle_images=True)
+    for split in ("validation", "test"):
+        assert control.rows(split) == plain.rows(split)
+    before, after = plain.rows("train"), control.rows("train")
+    assert [row.id for row in before] == [row.id for row in after]
+    assert all(a.images != b.images for a, b in zip(before, after, strict=True))
+    assert all(a.cluster == b.cluster for a, b in zip(before, after, strict=True))
+    assert sorted(r.images[0].sha256 for r in before) == sorted(r.images[0].sha256 for r in after)
+    assert control.content != plain.content
+
+
+def test_the_report_counts_and_the_tracker_is_told(own_data: Make, tmp_path: Path) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    class Listener(NullTracker):
+        def dataset(self, name: str, digest: str, context: str, rows: int, source: str) -> None:
+            seen.append((name, context, rows, source))
+
+        def image(self, image: Image.Image, name: str) -> None:
+            seen.append((name, image.mode))
+
+        def file(self, path: Path, folder: str = "") -> None:
+            seen.append((path.name,))
+
+    out = tmp_path / "out"
+    out.mkdir()
+    data = FilesData(type="files", path=own_data(), columns=Columns(group="source"))
+    made = prepare(PrepareJob(seed=0, data=data), out=out, tracker=Listener())
+    train = made.splits["train"].rows
+    assert ("rows-train", "training", train, "rows.jsonl") in seen
+    assert ("contact_sheet.png", "RGB") in seen
+    assert ("report.md",) in seen
+    report = json.loads((out / "report.json").read_text())
+    assert report["rows_read"] == report["rows_kept"] == 24
+    assert report["splits"]["train"]["rows"] == train
+    text = (out / "report.md").read_text()
+    assert f"| train | {train} | {train} |" in text
+    assert "Groups of test: table-" in text
+
+
+# Bad input
+
+
+def truncate(path: Path) -> None:
+    """Cut a file to half."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda rows: rows[4].update(image="images/gone.png"),
+            "rows.jsonl:5 (id 5): missing image: found no file",
+        ),
+        (
+            lambda rows: rows[4].update(image=""),
+            "rows.jsonl:5 (id 5): no image: found an empty cell",
+        ),
+        (
+            lambda rows: rows[4].update(label=" "),
+            "(id 5): empty answer: found ' '; expected a text or a list of texts",
+        ),
+        (lambda rows: rows[4].update(label=[]), "empty answer: found []"),
+        (lambda rows: rows[4].update(label=["5", ""]), "empty answer: found ['5', '']"),
+        (lambda rows: rows[4].pop("label"), "empty answer: found None"),
+        (
+            lambda rows: rows[4].update(query=None),
+            "rows.jsonl:5 (id 5): empty question: found None",
+        ),
+        (lambda rows: rows[4].update(source=""), "rows.jsonl:5 (id 5): empty group"),
+    ],
+)
+def test_a_bad_row_is_named(
+    own_data: Make, tmp_path: Path, change: Callable[[Rows], object], said: str
+) -> None:
+    message = refusal(own_data(change), tmp_path / "out")
+    assert "rows.jsonl: 1 of 24 rows can't be used:" in message
+    assert said in message
+    assert f"All of them are in {tmp_path / 'out' / 'refused.jsonl'}." in message
+
+
+def test_a_truncated_image_is_named(own_data: Make, tmp_path: Path) -> None:
+    path = own_data()
+    truncate(path.parent / "images" / "7.png")
+    message = refusal(path, tmp_path / "out")
+    assert "rows.jsonl:8 (id 8): damaged image: found an image that can't be decoded" in message
+
+
+def test_two_rows_with_one_id_are_named(own_data: Make, tmp_path: Path) -> None:
+    def same(rows: Rows) -> None:
+        for number, row in enumerate(rows):
+            row["key"] = f"q{min(number, 22)}"
+
+    columns = Columns(group="source", id="key")
+    message = refusal(own_data(same), tmp_path / "out", columns=columns)
+    assert "rows.jsonl:24 (id q22): two rows with one id: found 'q22'; rows.jsonl:23 has" in message
+
+
+def test_all_problems_are_kept_and_ten_are_shown(own_data: Make, tmp_path: Path) -> None:
+    def spoil(rows: Rows) -> None:
+        for row in rows[:15]:
+            row["label"] = ""
+
+    message = refusal(own_data(spoil), tmp_path / "out")
+    assert message.count("empty answer") == 10
+    assert "… and 5 more" in message
+    assert len((tmp_path / "out" / "refused.jsonl").read_text().splitlines()) == 15
+
+
+def test_blank_lines_do_not_shift_the_numbers(own_data: Make, tmp_path: Path) -> None:
+    path = own_data(lambda rows: rows[4].update(label=""))
+    path.write_text("\n\n" + path.read_text())
+    assert "rows.jsonl:7 (id 5): empty answer" in refusal(path, tmp_path / "out")
+
+
+def test_a_column_that_is_not_there_lists_those_that_are(own_data: Make, tmp_path: Path) -> None:
+    message = refusal(own_data(), tmp_path / "out", columns=Columns(question="qery", kind="sort"))
+    assert "no column 'qery' (did you mean 'query'?); data.columns.question names it" in message
+    assert "Columns there: image, query, label, source." in message
+
+
+def test_a_file_without_rows(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", [])
+    assert "rows.jsonl: no rows" in refusal(path, tmp_path / "out")
+
+
+def test_too_few_groups(own_data: Make, tmp_path: Path) -> None:
+    message = refusal(own_data(groups=2), tmp_path / "out")
+    assert "found 2 group(s) (table-0, table-1), expected at least 3" in message
+
+
+def test_one_image_in_two_splits(own_data: Make, tmp_path: Path) -> None:
+    def leak(rows: Rows) -> None:
+        for row in rows:
+            row["image"] = "images/0.png"
+
+    message = refusal(own_data(leak), tmp_path / "out")
+    assert "show the same image in two splits" in message
+    assert "rows.jsonl:1 (id 1, group 'table-0'," in message
+
+
+def test_one_image_for_most_rows_can_not_be_shuffled(own_data: Make, tmp_path: Path) -> None:
+    rows = run(own_data(), tmp_path / "out").rows("train")
+    many = [rows[0]] * (len(rows) + 1) + rows[1:]
+    with pytest.raises(DataError, match=f"one image has {len(rows) + 1} of the .* at most half"):
+        shuffle_images(many, seed=0)
+    assert len(shuffle_images(many[1:-1] + rows[1:3], seed=0)) == 2 * len(rows)
+
+
+# Splits
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(3, 200), st.integers(0, 5))
+def test_every_split_gets_a_group_and_old_groups_stay(count: int, seed: int) -> None:
+    shares = SplitShares(validation=0.1, test=0.2)
+    dealt = split_groups([f"g{number}" for number in range(count)], shares, seed)
+    assert set(dealt.values()) == set(SPLITS)
+    if count > 100:  # so many that no split had to be helped out
+        grown = split_groups([f"g{number}" for number in range(2 * count)], shares, seed)
+        assert all(grown[group] == split for group, split in dealt.items())
+        assert sum(split == "test" for split in dealt.values()) / count == pytest.approx(
+            0.2, abs=0.12
+        )
+
+
+def test_rows_are_joined_by_any_image_they_share() -> None:
+    groups = join_by_image([["b"], ["c", "a"], ["d"], ["b", "c"], ["e", "d"]])
+    assert groups == ["a", "a", "d", "a", "d"]
+
+
+def test_several_images_stay_in_order(own_data: Make, tmp_path: Path) -> None:
+    path = own_data(lambda rows: rows[0].update(image=["images/1.png", "images/0.png"]))
+    data = run(path, tmp_path / "out", columns=Columns())
+    rows = {row.id: row for split in SPLITS for row in data.rows(split)}
+    first, second = rows["1"].images
+    assert first == rows["2"].images[0]
+    assert rows["1"].group == rows["2"].group == min(first.sha256, second.sha256)
+    assert rows["1"].cluster not in (first.sha256, second.sha256)
+
+
+def test_charts_of_real_tables(tmp_path: Path) -> None:
+    data = ChartsData(train_charts=16, validation_charts=8, test_charts=12)
+    made = prepare(PrepareJob(seed=3, data=data), out=tmp_path, tracker=NullTracker())
+    assert made.splits["train"].images == 16
+    assert made.splits["test"].rows == 12 * 3
+    rows = [row for split in SPLITS for row in made.rows(split)]
+    assert len({row.cluster for row in rows}) == 36
+    assert all(row.cluster != row.group for row in rows)
+    assert all(len({r.group for r in rows if r.cluster == row.cluster}) == 1 for row in rows[:9])
+    assert not (tmp_path / "cache").exists()
+
+
+def test_squares_differ(tmp_path: Path) -> None:
+    """The fixture's own promise, which the tests above rest on."""
+    contents = {square(tmp_path / f"{n}.png", n).read_bytes() for n in range(200)}
+    assert len(contents) == 200

@@ -1,0 +1,269 @@
+"""Rows out of files and hub data sets, cell by cell as they stand there."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from own_rows import own_rows, square, write_rows
+from PIL import Image
+
+from vlm_ops.config.load import load_config
+from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.sections import ChartsData, Columns, FilesData, HubData, SplitNames
+from vlm_ops.data import hub
+from vlm_ops.data.check import check_rows
+from vlm_ops.data.files import read_table
+from vlm_ops.data.images import ImageStore
+from vlm_ops.data.prepare import prepare
+from vlm_ops.data.rows import answer_texts
+from vlm_ops.data.sources import hub_source, open_source, source_content
+from vlm_ops.errors import DataError
+from vlm_ops.tracking.base import NullTracker
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def table(path: Path, cache: Path) -> list[dict[str, object]]:
+    """Read a whole file."""
+    return [cells for _, cells in read_table(path, cache)[1]]
+
+
+def test_jsonl_cells_stay_as_they_are(tmp_path: Path) -> None:
+    rows = [
+        {"label": "2020-01-01", "n": 1},
+        {"label": ["007", "seven"]},
+        {"label": 5},
+        {"label": None},
+        {"label": "a\u2028b"},
+    ]
+    path = write_rows(tmp_path / "rows [1].jsonl", rows)
+    assert table(path, tmp_path / "cache") == rows
+    assert [answer_texts(row["label"]) for row in rows] == [
+        ("2020-01-01",),
+        ("007", "seven"),
+        ("5",),
+        ("",),
+        ("a\u2028b",),
+    ]
+
+
+def test_csv_cells_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    text = (
+        '\ufeffimage,query,label\na.png,"two\nlines",007\n'
+        'b.png,q,NA\n\nc.png,q,"[""5"", ""five""]"\n'
+    )
+    path.write_text(text, encoding="utf-8")
+    columns, rows = read_table(path, tmp_path / "cache")
+    assert columns == ["image", "query", "label"]
+    assert list(rows) == [
+        ("rows.csv:2", {"image": "a.png", "query": "two\nlines", "label": "007"}),
+        ("rows.csv:4", {"image": "b.png", "query": "q", "label": "NA"}),
+        ("rows.csv:6", {"image": "c.png", "query": "q", "label": ["5", "five"]}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rows.jsonl", b'{"a": 1}\n{"a"\n', "rows.jsonl:2: not valid JSON"),
+        ("rows.jsonl", b"[1]\n", "rows.jsonl:1: found a list, expected one JSON object a line"),
+        ("rows.jsonl", b'{"a": "\xff"}\n', "not UTF-8 text"),
+        ("rows.csv", b"a,b\n1,2\n1,2,3\n", "rows.csv:3: found 3 cells, expected 2 as in the first"),
+        ("rows.parquet", b"PAR1", "rows.parquet: not a Parquet file"),
+        ("rows.xlsx", b"", "found the ending '.xlsx', expected .jsonl, .csv or .parquet"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        table(path, tmp_path / "cache")
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_lists_those_that_are_there(tmp_path: Path) -> None:
+    write_rows(tmp_path / "mine.jsonl", [])
+    with pytest.raises(DataError, match=r"no such file. Row files in that folder: mine\.jsonl"):
+        read_table(tmp_path / "rows.jsonl", tmp_path)
+
+
+@pytest.mark.parametrize("form", ["feature", "struct", "bytes", "path"])
+def test_parquet_images_of_every_form(tmp_path: Path, form: str) -> None:
+    picture = square(tmp_path / "a.png", 1)
+    path = tmp_path / "rows.parquet"
+    texts = {"query": ["q"], "label": [["x"]]}
+    if form == "feature":
+        features = datasets.Features(
+            {
+                "image": datasets.Image(),
+                "query": datasets.Value("string"),
+                "label": datasets.List(datasets.Value("string")),
+            }
+        )
+        rows = {"image": [Image.open(picture)], **texts}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    else:
+        content = picture.read_bytes()
+        cell = {"struct": {"bytes": content, "path": None}, "bytes": content, "path": "a.png"}
+        pq.write_table(pa.table({"image": [cell[form]], **texts}), path)
+    data = FilesData(type="files", path=path)
+    source = open_source(data, seed=0, cache=tmp_path / "cache")
+    checked, problems, _ = check_rows(source.rows, ImageStore(tmp_path / "out"), "{question}")
+    assert problems == []
+    assert checked[0].where == "rows.parquet:row 1"
+    assert checked[0].record.answers == ("x",)
+    assert checked[0].record.images[0].width == 25
+
+
+def test_csv_and_parquet_make_the_same_data_set(tmp_path: Path) -> None:
+    rows = own_rows(tmp_path)
+    for row in rows:
+        row["label"] = row["label"][0]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    made = datasets.Dataset.from_list(rows)
+    made.to_csv(tmp_path / "rows.csv")
+    made.to_parquet(tmp_path / "rows.parquet")
+    contents = set()
+    for ending in ("jsonl", "csv", "parquet"):
+        out = tmp_path / ending
+        out.mkdir()
+        data = FilesData(
+            type="files", path=tmp_path / f"rows.{ending}", columns=Columns(group="source")
+        )
+        job = PrepareJob(seed=0, data=data)
+        contents.add(prepare(job, out=out, tracker=NullTracker()).content)
+    assert len(contents) == 1
+
+
+@pytest.fixture(scope="module")
+def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a hub data set in ChartQA's schema; one test image is in train as well."""
+    folder = tmp_path_factory.mktemp("hub")
+    pictures = [Image.open(square(folder.parent / "p" / f"{n}.png", n)) for n in range(12)]
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "query": datasets.Value("string"),
+            "label": datasets.List(datasets.Value("string")),
+            "human_or_machine": datasets.ClassLabel(names=["human", "machine"]),
+        }
+    )
+    for split, numbers in {"train": range(7), "val": range(7, 9), "test": (6, 9, 10)}.items():
+        rows = {
+            "image": [pictures[n] for n in numbers],
+            "query": [f"q{n}" for n in numbers],
+            "label": [[str(n)] for n in numbers],
+            "human_or_machine": [n % 2 for n in numbers],
+        }
+        made = datasets.Dataset.from_dict(rows, features=features)
+        made.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def hub_data(**kwargs: object) -> HubData:
+    """Settings for the data set above."""
+    kwargs.setdefault("columns", Columns(kind="human_or_machine"))
+    return HubData.model_validate(
+        {"type": "hub", "id": "team/charts", "revision": COMMIT, **kwargs}
+    )
+
+
+def test_a_hub_data_set_brings_splits_kinds_and_images(
+    downloaded: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(hub, "fetch", lambda *_: downloaded)
+    made = prepare(PrepareJob(seed=0, data=hub_data()), out=tmp_path, tracker=NullTracker())
+    assert [row.id for row in made.rows("test")] == ["test-0", "test-1", "test-2"]
+    assert [row.kind for row in made.rows("test")] == ["human", "machine", "human"]
+    assert made.splits["train"].rows == 6  # one of seven shows a test image
+    assert "team/charts at 0123456: 1 rows were dropped" in caplog.text
+    assert json.loads((tmp_path / "report.json").read_text())["dropped_as_leaks"]["train"] == 1
+    assert made.source == "team/charts at 0123456: 12 rows"
+
+
+def test_a_drawn_row_keeps_its_number(downloaded: Path, tmp_path: Path) -> None:
+    source = hub_source(hub_data(max_rows=2), downloaded, seed=1, cache=tmp_path)
+    rows = list(source.rows)
+    assert len(rows) == 6
+    for row in rows:
+        if row.split == "train":
+            assert row.question == f"q{row.id.removeprefix('train-')}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"splits": SplitNames(validation="valid")},
+            "team/charts: no split 'valid' (did you mean 'val'?). Splits there: train, test, val.",
+        ),
+        (
+            {"columns": Columns(question="question")},
+            "team/charts train: there is no column 'question'; data.columns.question names it. "
+            "Columns there: image, query, label, human_or_machine.",
+        ),
+        ({"subset": "nothing"}, "team/charts: can't be read as a data set"),
+    ],
+)
+def test_what_a_hub_data_set_lacks_is_named(
+    downloaded: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        hub_source(hub_data(**changes), downloaded, seed=0, cache=tmp_path)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("size", ["256m", "2.2b"])
+def test_without_a_hub_the_message_says_what_works(size: str, tmp_path: Path) -> None:
+    """In a process of its own: the hub's address is read when its library is imported."""
+    data = load_config(f"smolvlm-{size}-chartqa-rlaifv").data
+    code = (
+        "import sys, pathlib; from vlm_ops.config.sections import HubData;"
+        "from vlm_ops.data.sources import open_source;"
+        "open_source(HubData.model_validate_json(sys.argv[1]), seed=0,"
+        " cache=pathlib.Path(sys.argv[2]))"
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, data.model_dump_json(), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={"HF_ENDPOINT": "http://127.0.0.1:9", "HOME": str(tmp_path / "home")},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert time.monotonic() - started < 20
+    said = done.stderr.strip().splitlines()[-1]
+    assert "HuggingFaceM4/ChartQA: the data set is on a hub, and no hub could be reached" in said
+    assert "the presets demo and demo-shuffled, and data of your own" in said
+
+
+def test_a_source_s_content_follows_rows_and_images(
+    own_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = FilesData(type="files", path=own_data())
+    first = source_content(data)
+    assert source_content(data) == first
+    assert not list(data.path.parent.glob("*.lock"))
+    Image.new("RGB", (5, 5)).save(data.path.parent / "images" / "3.png")
+    second = source_content(data)
+    (data.path.parent / "images" / "3.png").unlink()
+    third = source_content(data)
+    data.path.write_text(data.path.read_text() + "\n")
+    assert len({first, second, third, source_content(data)}) == 4
+
+
+def test_charts_and_hub_have_a_content_too() -> None:
+    assert source_content(ChartsData()) == source_content(ChartsData(train_charts=9))
+    assert source_content(hub_data()) != source_content(ChartsData())

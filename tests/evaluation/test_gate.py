@@ -1,0 +1,238 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from squares import judged, model_ref
+
+from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision, read_record, write_record
+from vlm_ops.config.pipeline import GateJob
+from vlm_ops.config.sections import GateSettings
+from vlm_ops.evaluation.gate import gate
+from vlm_ops.evaluation.statistics import by_group, by_kind, score
+from vlm_ops.records import write_jsonl
+from vlm_ops.tracking.base import NullTracker
+
+CANDIDATE = model_ref("new")
+ROWS = 200
+
+
+def share(right: float, rows: int = ROWS) -> list[bool]:
+    """``right`` of the rows, spread evenly over the charts."""
+    return [int((n + 1) * right) > int(n * right) for n in range(rows)]
+
+
+def store(
+    runs: Path,
+    model: str,
+    right: list[bool],
+    *,
+    blind: bool = False,
+    wrong: str | None = None,
+) -> AnswerSet:
+    answers = judged(right)
+    folder = runs / f"answers-{model}-{blind}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "answers.jsonl", answers)
+    found = AnswerSet(
+        folder=folder,
+        content=f"{model}{right}",
+        model=wrong or model,
+        protocol="protocol",
+        split="test",
+        blind=blind,
+        score=score(answers, 200, 0),
+        by_kind=by_kind(answers, 200, 0),
+        by_group=by_group(answers, 200, 0),
+    )
+    write_record(found)
+    return found
+
+
+def evaluation(runs: Path, candidate: float, blind: float, base: float) -> Evaluation:
+    sets = {
+        "base": store(runs, model_ref().content, share(base)),
+        "candidate": store(runs, CANDIDATE.content, share(candidate)),
+        "candidate_blind": store(runs, CANDIDATE.content, share(blind), blind=True),
+    }
+    return Evaluation(
+        folder=runs / "evaluate-0",
+        content="e",
+        candidate="prefer",
+        why="prefer goes on as the candidate",
+        validation={},
+        model=CANDIDATE,
+        answers={name: found.folder.name for name, found in sets.items()},
+        scores={name: found.score for name, found in sets.items()},
+        logged_models={},
+        protocol="protocol",
+    )
+
+
+def decide(
+    runs: Path,
+    found: Evaluation,
+    champion: AnswerSet | None = None,
+    version: str | None = None,
+    **margins: float,
+) -> GateDecision:
+    out = runs / "gate-0"
+    out.mkdir(exist_ok=True)
+    return gate(
+        GateJob(seed=0, gate=GateSettings(**margins), resamples=400),
+        evaluation=found,
+        champion=champion,
+        champion_version=version,
+        out=out,
+        tracker=NullTracker(),
+    )
+
+
+def refusal(decision: GateDecision) -> str:
+    assert not decision.verdict.promote
+    first = decision.verdict.reasons[0]
+    assert first.startswith("refused: ")
+    return first.removeprefix("refused: ")
+
+
+def test_a_better_model_that_looks_is_promoted(tmp_path: Path) -> None:
+    decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.3, 0.1))
+    assert decision.verdict.promote
+    assert [found.than for found in decision.verdict.differences] == ["blind", "base"]
+    assert all(found.passed for found in decision.verdict.differences)
+    image, base = decision.verdict.reasons
+    assert image.startswith(
+        "promote: its answers depend on the image: 70.0 % with the images, 30.0 % with gray "
+        "ones instead: +40.0 points (95 % interval +"
+    )
+    assert image.endswith(", above the needed +10.0")
+    assert base.startswith("promote: 70.0 % against the base's 10.0 %: +60.0 points (95 % int")
+    assert base.endswith(", above the needed +0.0")
+    assert decision.candidate == CANDIDATE.content
+    assert decision.champion is decision.champion_version is None
+
+
+def test_a_model_that_does_not_look_is_refused_for_that_reason_first(tmp_path: Path) -> None:
+    decision = decide(tmp_path, evaluation(tmp_path, 0.5, 0.5, 0.1))
+    assert refusal(decision).startswith(
+        "its answers do not depend on the image: 50.0 % with the images, 50.0 % with gray ones "
+        "instead: +0.0 points (95 % interval -"
+    )
+    assert refusal(decision).endswith("whose lower end is not above the needed +10.0")
+    assert decision.verdict.reasons[1].startswith("passed: 50.0 % against the base's 10.0 %")
+
+
+def test_looking_a_little_is_not_enough(tmp_path: Path) -> None:
+    reason = refusal(decide(tmp_path, evaluation(tmp_path, 0.6, 0.45, 0.1), over_blind=0.3))
+    assert reason.startswith("its answers depend too little on the image")
+
+
+def test_no_better_than_the_base(tmp_path: Path) -> None:
+    reason = refusal(decide(tmp_path, evaluation(tmp_path, 0.5, 0.2, 0.5)))
+    assert reason.startswith("not shown to be better than the base: 50.0 % against 50.0 %: +0.0")
+
+
+def test_no_better_than_the_champion(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.5, 0.2, 0.1)
+    champion = store(tmp_path, "old", share(0.6))
+    decision = decide(tmp_path, found, champion, "3")
+    assert refusal(decision).startswith(
+        "not shown to be better than the champion (version 3): 50.0 % against 60.0 %: -10.0"
+    )
+    assert (decision.champion, decision.champion_version) == ("old", "3")
+    assert len(decision.verdict.reasons) == 3
+
+
+def test_better_than_the_champion(tmp_path: Path) -> None:
+    champion = store(tmp_path, "old", share(0.4))
+    decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.2, 0.1), champion, "3")
+    assert decision.verdict.promote
+    assert "70.0 % against the champion (version 3)'s 40.0 %" in decision.verdict.reasons[2]
+
+
+def test_a_gain_within_the_margin_is_refused(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    assert decide(tmp_path, found, over_base=0.4).verdict.promote
+    assert "the needed +59.0" in refusal(decide(tmp_path, found, over_base=0.59))
+
+
+def test_the_champion_itself_is_not_promoted_again(tmp_path: Path) -> None:
+    champion = store(tmp_path, CANDIDATE.content, share(0.7))
+    decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.2, 0.1), champion, "3")
+    assert refusal(decision) == "the candidate is the champion (version 3) already"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"protocol": "other"}, "was asked in another way than the evaluation"),
+        ({"split": "validation"}, "answered the validation rows, not the test rows"),
+        ({"blind": True}, "was asked on gray images"),
+    ],
+)
+def test_a_champion_that_can_not_be_compared_is_a_no(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    champion = store(tmp_path, "old", share(0.1)).model_copy(update=changes)
+    decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.2, 0.1), champion, "3")
+    assert f"the champion (version 3) {reason}" in refusal(decision)
+    assert len(decision.verdict.differences) == 2
+
+
+def test_a_champion_on_other_rows_or_without_answers_is_a_no(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    fewer = store(tmp_path, "old", share(0.1, rows=100))
+    assert "can't be compared with the champion" in refusal(decide(tmp_path, found, fewer))
+    assert "the champion (version 3) has no readable answers" in refusal(
+        decide(tmp_path, found, None, "3")
+    )
+
+
+@pytest.mark.parametrize("name", ["base", "candidate", "candidate_blind"])
+def test_missing_answers_are_a_no(tmp_path: Path, name: str) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    (found.answer_folder(name) / "record.json").unlink()
+    assert "has no readable answers on the test rows" in refusal(decide(tmp_path, found))
+    lacking = {key: value for key, value in found.answers.items() if key != name}
+    without = found.model_copy(update={"answers": lacking})
+    assert "has no readable answers on the test rows" in refusal(decide(tmp_path, without))
+
+
+def test_a_truncated_answer_file_is_a_no(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    path = found.answer_folder("base") / "answers.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "can't be compared with the base" in refusal(decide(tmp_path, found))
+    path.unlink()
+    assert "can't be compared with the base" in refusal(decide(tmp_path, found))
+
+
+def test_numbers_that_are_none_are_a_no(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    nan = found.scores["base"].model_copy(update={"relaxed_accuracy": float("nan")})
+    broken = found.model_copy(update={"scores": {**found.scores, "base": nan}})
+    assert refusal(decide(tmp_path, broken)) == "the evaluation's score of base is not a number"
+    champion = store(tmp_path, "old", share(0.1)).model_copy(update={"score": nan})
+    assert "the champion's score is not a number" in refusal(decide(tmp_path, found, champion))
+
+
+def test_answers_of_another_model_are_a_no(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    store(tmp_path, CANDIDATE.content, share(0.2), blind=True, wrong="another")
+    assert "gray images are another model's" in refusal(decide(tmp_path, found))
+    store(tmp_path, CANDIDATE.content, share(0.7), wrong="another")
+    assert "stored answers are another model's" in refusal(decide(tmp_path, found))
+
+
+def test_the_decision_is_written_and_reproducible(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    decision = decide(tmp_path, found)
+    assert decide(tmp_path, found) == decision
+    body = json.loads((decision.folder / "decision.json").read_text(encoding="utf-8"))
+    assert body["promote"] is True
+    assert body["reasons"] == list(decision.verdict.reasons)
+    assert body["candidate"]["model"] == CANDIDATE.content
+    text = (decision.folder / "decision.md").read_text(encoding="utf-8")
+    assert text.startswith("# Promote\n\n- promote: its answers depend on the image")
+    write_record(decision)
+    assert read_record(decision.folder, GateDecision) == decision

@@ -1,0 +1,121 @@
+"""A packaged model loads in a fresh process, without pickle, and answers the same."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from vlm_ops.artifacts import ModelRef
+from vlm_ops.errors import ModelError
+from vlm_ops.models.generation import generate
+from vlm_ops.models.loading import load
+from vlm_ops.tracking.mlflow import MlflowTracker
+from vlm_ops.tracking.package import open_package
+from vlm_ops.tracking.packaging import save_package
+from vlm_ops.tracking.runs import start_pipeline_run
+
+ASK = """
+import json, sys
+import mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+answers = model.predict(json.loads(sys.argv[3]), params={"max_new_tokens": 12})
+import vlm_ops
+print("ANSWER " + json.dumps({"answers": list(answers), "code": vlm_ops.__file__}))
+"""
+QUESTIONS = ["How many bars are there?", "What color is the line?", "Is it a pie chart?"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for number, size in enumerate([(128, 96), (64, 64), (200, 90)]):
+        picture = Image.new("RGB", size, "white")
+        ImageDraw.Draw(picture).rectangle((10, 10, 40 + 9 * number, 60), fill="red")
+        paths.append(folder / f"{number}.png")
+        picture.save(paths[-1])
+    return paths
+
+
+def test_answers_the_same_in_a_fresh_process(
+    mlflow_server: str,
+    make_model: Callable[[int], ModelRef],
+    pictures: list[Path],
+    tmp_path: Path,
+) -> None:
+    ref = make_model(2)
+    run_id = start_pipeline_run(mlflow_server, "packaged", "run", {})
+    uri = MlflowTracker(run_id, mlflow_server, system_metrics=False).model("candidate", ref)
+    assert uri is not None
+    cells = [
+        str(pictures[0]),
+        base64.b64encode(pictures[1].read_bytes()).decode(),
+        "data:image/png;base64," + base64.b64encode(pictures[2].read_bytes()).decode(),
+    ]
+    rows = [{"image": c, "question": q} for c, q in zip(cells, QUESTIONS, strict=True)]
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, mlflow_server, uri, json.dumps(rows)],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [text for text in done.stdout.splitlines() if text.startswith("ANSWER ")]
+    said = json.loads(line.removeprefix("ANSWER "))
+    images = [[Image.open(path).convert("RGB")] for path in pictures]
+    expected = generate(load(ref), QUESTIONS, images, max_new_tokens=12, batch_size=8)
+    assert said["answers"] == expected
+    assert len(set(expected)) > 1, "answers that are all alike prove little"
+    assert Path(said["code"]).parent.parent.name == "code", "it must run the packed sources"
+
+
+def test_files_of_a_package(make_model: Callable[[int], ModelRef], tmp_path: Path) -> None:
+    ref = make_model(3)
+    package = tmp_path / "package"
+    save_package(ref, package)
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert {
+        "MLmodel",
+        "packaged_model.py",
+        "requirements.txt",
+        "artifacts/model.json",
+        "artifacts/adapter/adapter_config.json",
+        "artifacts/adapter/adapter_model.safetensors",
+        "artifacts/base/model.safetensors",
+        "artifacts/processor/tokenizer.json",
+        "code/vlm_ops/models/loading.py",
+    } <= files
+    assert not [name for name in files if name.endswith((".pkl", ".pickle", ".bin", ".pyc"))]
+    assert not [name for name in files if "tiny/weights" in name]
+    requirements = (package / "requirements.txt").read_text()
+    assert all("==" in line for line in requirements.splitlines())
+    assert "transformers==" in requirements
+    texts = [package / "artifacts/model.json", package / "artifacts/adapter/adapter_config.json"]
+    assert not [path for path in texts if str(ref.adapter) in path.read_text()]
+    opened = open_package(package / "artifacts")
+    assert opened.content == ref.content
+    assert opened.settings.id == str(package / "artifacts" / "base")
+
+
+def test_a_changed_adapter_is_refused(
+    make_model: Callable[[int], ModelRef], tmp_path: Path
+) -> None:
+    save_package(make_model(4), tmp_path / "package")
+    weights = tmp_path / "package/artifacts/adapter/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match="expected sha256"):
+        open_package(tmp_path / "package/artifacts")
+
+
+def test_a_folder_without_a_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no packaged model"):
+        open_package(tmp_path)

@@ -1,0 +1,74 @@
+"""DPO starts at ln 2, learns to prefer, and its reference is the SFT policy."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_sft import Recorder, job
+
+from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.config.pipeline import PairsJob, PreferJob
+from vlm_ops.config.sections import (
+    EvaluateSettings,
+    ModelSettings,
+    PreferSettings,
+    SampledPairs,
+)
+from vlm_ops.evaluation.metrics import relaxed_match
+from vlm_ops.tracking.base import NullTracker
+from vlm_ops.training.pairs import make_pairs
+from vlm_ops.training.prefer import train_prefer
+from vlm_ops.training.sft import train_sft
+
+
+@pytest.fixture(scope="module")
+def sft(
+    random_base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
+) -> TrainedAdapter:
+    out = tmp_path_factory.mktemp("sft")
+    return train_sft(job(random_base), data=squares, out=out, tracker=NullTracker())
+
+
+@pytest.fixture(scope="module")
+def pairs(
+    squares: PreparedData, sft: TrainedAdapter, tmp_path_factory: pytest.TempPathFactory
+) -> PreferencePairs:
+    settings = PairsJob(
+        seed=3,
+        pairs=SampledPairs(samples=1, max_pairs=24, max_validation_pairs=8),
+        evaluate=EvaluateSettings(max_new_tokens=3),
+    )
+    out = tmp_path_factory.mktemp("pairs")
+    return make_pairs(settings, data=squares, sft=sft, out=out, tracker=NullTracker())
+
+
+def test_pairs_reject_what_the_verifier_finds_wrong(
+    pairs: PreferencePairs, squares: PreparedData
+) -> None:
+    answers = {row.id: row.answers for split in ("train", "validation") for row in squares.rows(split)}  # type: ignore[arg-type]
+    train, held_out = pairs.pairs("train"), pairs.pairs("validation")
+    assert len(train) == pairs.train == 24
+    assert len(held_out) == pairs.validation == 8
+    for pair in (*train, *held_out):
+        assert relaxed_match(pair.chosen, answers[pair.id])
+        assert not relaxed_match(pair.rejected, answers[pair.id])
+    assert not {pair.cluster for pair in train} & {pair.cluster for pair in held_out}
+    assert {pair.kind for pair in train} == {"color", "count"}
+
+
+def test_dpo_starts_at_ln_2_and_learns_to_prefer(
+    random_base: Path, pairs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
+) -> None:
+    curves = Recorder()
+    settings = PreferSettings(max_steps=6, batch_size=8, evaluations=2, learning_rate=2e-3)
+    prefer = PreferJob(seed=3, model=ModelSettings(id=str(random_base)), prefer=settings)
+    artifact = train_prefer(prefer, pairs=pairs, sft=sft, out=tmp_path, tracker=curves)
+    start: dict[str, Any] = curves.seen[0]
+    assert start["step"] == 0
+    assert start["eval_loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert start["eval_rewards/margins"] == pytest.approx(0, abs=1e-4)
+    assert curves.values("eval_rewards/accuracies")[-1] > 0.6
+    assert artifact.metrics["rewards/margins"] > 0
+    assert artifact.base == sft.base
+    assert artifact.adapter_sha256 != sft.adapter_sha256
