@@ -63,7 +63,11 @@ def run_in_child(
 
 def _environment(threads: int | None) -> dict[str, str]:
     # Weights and data come from where the configuration says; no progress bars in a log.
-    values = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    values = {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONWARNINGS": "ignore",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     return values | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 

@@ -30,7 +30,7 @@ class Context:
         flow_run_id: Of the Prefect run, if there is one.
         flow_run_url: Its page.
         skipped: Names of the steps whose output was there already.
-        seconds: By step, for those that ran in this flow run.
+        seconds: By step, as taken when it ran.
         folders: By step.
     """
 

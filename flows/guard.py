@@ -11,10 +11,11 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from filelock import FileLock
 
 __all__ = ["end", "identity", "is_alive", "leave", "lock", "read_state", "write_state"]
@@ -125,10 +126,8 @@ def _family(head: psutil.Process) -> list[psutil.Process]:
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _process(who: dict[str, Any]) -> psutil.Process | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import prefect.runtime.flow_run
 from prefect import flow
+from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed
 
 from flows import tasks
@@ -34,6 +35,15 @@ def retrain(config_file: str, overrides: list[str] | None = None) -> Any:
     return Completed(
         name="Skipped" if nothing_new else "Completed", data=summary.model_dump(mode="json")
     )
+
+
+def retrain_here(config_file: str, overrides: list[str]) -> dict[str, Any]:
+    """Run the flow in this process, without a worker, and send Prefect the last log lines."""
+    try:
+        summary: dict[str, Any] = tasks.unwrap(retrain(config_file, overrides))
+        return summary
+    finally:
+        APILogHandler().flush()
 
 
 def _pipeline(context: Context) -> Summary:
@@ -72,6 +82,6 @@ def _context(config: PipelineConfig) -> Context:
     return Context(
         config=config.model_copy(update={"execution": execution}),
         tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
-        flow_run_id=prefect.runtime.flow_run.get_id(),
-        flow_run_url=prefect.runtime.flow_run.get_ui_url(),
+        flow_run_id=prefect.runtime.flow_run.id,
+        flow_run_url=prefect.runtime.flow_run.ui_url,
     )

@@ -7,34 +7,32 @@ with its database under the runs folder, or the one that already runs for that f
 two servers on one SQLite file would corrupt each other's view.
 """
 
-import json
 import logging
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import filelock
-import psutil  # type: ignore[import-untyped]
 
 from flows import guard
 from flows.health import ask
+from flows.processes import SILENT, free_port, guarded, holder, log_tail, spawn
 from vlm_ops.errors import OutputError, ServiceError
 
-__all__ = ["Services", "attached", "guarded", "log_tail", "services", "spawn"]
+__all__ = ["Services", "attached", "services"]
 
 logger = logging.getLogger(__name__)
 
 _TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
 _VARIABLES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 _FLAGS = {"prefect": "--prefect-port", "mlflow": "--mlflow-port"}
-_SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ def services(
     prefect_port: int | None = None,
     mlflow_port: int | None = None,
     timeout_s: float = 90,
+    only: tuple[str, ...] = ("prefect", "mlflow"),
 ) -> Iterator[Services]:
     """Have both servers answer for the duration of the block.
 
@@ -76,6 +75,7 @@ def services(
         prefect_port: Port for a Prefect server that is to be started; any free one when None.
         mlflow_port: Likewise for MLflow. A server that already runs is used whatever its port.
         timeout_s: How long the servers may take to answer, in seconds.
+        only: The servers that are needed; the address of another is the empty string.
 
     Yields:
         The addresses.
@@ -85,19 +85,20 @@ def services(
         OutputError: The runs folder can't be written.
     """
     begin = time.monotonic()
-    urls = _given()
+    urls = _given(only)
     with ExitStack() as stack:
         started: tuple[str, ...] = ()
-        if len(urls) < len(_VARIABLES):
+        if len(urls) < len(only):
             runs = _writable(runs)
             stack.enter_context(guarded(runs))
             me = guard.identity(os.getpid())
             stack.callback(guard.leave, runs, me)
             ports = {"prefect": prefect_port, "mlflow": mlflow_port}
-            wanted = {name: port for name, port in ports.items() if name not in urls}
+            wanted = {name: ports[name] for name in only if name not in urls}
             own, started = _join(runs, me, wanted, timeout_s)
             urls |= own
-        home = None if _VARIABLES["prefect"] in os.environ else runs / "prefect"
+        own_prefect = "prefect" in only and not os.environ.get(_VARIABLES["prefect"])
+        home = runs / "prefect" if own_prefect else None
         stack.enter_context(_environment(_variables(urls, home)))
         seconds = time.monotonic() - begin
         yield _described(urls, started, seconds)
@@ -117,7 +118,7 @@ def attached(runs: Path) -> Iterator[Services]:
         ServiceError: Prefect's or MLflow's server is not there.
     """
     begin = time.monotonic()
-    urls = _given()
+    urls = _given(tuple(_VARIABLES))
     runs = runs.resolve()
     home = None if "prefect" in urls else runs / "prefect"
     urls = {name: item["url"] for name, item in guard.read_state(runs)["servers"].items()} | urls
@@ -132,18 +133,10 @@ def attached(runs: Path) -> Iterator[Services]:
         yield _described(urls, (), time.monotonic() - begin)
 
 
-def log_tail(path: Path, lines: int = 15) -> str:
-    """Return the last lines of a log, indented, for an error message."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        return f"    (no log: {error})"
-    return "\n".join(f"    {line}" for line in text.rstrip().splitlines()[-lines:]) or "    (empty)"
-
-
-def _given() -> dict[str, str]:
+def _given(only: tuple[str, ...]) -> dict[str, str]:
     """Return the URLs that the environment names, each checked to answer."""
-    urls = {name: os.environ[key] for name, key in _VARIABLES.items() if os.environ.get(key)}
+    given = {name: os.environ.get(_VARIABLES[name], "") for name in only}
+    urls = {name: url for name, url in given.items() if url}
     for name, url in urls.items():
         if not url.startswith(("http://", "https://")):
             continue
@@ -204,7 +197,7 @@ def _start(runs: Path, ports: dict[str, int | None], timeout_s: float) -> dict[s
     found: dict[str, dict[str, Any]] = {}
     try:
         for name, port in ports.items():
-            url, command, env = _command(name, runs, port or _free_port())
+            url, command, env = _command(name, runs, port or free_port())
             logger.info("starting the %s server at %s", _TITLES[name], url)
             children[name] = spawn(command, env, cwd=runs / name, log=logs[name])
             found[name] = {"url": url, **guard.identity(children[name].pid)}
@@ -266,65 +259,6 @@ def _command(name: str, runs: Path, port: int) -> tuple[str, list[str], dict[str
     return base, command, env
 
 
-def spawn(
-    command: list[str], env: dict[str, str], *, cwd: Path, log: Path
-) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own, so that the terminal's Ctrl-C passes it by.
-
-    Args:
-        command: Program and arguments.
-        env: Variables on top of this process's own.
-        cwd: Its working folder.
-        log: File for all it prints; begun anew.
-
-    Returns:
-        The running child.
-    """
-    with log.open("wb") as sink:
-        return subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=os.environ | _SILENT | env,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-@contextmanager
-def guarded(runs: Path) -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """Keep a guard beside this process that cleans up behind it, even after ``kill -9``.
-
-    Args:
-        runs: The runs folder, which this process leaves as a user of its servers.
-
-    Yields:
-        A function that puts a child of this process in the guard's charge too.
-    """
-    me = json.dumps(guard.identity(os.getpid()))
-    # -I: nothing of the current folder is imported.
-    command = [sys.executable, "-I", guard.__file__, str(runs), me]
-    with (runs / "logs" / "guard.log").open("ab") as sink:
-        watcher = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True
-        )
-    pipe = cast(IO[bytes], watcher.stdin)
-
-    def charge(child: subprocess.Popen[bytes]) -> None:
-        line = json.dumps(guard.identity(child.pid)) + "\n"
-        pipe.write(line.encode())
-        pipe.flush()
-
-    try:
-        yield charge
-    finally:
-        with suppress(BrokenPipeError):
-            pipe.write(b"done\n")
-            pipe.close()
-        watcher.wait()
-
-
 def _refuse_taken(name: str, port: int | None) -> None:
     if port is None:
         return
@@ -334,34 +268,17 @@ def _refuse_taken(name: str, port: int | None) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ServiceError(
-                f"port {port} for the {_TITLES[name]} server is taken{_holder(port)}"
+                f"port {port} for the {_TITLES[name]} server is taken{holder(port)}"
                 f" ({error.strerror}); choose another with {_FLAGS[name]}, set "
                 f"{_VARIABLES[name]} if that is the server to use, or end the other program"
             ) from error
-
-
-def _holder(port: int) -> str:
-    try:
-        for item in psutil.net_connections(kind="tcp"):
-            if item.laddr and item.laddr.port == port and item.status == psutil.CONN_LISTEN:
-                name = psutil.Process(item.pid).name() if item.pid else "unknown"
-                return f" by {name} (pid {item.pid or 'unknown'})"
-    except psutil.Error:
-        pass
-    return ""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _variables(urls: dict[str, str], home: Path | None) -> dict[str, str]:
     """Return what clients need: addresses, the home of Prefect's files, the package's log."""
     loggers = os.environ.get("PREFECT_LOGGING_EXTRA_LOGGERS", "")
     names = [name for name in loggers.split(",") if name and name != "vlm_ops"]
-    values = _SILENT | {_VARIABLES[name]: url for name, url in urls.items()}
+    values = SILENT | {_VARIABLES[name]: url for name, url in urls.items()}
     values["PREFECT_LOGGING_EXTRA_LOGGERS"] = ",".join([*names, "vlm_ops"])
     if home is not None:
         # With a server of one's own that is named by a variable, ~/.prefect may hold its key.
@@ -395,6 +312,6 @@ def _refresh_prefect() -> None:
 
 
 def _described(urls: dict[str, str], started: tuple[str, ...], seconds: float) -> Services:
-    api = urls["prefect"].rstrip("/")
+    api = urls.get("prefect", "").rstrip("/")
     pages = os.environ.get("PREFECT_UI_URL") or api.removesuffix("/api")
-    return Services(api, pages, urls["mlflow"], started, seconds)
+    return Services(api, pages, urls.get("mlflow", ""), started, seconds)

@@ -43,7 +43,12 @@ def take(kind: type[A], name: str, context: Context, **inputs: Input) -> A:
     retrying = _step.with_options(
         name=name, task_run_name=name, retries=context.config.execution.retries
     )
-    return cast(A, retrying(context, name, inputs))
+    return cast(A, unwrap(retrying(context, name, inputs)))
+
+
+def unwrap(value: Any) -> Any:
+    """Return what a task or flow came to, also when it returned a state with a name."""
+    return value.result() if isinstance(value, State) else value
 
 
 def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
@@ -57,6 +62,7 @@ def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
     context.folders[name] = planned.folder
     if (done := planned.done()) is not None:
         context.skipped.append(name)
+        context.seconds[name] = done.seconds
         logger.info("%s: nothing changed, found in %s", name, planned.folder.name)
         return Completed(name="Cached", data=done, message=f"found in {planned.folder}")
     run_id = context.start_step(planned)

@@ -12,14 +12,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from flows import guard
-from flows.servers import Services, guarded, log_tail, services, spawn
+from flows.processes import guarded, log_tail, spawn
+from flows.servers import Services, services
 from vlm_ops.errors import OutputError, ServiceError
 
 if TYPE_CHECKING:
@@ -128,10 +129,8 @@ def ensure_pool(client: "SyncPrefectClient", pool: str, limit: int) -> None:
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-    try:
+    with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=limit))
-    except ObjectAlreadyExists:
-        pass
     try:
         client.read_global_concurrency_limit_by_name(pool)
     except ObjectNotFound:

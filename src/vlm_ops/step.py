@@ -10,6 +10,7 @@ Exit codes: 0 done, 1 failed with an error of vlm-ops, 143 asked to stop.
 """
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -22,8 +23,9 @@ from types import FrameType
 
 from vlm_ops.errors import Interrupted, VlmOpsError
 from vlm_ops.steps import from_request, perform
-from vlm_ops.tracking.base import NullTracker, Tracker
+from vlm_ops.tracker import NullTracker, Tracker
 
+_PR_SET_PDEATHSIG = 1
 STOPPED = 128 + signal.SIGTERM
 
 logger = logging.getLogger("vlm_ops.step")
@@ -36,6 +38,9 @@ def main(request_file: Path) -> int:
         level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
     )
     logging.getLogger("vlm_ops").setLevel(logging.INFO)
+    # It warns on every start that an optional kernel for one CPU family is not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    _die_with_the_parent()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -57,6 +62,16 @@ def main(request_file: Path) -> int:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise Interrupted("stopped by SIGTERM; the next run goes on from here")
+
+
+def _die_with_the_parent() -> None:
+    """Have the kernel kill this process when the pipeline's process is gone.
+
+    Otherwise a trainer left behind would go on writing into the folder that the next run goes
+    on from. Linux only: ``prctl(PR_SET_PDEATHSIG)``, see ``man 2 prctl``.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _limit_threads(threads: int | None) -> None:

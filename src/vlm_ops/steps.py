@@ -42,7 +42,7 @@ from vlm_ops.config.pipeline import (
 from vlm_ops.config.sections import ChartsData, DatasetPairs, FilesData, HubData
 from vlm_ops.errors import OutputError, StepFailed
 from vlm_ops.fingerprint import SHORT, fingerprint
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _pairs_job(config: PipelineConfig) -> PairsJob:
 
 
 def _prefer_job(config: PipelineConfig) -> PreferJob:
-    return PreferJob(seed=config.seed, model=config.model, prefer=config.prefer)
+    return PreferJob(seed=config.seed, prefer=config.prefer)
 
 
 def _evaluate_job(config: PipelineConfig) -> EvaluateJob:

@@ -19,7 +19,7 @@ from vlm_ops.data.prepare import prepare
 from vlm_ops.data.split import join_by_image, shuffle_images, split_groups
 from vlm_ops.errors import DataError
 from vlm_ops.records import SPLITS
-from vlm_ops.tracking.base import NullTracker
+from vlm_ops.tracker import NullTracker
 
 Make = Callable[..., Path]
 

@@ -25,7 +25,7 @@ from vlm_ops.data.prepare import prepare
 from vlm_ops.data.rows import answer_texts
 from vlm_ops.data.sources import hub_source, open_source, source_content
 from vlm_ops.errors import DataError
-from vlm_ops.tracking.base import NullTracker
+from vlm_ops.tracker import NullTracker
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

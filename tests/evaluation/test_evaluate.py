@@ -11,7 +11,7 @@ from vlm_ops.config.pipeline import EvaluateJob
 from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.evaluation.evaluate import choose, evaluate
 from vlm_ops.evaluation.statistics import score
-from vlm_ops.tracking.base import NullTracker
+from vlm_ops.tracker import NullTracker
 
 SFT = trained("sft", "a-sft")
 PREFER = trained("prefer", "b-prefer")

@@ -11,7 +11,7 @@ from vlm_ops.config.sections import GateSettings
 from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import by_group, by_kind, score
 from vlm_ops.records import write_jsonl
-from vlm_ops.tracking.base import NullTracker
+from vlm_ops.tracker import NullTracker
 
 CANDIDATE = model_ref("new")
 ROWS = 200

@@ -22,7 +22,7 @@ def test_a_version_says_where_it_comes_from(pipeline: Any) -> None:
     assert made.created
     assert made.version == "1"
     found = client_of(pipeline.uri).get_model_version(pipeline.name, "1")
-    assert f"models:/{found.model_id}" == pipeline.logged[0]
+    assert found.source == pipeline.logged[0]
     assert found.tags["vlm_ops.content"] == pipeline.models[0].content
     assert found.tags["vlm_ops.adapter_sha256"] == pipeline.models[0].adapter_sha256
     assert found.tags["vlm_ops.base_sha256"] == pipeline.models[0].base_sha256

@@ -11,12 +11,11 @@ from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PairsJob, PreferJob
 from vlm_ops.config.sections import (
     EvaluateSettings,
-    ModelSettings,
     PreferSettings,
     SampledPairs,
 )
 from vlm_ops.evaluation.metrics import relaxed_match
-from vlm_ops.tracking.base import NullTracker
+from vlm_ops.tracker import NullTracker
 from vlm_ops.training.pairs import make_pairs
 from vlm_ops.training.prefer import train_prefer
 from vlm_ops.training.sft import train_sft
@@ -58,11 +57,11 @@ def test_pairs_reject_what_the_verifier_finds_wrong(
 
 
 def test_dpo_starts_at_ln_2_and_learns_to_prefer(
-    random_base: Path, pairs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
+    pairs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
 ) -> None:
     curves = Recorder()
     settings = PreferSettings(max_steps=6, batch_size=8, evaluations=2, learning_rate=2e-3)
-    prefer = PreferJob(seed=3, model=ModelSettings(id=str(random_base)), prefer=settings)
+    prefer = PreferJob(seed=3, prefer=settings)
     artifact = train_prefer(prefer, pairs=pairs, sft=sft, out=tmp_path, tracker=curves)
     start: dict[str, Any] = curves.seen[0]
     assert start["step"] == 0

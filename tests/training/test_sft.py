@@ -19,7 +19,7 @@ from vlm_ops.errors import TrainingError
 from vlm_ops.fingerprint import fingerprint
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import LoadedModel, base_ref, load
-from vlm_ops.tracking.base import NullTracker
+from vlm_ops.tracker import NullTracker
 from vlm_ops.training.rows import sft_rows
 from vlm_ops.training.sft import train_sft
 
@@ -184,7 +184,7 @@ import sys
 from pathlib import Path
 from vlm_ops.artifacts import PreparedData, write_record
 from vlm_ops.config.pipeline import SftJob
-from vlm_ops.tracking.base import NullTracker
+from vlm_ops.tracker import NullTracker
 from vlm_ops.training.sft import train_sft
 import torch
 torch.set_num_threads(1)

@@ -68,12 +68,11 @@ def run(
 def _retrain(source: str, overrides: list[str]) -> dict[str, Any]:
     # Prefect's own lines go to its server; the package's lines are shown here.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.retrain import retrain
+    from flows.retrain import retrain_here
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
     path = Path(source)
-    summary: dict[str, Any] = retrain(str(path.resolve()) if path.exists() else source, overrides)
-    return summary
+    return retrain_here(str(path.resolve()) if path.exists() else source, overrides)
 
 
 def _tell(summary: dict[str, Any], runs: Path, name: str) -> None:
@@ -113,18 +112,23 @@ def _tell_showcase(file: Path) -> None:
 
 
 def _table(scores: dict[str, Any]) -> Table:
-    table = Table(title="Relaxed accuracy on charts of unseen tables", title_justify="left")
-    for column in ("model", "accuracy", "95 % interval", "rows", "charts", "tables", ""):
-        table.add_column(column, justify="left" if column in ("model", "") else "right")
+    whole = scores["candidate"]
+    table = Table(
+        title=f"Relaxed accuracy on test: {whole['n']} rows, {whole['n_charts']} images, "
+        f"{whole['n_tables']} groups, none seen in training",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("model")
+    table.add_column("accuracy", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("")
     for name, note in _ROWS.items():
         score = scores[name]
         table.add_row(
             name,
             f"{score['relaxed_accuracy']:.1%}",
             f"{score['low']:.1%} – {score['high']:.1%}",
-            str(score["n"]),
-            str(score["n_charts"]),
-            str(score["n_tables"]),
             f"[dim]{note}[/]",
         )
     return table
@@ -142,7 +146,7 @@ def step(
     Example: vlm-ops step prepare demo
     """
     from vlm_ops.steps import STEPS, Plan, perform, plan
-    from vlm_ops.tracking.base import NullTracker
+    from vlm_ops.tracker import NullTracker
 
     offered = [key for key in STEPS if key != "champion"]
     if name not in offered:

@@ -72,7 +72,6 @@ class PreferJob(Job):
     """What ``prefer`` takes."""
 
     seed: int
-    model: ModelSettings
     prefer: PreferSettings
 
 

@@ -46,6 +46,19 @@ def decode(data: bytes) -> tuple[Image.Image, str | None]:
         raise DataError(f"an image that can't be decoded ({error})") from error
 
 
+def open_image(path: Path) -> Image.Image:
+    """Open an image file as :func:`decode` does.
+
+    Raises:
+        DataError: It is missing, cut short or damaged; the message names the file.
+    """
+    data = _read(path)
+    try:
+        return decode(data)[0]
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):

@@ -17,7 +17,7 @@ from vlm_ops.data.split import draw, join_by_image, shuffle_images, split_groups
 from vlm_ops.errors import DataError
 from vlm_ops.fingerprint import sha256_file, sha256_files
 from vlm_ops.records import SPLITS, Conversation, Split, write_jsonl
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

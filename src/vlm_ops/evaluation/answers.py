@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData, read_record, write_record
 from vlm_ops.config.sections import EvaluateSettings
+from vlm_ops.data.images import open_image
 from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation import statistics
 from vlm_ops.evaluation.asking import OneAtATime, Respondent
@@ -268,22 +269,6 @@ def _images(
         for ref in {ref.path: ref for row in batch for ref in row.images}.values()
     }
     return [[opened[ref.path] for ref in row.images] for row in batch]
-
-
-def open_image(path: Path) -> Image.Image:
-    """Open an image as RGB.
-
-    Raises:
-        DataError: It is missing or damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise DataError(
-            f"{path}: can't be opened as an image ({error}); prepare had checked it, so it was "
-            f"changed since. Move {path.parent.parent} away to prepare the data again."
-        ) from error
 
 
 def _complete(

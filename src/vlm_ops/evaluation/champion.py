@@ -5,7 +5,7 @@ from pathlib import Path
 from vlm_ops.artifacts import ChampionAnswers, ModelRef, PreparedData
 from vlm_ops.config.pipeline import ChampionJob
 from vlm_ops.evaluation.answers import answer
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 
 
 def ask_champion(

@@ -12,7 +12,7 @@ from vlm_ops.evaluation.report import write_report
 from vlm_ops.evaluation.words import percent, signed
 from vlm_ops.fingerprint import fingerprint
 from vlm_ops.records import Score, Split
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from PIL import Image
 
 from vlm_ops.artifacts import AnswerSet, PreparedData
-from vlm_ops.evaluation.answers import BLIND_COLOR, open_image, read_answers
+from vlm_ops.data.images import open_image
+from vlm_ops.evaluation.answers import BLIND_COLOR, read_answers
 from vlm_ops.fingerprint import fingerprint
 from vlm_ops.records import Answer, Conversation
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 
 _EACH = 12
 """How many right and how many wrong answers are kept with their pictures."""

@@ -13,7 +13,7 @@ from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.answers import read_answers
 from vlm_ops.fingerprint import fingerprint
 from vlm_ops.records import Difference, Verdict
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 
 
 class _Rival(NamedTuple):

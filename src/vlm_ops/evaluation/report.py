@@ -10,7 +10,7 @@ from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.answers import read_answers
 from vlm_ops.records import Answer, Difference, Score
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 
 _MEANING = {
     "base": "before training",

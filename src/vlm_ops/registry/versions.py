@@ -9,6 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from pydantic import BaseModel, ConfigDict
 
 from vlm_ops.artifacts import Evaluation, GateDecision, ModelRef, PreparedData
@@ -282,7 +283,7 @@ def _create(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(
+    made = client.create_model_version(
         name,
         source=source,
         run_id=logged.source_run_id,
@@ -290,6 +291,11 @@ def _create(
         description=description,
         model_id=logged.model_id,
     )
+    # mlflow.register_model does this too: the model's page links to its versions.
+    versions = json.loads(logged.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    versions.append({"name": name, "version": made.version})
+    client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(versions)})
+    return made
 
 
 def _point_candidate(client: MlflowClient, found: ModelVersion) -> None:

@@ -1,4 +1,4 @@
-"""Where experiments are kept: the Tracker protocol, a null one and MLflow."""
+"""The MLflow side of tracking: runs, curves, packaged models."""
 
 import os
 
@@ -10,6 +10,9 @@ _MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     # stdout belongs to the command line: with --json it is one JSON object.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # Its notes and bars on each upload and registration are no news to who runs a pipeline.
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # A packaged model holds what it is given, not the lock file of the current folder.
     "MLFLOW_UV_AUTO_DETECT": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",

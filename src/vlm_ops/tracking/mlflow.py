@@ -82,7 +82,6 @@ class MlflowTracker:
 
     def __enter__(self) -> "MlflowTracker":
         """Start sending, and watching the machine."""
-        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
         if self._system_metrics:
             with answering(self.uri):
                 self._monitor = SystemMetricsMonitor(

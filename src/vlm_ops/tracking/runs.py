@@ -116,8 +116,12 @@ def experiment_of(uri: str, run_id: str) -> str:
 
 
 def run_url(uri: str, experiment_id: str, run_id: str) -> str:
-    """Return the address of a run's page, for a browser."""
-    return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    """Return the address of a run's page, for a browser.
+
+    It opens MLflow's pages for model training; by default they are those for chat applications.
+    """
+    page = f"experiments/{experiment_id}/runs/{run_id}"
+    return f"{uri.rstrip('/')}/#/{page}?workflowType=machine_learning"
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:

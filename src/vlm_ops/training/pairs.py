@@ -17,7 +17,7 @@ from vlm_ops.fingerprint import fingerprint
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import LoadedModel, load
 from vlm_ops.records import Conversation, PreferencePair, write_jsonl
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from trl import DPOConfig, DPOTrainer
 
 from vlm_ops.artifacts import PreferencePairs, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.models.loading import compute_dtype, load
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.rows import preference_rows
 from vlm_ops.training.trainer import (
@@ -54,7 +55,7 @@ def train_prefer(
     train = preference_rows(pairs.pairs("train"), pairs.image_path)
     trainer: Any = _Trainer(
         model=loaded.model,
-        args=_arguments(job, len(train), out),
+        args=_arguments(job, sft.base.settings, len(train), out),
         processing_class=loaded.processor,
         train_dataset=train,
         eval_dataset=preference_rows(pairs.pairs("validation"), pairs.image_path),
@@ -74,7 +75,7 @@ def train_prefer(
     )
 
 
-def _arguments(job: PreferJob, rows: int, out: Path) -> DPOConfig:
-    bf16 = compute_dtype(job.model) == torch.bfloat16
+def _arguments(job: PreferJob, model: ModelSettings, rows: int, out: Path) -> DPOConfig:
+    bf16 = compute_dtype(model) == torch.bfloat16
     shared = training_arguments(job.prefer, rows=rows, seed=job.seed, out=out, bf16=bf16)
     return DPOConfig(**shared, beta=job.prefer.beta)

@@ -11,7 +11,7 @@ from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
 from vlm_ops.models.adapters import add_adapter, trainable_parameters
 from vlm_ops.models.loading import base_ref, compute_dtype, load
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.rows import sft_rows
 from vlm_ops.training.trainer import (

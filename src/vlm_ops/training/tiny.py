@@ -6,6 +6,7 @@ color stands in each 8-px patch; it is dropped afterwards. Without it, sight com
 as the only signal is then a few tokens of text.
 """
 
+import copy
 import dataclasses
 import json
 import logging
@@ -18,9 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 from transformers import (
-    AutoModelForImageTextToText,
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
 )
@@ -123,9 +123,9 @@ class _Stage:
         self.packer = Packer(self.processor)
         self.model = _first_model(recipe, self.processor)
         speed_up(self.model)
-        width = self.model.config.text_config.hidden_size
+        text: Any = self.model.config.text_config
         torch.manual_seed(recipe.seed)
-        self.head = nn.Linear(width, SHUFFLE**2 * (NO_COLOR + 1))
+        self.head = nn.Linear(text.hidden_size, SHUFFLE**2 * (NO_COLOR + 1))
         self.optimizer = _optimizer(recipe, self.model, self.head)
 
     def run(self, shards: Shards) -> None:
@@ -169,15 +169,15 @@ class _Stage:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             logits, features = predict(self.model, batch, images)
             seen = self.head(features)
-        losses = F.cross_entropy(logits.float(), batch.target, reduction="none")
+        losses = cross_entropy(logits.float(), batch.target, reduction="none")
         loss = (losses * weights).sum() / weights.sum()
-        cell_loss = F.cross_entropy(seen.float().reshape(-1, NO_COLOR + 1), _by_token(cells))
+        cell_loss = cross_entropy(seen.float().reshape(-1, NO_COLOR + 1), _by_token(cells))
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"Step {self.step} in {self.out}: the loss is {loss.item()}. Start again from the"
                 " checkpoint with a smaller learning_rate."
             )
-        (loss + recipe.cell_weight * cell_loss).backward()
+        (loss + recipe.cell_weight * cell_loss).backward()  # type: ignore[no-untyped-call]
         parameters = [*self.model.parameters(), *self.head.parameters()]
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
         for group in self.optimizer.param_groups:
@@ -214,6 +214,10 @@ class _Stage:
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+        log = self.out / LOG
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
+        log.write_text("".join(kept), encoding="utf-8")
 
     def _log_losses(self, recent: list[tuple[float, float]]) -> None:
         loss, cells = (round(sum(column) / len(recent), 4) for column in zip(*recent, strict=True))
@@ -243,15 +247,7 @@ def export(
     """Writes weights in bfloat16 with everything needed to load them; replaces single files."""
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(folder.name + ".part")
-    state = {
-        name: value.to(torch.bfloat16) if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-        if name != "lm_head.weight"  # the same tensor as the embedding
-    }
-    config = model.config.dtype
-    model.config.dtype = torch.bfloat16
-    model.save_pretrained(beside, state_dict=state)
-    model.config.dtype = config
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(beside)
     processor.save_pretrained(beside)
     for path in sorted(beside.iterdir()):
         path.replace(folder / path.name)
@@ -264,7 +260,8 @@ def _first_model(
     if recipe.start_from is None:
         model = build_model(build_config(processor), recipe.seed)
     else:
-        model = AutoModelForImageTextToText.from_pretrained(recipe.start_from, dtype=torch.float32)
+        kind = Idefics3ForConditionalGeneration
+        model = kind.from_pretrained(recipe.start_from, dtype=torch.float32)
     model.train()
     return model
 

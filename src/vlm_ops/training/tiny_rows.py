@@ -7,6 +7,7 @@ logits equal those of separate rows, which a test holds.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import Idefics3Processor
@@ -47,7 +48,7 @@ class Packer:
 
     def __init__(self, processor: Idefics3Processor) -> None:
         self._tokenizer = processor.tokenizer
-        row = [
+        row: Any = [
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "\0"}]},
             {"role": "assistant", "content": [{"type": "text", "text": "\1"}]},
         ]
@@ -112,7 +113,7 @@ def _padded(rows: list[list[int]], fill: int) -> torch.Tensor:
 
 
 def _isolated(owner: torch.Tensor) -> torch.Tensor:
-    """Causal, and a token sees the image (owner 0) and its own task only; padding sees both, too."""
+    """Causal, and a token sees only the image (owner 0) and its own task."""
     asks, seen = owner[:, :, None], owner[:, None, :]
     length = owner.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()

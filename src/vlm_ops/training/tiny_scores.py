@@ -60,7 +60,7 @@ def held_out_scores(
     Returns:
         For each task ``n``, ``sight`` and ``blind`` (all pictures gray), both as shares.
     """
-    model.eval()
+    model.train(False)
     hits: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for start in range(0, min(charts, len(shard.specs)), _ROWS):
         stop = min(start + _ROWS, charts, len(shard.specs))

@@ -147,7 +147,7 @@ class Shards:
         ]
 
     def first(self, n: int, on_wait: Callable[[str], None] | None = None) -> list[Shard]:
-        """The first ``n`` training shards (at most ``count``), waiting for the drawing if need be."""
+        """The first ``n`` training shards, at most ``count``; waits until they are drawn."""
         n = min(n, self.count)
         while len(self._loaded) < n:
             self._loaded.append(self._read(len(self._loaded) + 1, on_wait))
@@ -167,7 +167,7 @@ class Shards:
             path = self._jobs[i].result()
         except Exception as error:
             raise TrainingError(
-                f"Drawing shard {i} of {len(self._jobs)} ended with {type(error).__name__}: {error}."
+                f"Drawing shard {i} of {len(self._jobs)}: {type(error).__name__}: {error}."
                 " Start the same command again; what was drawn is kept."
             ) from error
         if on_wait and time.monotonic() - start > 1:

@@ -17,7 +17,7 @@ from transformers import PrinterCallback, TrainerCallback
 from vlm_ops.config.sections import OptimSettings
 from vlm_ops.errors import Interrupted, TrainingError
 from vlm_ops.fingerprint import sha256_file
-from vlm_ops.tracking.base import Tracker
+from vlm_ops.tracker import Tracker
 from vlm_ops.training.checkpoints import newest_complete
 
 logger = logging.getLogger(__name__)

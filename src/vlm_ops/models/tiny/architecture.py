@@ -1,4 +1,6 @@
-"""The tiny model's shape: an Idefics3 small enough to ship in the package and train on two cores."""
+"""The tiny model's shape: an Idefics3 small enough to ship and to train on two cores."""
+
+from typing import Any
 
 import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
@@ -29,6 +31,11 @@ def build_processor() -> Idefics3Processor:
 def build_config(processor: Idefics3Processor) -> Idefics3Config:
     """Layer sizes: 1.9M parameters see, 0.2M connect, 3.1M write."""
     tokenizer = processor.tokenizer
+    special: dict[str, Any] = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     text = {
         "model_type": "llama",
         "vocab_size": len(tokenizer),
@@ -41,9 +48,7 @@ def build_config(processor: Idefics3Processor) -> Idefics3Config:
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": True,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        **special,
     }
     vision = {
         "hidden_size": 192,
@@ -59,9 +64,7 @@ def build_config(processor: Idefics3Processor) -> Idefics3Config:
         scale_factor=SHUFFLE,
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special,
     )
 
 
@@ -70,7 +73,7 @@ def build_model(config: Idefics3Config, seed: int) -> Idefics3ForConditionalGene
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Idefics3ForConditionalGeneration(config)
-    model.generation_config.bos_token_id = config.text_config.bos_token_id
-    model.generation_config.eos_token_id = config.text_config.eos_token_id
-    model.generation_config.pad_token_id = config.text_config.pad_token_id
+    text: Any = config.text_config
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.generation_config, name, getattr(text, name))
     return model

@@ -30,6 +30,6 @@ CHART_WORDS: tuple[str, ...] = tuple(
     seven eight nine ten times only also most few reach reaches rank peak high low wide widest
     thin thinnest narrowest going goes go back far long short tall big small large great overall
     light dark white cyan teal olive navy magenta violet grey answer question give tell look find
-    """.split()
+    """.split()  # noqa: SIM905
 )
 """Common words of questions about charts, the most frequent ones first."""

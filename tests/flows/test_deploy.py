@@ -1,0 +1,103 @@
+"""Deployments as Prefect's server sees them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import deploy as module
+from flows.deploy import deploy
+from flows.servers import Services
+from flows.worker import ensure_pool
+from vlm_ops.errors import ConfigError, ServiceError
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(pair: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        ensure_pool(client, "gpu", 1)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weekly.yaml"
+    path.write_text("extends: demo\n")
+    return path
+
+
+def test_a_deployment_and_its_change(config: Path, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    made = deploy("weekly.yaml", cron="0 2 * * 1", overrides=["sft.learning_rate=1e-4"])
+    assert (made.full_name, made.pool, made.cron) == ("retrain/weekly", "gpu", "0 2 * * 1")
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment(made.id)
+        assert found.parameters == {
+            "config_file": str(config),
+            "overrides": ["sft.learning_rate=1e-4"],
+        }
+        assert found.job_variables == {"working_dir": str(tmp_path)}
+        (schedule,) = client.read_deployment_schedules(found.id)
+        assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 2 * * 1", "UTC")  # type: ignore[union-attr]
+        again = deploy(config, cron="0 3 * * *", timezone="Europe/Vienna", overrides=[])
+        assert again.id == made.id
+        (schedule,) = client.read_deployment_schedules(found.id)
+        assert schedule.schedule.timezone == "Europe/Vienna"
+        deploy(config, cron=None, overrides=[])
+        assert client.read_deployment_schedules(found.id) == []
+
+
+def test_a_preset_keeps_its_name(config: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    made = deploy("demo", cron=None, overrides=[])
+    assert made.full_name == "retrain/demo"
+    with get_client(sync_client=True) as client:
+        assert client.read_deployment(made.id).parameters["config_file"] == "demo"
+
+
+def test_the_entry_point_is_found_from_any_folder() -> None:
+    assert Path(module.ENTRYPOINT.rpartition(":")[0]).is_absolute()
+
+
+@pytest.mark.parametrize("cron", ["0 2 * *", "61 2 * * 1", "every monday", "0 0 2 * * 1"])
+def test_a_wrong_cron_line(config: Path, cron: str) -> None:
+    with pytest.raises(ConfigError, match="five fields"):
+        deploy(config, cron=cron, overrides=[])
+
+
+def test_other_bad_input(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="time zone 'Mars'"):
+        deploy(config, cron="0 2 * * 1", timezone="Mars", overrides=[])
+    with pytest.raises(ConfigError, match=r"no work pool 'cpu'.*gpu"):
+        deploy(config, cron=None, pool="cpu", overrides=[])
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        deploy(tmp_path / "none.yaml", cron=None, overrides=[])
+
+
+def test_no_server(config: Path, tmp_path: Path, no_urls: None) -> None:
+    with pytest.raises(ServiceError, match="vlm-ops up"):
+        deploy(config, cron=None, overrides=[], runs=tmp_path)
+
+
+def test_prefects_own_command_does_the_same(config: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    command = ["deploy", "--prefect-file", "infra/prefect.yaml", "--all"]
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *command],
+        cwd=ROOT,
+        env={**os.environ, "PWD": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name("retrain/own-data")
+        assert found.job_variables["working_dir"] == str(ROOT)
+        assert found.work_pool_name == "gpu"
+        assert [item.schedule.cron for item in found.schedules] == ["0 2 * * 1"]  # type: ignore[union-attr]

@@ -1,0 +1,178 @@
+"""Servers: start, share, survive nothing, say what is wrong."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import guard
+from flows.health import ask
+from flows.servers import Services, attached, services
+from vlm_ops.errors import OutputError, ServiceError
+
+pytestmark = pytest.mark.slow
+
+USER = """
+import sys, time
+from pathlib import Path
+from flows.servers import services
+with services(Path(sys.argv[1]), only=("mlflow",)) as found:
+    print(found.mlflow_url, ",".join(found.started), flush=True)
+    sys.stdin.readline()
+"""
+
+
+def start_user(runs: Path) -> subprocess.Popen[str]:
+    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return subprocess.Popen(
+        [sys.executable, "-c", USER, str(runs)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=env,
+        text=True,
+    )
+
+
+def hello(user: subprocess.Popen[str]) -> tuple[str, str]:
+    assert user.stdout is not None
+    url, _, started = user.stdout.readline().strip().partition(" ")
+    return url, started
+
+
+def gone(url: str, within_s: float = 20) -> bool:
+    deadline = time.monotonic() + within_s
+    while ask("mlflow", url, 2) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def test_both_answer_and_the_variables_name_them(pair: Services, runs: Path) -> None:
+    assert set(pair.started) == {"prefect", "mlflow"}
+    assert ask("prefect", pair.prefect_api_url, 5) is None
+    assert ask("mlflow", pair.mlflow_url, 5) is None
+    assert pair.prefect_api_url == pair.prefect_ui_url + "/api" == os.environ["PREFECT_API_URL"]
+    assert os.environ["MLFLOW_TRACKING_URI"] == pair.mlflow_url
+    assert Path(os.environ["PREFECT_HOME"]) == runs / "prefect"
+    assert "vlm_ops" in os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"].split(",")
+    assert (runs / "prefect" / "prefect.db").is_file()
+    assert (runs / "mlflow" / "mlflow.db").is_file()
+
+
+def test_a_second_user_of_the_folder_shares_the_servers(
+    pair: Services, runs: Path, no_urls: None
+) -> None:
+    with attached(runs) as found:
+        assert (found.mlflow_url, found.started) == (pair.mlflow_url, ())
+    user = start_user(runs)
+    assert hello(user) == (pair.mlflow_url, "")
+    user.communicate("\n", timeout=30)
+    assert user.returncode == 0
+    assert ask("mlflow", pair.mlflow_url, 5) is None
+
+
+def test_named_servers_are_used_and_variables_put_back(
+    pair: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_LOGGING_EXTRA_LOGGERS", "mine")
+    with services(tmp_path / "never-made") as found:
+        assert found.started == ()
+        assert os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] == "mine,vlm_ops"
+    assert os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] == "mine"
+    assert not (tmp_path / "never-made").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/own.db")
+    with services(tmp_path) as found:
+        assert found.mlflow_url == f"sqlite:///{tmp_path}/own.db"
+
+
+def test_servers_outlive_their_starter_but_not_their_last_user(
+    tmp_path: Path, no_urls: None
+) -> None:
+    first = start_user(tmp_path)
+    url, started = hello(first)
+    assert started == "mlflow"
+    second = start_user(tmp_path)
+    assert hello(second) == (url, "")
+    first.communicate("\n", timeout=30)
+    assert ask("mlflow", url, 5) is None
+    server = json.loads((tmp_path / "services.json").read_text())["servers"]["mlflow"]
+    family = [psutil.Process(server["pid"])]
+    family += family[0].children(recursive=True)
+    second.send_signal(signal.SIGKILL)
+    assert gone(url)
+    assert not psutil.wait_procs(family, timeout=15)[1]
+    second.communicate(timeout=10)
+    guard.leave(tmp_path, {"pid": second.pid})
+    assert not (tmp_path / "services.json").exists()
+
+
+def test_a_stale_file_is_ignored(tmp_path: Path) -> None:
+    dead = {"pid": os.getpid(), "created": 1.0, "url": "http://127.0.0.1:9"}
+    state = {"servers": {"mlflow": dead, "prefect": dead}, "users": [dead]}
+    (tmp_path / "services.json").write_text(json.dumps(state))
+    assert guard.read_state(tmp_path) == {"servers": {}, "users": []}
+    (tmp_path / "services.json").write_text("[1")
+    assert guard.read_state(tmp_path) == {"servers": {}, "users": []}
+
+
+@pytest.mark.parametrize(
+    ("variable", "title"), [("PREFECT_API_URL", "Prefect"), ("MLFLOW_TRACKING_URI", "MLflow")]
+)
+def test_an_address_that_does_not_answer(
+    variable: str, title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_urls: None
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9/api")
+    with pytest.raises(ServiceError) as caught, services(tmp_path):
+        pass
+    for part in (variable, title, "http://127.0.0.1:9/api/health", "vlm-ops up", "unset"):
+        assert part in str(caught.value)
+
+
+def test_the_pages_address_is_not_the_api(
+    pair: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", pair.prefect_ui_url)
+    with pytest.raises(ServiceError, match="ends with /api"), services(tmp_path):
+        pass
+
+
+def test_a_taken_port_names_its_holder(tmp_path: Path, no_urls: None) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(ServiceError) as caught, services(tmp_path, mlflow_port=port):
+            pass
+    for part in (f"port {port}", f"pid {os.getpid()}", "--mlflow-port", "MLFLOW_TRACKING_URI"):
+        assert part in str(caught.value)
+
+
+def test_a_server_that_dies_shows_its_last_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_urls: None
+) -> None:
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "mlflow.db").write_text("not a database " * 100)
+    with pytest.raises(ServiceError) as caught, services(tmp_path, only=("mlflow",)):
+        pass
+    assert "mlflow-server.log" in str(caught.value)
+    assert "file is not a database" in str(caught.value)
+    assert not guard.read_state(tmp_path)["servers"]
+
+
+def test_no_server_to_attach_to(tmp_path: Path, no_urls: None) -> None:
+    with pytest.raises(ServiceError, match="vlm-ops up"), attached(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, no_urls: None) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="can't be written"), services(tmp_path / "file"):
+        pass

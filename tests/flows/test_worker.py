@@ -1,0 +1,157 @@
+"""``up`` with a real worker, and Prefect's answer to a run that was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flows import worker
+from flows.servers import Services
+from vlm_ops.errors import OutputError
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+pytestmark = pytest.mark.slow
+
+FLOW = """
+import os, time
+from pathlib import Path
+from prefect import flow
+
+@flow
+def trivial(folder: str, seconds: float) -> None:
+    Path(folder, "pid").write_text(str(os.getpid()))
+    Path(folder, "heartbeat").write_text(os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", ""))
+    try:
+        time.sleep(seconds)
+    except BaseException as error:
+        Path(folder, "ended").write_text(type(error).__name__)
+        raise
+"""
+
+
+@pytest.fixture
+def client(pair: Services) -> "Iterator[SyncPrefectClient]":
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as found:
+        yield found
+
+
+def fire(client: "SyncPrefectClient", folder: Path, seconds: float, pool: str | None) -> "FlowRun":
+    from prefect.deployments.runner import RunnerDeployment
+
+    script = folder / "trivial.py"
+    script.write_text(FLOW)
+    deployment = RunnerDeployment.from_entrypoint(
+        f"{script}:trivial",
+        name=folder.name,
+        work_pool_name=pool,
+        parameters={"folder": str(folder), "seconds": seconds},
+    )
+    return client.create_flow_run_from_deployment(deployment.apply())  # type: ignore[arg-type]
+
+
+def state(client: "SyncPrefectClient", run: "FlowRun") -> str:
+    now = client.read_flow_run(run.id).state
+    return now.type.value if now else ""
+
+
+def eventually(check, within_s: float = 45) -> bool:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + within_s
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.3)
+    return True
+
+
+def test_set_up_is_idempotent_and_keeps_what_the_user_changed(client: "SyncPrefectClient") -> None:
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+
+    for _ in range(2):
+        worker.ensure_pool(client, "two", 2)
+        worker.ensure_zombie_automation(client, within_s=15)
+    pool = client.read_work_pool("two")
+    assert (pool.type, pool.concurrency_limit) == ("process", 2)
+    client.update_global_concurrency_limit("two", GlobalConcurrencyLimitUpdate(limit=3))
+    worker.ensure_pool(client, "two", 2)
+    assert client.read_global_concurrency_limit_by_name("two").limit == 3
+    (automation,) = client.read_automations_by_name(worker.ZOMBIES)
+    # A run may end in a state of another name, such as Skipped.
+    assert automation.trigger.expect == {"prefect.flow-run.*"}
+
+
+def test_a_run_whose_heartbeats_stop_is_crashed(
+    client: "SyncPrefectClient", tmp_path: Path
+) -> None:
+    worker.ensure_zombie_automation(client, within_s=15)
+    run = fire(client, tmp_path, 600, pool=None)
+    # As the worker starts it, but with no worker that could report its end.
+    engine = subprocess.Popen(
+        [sys.executable, "-m", "prefect.engine"],
+        env={
+            **os.environ,
+            "PREFECT__FLOW_RUN_ID": str(run.id),
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        },
+        cwd=tmp_path,
+    )
+    assert eventually((tmp_path / "pid").exists)
+    time.sleep(3)  # The first heartbeat is on its way.
+    engine.send_signal(signal.SIGKILL)
+    engine.wait()
+    assert state(client, run) == "RUNNING"
+    assert eventually(lambda: state(client, run) == "CRASHED")
+    assert "heartbeats" in (client.read_flow_run(run.id).state.message or "")  # type: ignore[union-attr]
+
+
+def test_up_runs_a_deployment_and_ends_its_run_with_it(
+    client: "SyncPrefectClient", pair: Services, runs: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    stop = threading.Event()
+    call = threading.Thread(
+        target=worker.up,
+        args=(runs,),
+        kwargs={"pool": "gpu", "say": said.append, "stop": stop},
+    )
+    call.start()
+    assert eventually(lambda: any("Ctrl-C" in line for line in said), 90), said
+    assert f"Prefect  {pair.prefect_ui_url}" in said
+    assert f"MLflow   {pair.mlflow_url}" in said
+    (tmp_path / "short").mkdir()
+    (tmp_path / "long").mkdir()
+    short = fire(client, tmp_path / "short", 0, pool="gpu")
+    assert eventually(lambda: state(client, short) == "COMPLETED")
+    assert (tmp_path / "short" / "heartbeat").read_text() == "30"
+    long = fire(client, tmp_path / "long", 600, pool="gpu")
+    assert eventually((tmp_path / "long" / "pid").exists)
+    stop.set()
+    call.join(timeout=60)
+    assert not call.is_alive()
+    assert (tmp_path / "long" / "ended").read_text() == "TerminationSignal"
+    assert eventually(lambda: state(client, long) == "CRASHED")
+
+
+def test_ui_wants_a_runs_folder(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(OutputError, match="vlm-ops run demo"):
+            worker.ui(folder, say=print)
+
+
+def test_ui_tells_the_addresses(pair: Services, runs: Path) -> None:
+    said: list[str] = []
+    stop = threading.Event()
+    stop.set()
+    worker.ui(runs, say=said.append, stop=stop)
+    assert f"Prefect  {pair.prefect_ui_url}" in said

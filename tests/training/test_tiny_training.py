@@ -1,0 +1,160 @@
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vlm_ops.data.charts.draw import draw
+from vlm_ops.data.charts.spec import COLOR_NAMES
+from vlm_ops.data.charts.synthetic import invent
+from vlm_ops.data.charts.tasks import tasks_for
+from vlm_ops.errors import TrainingError
+from vlm_ops.models.tiny.architecture import build_config, build_model, build_processor
+from vlm_ops.training import tiny
+from vlm_ops.training.tiny import TinyRecipe, train_tiny
+from vlm_ops.training.tiny_rows import Packer, pixels
+from vlm_ops.training.tiny_scores import held_out_scores, predict
+from vlm_ops.training.tiny_shards import NO_COLOR, color_cells, draw_shard, read_shard
+
+RECIPE = TinyRecipe(
+    steps=4,
+    shards=1,
+    shard_charts=24,
+    first_shards=1,
+    images=2,
+    tasks=3,
+    warmup_steps=2,
+    score_charts=8,
+)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory):
+    return read_shard(draw_shard(tmp_path_factory.mktemp("shard") / "a.npz", "test", 12))
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor()
+
+
+@pytest.fixture(scope="module")
+def model(processor):
+    return build_model(build_config(processor), seed=0).eval()
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Compiling takes longer than these few steps."""
+    monkeypatch.setattr("vlm_ops.training.tiny_speed.shutil.which", lambda name: None)
+
+
+def single(processor, image, task):
+    """What inference makes of one task, with the target written behind it."""
+    row = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": task.prompt}]},
+        {"role": "assistant", "content": [{"type": "text", "text": task.target}]},
+    ]
+    text = processor.apply_chat_template(row)
+    return processor(text=[text], images=[[image]], return_tensors="pt")
+
+
+def test_packed_logits_equal_separate_rows(shard, processor, model):
+    rows = [tasks_for(spec, random.Random(i), 4) for i, spec in enumerate(shard.specs[:2])]
+    batch = Packer(processor).pack(rows)
+    with torch.inference_mode():
+        packed, _ = predict(model, batch, shard.images[:2])
+        segment = 0
+        for spec, row in zip(shard.specs, rows, strict=False):
+            for task in row:
+                alone = single(processor, draw(spec), task)
+                mine = batch.segment == segment
+                length = int(mine.sum())
+                expected = model(**alone).logits[0, -length - 1 : -1]
+                assert alone["input_ids"][0, -length:].tolist() == batch.target[mine].tolist()
+                torch.testing.assert_close(packed[mine], expected, atol=2e-5, rtol=1e-4)
+                segment += 1
+
+
+def test_exactly_target_and_end_are_supervised(shard, processor):
+    rows = [tasks_for(spec, random.Random(1), 3) for spec in shard.specs[:3]]
+    batch = Packer(processor).pack(rows)
+    for segment, task in enumerate(task for row in rows for task in row):
+        text = processor.tokenizer.decode(batch.target[batch.segment == segment])
+        assert text == f" {task.target}<end_of_utterance>"
+
+
+def test_stored_pictures_are_what_the_processor_makes(shard, processor):
+    made = processor.image_processor([[draw(shard.specs[0])]], return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(pixels(torch.from_numpy(shard.images[:1])), made)
+
+
+def test_specs_survive_the_shard(shard):
+    assert shard.specs[5] == invent(random.Random("test-5"))
+
+
+def test_cells_name_the_color_that_stands_there():
+    spec = next(
+        spec
+        for i in range(99)
+        if (spec := invent(random.Random(i))).kind == "pie"
+        and not spec.style.hole
+        and len(spec.series[0].colors) > 1
+    )
+    picture = np.asarray(draw(spec, 128))
+    cells = color_cells(picture, spec)
+    found = {COLOR_NAMES[cell] for cell in np.unique(cells) if cell != NO_COLOR}
+    assert found <= set(spec.series[0].colors)
+    largest = spec.series[0].colors[int(np.argmax(spec.series[0].values))]
+    assert largest in found
+    assert cells[0, 0] == NO_COLOR
+
+
+def test_scores_tell_sight_from_blindness(shard, processor, model):
+    scores = held_out_scores(model, Packer(processor), shard, 8, bf16=False)
+    model.eval()
+    assert scores["read"]["n"] == 8
+    assert all(0 <= score["sight"] <= 1 >= score["blind"] >= 0 for score in scores.values())
+
+
+def test_resume_equals_no_interruption(tmp_path, uncompiled, monkeypatch):
+    whole = train_tiny(RECIPE, tmp_path / "whole")
+    often = dataclasses.replace(RECIPE, checkpoint_minutes=0.0)
+    advance, steps = tiny._Stage.advance, []
+
+    def stop_after_two(self, shards):
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        steps.append(self.step)
+        return advance(self, shards)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny._Stage, "advance", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            train_tiny(often, tmp_path / "cut")
+    resumed = train_tiny(often, tmp_path / "cut")
+    files = [folder / "model.safetensors" for folder in (whole, resumed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    log = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == RECIPE.steps
+    model = AutoModelForImageTextToText.from_pretrained(resumed)
+    assert model.dtype == torch.bfloat16
+    assert AutoProcessor.from_pretrained(resumed).image_seq_len == 64
+
+
+def test_another_recipe_does_not_resume(tmp_path, uncompiled):
+    short = dataclasses.replace(RECIPE, steps=1)
+    train_tiny(short, tmp_path)
+    with pytest.raises(TrainingError, match="another recipe"):
+        train_tiny(dataclasses.replace(short, images=3), tmp_path)
+    stage = dataclasses.replace(short, start_from=tmp_path / "export")
+    assert train_tiny(stage, tmp_path / "next").exists()
+
+
+def test_loss_falls(shard, uncompiled, tmp_path):
+    stage = tiny._Stage(dataclasses.replace(RECIPE, images=4, steps=40), tmp_path)
+    losses = [stage.advance([shard])[0] for _ in range(25)]
+    assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
