@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DeploymentInfo", "deploy"]
 
-# By path, so that Prefect's engine finds it from whatever folder it starts in.
-ENTRYPOINT = f"{Path(__file__).with_name('retrain.py')}:retrain"
+# By module, as it is installed. By file, Prefect's engine would first copy the whole folder that
+# `deploy` was called from, data and virtual environment included, to the run's folder.
+ENTRYPOINT = "flows.retrain.retrain"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _check_pool(client: "SyncPrefectClient", pool: str) -> None:
     try:
         client.read_work_pool(pool)
     except ObjectNotFound as error:
-        names = ", ".join(sorted(item.name for item in client.read_work_pools())) or "none"
+        names = ", ".join(sorted(item.name for item in client.read_work_pools(limit=200))) or "none"
         raise ConfigError(
             f"there is no work pool {pool!r} at {client.api_url}; found: {names}; `vlm-ops up` "
             "makes the pool it serves, others are made by `prefect work-pool create`"

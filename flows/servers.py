@@ -60,7 +60,7 @@ def services(
     *,
     prefect_port: int | None = None,
     mlflow_port: int | None = None,
-    timeout_s: float = 90,
+    timeout_s: float = 180,
     only: tuple[str, ...] = ("prefect", "mlflow"),
 ) -> Iterator[Services]:
     """Have both servers answer for the duration of the block.

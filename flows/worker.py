@@ -31,7 +31,7 @@ __all__ = ["ZOMBIES", "ensure_pool", "ensure_zombie_automation", "ui", "up"]
 ZOMBIES = "Crash zombie flows"
 _HEARTBEAT_S = 30
 _MISSED_S = 90
-_WORKER_START_S = 90
+_WORKER_START_S = 180
 _WORKER_GRACE_S = 60
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 

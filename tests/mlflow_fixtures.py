@@ -16,7 +16,7 @@ from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import LoraSettings, ModelSettings
 from vlm_ops.fingerprint import sha256_file
 
-START_LIMIT_S = 120
+START_LIMIT_S = 240
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(runs: Path) -> Iterator[Services]:
     """The servers of the folder ``runs``; the variables that name them are set meanwhile."""
     before = {key: os.environ.pop(key, None) for key in _UNSET}
-    with services(runs) as found:
+    with services(runs, timeout_s=400) as found:
         yield found
     os.environ.update({key: value for key, value in before.items() if value is not None})
 

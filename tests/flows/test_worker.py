@@ -1,5 +1,6 @@
 """``up`` with a real worker, and Prefect's answer to a run that was killed."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from flows import worker
@@ -52,12 +54,14 @@ def fire(client: "SyncPrefectClient", folder: Path, seconds: float, pool: str | 
 
     script = folder / "trivial.py"
     script.write_text(FLOW)
-    deployment = RunnerDeployment.from_entrypoint(
-        f"{script}:trivial",
-        name=folder.name,
-        work_pool_name=pool,
-        parameters={"folder": str(folder), "seconds": seconds},
-    )
+    # The engine copies the folder that this is called from.
+    with contextlib.chdir(folder):
+        deployment = RunnerDeployment.from_entrypoint(
+            f"{script}:trivial",
+            name=folder.name,
+            work_pool_name=pool,
+            parameters={"folder": str(folder), "seconds": seconds},
+        )
     return client.create_flow_run_from_deployment(deployment.apply())  # type: ignore[arg-type]
 
 
@@ -66,7 +70,7 @@ def state(client: "SyncPrefectClient", run: "FlowRun") -> str:
     return now.type.value if now else ""
 
 
-def eventually(check, within_s: float = 45) -> bool:  # type: ignore[no-untyped-def]
+def eventually(check, within_s: float = 150) -> bool:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + within_s
     while not check():
         if time.monotonic() > deadline:
@@ -115,32 +119,56 @@ def test_a_run_whose_heartbeats_stop_is_crashed(
     assert "heartbeats" in (client.read_flow_run(run.id).state.message or "")  # type: ignore[union-attr]
 
 
-def test_up_runs_a_deployment_and_ends_its_run_with_it(
-    client: "SyncPrefectClient", pair: Services, runs: Path, tmp_path: Path
-) -> None:
-    said: list[str] = []
+@pytest.fixture
+def said(pair: Services, runs: Path) -> Iterator[list[str]]:
+    """What ``up`` says, while it runs in a thread; it has ended when the test is over."""
+    lines: list[str] = []
     stop = threading.Event()
     call = threading.Thread(
-        target=worker.up,
-        args=(runs,),
-        kwargs={"pool": "gpu", "say": said.append, "stop": stop},
+        target=worker.up, args=(runs,), kwargs={"say": lines.append, "stop": stop}
     )
     call.start()
-    assert eventually(lambda: any("Ctrl-C" in line for line in said), 90), said
-    assert f"Prefect  {pair.prefect_ui_url}" in said
-    assert f"MLflow   {pair.mlflow_url}" in said
-    (tmp_path / "short").mkdir()
-    (tmp_path / "long").mkdir()
-    short = fire(client, tmp_path / "short", 0, pool="gpu")
-    assert eventually(lambda: state(client, short) == "COMPLETED")
-    assert (tmp_path / "short" / "heartbeat").read_text() == "30"
-    long = fire(client, tmp_path / "long", 600, pool="gpu")
-    assert eventually((tmp_path / "long" / "pid").exists)
+    yield lines
     stop.set()
     call.join(timeout=60)
     assert not call.is_alive()
-    assert (tmp_path / "long" / "ended").read_text() == "TerminationSignal"
-    assert eventually(lambda: state(client, long) == "CRASHED")
+
+
+def test_up_runs_deployments(
+    client: "SyncPrefectClient", pair: Services, said: list[str], tmp_path: Path
+) -> None:
+    assert eventually(lambda: any("Ctrl-C" in line for line in said), 240), said
+    assert f"Prefect  {pair.prefect_ui_url}" in said
+    assert f"MLflow   {pair.mlflow_url}" in said
+    run = fire(client, tmp_path, 0, pool="gpu")
+    assert eventually(lambda: state(client, run) == "COMPLETED")
+    assert (tmp_path / "heartbeat").read_text() == "30"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_up_ends_its_run_and_its_worker_however_it_ends(
+    number: signal.Signals, client: "SyncPrefectClient", runs: Path, tmp_path: Path
+) -> None:
+    script = (
+        "from pathlib import Path; from flows.worker import up;"
+        f"up(Path({str(runs)!r}), say=lambda line: print(line, flush=True))"
+    )
+    # A shell's background job ignores Ctrl-C, and so would all its children.
+    ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    command = [sys.executable, "-c", ignore + script]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        run = fire(client, tmp_path, 600, pool="gpu")
+        assert eventually((tmp_path / "pid").exists, 240)
+        time.sleep(1)
+        family = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+    assert not psutil.wait_procs(family, timeout=45)[1]
+    assert (tmp_path / "ended").read_text() == "TerminationSignal"
+    assert eventually(lambda: state(client, run) == "CRASHED")
 
 
 def test_ui_wants_a_runs_folder(tmp_path: Path) -> None:

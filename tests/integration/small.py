@@ -1,0 +1,87 @@
+"""A pipeline small enough for a test: a folder of its own rows and a YAML file."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.artifacts import PreparedData
+
+YAML = """
+name: small
+model: {{id: "{base}"}}
+data:
+  type: files
+  path: rows.jsonl
+  columns: {{group: source}}
+  split: {{validation: 0.25, test: 0.25}}
+sft: {{max_steps: 8, batch_size: 4, evaluations: 4, learning_rate: 0.001}}
+pairs: {{type: sampled, samples: 1, max_pairs: 8, max_validation_pairs: 8}}
+prefer: {{max_steps: 2, batch_size: 4, evaluations: 1}}
+evaluate: {{max_new_tokens: 3, resamples: 200}}
+gate: {{over_base: -1, over_blind: -1, over_champion: -1}}
+execution: {{threads: 1}}
+"""
+"""The margins let everything pass: what is tested is the way to the alias, not the model."""
+
+
+def write_small(folder: Path, base: Path, squares: PreparedData) -> Path:
+    """Write rows.jsonl, its images and small.yaml into a folder; return the YAML's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    add_rows(folder, squares, 0, 16)
+    config = folder / "small.yaml"
+    config.write_text(YAML.format(base=base), encoding="utf-8")
+    return config
+
+
+def add_rows(folder: Path, squares: PreparedData, start: int, stop: int) -> None:
+    """Append rows about some of the squares."""
+    with (folder / "rows.jsonl").open("a", encoding="utf-8") as handle:
+        for row in squares.rows("train")[2 * start : 2 * stop]:
+            image = Path(row.images[0].path).name
+            (folder / image).write_bytes(squares.image_path(row.images[0].path).read_bytes())
+            line = {"image": image, "query": row.question, "label": row.answers[0],
+                    "source": row.group}  # fmt: skip
+            handle.write(json.dumps(line) + "\n")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """Return the command line of vlm-ops."""
+    return [sys.executable, "-m", "vlm_ops.cli", *map(str, arguments)]
+
+
+def environment(**values: str) -> dict[str, str]:
+    """Return a clean environment: no server of another test, no progress bars."""
+    dropped = ("PREFECT_", "MLFLOW_TRACKING_URI")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+    return kept | {"OMP_NUM_THREADS": "1"} | values
+
+
+def vlm_ops(*arguments: str | Path, cwd: Path, timeout_s: float = 500) -> Any:
+    """Run a command with --json and return what it printed, read back."""
+    done = call(*arguments, "--json", cwd=cwd, timeout_s=timeout_s)
+    assert done.returncode == 0, done.stderr[-4000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1, done.stdout
+    return json.loads(lines[0])
+
+
+def call(
+    *arguments: str | Path, cwd: Path, timeout_s: float = 500
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True,
+        timeout=timeout_s, check=False,
+    )  # fmt: skip
+
+
+def versions(runs: Path, cwd: Path) -> Sequence[dict[str, Any]]:
+    """Return the versions of the registered model."""
+    found: Sequence[dict[str, Any]] = vlm_ops("models", "small", "--runs", runs, cwd=cwd)[
+        "versions"
+    ]
+    return found

@@ -1,0 +1,139 @@
+"""The whole pipeline by its command: real servers, real processes, nothing patched."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from small import call, command, environment, versions, vlm_ops, write_small
+
+from vlm_ops.artifacts import PreparedData
+
+pytestmark = pytest.mark.slow
+
+STEPS = ["prepare", "sft", "pairs", "prefer", "evaluate", "gate"]
+
+
+@pytest.fixture(scope="module")
+def place(
+    random_base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write_small(folder, random_base, squares)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(place: Path) -> Any:
+    return vlm_ops("run", "small.yaml", cwd=place)
+
+
+def test_the_first_run_promotes(place: Path, first: Any) -> None:
+    assert first["status"] == "promoted"
+    assert first["decision"]["promote"] is True
+    assert first["skipped"] == []
+    assert first["model_version"] == "1"
+    assert first["mlflow_run_id"]
+    assert first["prefect_run_id"]
+    assert set(first["scores"]) >= {"base", "sft", "candidate", "blind", "majority"}
+    assert set(first["adapter_sha256"]) == {"sft", "candidate"}
+    assert list(first["folders"]) == STEPS
+    assert set(first["seconds"]) >= set(STEPS)
+    (version,) = versions(place / "runs", place)
+    assert set(version["aliases"]) == {"candidate", "champion"}
+
+
+def test_the_same_again_changes_nothing(place: Path, first: Any) -> None:
+    again = vlm_ops("run", "small.yaml", cwd=place)
+    assert again["skipped"] == [*STEPS, "register"]
+    for key in ("status", "scores", "decision", "model_version", "adapter_sha256", "folders"):
+        assert again[key] == first[key]
+    assert len(versions(place / "runs", place)) == 1
+
+
+def test_a_changed_setting_runs_the_steps_behind_it_and_a_no_leaves_the_alias(
+    place: Path, first: Any
+) -> None:
+    changed = vlm_ops(
+        "run", "small.yaml", "--set", "prefer.beta=0.5", "--set", "gate.over_blind=0.9",
+        cwd=place,
+    )  # fmt: skip
+    assert changed["skipped"] == ["prepare", "sft", "pairs"]
+    assert changed["status"] == "kept"
+    assert any("do not depend on the image" in reason for reason in changed["decision"]["reasons"])
+    newer, older = versions(place / "runs", place)
+    assert newer["aliases"] == ["candidate"]
+    assert older["aliases"] == ["champion"]
+
+
+def test_predict_asks_the_champion(place: Path, first: Any) -> None:
+    image = next(place.glob("train-*.png"))
+    found = vlm_ops(
+        "predict", "models:/small@champion", "--image", image, "What color is the square?",
+        cwd=place,
+    )  # fmt: skip
+    assert isinstance(found["answer"], str)
+
+
+def test_a_second_run_on_the_folder_is_told_who_holds_it(place: Path, first: Any) -> None:
+    from flows.context import only_run
+
+    with only_run(place / "runs"):
+        refused = call("run", "small.yaml", cwd=place)
+    assert refused.returncode == 1
+    assert "held by another run (process " in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_killed_step_and_a_killed_pipeline_end_as_an_undisturbed_one(
+    place: Path, first: Any
+) -> None:
+    runs = place / "cut"
+    _kill_in_sft(place, runs, whole_group=True)
+    resumed = _kill_in_sft(place, runs, whole_group=False)
+    assert resumed["adapter_sha256"] == first["adapter_sha256"]
+    assert resumed["skipped"] == ["prepare"]
+
+
+def _kill_in_sft(place: Path, runs: Path, *, whole_group: bool) -> Any:
+    """Start the pipeline and kill it, or its sft child alone, between two checkpoints."""
+    import json
+
+    before = set(runs.glob("sft-*/checkpoints/*/complete"))
+    run = subprocess.Popen(
+        command("run", "small.yaml", "--runs", runs, "--json"),
+        cwd=place, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    child = _wait_for_checkpoint(run, runs, before)
+    if whole_group:
+        run.kill()
+        run.wait()
+        _wait_until_gone(child)
+        return None
+    child.send_signal(signal.SIGKILL)
+    out, _ = run.communicate(timeout=500)
+    assert run.returncode == 0
+    return json.loads(out)
+
+
+def _wait_for_checkpoint(
+    run: "subprocess.Popen[str]", runs: Path, before: set[Path]
+) -> psutil.Process:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert run.poll() is None
+        if set(runs.glob("sft-*/checkpoints/*/complete")) - before:
+            for child in psutil.Process(run.pid).children():
+                if "vlm_ops.step" in child.cmdline():
+                    return child
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint appeared")
+
+
+def _wait_until_gone(child: psutil.Process) -> None:
+    """The child of a killed pipeline must not go on writing."""
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
