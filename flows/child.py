@@ -19,9 +19,7 @@ _GRACE_S = 60
 _LAST_LINES = 15
 
 
-def run_in_child(
-    plan: Plan, *, tracking: dict[str, str] | None, threads: int | None
-) -> Artifact:
+def run_in_child(plan: Plan, *, tracking: dict[str, str] | None, threads: int | None) -> Artifact:
     """Run a step in a child process and return its artifact.
 
     The child's log lines become this process's, logger ``vlm_ops.<step>``. The child dies with

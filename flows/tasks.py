@@ -145,9 +145,7 @@ def register(
 
 
 @task(persist_result=False, cache_policy=None)
-def promote(
-    context: Context, version: versions.RegisteredVersion, decision: GateDecision
-) -> bool:
+def promote(context: Context, version: versions.RegisteredVersion, decision: GateDecision) -> bool:
     """Move the champion alias if the gate said yes.
 
     A version that was champion before and is not now was put back by a person; a schedule does

@@ -116,7 +116,9 @@ def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
     planned = plan("prepare", config, {})
     planned.folder.mkdir()
     (planned.folder / RECORD).write_text("{}")
-    with pytest.raises(OutputError, match=r"(?s)not a record of PreparedData.*Move the folder away"):
+    with pytest.raises(
+        OutputError, match=r"(?s)not a record of PreparedData.*Move the folder away"
+    ):
         perform(planned, NullTracker())
 
 

@@ -34,9 +34,7 @@ logger = logging.getLogger("vlm_ops.step")
 def main(request_file: Path) -> int:
     """Run the step of a request file and return the exit code."""
     values = json.loads(request_file.read_text(encoding="utf-8"))
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("vlm_ops").setLevel(logging.INFO)
     # It warns on every start that an optional kernel for one CPU family is not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

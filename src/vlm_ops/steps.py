@@ -240,9 +240,7 @@ def perform(plan: Plan, tracker: Tracker) -> Artifact:
         return done
     make_folder(plan.folder)
     started = time.monotonic()
-    artifact = step_function(plan.step)(
-        plan.job, **plan.inputs, out=plan.folder, tracker=tracker
-    )
+    artifact = step_function(plan.step)(plan.job, **plan.inputs, out=plan.folder, tracker=tracker)
     artifact = artifact.model_copy(
         update={
             "fingerprint": plan.fingerprint,

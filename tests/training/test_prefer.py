@@ -45,7 +45,9 @@ def pairs(
 def test_pairs_reject_what_the_verifier_finds_wrong(
     pairs: PreferencePairs, squares: PreparedData
 ) -> None:
-    answers = {row.id: row.answers for split in ("train", "validation") for row in squares.rows(split)}  # type: ignore[arg-type]
+    answers = {
+        row.id: row.answers for split in ("train", "validation") for row in squares.rows(split)
+    }  # type: ignore[arg-type]
     train, held_out = pairs.pairs("train"), pairs.pairs("validation")
     assert len(train) == pairs.train == 24
     assert len(held_out) == pairs.validation == 8

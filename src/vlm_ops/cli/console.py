@@ -56,7 +56,9 @@ def threads_remain() -> bool:
     import threading
 
     return any(
-        not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()
+        not thread.daemon
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread()
     )
 
 

@@ -39,7 +39,7 @@ def predict(
 ) -> None:
     """Ask a model about an image, or about a file of them.
 
-    Example: vlm-ops predict models:/demo@champion --image chart.png "Which color is the tallest bar?"
+    Example: vlm-ops predict models:/demo@champion --image chart.png "What color is it?"
     """
     single = question is not None and source is None and target is None
     batch = question is None and not image and source is not None and target is not None

@@ -17,9 +17,7 @@ Source = Annotated[str, typer.Argument(help="A preset (demo, …) or a YAML file
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
 ]
-Runs = Annotated[
-    Path, typer.Option("--runs", envvar="VLM_OPS_RUNS", help="Folder of all outputs.")
-]
+Runs = Annotated[Path, typer.Option("--runs", envvar="VLM_OPS_RUNS", help="Folder of all outputs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout.")]
 
 _ROWS = {
@@ -105,10 +103,12 @@ def _tell_showcase(file: Path) -> None:
     out.print("An unseen chart that the base got wrong and the candidate gets right:")
     out.print(f"  {found['image']}")
     out.print(f"  {escape(found['question'])}")
-    out.print(
-        f"  base: {escape(found['base']) or '(nothing)'}   candidate: {escape(found['candidate'])}   "
-        f"expected: {escape(' or '.join(found['expected']))}\n"
-    )
+    said = {
+        "base": found["base"] or "(nothing)",
+        "candidate": found["candidate"],
+        "expected": " or ".join(found["expected"]),
+    }
+    out.print("  " + "   ".join(f"{who}: {escape(text)}" for who, text in said.items()) + "\n")
 
 
 def _table(scores: dict[str, Any]) -> Table:
@@ -128,7 +128,7 @@ def _table(scores: dict[str, Any]) -> Table:
         table.add_row(
             name,
             f"{score['relaxed_accuracy']:.1%}",
-            f"{score['low']:.1%} – {score['high']:.1%}",
+            f"{score['low']:.1%} to {score['high']:.1%}",
             f"[dim]{note}[/]",
         )
     return table

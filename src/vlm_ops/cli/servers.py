@@ -1,5 +1,6 @@
 """``up``, ``ui`` and ``deploy``: servers, a worker, a schedule."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from vlm_ops.cli.console import err, out, print_json
-from vlm_ops.cli.run import AsJson, Overrides, Runs
+from vlm_ops.cli.run import AsJson, Overrides, Runs, Source
 
 Port = Annotated[int | None, typer.Option(min=1, max=65535)]
 
@@ -52,9 +53,9 @@ def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port =
 
 
 def deploy(
-    source: Annotated[Path, typer.Argument(help="A YAML file, or the name of a preset.")],
+    source: Source,
     cron: Annotated[str | None, typer.Option(help='As "0 2 * * 1": Mondays at two.')] = None,
-    timezone: Annotated[str, typer.Option(help="Of the schedule.")] = "UTC",
+    timezone: Annotated[str, typer.Option(help="Of the schedule, an IANA name.")] = "UTC",
     name: Annotated[str | None, typer.Option(help="Of the deployment.")] = None,
     pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "gpu",
     overrides: Overrides = [],  # noqa: B006
@@ -65,3 +66,21 @@ def deploy(
 
     Example: vlm-ops deploy own-data.yaml --cron "0 2 * * 1"
     """
+    from flows.deploy import deploy as make
+
+    made = make(
+        source,
+        cron=cron,
+        timezone=timezone,
+        name=name,
+        pool=pool,
+        overrides=overrides,
+        runs=runs,
+    )
+    if as_json:
+        print_json(dataclasses.asdict(made))
+        return
+    when = f"on {made.cron!r} ({made.timezone})" if made.cron else "without a schedule"
+    out.print(f"{made.full_name} on pool {made.pool}, {when}", markup=False)
+    out.print(f"  {made.url}", markup=False)
+    out.print(f"Run it now: prefect deployment run {made.full_name}", markup=False)

@@ -102,9 +102,7 @@ def _generate_batch(
         if temperature is None
         else {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
     )
-    with torch.autocast(
-        model.device.type, dtype=torch.bfloat16, enabled=_computes_in_bf16(model)
-    ):
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=_computes_in_bf16(model)):
         output = model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,

@@ -146,9 +146,7 @@ def load_processor(settings: ModelSettings) -> ProcessorMixin:
     options: dict[str, Any] = {}
     if settings.longest_edge is not None:
         options["size"] = {"longest_edge": settings.longest_edge}
-    processor: ProcessorMixin = AutoProcessor.from_pretrained(
-        base_folder(settings), **options
-    )
+    processor: ProcessorMixin = AutoProcessor.from_pretrained(base_folder(settings), **options)
     return processor
 
 

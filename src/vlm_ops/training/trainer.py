@@ -210,7 +210,9 @@ class Curves(TrainerCallback):  # type: ignore[misc]
             logger.info("%s: %s", self._stage, self._progress(state, logs))
         elif "eval_loss" in logs:
             logger.info("%s: validation %s", self._stage, _line(logs))
-        self._tracker.metrics({n: v for n, v in logs.items() if math.isfinite(v)}, state.global_step)
+        self._tracker.metrics(
+            {n: v for n, v in logs.items() if math.isfinite(v)}, state.global_step
+        )
 
     def _speed(self, logs: dict[str, float]) -> dict[str, float]:
         now, tokens = time.monotonic(), logs.get("num_tokens")
@@ -223,8 +225,10 @@ class Curves(TrainerCallback):  # type: ignore[misc]
 
     def _progress(self, state: Any, logs: dict[str, float]) -> str:
         done = state.global_step - self._first_step
-        left = (time.monotonic() - self._started) / max(1, done) * (
-            state.max_steps - state.global_step
+        left = (
+            (time.monotonic() - self._started)
+            / max(1, done)
+            * (state.max_steps - state.global_step)
         )
         return f"step {state.global_step}/{state.max_steps}, {_line(logs)}, {left:.0f} s left"
 
