@@ -41,7 +41,7 @@ def run_in_child(plan: Plan, *, tracking: dict[str, str] | None, threads: int | 
     values = request(plan) | {"tracking": tracking, "threads": threads, "result": str(result)}
     file.write_text(json.dumps(values, indent=2), encoding="utf-8")
     child = subprocess.Popen(
-        [sys.executable, "-m", "vlm_ops.step", str(file)],
+        [sys.executable, "-m", "vlm_ops.step", str(file), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -52,7 +52,7 @@ def run_in_child(plan: Plan, *, tracking: dict[str, str] | None, threads: int | 
         last = _listen(child, plan.step.name, plan.folder / "step.log")
         code = child.wait()
     except BaseException:
-        _stop(child)
+        _stop(child, plan.step.name)
         raise
     if code == 0 and (artifact := plan.done()) is not None:
         return artifact
@@ -85,13 +85,19 @@ def _listen(child: "subprocess.Popen[bytes]", step: str, log: Path) -> list[str]
     return last
 
 
-def _stop(child: "subprocess.Popen[bytes]") -> None:
+def _stop(child: "subprocess.Popen[bytes]", step: str) -> None:
+    """Ask a child to stop, and kill it if it takes too long, or at once if asked again."""
     if child.poll() is not None:
         return
+    logging.getLogger(f"vlm_ops.{step}").warning(
+        "stopping; a training writes its checkpoint first, which may take up to %d s", _GRACE_S
+    )
     child.send_signal(signal.SIGTERM)
     try:
-        child.wait(_GRACE_S)
+        child.communicate(timeout=_GRACE_S)
     except subprocess.TimeoutExpired:
+        pass
+    finally:
         child.kill()
         child.wait()
 

@@ -1,23 +1,20 @@
-"""What the tasks of one flow run share: configuration, the runs folder's lock, MLflow runs."""
+"""What the tasks of one flow run share: configuration and MLflow runs."""
 
-import json
-import os
-import socket
+import logging
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.errors import OutputError
+from vlm_ops.errors import Interrupted, ServiceError
 from vlm_ops.fingerprint import SHORT, fingerprint
 from vlm_ops.steps import Plan, make_folder
 from vlm_ops.tracking import runs as mlflow_runs
 
 RUN_ID = "mlflow_run_id"
+
+logger = logging.getLogger("vlm_ops.flow")
 
 
 @dataclass
@@ -84,10 +81,32 @@ class Context:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        if error is None:
-            self._finish("FINISHED")
-        else:
-            self._finish("FAILED" if isinstance(error, Exception) else "KILLED")
+        if self._parent is not None:
+            self.finish(self._parent, error)
+            if error is None:
+                self._attempt().unlink(missing_ok=True)
+
+    def finish(self, run_id: str, error: BaseException | None) -> None:
+        """End an MLflow run; one that failed or was killed is gone on with later.
+
+        Args:
+            run_id: The pipeline's or a step's.
+            error: What ended it; a server that does not answer does not take its place.
+
+        Raises:
+            ServiceError: There was no error, but the server does not answer.
+        """
+        stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+        try:
+            if error is None:
+                mlflow_runs.finish_run(self.tracking_uri, run_id, "FINISHED")
+            else:
+                status: mlflow_runs.RunStatus = "KILLED" if stopped else "FAILED"
+                mlflow_runs.finish_run(self.tracking_uri, run_id, status)
+        except ServiceError as unanswered:
+            if error is None:
+                raise
+            logger.warning("run %s stays open in MLflow: %s", run_id, unanswered)
 
     def mlflow_run_url(self) -> str | None:
         """Return the page of the pipeline's MLflow run, None if there is no run."""
@@ -95,13 +114,6 @@ class Context:
             return None
         experiment = mlflow_runs.experiment_of(self.tracking_uri, self._parent)
         return mlflow_runs.run_url(self.tracking_uri, experiment, self._parent)
-
-    def _finish(self, status: mlflow_runs.RunStatus) -> None:
-        """End the pipeline's MLflow run; only a killed or failed one is gone on with later."""
-        if self._parent is not None:
-            mlflow_runs.finish_run(self.tracking_uri, self._parent, status)
-            if status == "FINISHED":
-                self._attempt().unlink(missing_ok=True)
 
     def _attach(self, file: Path, start: Callable[[], str]) -> str:
         if file.exists():
@@ -124,32 +136,6 @@ class Context:
         return {name: value for name, value in tags.items() if value}
 
 
-@contextmanager
-def only_run(runs: Path) -> Iterator[None]:
-    """Hold a runs folder for one pipeline; the lock of a dead holder is free.
-
-    Raises:
-        OutputError: Another run holds it, or the folder can't be written to.
-    """
-    make_folder(runs)
-    holder = runs / "run.holder.json"
-    lock = FileLock(runs / "run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise OutputError(
-            f"{runs}: held by another run ({_describe(holder)}). Wait for it to end, stop it, or "
-            f"choose another folder with --runs."
-        ) from error
-    try:
-        mine = {"host": socket.gethostname(), "pid": os.getpid()}
-        holder.write_text(json.dumps(mine), encoding="utf-8")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
 def git_commit() -> str | None:
     """Return the commit of the code's checkout, None outside of one."""
     try:
@@ -163,11 +149,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _describe(holder: Path) -> str:
-    try:
-        found = json.loads(holder.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "its holder did not leave a name"
-    return f"process {found['pid']} on {found['host']}"

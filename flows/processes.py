@@ -11,11 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, cast
 
+import filelock
 import psutil
 
 from flows import guard
+from vlm_ops.errors import OutputError
 
-__all__ = ["SILENT", "free_port", "guarded", "holder", "log_tail", "spawn"]
+__all__ = ["SILENT", "free_port", "guarded", "holder", "log_tail", "spawn", "writable"]
 
 SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 _OWN_PORTS = (20_000, 32_000)
@@ -47,16 +49,49 @@ def spawn(
         )
 
 
+def writable(runs: Path) -> Path:
+    """Make a runs folder with the folders of servers and logs.
+
+    Args:
+        runs: The runs folder.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    runs = runs.resolve()
+    try:
+        for folder in ("prefect", "mlflow/artifacts", "logs"):
+            (runs / folder).mkdir(parents=True, exist_ok=True)
+        with guard.lock(runs, 0):
+            pass
+    except filelock.Timeout:
+        pass
+    except OSError as error:
+        raise OutputError(
+            f"the runs folder {runs} can't be written: {error.strerror or error}; the databases "
+            "of Prefect and MLflow are kept there: choose another folder or change its owner"
+        ) from error
+    return runs
+
+
 @contextmanager
 def guarded(runs: Path) -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
     """Keep a guard beside this process that cleans up behind it, even after ``kill -9``.
 
     Args:
-        runs: The runs folder, which this process leaves as a user of its servers.
+        runs: The runs folder, which this process leaves as a user of its servers; made when
+            missing.
 
     Yields:
         A function that puts a child of this process in the guard's charge too.
+
+    Raises:
+        OutputError: The runs folder can't be written.
     """
+    runs = writable(runs)
     me = json.dumps(guard.identity(os.getpid()))
     # -I: nothing of the current folder is imported.
     command = [sys.executable, "-I", guard.__file__, str(runs), me]

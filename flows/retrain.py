@@ -9,11 +9,13 @@ from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed
 
 from flows import tasks
-from flows.context import Context, only_run
+from flows.context import Context
 from flows.summary import Summary, adapters, publish
 from vlm_ops.artifacts import Evaluation, PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.errors import ServiceError
+from vlm_ops.lock import only_run
 
 
 @flow(name="retrain", flow_run_name="{config_file}", persist_result=False)
@@ -77,11 +79,17 @@ def _pipeline(context: Context) -> Summary:
 
 
 def _context(config: PipelineConfig) -> Context:
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not tracking_uri:
+        raise ServiceError(
+            "MLFLOW_TRACKING_URI is not set where this flow runs: set it for the worker, or start "
+            "the worker with `vlm-ops up`, which sets it"
+        )
     runs = config.execution.runs.resolve()
     execution = config.execution.model_copy(update={"runs": runs})
     return Context(
         config=config.model_copy(update={"execution": execution}),
-        tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
+        tracking_uri=tracking_uri,
         flow_run_id=prefect.runtime.flow_run.id,
         flow_run_url=prefect.runtime.flow_run.ui_url,
     )

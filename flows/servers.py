@@ -23,8 +23,8 @@ import filelock
 
 from flows import guard
 from flows.health import ask
-from flows.processes import SILENT, free_port, guarded, holder, log_tail, spawn
-from vlm_ops.errors import OutputError, ServiceError
+from flows.processes import SILENT, free_port, guarded, holder, log_tail, spawn, writable
+from vlm_ops.errors import ServiceError
 
 __all__ = ["Services", "attached", "services"]
 
@@ -62,6 +62,7 @@ def services(
     mlflow_port: int | None = None,
     timeout_s: float = 180,
     only: tuple[str, ...] = ("prefect", "mlflow"),
+    watched: bool = False,
 ) -> Iterator[Services]:
     """Have both servers answer for the duration of the block.
 
@@ -76,6 +77,7 @@ def services(
         mlflow_port: Likewise for MLflow. A server that already runs is used whatever its port.
         timeout_s: How long the servers may take to answer, in seconds.
         only: The servers that are needed; the address of another is the empty string.
+        watched: The caller has a guard for this folder already.
 
     Yields:
         The addresses.
@@ -89,8 +91,9 @@ def services(
     with ExitStack() as stack:
         started: tuple[str, ...] = ()
         if len(urls) < len(only):
-            runs = _writable(runs)
-            stack.enter_context(guarded(runs))
+            runs = writable(runs)
+            if not watched:
+                stack.enter_context(guarded(runs))
             me = guard.identity(os.getpid())
             stack.callback(guard.leave, runs, me)
             ports = {"prefect": prefect_port, "mlflow": mlflow_port}
@@ -147,23 +150,6 @@ def _given(only: tuple[str, ...]) -> dict[str, str]:
                 f"{_VARIABLES[name]} to let vlm-ops start its own"
             )
     return urls
-
-
-def _writable(runs: Path) -> Path:
-    runs = runs.resolve()
-    try:
-        for folder in ("prefect", "mlflow/artifacts", "logs"):
-            (runs / folder).mkdir(parents=True, exist_ok=True)
-        with guard.lock(runs, 0):
-            pass
-    except filelock.Timeout:
-        pass
-    except OSError as error:
-        raise OutputError(
-            f"the runs folder {runs} can't be written: {error.strerror or error}; the databases "
-            "of Prefect and MLflow are kept there: choose another folder or change its owner"
-        ) from error
-    return runs
 
 
 def _join(

@@ -1,12 +1,12 @@
 """The pipeline's steps as Prefect tasks: thin, one place for processes, slots and retries."""
 
-import getpass
 import logging
 from typing import Any, TypeVar, cast
 
-from prefect import task
+from prefect import State, task
+from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.child import run_in_child
 from flows.context import Context, git_commit
@@ -22,8 +22,8 @@ from vlm_ops.errors import TransientError
 from vlm_ops.fingerprint import SHORT
 from vlm_ops.registry import promotion, versions
 from vlm_ops.steps import Input, perform, plan
-from vlm_ops.tracking import runs as mlflow_runs
 from vlm_ops.tracking.mlflow import MlflowTracker
+from vlm_ops.tracking.runs import user_name
 
 GPU_SLOT = "gpu"
 
@@ -55,7 +55,7 @@ def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), TransientError)
 
 
-@task(retry_condition_fn=_is_transient, persist_result=False, cache_policy=None)
+@task(retry_condition_fn=_is_transient, persist_result=False, cache_policy=NO_CACHE)
 def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
     """Take one step, or find that it was taken before."""
     planned = plan(name, context.config, inputs)
@@ -66,7 +66,6 @@ def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
         logger.info("%s: nothing changed, found in %s", name, planned.folder.name)
         return Completed(name="Cached", data=done, message=f"found in {planned.folder}")
     run_id = context.start_step(planned)
-    status: mlflow_runs.RunStatus = "KILLED"
     try:
         if planned.step.heavy:
             with concurrency(GPU_SLOT, raise_on_lease_renewal_failure=True):
@@ -78,12 +77,10 @@ def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
         else:
             with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
                 artifact = perform(planned, tracker)
-        status = "FINISHED"
-    except Exception:
-        status = "FAILED"
+    except BaseException as error:
+        context.finish(run_id, error)
         raise
-    finally:
-        mlflow_runs.finish_run(context.tracking_uri, run_id, status)
+    context.finish(run_id, None)
     context.seconds[name] = artifact.seconds
     return artifact
 
@@ -123,7 +120,7 @@ def _as_judged_before(
     return inputs if same.done() is not None else {}
 
 
-@task(persist_result=False, cache_policy=None)
+@task(persist_result=False, cache_policy=NO_CACHE)
 def register(
     context: Context, data: PreparedData, evaluation: Evaluation, decision: GateDecision
 ) -> versions.RegisteredVersion:
@@ -144,7 +141,7 @@ def register(
     return version
 
 
-@task(persist_result=False, cache_policy=None)
+@task(persist_result=False, cache_policy=NO_CACHE)
 def promote(context: Context, version: versions.RegisteredVersion, decision: GateDecision) -> bool:
     """Move the champion alias if the gate said yes.
 
@@ -167,5 +164,5 @@ def promote(context: Context, version: versions.RegisteredVersion, decision: Gat
             version.version, name, version.version,
         )  # fmt: skip
         return False
-    promotion.promote(uri, name, version.version, reason=None, by=f"{getpass.getuser()} (flow)")
+    promotion.promote(uri, name, version.version, reason=None, by=f"{user_name()} (flow)")
     return True

@@ -65,14 +65,16 @@ def up(
     """
     with (
         _until_signal(stop) as ended,
-        services(runs, prefect_port=prefect_port, mlflow_port=mlflow_port) as found,
+        # One guard for servers and worker, so that a run can still report its end to Prefect.
+        guarded(runs) as charge,
+        services(runs, prefect_port=prefect_port, mlflow_port=mlflow_port, watched=True) as found,
     ):
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:
             ensure_pool(client, pool, limit)
             ensure_zombie_automation(client)
-            with _worker(runs.resolve(), client, pool, limit) as (child, log):
+            with _worker(runs.resolve(), client, pool, limit, charge) as (child, log):
                 _announce(say, found, f"Worker on pool {pool!r}, {limit} run at a time; log: {log}")
                 say('Next: vlm-ops deploy FILE.yaml --cron "0 2 * * 1"')
                 say("Ctrl-C ends all of it.")
@@ -180,7 +182,11 @@ def ensure_zombie_automation(client: "SyncPrefectClient", within_s: float = _MIS
 
 @contextmanager
 def _worker(
-    runs: Path, client: "SyncPrefectClient", pool: str, limit: int
+    runs: Path,
+    client: "SyncPrefectClient",
+    pool: str,
+    limit: int,
+    charge: Callable[["subprocess.Popen[bytes]"], None],
 ) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
     """Run Prefect's process worker as a child; yield it once the server knows it as online."""
     name = f"vlm-ops-{socket.gethostname()}-{os.getpid()}"
@@ -190,17 +196,15 @@ def _worker(
     env = {"PREFECT_WORKER_QUERY_SECONDS": "5"}
     if "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" not in os.environ:
         env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(_HEARTBEAT_S)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with guarded(runs) as charge:
-        child = spawn(command, env, cwd=runs, log=log)
-        me = guard.identity(child.pid)
+    child = spawn(command, env, cwd=runs, log=log)
+    me = guard.identity(child.pid)
+    try:
         charge(child)
-        try:
-            _await_online(client, child, pool, name, log)
-            yield child, log
-        finally:
-            # The worker passes the signal on to its runs and gives them 30 s for a checkpoint.
-            guard.end([me], grace_s=_WORKER_GRACE_S)
+        _await_online(client, child, pool, name, log)
+        yield child, log
+    finally:
+        # Long enough for a run's training step to write its checkpoint.
+        guard.end([me], grace_s=_WORKER_GRACE_S, children_first=True)
 
 
 def _await_online(

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import OutputError
@@ -131,7 +131,7 @@ class PreferencePairs(Artifact):
     Attributes:
         train: Pairs to train on.
         validation: Held-out pairs.
-        images: Folder that the pairs' image paths start from.
+        images: Where the pairs' image paths start, seen from ``folder``.
         source: One line for people: where the pairs came from.
     """
 
@@ -148,7 +148,7 @@ class PreferencePairs(Artifact):
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of these pairs lies."""
-        return self.images / relative
+        return self.folder / self.images / relative
 
 
 class AnswerSet(Artifact):
@@ -271,14 +271,14 @@ def read_record(folder: Path, kind: type[A]) -> A | None:
     """
     path = folder / RECORD
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise OutputError(f"{path}: can't be read ({error.strerror})") from error
     try:
         artifact = kind.model_validate_json(_with_folder(text, folder))
-    except (ValidationError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise OutputError(
             f"{path}: not a record of {kind.__name__}: {error}. "
             f"Move the folder away to have the step run again."
@@ -286,7 +286,7 @@ def read_record(folder: Path, kind: type[A]) -> A | None:
     return artifact
 
 
-def _with_folder(text: str, folder: Path) -> str:
+def _with_folder(text: bytes, folder: Path) -> str:
     fields = json.loads(text)
     fields["folder"] = str(folder)
     return json.dumps(fields)

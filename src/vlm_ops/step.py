@@ -1,4 +1,4 @@
-"""Run one step in this process: ``python -m vlm_ops.step request.json``.
+"""Run one step in this process: ``python -m vlm_ops.step request.json [parent's pid]``.
 
 This is what a pipeline starts for every heavy step, so that memory is really given back and
 a crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking,
@@ -31,14 +31,22 @@ STOPPED = 128 + signal.SIGTERM
 logger = logging.getLogger("vlm_ops.step")
 
 
-def main(request_file: Path) -> int:
-    """Run the step of a request file and return the exit code."""
+def main(request_file: Path, parent: int | None = None) -> int:
+    """Run the step of a request file and return the exit code.
+
+    Args:
+        request_file: What to do.
+        parent: Process whose end is this one's end too; None to live on without.
+    """
     values = json.loads(request_file.read_text(encoding="utf-8"))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("vlm_ops").setLevel(logging.INFO)
     # It warns on every start that an optional kernel for one CPU family is not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    _die_with_the_parent()
+    if parent is not None:
+        _die_with_the_parent()
+        if os.getppid() != parent:
+            return STOPPED
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -99,4 +107,4 @@ def _unforeseen(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:3])))

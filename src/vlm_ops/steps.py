@@ -318,9 +318,9 @@ def from_request(values: Mapping[str, Any]) -> Plan:
 
 def _read_input(name: str, kind: type[Any], value: Any) -> Input:
     if value is None or kind is str:
-        return value
+        return None if value is None else str(value)
     if issubclass(kind, ModelRef):
-        return kind.model_validate(value)
+        return ModelRef.model_validate(value)
     artifact: Artifact | None = read_record(Path(value), kind)
     if artifact is None:
         raise StepFailed(f"input {name!r}: {value} holds no complete {kind.__name__}")
@@ -330,6 +330,11 @@ def _read_input(name: str, kind: type[Any], value: Any) -> Input:
 def _settings(job: Job) -> dict[str, Any]:
     """Return a job's settings, with the content of its files in place of where they lie."""
     settings = job.model_dump()
+    if isinstance(job, SftJob):
+        from vlm_ops.models.files import base_sha256, local_folder
+
+        if (folder := local_folder(job.model)) is not None:
+            settings["model"] |= {"id": None, "content": base_sha256(folder)}
     source = job.data if isinstance(job, PrepareJob) else getattr(job, "pairs", None)
     if isinstance(source, (ChartsData, FilesData, HubData, DatasetPairs)):
         from vlm_ops.data.sources import source_content

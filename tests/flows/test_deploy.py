@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -50,6 +52,21 @@ def test_a_deployment_and_its_change(config: Path, tmp_path: Path) -> None:
         assert schedule.schedule.timezone == "Europe/Vienna"
         deploy(config, cron=None, overrides=[])
         assert client.read_deployment_schedules(found.id) == []
+
+
+def test_the_server_schedules_it(config: Path) -> None:
+    """Prefect's scheduler fails on SQLAlchemy 2.1, with no sign but in the server's log."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+
+    made = deploy(config, cron="0 2 * * 1", name="mondays", overrides=[])
+    mine = DeploymentFilter(id=DeploymentFilterId(any_=[UUID(made.id)]))
+    with get_client(sync_client=True) as client:
+        deadline = time.monotonic() + 90
+        while not (runs := client.read_flow_runs(deployment_filter=mine)):
+            assert time.monotonic() < deadline, "no run was scheduled"
+            time.sleep(0.5)
+    assert {run.state_name for run in runs} == {"Scheduled"}
 
 
 def test_a_preset_keeps_its_name(config: Path) -> None:

@@ -79,7 +79,7 @@ def test_predict_asks_the_champion(place: Path, first: Any) -> None:
 
 
 def test_a_second_run_on_the_folder_is_told_who_holds_it(place: Path, first: Any) -> None:
-    from flows.context import only_run
+    from vlm_ops.lock import only_run
 
     with only_run(place / "runs"):
         refused = call("run", "small.yaml", cwd=place)

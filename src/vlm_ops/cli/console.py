@@ -4,10 +4,12 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stdout
+from types import FrameType
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,31 +23,60 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 """All else."""
 
 _COUNT = re.compile(r"\b(\d+)\s?/\s?(\d+)\b")
-_STOPPED = 130
+_BY_SIGNAL = 128
+_INTERRUPTED = _BY_SIGNAL + signal.SIGINT
+_GO_ON = "What is finished is kept; the same command goes on from there."
 
 
 class _Guard:
-    """Calls the application and turns the errors it may end with into words."""
+    """Calls the application and turns the errors and signals it may end with into words."""
 
     debug = False
+    _signal: int | None = None
 
     def __call__(self, app: Callable[..., Any]) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._interrupt)
         try:
             app()
         except Interrupted as error:
-            self._end(f"[yellow]Stopped.[/] {escape(str(error))}", _STOPPED)
+            number = self._signal or signal.SIGTERM
+            self._end(f"[yellow]Stopped.[/] {escape(str(error))}", _BY_SIGNAL + number)
         except VlmOpsError as error:
             self._end(f"[bold red]Error:[/] {escape(str(error))}", 1)
-        except KeyboardInterrupt:
-            self._end("[yellow]Stopped.[/] The same command goes on from here.", _STOPPED)
+        except (KeyboardInterrupt, SystemExit) as error:
+            # typer makes an exit with this code of a KeyboardInterrupt.
+            code = error.code if isinstance(error, SystemExit) else _INTERRUPTED
+            if self._signal is None or code != _INTERRUPTED:
+                raise
+            self._end(f"[yellow]Stopped.[/] {_GO_ON}", _BY_SIGNAL + self._signal)
 
-    def _end(self, message: str, code: int) -> None:
+    def checkpoint_on_interrupt(self) -> None:
+        """Have Ctrl-C do what SIGTERM does, on which a training in this process saves itself."""
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._relay)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._signal = self._signal or number
+        raise KeyboardInterrupt
+
+    def _relay(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number
+        err.print("stopping; a training writes its checkpoint first, Ctrl-C again does without")
+        signal.raise_signal(signal.SIGTERM)
+
+    def _end(self, message: str, code: int) -> NoReturn:
         if self.debug:
             err.print_exception()
         err.print(message)
-        # Prefect keeps threads that would hold the process up.
         sys.stdout.flush()
-        os._exit(code) if threads_remain() else sys.exit(code)
+        # Prefect keeps threads that would hold the process up.
+        if threads_remain():
+            os._exit(code)
+        sys.exit(code)
 
 
 guarded = _Guard()
@@ -73,7 +104,7 @@ def progress() -> Iterator[None]:
     """Show the package's log lines while the block runs, and a bar for those that count.
 
     A line such as ``sft: step 40/170, …`` moves the bar; on a terminal only the bar is drawn
-    for it, elsewhere the line is printed.
+    for it, elsewhere the line is printed. What a library prints meanwhile goes to stderr.
     """
     logger = logging.getLogger("vlm_ops")
     bar = Progress(
@@ -91,7 +122,7 @@ def progress() -> Iterator[None]:
     logger.addHandler(handler)
     logger.propagate = False
     try:
-        with bar:
+        with redirect_stdout(sys.stderr), bar:
             yield
     finally:
         logger.removeHandler(handler)

@@ -1,6 +1,5 @@
 """``models``, ``promote`` and ``rollback``: the registry."""
 
-import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +64,7 @@ def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = Fal
             version.version,
             " ".join(f"@{alias}" for alias in version.aliases),
             version.decision or "",
-            f"{score.relaxed_accuracy:.1%}" if score is not None else "",
+            f"{score:.1%}" if score is not None else "",
             f"{version.registered:%Y-%m-%d %H:%M} UTC",
         )
     out.print(table)
@@ -88,9 +87,10 @@ def promote(
     """
     with _mlflow(runs) as uri:
         from vlm_ops.registry import promotion
+        from vlm_ops.tracking.runs import user_name
 
         move = promotion.promote(
-            uri, name, version, reason=reason, by=getpass.getuser(), decision_required=not reason
+            uri, name, version, reason=reason, by=user_name(), decision_required=not reason
         )
     _tell(name, move, as_json)
 
@@ -107,8 +107,9 @@ def rollback(
     """
     with _mlflow(runs) as uri:
         from vlm_ops.registry import promotion
+        from vlm_ops.tracking.runs import user_name
 
-        move = promotion.rollback(uri, name, reason=reason, by=getpass.getuser())
+        move = promotion.rollback(uri, name, reason=reason, by=user_name())
     _tell(name, move, as_json)
 
 

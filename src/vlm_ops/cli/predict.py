@@ -7,7 +7,7 @@ import typer
 
 from vlm_ops.cli.console import err, out, print_json
 from vlm_ops.cli.run import AsJson, Runs
-from vlm_ops.errors import ConfigError
+from vlm_ops.errors import ConfigError, DataError, OutputError
 
 if TYPE_CHECKING:
     from vlm_ops.artifacts import ModelRef
@@ -48,6 +48,7 @@ def predict(
             "give either a question (with --image FILE), or --input ROWS.jsonl and "
             "--output ANSWERS.jsonl"
         )
+    _check_files([*image, *([source] if source else [])], target)
     from vlm_ops.models.loading import load
     from vlm_ops.serving.predict import answer_file, answer_rows
 
@@ -76,6 +77,15 @@ def predict(
         print_json({"rows": count, "output": str(target)})
     else:
         out.print(f"{count} answers in {target}")
+
+
+def _check_files(read: list[Path], target: Path | None) -> None:
+    """Find what is missing before a model is loaded."""
+    for path in read:
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file")
+    if target is not None and not target.absolute().parent.is_dir():
+        raise OutputError(f"{target}: there is no folder {target.parent} to write it to; make it")
 
 
 def _find(model: str, runs: Path) -> "ModelRef":

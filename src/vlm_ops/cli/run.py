@@ -1,7 +1,9 @@
 """``run`` and ``step``: the pipeline, or one part of it."""
 
+import json
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +11,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vlm_ops.cli.console import err, out, print_json, progress
-from vlm_ops.config.load import load_config
+from vlm_ops.cli.console import err, guarded, out, print_json, progress
+from vlm_ops.config.load import load_config, presets
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError, StepFailed
 
 Source = Annotated[str, typer.Argument(help="A preset (demo, …) or a YAML file.")]
@@ -18,6 +21,14 @@ Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
 ]
 Runs = Annotated[Path, typer.Option("--runs", envvar="VLM_OPS_RUNS", help="Folder of all outputs.")]
+ConfiguredRuns = Annotated[
+    Path | None,
+    typer.Option(
+        "--runs",
+        envvar="VLM_OPS_RUNS",
+        help="Folder of all outputs; without it, the configuration's execution.runs.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout.")]
 
 _ROWS = {
@@ -38,18 +49,18 @@ def add_to(app: typer.Typer) -> None:
 def run(
     source: Source,
     overrides: Overrides = [],  # noqa: B006
-    runs: Runs = Path("runs"),
+    runs: ConfiguredRuns = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline; what was done before is not done again.
 
     Example: vlm-ops run demo --set sft.learning_rate=1e-4
     """
-    overrides = [*overrides, f"execution.runs={runs.resolve()}"]
-    config = load_config(source, overrides)
+    config, overrides = configured(source, overrides, runs)
+    folder = config.execution.runs.resolve()
     from flows.servers import services
 
-    with services(runs) as found:
+    with services(folder) as found:
         err.print(f"Prefect  {found.prefect_ui_url}")
         err.print(f"MLflow   {found.mlflow_url}")
         if found.started:
@@ -60,7 +71,24 @@ def run(
     if as_json:
         print_json(summary)
     else:
-        _tell(summary, runs, config.name)
+        _tell(summary, folder)
+
+
+def configured(
+    source: str, overrides: list[str], runs: Path | None
+) -> tuple[PipelineConfig, list[str]]:
+    """Load a configuration with the runs folder of the command line, if one is given.
+
+    Returns:
+        The configuration, and the overrides that lead to it.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+    """
+    if runs is not None:
+        # In quotes: a folder's name may hold what means something in YAML.
+        overrides = [*overrides, f"execution.runs={json.dumps(str(runs.resolve()))}"]
+    return load_config(source, overrides), overrides
 
 
 def _retrain(source: str, overrides: list[str]) -> dict[str, Any]:
@@ -69,11 +97,11 @@ def _retrain(source: str, overrides: list[str]) -> dict[str, Any]:
     from flows.retrain import retrain_here
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    path = Path(source)
-    return retrain_here(str(path.resolve()) if path.exists() else source, overrides)
+    named = source in presets()
+    return retrain_here(source if named else str(Path(source).resolve()), overrides)
 
 
-def _tell(summary: dict[str, Any], runs: Path, name: str) -> None:
+def _tell(summary: dict[str, Any], runs: Path) -> None:
     out.print()
     out.print(_table(summary["scores"]))
     _tell_showcase(Path(summary["showcase"]))
@@ -87,16 +115,14 @@ def _tell(summary: dict[str, Any], runs: Path, name: str) -> None:
         out.print(f"\n[bold yellow]Not promoted:[/] {model} version {version}; the champion stays")
     if summary["mlflow_run_id"] is None:
         out.print("Nothing changed since the last run: every step was skipped.")
-    at = "" if runs == Path("runs") else f" --runs {runs}"
-    out.print(f"\nThe history:     vlm-ops ui{at}")
-    out.print(f"All versions:    vlm-ops models {model}{at}")
+    at = "" if runs == Path("runs").resolve() else f" --runs {shlex.quote(str(runs))}"
+    out.print(f"\nThe history:     vlm-ops ui{at}", markup=False)
+    out.print(f"All versions:    vlm-ops models {model}{at}", markup=False)
 
 
 def _tell_showcase(file: Path) -> None:
     if not file.exists():
         return
-    import json
-
     found = json.loads(file.read_text(encoding="utf-8"))
     if not found:
         return
@@ -138,20 +164,24 @@ def step(
     name: Annotated[str, typer.Argument(help="prepare, sft, pairs, prefer, evaluate or gate.")],
     source: Source,
     overrides: Overrides = [],  # noqa: B006
-    runs: Runs = Path("runs"),
+    runs: ConfiguredRuns = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one step in this process, without Prefect and MLflow; its inputs must be there.
 
     Example: vlm-ops step prepare demo
     """
+    from vlm_ops.lock import only_run
     from vlm_ops.steps import STEPS, Plan, perform, plan
     from vlm_ops.tracker import NullTracker
 
     offered = [key for key in STEPS if key != "champion"]
     if name not in offered:
         raise ConfigError(f"there is no step {name!r}; the steps are: {', '.join(offered)}")
-    config = load_config(source, [*overrides, f"execution.runs={runs.resolve()}"])
+    config, _ = configured(source, overrides, runs)
+    folder = config.execution.runs.resolve()
+    execution = config.execution.model_copy(update={"runs": folder})
+    config = config.model_copy(update={"execution": execution})
 
     def planned(wanted: str) -> Plan:
         inputs: dict[str, Any] = {}
@@ -168,7 +198,8 @@ def step(
                 )
         return plan(wanted, config, inputs)
 
-    with progress():
+    guarded.checkpoint_on_interrupt()
+    with only_run(folder), progress():
         todo = planned(name)
         skipped = todo.done() is not None
         artifact = perform(todo, NullTracker())

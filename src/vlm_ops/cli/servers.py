@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from vlm_ops.cli.console import err, out, print_json
-from vlm_ops.cli.run import AsJson, Overrides, Runs, Source
+from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Runs, Source, configured
 
 Port = Annotated[int | None, typer.Option(min=1, max=65535)]
 
@@ -59,13 +59,14 @@ def deploy(
     name: Annotated[str | None, typer.Option(help="Of the deployment.")] = None,
     pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "gpu",
     overrides: Overrides = [],  # noqa: B006
-    runs: Runs = Path("runs"),
+    runs: ConfiguredRuns = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an ordinary Prefect deployment that retrains on a schedule.
 
     Example: vlm-ops deploy own-data.yaml --cron "0 2 * * 1"
     """
+    config, overrides = configured(source, overrides, runs)
     from flows.deploy import deploy as make
 
     made = make(
@@ -75,7 +76,7 @@ def deploy(
         name=name,
         pool=pool,
         overrides=overrides,
-        runs=runs,
+        runs=config.execution.runs,
     )
     if as_json:
         print_json(dataclasses.asdict(made))

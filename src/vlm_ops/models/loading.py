@@ -6,14 +6,12 @@ folder and the tiny base that ships with the package are one thing afterwards.
 
 import functools
 import logging
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import PeftModel
@@ -28,16 +26,12 @@ from transformers import (
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ModelError
-from vlm_ops.fingerprint import fingerprint, sha256_file
-from vlm_ops.models.tiny import weights_folder
+from vlm_ops.fingerprint import fingerprint
+from vlm_ops.models.files import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
 
 logger = logging.getLogger(__name__)
 
-TINY = "tiny"
 OFFLINE_PRESETS = "demo, demo-shuffled"
-_WEIGHT_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
-_IGNORED = {"README.md", "recipe.json", "training_log.jsonl"}
-_HUB_BLOB = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass
@@ -65,9 +59,7 @@ def base_ref(settings: ModelSettings) -> ModelRef:
         ModelError: There is no such folder or hub id, or no hub is in reach.
     """
     folder = base_folder(settings)
-    listing = {
-        path.relative_to(folder).as_posix(): _content_hash(path) for path in _base_files(folder)
-    }
+    listing = base_listing(folder)
     if not any(name.endswith(".safetensors") for name in listing):
         raise ModelError(
             f"model.id {settings.id!r}: no *.safetensors in {folder}; found "
@@ -82,15 +74,12 @@ def base_folder(settings: ModelSettings) -> Path:
     Raises:
         ModelError: It can't be found or fetched.
     """
-    if settings.id == TINY:
-        return weights_folder()
-    folder = Path(settings.id).expanduser()
-    if folder.is_dir():
+    if (folder := local_folder(settings)) is not None:
         return folder
     try:
         return Path(
             snapshot_download(
-                settings.id, revision=settings.revision, allow_patterns=list(_WEIGHT_PATTERNS)
+                settings.id, revision=settings.revision, allow_patterns=list(WEIGHT_PATTERNS)
             )
         )
     except HFValidationError as error:
@@ -115,9 +104,17 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
             and in evaluation mode.
 
     Raises:
-        ModelError: Files are missing or don't fit together.
+        ModelError: Files are missing or don't fit together, or the base is not the one that
+            the reference was made of.
     """
     folder = base_folder(ref.settings)
+    found = base_sha256(folder)
+    if found != ref.base_sha256:
+        raise ModelError(
+            f"base {ref.settings.id!r} in {folder}: expected content {ref.base_sha256}, found "
+            f"{found}: it was changed since. Bring those weights back (a pinned revision keeps a "
+            f"hub id from changing), or retrain on these."
+        )
     dtype = compute_dtype(ref.settings)
     try:
         processor = load_processor(ref.settings)
@@ -186,16 +183,3 @@ def _keep_weights_in_place(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-def _base_files(folder: Path) -> Iterator[Path]:
-    for pattern in _WEIGHT_PATTERNS:
-        yield from (path for path in folder.glob(pattern) if path.name not in _IGNORED)
-
-
-def _content_hash(path: Path) -> str:
-    """Hash a file; the hub's cache names large files by their sha256 already."""
-    target = path.resolve()
-    if path.is_symlink() and _HUB_BLOB.fullmatch(target.name):
-        return target.name
-    return sha256_file(target)

@@ -56,6 +56,7 @@ class Champion(BaseModel):
         name: The registered model.
         version: Its number.
         content: Content hash of the model.
+        gate: Fingerprint of the decision that is recorded on it, if any.
         judged_against: Content hash of the champion it was measured against, if any.
         judged_against_version: That champion's version.
         dataset: Content hash of the data it was measured on.
@@ -67,6 +68,7 @@ class Champion(BaseModel):
     name: str
     version: str
     content: str
+    gate: str | None
     judged_against: str | None
     judged_against_version: str | None
     dataset: str | None
@@ -157,6 +159,7 @@ def champion(uri: str, name: str) -> Champion | None:
         name=name,
         version=str(found.version),
         content=tags.content_of(found),
+        gate=tags.present(found.tags.get(tags.GATE)),
         judged_against=tags.present(found.tags.get(tags.JUDGED_AGAINST)),
         judged_against_version=tags.present(found.tags.get(tags.JUDGED_AGAINST_VERSION)),
         dataset=tags.present(found.tags.get(tags.DATASET)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from vlm_ops.artifacts import ModelRef, TrainedAdapter, read_record
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.images import open_image
-from vlm_ops.errors import DataError, ModelError
+from vlm_ops.errors import DataError, ModelError, OutputError
 from vlm_ops.models.generation import Progress, generate
 from vlm_ops.models.loading import LoadedModel, base_ref
 from vlm_ops.registry.versions import download
@@ -110,6 +110,7 @@ def answer_file(
 
     Raises:
         DataError: A line is not such a row, or an image can't be opened.
+        OutputError: The target can't be written.
     """
     rows = list(_read_rows(source))
     if not rows:
@@ -127,18 +128,22 @@ def answer_file(
         if progress is not None:
             progress(len(answers), len(rows))
     temporary = target.with_name(target.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        for row, answer in zip(rows, answers, strict=True):
-            handle.write(json.dumps({**row, "answer": answer}, ensure_ascii=False) + "\n")
-    temporary.replace(target)
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            for row, answer in zip(rows, answers, strict=True):
+                handle.write(json.dumps({**row, "answer": answer}, ensure_ascii=False) + "\n")
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: can't be written ({error.strerror})") from error
     return len(rows)
 
 
 def _read_rows(source: Path) -> Iterator[dict[str, object]]:
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{source}: can't be read ({error.strerror})") from error
+        # Not splitlines: it also splits at characters that JSON text may hold.
+        lines = source.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{source}: can't be read as UTF-8 text ({error})") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -146,6 +151,8 @@ def _read_rows(source: Path) -> Iterator[dict[str, object]]:
             row = json.loads(line)
         except ValueError as error:
             raise DataError(f"{source}:{number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{source}:{number}: found {line[:40]!r}, expected a JSON object")
         missing = [name for name in ("image", "query") if name not in row]
         if missing:
             raise DataError(

@@ -143,10 +143,13 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     return str(found.experiment_id)
 
 
-def _origin() -> dict[str, str]:
+def user_name() -> str:
+    """Return who runs this process; a container may run under a number that has no name."""
     try:
-        user = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):
-        # A container may run under a number that has no name.
-        user = "unknown"
-    return {MLFLOW_USER: user, MLFLOW_SOURCE_NAME: "vlm-ops", MLFLOW_SOURCE_TYPE: "LOCAL"}
+        return "unknown"
+
+
+def _origin() -> dict[str, str]:
+    return {MLFLOW_USER: user_name(), MLFLOW_SOURCE_NAME: "vlm-ops", MLFLOW_SOURCE_TYPE: "LOCAL"}

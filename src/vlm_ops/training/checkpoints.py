@@ -16,14 +16,29 @@ class CompleteCheckpoints:
     """Mixin for a transformers ``Trainer``: marks a checkpoint after its last file.
 
     Both the regular saving and the one that transformers does on SIGTERM
-    (``enable_jit_checkpoint``) pass through ``_save_checkpoint``.
+    (``enable_jit_checkpoint``) pass through ``_save_checkpoint``. The latter may come between
+    the last step before a validation and the validation itself. A training that went on from
+    there would never score that step and could choose another one than an undisturbed training:
+    such a checkpoint is saved after its validation instead.
     """
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
         trainer: Any = self
+        if _validation_is_due(trainer.args.eval_steps, trainer.state):
+            trainer.control.should_save = True
+            return
         folder = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
+        # On SIGTERM a finished checkpoint may be written once more.
+        (folder / COMPLETE).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
         (folder / COMPLETE).touch()
+
+
+def _validation_is_due(every: int, state: Any) -> bool:
+    step = state.global_step
+    if step % every and step < state.max_steps:
+        return False
+    return not any(entry["step"] == step and "eval_loss" in entry for entry in state.log_history)
 
 
 def newest_complete(folder: Path) -> Path | None:

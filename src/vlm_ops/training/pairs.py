@@ -1,6 +1,7 @@
 """Preference pairs: what the model gets wrong by itself, against what is verified."""
 
 import logging
+import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -41,10 +42,11 @@ def make_pairs(
     """
     if isinstance(job.pairs, DatasetPairs):
         train, validation = load_preferences(job.pairs, out=out, seed=job.seed)
-        images, source = out, f"{job.pairs.path or job.pairs.id}"
+        images, source = Path(), f"{job.pairs.path or job.pairs.id}"
     else:
         train, validation = _sample(job, job.pairs, data, load(sft.model))
-        images, source = data.folder, "wrong answers sampled from the SFT model"
+        images = Path(os.path.relpath(data.folder, out))
+        source = "wrong answers sampled from the SFT model"
     if not train or not validation:
         raise DataError(
             f"pairs: {len(train)} pairs to train on and {len(validation)} held out, need at "

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from transformers import set_seed
-from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from vlm_ops.artifacts import PreferencePairs, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob
@@ -23,7 +24,7 @@ from vlm_ops.training.trainer import (
 )
 
 
-class _Trainer(CompleteCheckpoints, DPOTrainer):  # type: ignore[misc]
+class _Trainer(CompleteCheckpoints, DPOTrainer):
     """TRL's trainer with checkpoints that carry a mark when they are complete."""
 
 

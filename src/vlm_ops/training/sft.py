@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
-from trl import SFTConfig, SFTTrainer
+from transformers import PreTrainedModel, set_seed
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
@@ -23,7 +24,7 @@ from vlm_ops.training.trainer import (
 )
 
 
-class _Trainer(CompleteCheckpoints, SFTTrainer):  # type: ignore[misc]
+class _Trainer(CompleteCheckpoints, SFTTrainer):
     """TRL's trainer with checkpoints that carry a mark when they are complete."""
 
 
@@ -43,6 +44,7 @@ def train_sft(job: SftJob, *, data: PreparedData, out: Path, tracker: Tracker) -
     """
     ref = base_ref(job.model)
     loaded = load(ref, trainable=True)
+    assert isinstance(loaded.model, PreTrainedModel)
     set_seed(job.seed)
     model = add_adapter(loaded.model, job.sft.lora)
     weights = adapter_weights(model)

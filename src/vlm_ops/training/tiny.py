@@ -247,7 +247,7 @@ def export(
     """Writes weights in bfloat16 with everything needed to load them; replaces single files."""
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(folder.name + ".part")
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(beside)
+    copy.deepcopy(model).bfloat16().save_pretrained(beside)
     processor.save_pretrained(beside)
     for path in sorted(beside.iterdir()):
         path.replace(folder / path.name)

@@ -122,6 +122,11 @@ def _spec(raw: dict[str, Any]) -> ChartSpec:
     return ChartSpec(raw["kind"], raw["title"], tuple(raw["labels"]), series, Style(**style))
 
 
+def shard_paths(folder: Path, seed: int, count: int) -> list[Path]:
+    """Files of one training: the held-out charts first, then ``count`` shards to train on."""
+    return [folder / "held-out.npz", *(folder / f"{seed}-{i:03d}.npz" for i in range(count))]
+
+
 class Shards:
     """All shards of a training, drawn in the background by worker processes.
 
@@ -140,11 +145,12 @@ class Shards:
         self._pool = ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=os.nice, initargs=(10,)
         )
-        names = ["held-out", *(f"{seed}-{i:03d}" for i in range(count))]
-        self._jobs = [
-            self._pool.submit(draw_shard, folder / f"{name}.npz", f"{seed} {name}", charts)
-            for name in names
-        ]
+        self._paths = shard_paths(folder, seed, count)
+        self._jobs = {
+            path: self._pool.submit(draw_shard, path, f"{seed} {path.stem}", charts)
+            for path in self._paths
+            if not path.exists()
+        }
 
     def first(self, n: int, on_wait: Callable[[str], None] | None = None) -> list[Shard]:
         """The first ``n`` training shards, at most ``count``; waits until they are drawn."""
@@ -162,14 +168,15 @@ class Shards:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, i: int, on_wait: Callable[[str], None] | None) -> Shard:
-        start = time.monotonic()
+        start, path = time.monotonic(), self._paths[i]
         try:
-            path = self._jobs[i].result()
+            if path in self._jobs:
+                self._jobs[path].result()
         except Exception as error:
             raise TrainingError(
-                f"Drawing shard {i} of {len(self._jobs)}: {type(error).__name__}: {error}."
+                f"Drawing {path} ended with {type(error).__name__}: {error}."
                 " Start the same command again; what was drawn is kept."
             ) from error
         if on_wait and time.monotonic() - start > 1:
-            on_wait(f"waited {time.monotonic() - start:.0f} s for shard {i}")
+            on_wait(f"waited {time.monotonic() - start:.0f} s for {path.name}")
         return read_shard(path)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from vlm_ops.config.sections import OptimSettings
 from vlm_ops.errors import Interrupted, TrainingError
@@ -141,10 +141,12 @@ def run_training(trainer: Any, out: Path) -> Outcome:
     resume = newest_complete(checkpoints)
     if resume is not None:
         logger.info("going on from %s", resume.name)
-    trainer.args.eval_on_start = resume is None
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    state = trainer.state
+    state = _finished(resume, trainer.args.max_steps)
+    if state is None:
+        trainer.args.eval_on_start = resume is None
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        state = trainer.state
     if state.global_step < state.max_steps:
         raise Interrupted(
             f"stopped at step {state.global_step} of {state.max_steps}; the checkpoint is in "
@@ -163,7 +165,15 @@ def run_training(trainer: Any, out: Path) -> Outcome:
     )
 
 
-class Curves(TrainerCallback):  # type: ignore[misc]
+def _finished(checkpoint: Path | None, max_steps: int) -> TrainerState | None:
+    """Return the state of a last checkpoint: transformers would take one more step from it."""
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state if state.global_step >= max_steps else None
+
+
+class Curves(TrainerCallback):
     """Sends a trainer's numbers to the tracker and the log, and stops on NaN.
 
     Args:
