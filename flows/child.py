@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,13 @@ def run_in_child(plan: Plan, *, tracking: dict[str, str] | None, threads: int | 
         env=os.environ | _environment(threads),
         start_new_session=True,
     )
+    log = plan.folder / "step.log"
+    assert child.stdout is not None
     try:
-        last = _listen(child, plan.step.name, plan.folder / "step.log")
+        last = _pass_on(child.stdout, plan.step.name, log)
         code = child.wait()
     except BaseException:
-        _stop(child, plan.step.name)
+        _pass_on(_stop(child, plan.step.name), plan.step.name, log)
         raise
     if code == 0 and (artifact := plan.done()) is not None:
         return artifact
@@ -69,12 +72,12 @@ def _environment(threads: int | None) -> dict[str, str]:
     return values | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
-def _listen(child: "subprocess.Popen[bytes]", step: str, log: Path) -> list[str]:
+def _pass_on(lines: Iterable[bytes], step: str, log: Path) -> list[str]:
+    """Write a child's lines to its log file and to this process's log; return the last ones."""
     logger = logging.getLogger(f"vlm_ops.{step}")
     last: list[str] = []
-    assert child.stdout is not None
     with log.open("a", encoding="utf-8") as sink:
-        for raw in child.stdout:
+        for raw in lines:
             line = raw.decode("utf-8", "replace").rstrip()
             if not line:
                 continue
@@ -85,19 +88,20 @@ def _listen(child: "subprocess.Popen[bytes]", step: str, log: Path) -> list[str]
     return last
 
 
-def _stop(child: "subprocess.Popen[bytes]", step: str) -> None:
-    """Ask a child to stop, and kill it if it takes too long, or at once if asked again."""
+def _stop(child: "subprocess.Popen[bytes]", step: str) -> list[bytes]:
+    """Ask a child to stop and return what it still says; kill it if it takes too long."""
     if child.poll() is not None:
-        return
+        return []
     logging.getLogger(f"vlm_ops.{step}").warning(
         "stopping; a training writes its checkpoint first, which may take up to %d s", _GRACE_S
     )
     child.send_signal(signal.SIGTERM)
     try:
-        child.communicate(timeout=_GRACE_S)
+        return child.communicate(timeout=_GRACE_S)[0].splitlines()
     except subprocess.TimeoutExpired:
-        pass
+        return []
     finally:
+        # Also when the user, by a second Ctrl-C, does not want to wait.
         child.kill()
         child.wait()
 

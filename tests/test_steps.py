@@ -97,6 +97,22 @@ def test_files_count_by_content_not_by_place(tmp_path: Path) -> None:
     assert files_fingerprint(here) != before
 
 
+def base_fingerprint(folder: Path) -> str:
+    config = load_config("demo", [f"model.id={folder}"])
+    return plan("sft", config, {"data": Content(content="data", folder=Path())}).fingerprint
+
+
+def test_a_base_in_a_folder_counts_by_content_not_by_place(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+    assert base_fingerprint(here) == base_fingerprint(there)
+    before = base_fingerprint(here)
+    (here / "model.safetensors").write_bytes(b"other weights")
+    assert base_fingerprint(here) != before
+
+
 def test_a_plan_survives_the_way_to_another_process(tmp_path: Path) -> None:
     config = load_config("demo", [f"execution.runs={tmp_path}"])
     champion = ModelRef(settings=ModelSettings(), base_sha256="0", adapter=tmp_path)

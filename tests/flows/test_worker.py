@@ -158,6 +158,7 @@ def test_up_ends_its_run_and_its_worker_however_it_ends(
     command = [sys.executable, "-c", ignore + script]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
+        worker.ensure_pool(client, "gpu", 1)
         run = fire(client, tmp_path, 600, pool="gpu")
         assert eventually((tmp_path / "pid").exists, 240)
         time.sleep(2)

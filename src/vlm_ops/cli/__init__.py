@@ -1,5 +1,7 @@
 """The command line: one file a group of commands, nothing heavy imported before it is needed."""
 
+import logging
+
 import typer
 
 from vlm_ops import __version__
@@ -32,6 +34,9 @@ def _options(
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks and library messages."),
 ) -> None:
     guarded.debug = debug
+    if not debug:
+        # It warns on every start that an optional kernel for one CPU family is not installed.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def main() -> None:

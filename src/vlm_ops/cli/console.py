@@ -41,14 +41,14 @@ class _Guard:
         try:
             app()
         except Interrupted as error:
-            number = self._signal or signal.SIGTERM
-            self._end(f"[yellow]Stopped.[/] {escape(str(error))}", _BY_SIGNAL + number)
+            code = _BY_SIGNAL + (self._signal or signal.SIGTERM)
+            self._end(f"[yellow]Stopped.[/] {escape(str(error))}", code)
         except VlmOpsError as error:
             self._end(f"[bold red]Error:[/] {escape(str(error))}", 1)
         except (KeyboardInterrupt, SystemExit) as error:
             # typer makes an exit with this code of a KeyboardInterrupt.
-            code = error.code if isinstance(error, SystemExit) else _INTERRUPTED
-            if self._signal is None or code != _INTERRUPTED:
+            found = error.code if isinstance(error, SystemExit) else _INTERRUPTED
+            if self._signal is None or found != _INTERRUPTED:
                 raise
             self._end(f"[yellow]Stopped.[/] {_GO_ON}", _BY_SIGNAL + self._signal)
 

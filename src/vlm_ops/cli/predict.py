@@ -8,6 +8,7 @@ import typer
 from vlm_ops.cli.console import err, out, print_json
 from vlm_ops.cli.run import AsJson, Runs
 from vlm_ops.errors import ConfigError, DataError, OutputError
+from vlm_ops.serving.names import registered_name
 
 if TYPE_CHECKING:
     from vlm_ops.artifacts import ModelRef
@@ -48,6 +49,7 @@ def predict(
             "give either a question (with --image FILE), or --input ROWS.jsonl and "
             "--output ANSWERS.jsonl"
         )
+    registered_name(model)
     _check_files([*image, *([source] if source else [])], target)
     from vlm_ops.models.loading import load
     from vlm_ops.serving.predict import answer_file, answer_rows
@@ -89,7 +91,7 @@ def _check_files(read: list[Path], target: Path | None) -> None:
 
 
 def _find(model: str, runs: Path) -> "ModelRef":
-    from vlm_ops.serving.predict import find_model, registered_name
+    from vlm_ops.serving.predict import find_model
 
     if registered_name(model) is None:
         return find_model(model, tracking_uri=None, cache=runs / "models")

@@ -10,27 +10,9 @@ from vlm_ops.data.images import open_image
 from vlm_ops.errors import DataError, ModelError, OutputError
 from vlm_ops.models.generation import Progress, generate
 from vlm_ops.models.loading import LoadedModel, base_ref
-from vlm_ops.registry.versions import download
+from vlm_ops.serving.names import registered_name
 
-SCHEME = "models:/"
-
-__all__ = ["answer_file", "answer_rows", "find_model", "registered_name"]
-
-
-def registered_name(model: str) -> tuple[str, str] | None:
-    """Split ``models:/name@alias`` or ``models:/name/version``; None for anything else.
-
-    Raises:
-        ModelError: It starts that way but goes on differently.
-    """
-    if not model.startswith(SCHEME):
-        return None
-    rest = model.removeprefix(SCHEME)
-    for mark in ("@", "/"):
-        name, found, version = rest.partition(mark)
-        if found and name and version:
-            return name, version
-    raise ModelError(f"{model!r}: expected models:/name@champion or models:/name/3")
+__all__ = ["answer_file", "answer_rows", "find_model"]
 
 
 def find_model(model: str, *, tracking_uri: str | None, cache: Path) -> ModelRef:
@@ -50,6 +32,9 @@ def find_model(model: str, *, tracking_uri: str | None, cache: Path) -> ModelRef
     if registered is not None:
         if tracking_uri is None:
             raise ModelError(f"{model!r} needs an MLflow server: set MLFLOW_TRACKING_URI")
+        # A base or a folder is asked without MLflow, which need not be installed.
+        from vlm_ops.registry.versions import download
+
         return download(tracking_uri, *registered, cache)
     trained = read_record(Path(model), TrainedAdapter)
     return trained.model if trained is not None else base_ref(ModelSettings(id=model))

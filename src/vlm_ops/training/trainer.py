@@ -152,7 +152,9 @@ def run_training(trainer: Any, out: Path) -> Outcome:
             f"stopped at step {state.global_step} of {state.max_steps}; the checkpoint is in "
             f"{checkpoints}, the same command goes on from there"
         )
-    best_step = int(state.best_global_step)
+    best_step = state.best_global_step
+    if best_step is None:
+        raise TrainingError(f"{checkpoints}: no step was scored on validation; move it away")
     adapter = out / ADAPTER
     adapter.mkdir(exist_ok=True)
     for name in (ADAPTER_WEIGHTS, "adapter_config.json"):

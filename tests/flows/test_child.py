@@ -1,0 +1,133 @@
+"""A step's own process: what ends it in which way becomes which error here.
+
+A child is held still by a named pipe in the place of an input's record: it waits there until
+somebody writes.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.child import run_in_child
+from vlm_ops.artifacts import RECORD, PreparedData, SplitSummary
+from vlm_ops.config.load import load_config
+from vlm_ops.errors import DataError, Interrupted, StepFailed, TransientError
+from vlm_ops.step import STOPPED
+from vlm_ops.steps import Plan, plan
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Plan:
+    """A step whose child waits for its input."""
+    folder = tmp_path / "prepare-0"
+    folder.mkdir()
+    os.mkfifo(folder / RECORD)
+    return sft(tmp_path, folder)
+
+
+def sft(runs: Path, prepared: Path) -> Plan:
+    none = SplitSummary(rows=0, images=0, groups=0, kinds={})
+    splits = {"train": none, "validation": none, "test": none}
+    data = PreparedData.model_validate(
+        {"content": "c", "folder": prepared, "splits": splits, "source": "nowhere"}
+    )
+    return plan("sft", load_config("demo", [f"execution.runs={runs}"]), {"data": data})
+
+
+def run(step: Plan) -> None:
+    run_in_child(step, tracking=None, threads=1)
+
+
+def when_it_waits(step: Plan, act: Callable[[psutil.Process], object]) -> threading.Thread:
+    """Do something to the child as soon as it opens the pipe."""
+    data = step.inputs["data"]
+    assert isinstance(data, PreparedData)
+
+    def watch() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                end = os.open(data.folder / RECORD, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                time.sleep(0.02)
+                continue
+            for child in psutil.Process().children():
+                if "vlm_ops.step" in child.cmdline():
+                    act(child)
+            os.close(end)
+            return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_an_input_that_is_not_there_fails_the_step(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="holds no complete PreparedData") as raised:
+        run(sft(tmp_path, tmp_path / "prepare-0"))
+    assert type(raised.value) is StepFailed
+
+
+def test_the_child_s_error_is_raised_here_with_its_class_and_message(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"not a picture")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"image": "a.png", "query": "What?", "label": "This"}\n')
+    config = load_config(
+        "demo", [f"execution.runs={tmp_path}", f"data={{type: files, path: {rows}}}"]
+    )
+    with pytest.raises(DataError, match=r"1 of 1 rows can't be used"):
+        run(plan("prepare", config, {}))
+
+
+def test_a_child_killed_from_outside_may_be_tried_again(waiting: Plan) -> None:
+    when_it_waits(waiting, lambda child: child.send_signal(signal.SIGKILL))
+    with pytest.raises(TransientError, match="killed by SIGKILL"):
+        run(waiting)
+
+
+def test_a_child_asked_to_stop_is_not_tried_again(waiting: Plan) -> None:
+    when_it_waits(waiting, lambda child: child.send_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted, match="goes on from"):
+        run(waiting)
+
+
+def test_an_interrupted_caller_asks_its_child_to_stop_and_hears_it_out(
+    waiting: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[psutil.Process] = []
+
+    def interrupt(child: psutil.Process) -> None:
+        seen.append(child)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    caplog.set_level(logging.INFO, logger="vlm_ops.sft")
+    # A shell that started the tests in the background had them ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        when_it_waits(waiting, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(waiting)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not seen[0].is_running()
+    assert "writes its checkpoint first" in caplog.text
+    assert "stopped by SIGTERM" in caplog.text
+    assert "stopped by SIGTERM" in (waiting.folder / "step.log").read_text()
+
+
+def test_a_child_whose_parent_is_gone_already_does_nothing(waiting: Plan) -> None:
+    when_it_waits(waiting, lambda child: child.kill())
+    with pytest.raises(TransientError):
+        run(waiting)
+    request = waiting.folder / "request.json"
+    alone = [sys.executable, "-m", "vlm_ops.step", str(request), str(psutil.Process().ppid())]
+    assert subprocess.run(alone, timeout=120, check=False).returncode == STOPPED

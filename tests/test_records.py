@@ -1,0 +1,54 @@
+"""Records keep every character and refuse what they do not know."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from vlm_ops.errors import DataError
+from vlm_ops.records import Conversation, ImageRef, read_jsonl, write_jsonl
+
+
+def conversation(**changes: Any) -> Conversation:
+    values: dict[str, Any] = {
+        "id": "1",
+        "images": (ImageRef(path="a.png", sha256="0", width=1, height=2),),
+        "question": "What?",
+        "answers": ("This",),
+        "kind": "all",
+        "group": "g",
+        "cluster": "c",
+    }
+    return Conversation(**values | changes)
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "line\nbreak", "\u2028 \x85 \x0b", '"quoted" \\', "日本"]
+)
+def test_what_is_written_is_read(tmp_path: Path, text: str) -> None:
+    rows = [conversation(id="1", question=text), conversation(id="2", answers=(text, "other"))]
+    assert write_jsonl(tmp_path / "rows.jsonl", rows) == 2
+    assert list(read_jsonl(tmp_path / "rows.jsonl", Conversation)) == rows
+
+
+def test_a_record_is_frozen_and_refuses_unknown_fields() -> None:
+    row = conversation()
+    with pytest.raises(ValidationError, match="frozen"):
+        row.id = "2"  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        conversation(label="This")
+    with pytest.raises(ValidationError, match="answers"):
+        conversation(answers=())
+
+
+def test_a_wrong_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(conversation().model_dump_json() + "\n{}\n")
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: not a Conversation"):
+        list(read_jsonl(path, Conversation))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.jsonl: can't be read"):
+        list(read_jsonl(tmp_path / "none.jsonl", Conversation))
