@@ -66,6 +66,7 @@ def _pipeline(context: Context) -> Summary:
             "reasons": list(decision.verdict.reasons),
         },
         model_version=version.version,
+        champion_version=version.version if is_champion else decision.champion_version,
         mlflow_run_id=context.parent_run,
         prefect_run_id=context.flow_run_id,
         seconds=context.seconds,

@@ -22,6 +22,7 @@ class Summary(BaseModel):
         scores: On test, by model.
         decision: ``promote`` and ``reasons`` of the gate.
         model_version: Of the candidate in the registry.
+        champion_version: Of the champion now; None if there is none.
         mlflow_run_id: Of the pipeline's run; None if nothing was left to do.
         prefect_run_id: Of the flow run.
         seconds: By step, as taken when the step ran.
@@ -38,6 +39,7 @@ class Summary(BaseModel):
     scores: dict[str, Score]
     decision: dict[str, Any]
     model_version: str
+    champion_version: str | None
     mlflow_run_id: str | None
     prefect_run_id: str | None
     seconds: dict[str, float]

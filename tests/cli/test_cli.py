@@ -128,7 +128,7 @@ def test_every_command_has_help_with_an_example_of_itself(name: str, text: str) 
         (("predict", "tiny", "What?", "--input", "x"), ("give either a question",)),
         (("predict", "tiny", "What?", "--image", "no.png"), ("no.png: there is no such file",)),
         (("predict", "tiny", "--input", "file", "--output", "no/a"), ("no folder no",)),
-        (("predict", "models:/demo", "What?"), ("models:/demo@champion",)),
+        (("predict", "models:/demo", "What?"), ("expected models:/name@champion",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )  # fmt: skip

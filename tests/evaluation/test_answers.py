@@ -172,7 +172,9 @@ def test_a_split_without_rows_and_a_lost_image_are_clear_errors(
         ask(Seer("m"), empty, tmp_path, settings)
     damaged = make_data(tmp_path / "damaged", {"train": 2, "validation": 2, "test": 2})
     (damaged.folder / "images" / "red12.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"red12\.png: can't be opened as an image"):
+    with pytest.raises(
+        DataError, match=r"red12\.png: an image that can't be decoded \(no known format\)"
+    ):
         ask(Seer("m"), damaged, tmp_path, settings)
 
 

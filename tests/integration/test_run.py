@@ -54,6 +54,14 @@ def test_the_same_again_changes_nothing(place: Path, first: Any) -> None:
     assert len(versions(place / "runs", place)) == 1
 
 
+def test_the_versions_are_listed_for_people_too(place: Path, first: Any) -> None:
+    listed = call("models", "small", cwd=place)
+    assert listed.returncode == 0, listed.stderr
+    assert "@candidate @champion" in listed.stdout
+    assert f"{first['scores']['candidate']['relaxed_accuracy']:.1%}" in listed.stdout
+    assert "promote none -> 1" in listed.stdout
+
+
 def test_a_changed_setting_runs_the_steps_behind_it_and_a_no_leaves_the_alias(
     place: Path, first: Any
 ) -> None:

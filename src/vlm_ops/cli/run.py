@@ -104,37 +104,47 @@ def _retrain(source: str, overrides: list[str]) -> dict[str, Any]:
 def _tell(summary: dict[str, Any], runs: Path) -> None:
     out.print()
     out.print(_table(summary["scores"]))
-    _tell_showcase(Path(summary["showcase"]))
     promoted = summary["status"] == "promoted"
+    at = "" if runs == Path("runs").resolve() else f" --runs {shlex.quote(str(runs))}"
+    model, version = summary["name"], summary["model_version"]
+    shown = _tell_showcase(Path(summary["showcase"]), "champion" if promoted else "candidate")
     for reason in summary["decision"]["reasons"]:
         out.print(f"[{'green' if promoted else 'yellow'}]•[/] {escape(reason)}")
-    model, version = summary["name"], summary["model_version"]
     if promoted:
         out.print(f"\n[bold green]Champion:[/] {model} version {version}")
     else:
-        out.print(f"\n[bold yellow]Not promoted:[/] {model} version {version}; the champion stays")
+        stays = summary["champion_version"]
+        stays = f"version {stays} stays champion" if stays else "there is no champion yet"
+        out.print(f"\n[bold yellow]Not promoted:[/] {model} version {version}; {stays}")
     if summary["mlflow_run_id"] is None:
         out.print("Nothing changed since the last run: every step was skipped.")
-    at = "" if runs == Path("runs").resolve() else f" --runs {shlex.quote(str(runs))}"
-    out.print(f"\nThe history:     vlm-ops ui{at}", markup=False)
-    out.print(f"All versions:    vlm-ops models {model}{at}", markup=False)
+    out.print(f"\nThe history:    vlm-ops ui{at}", markup=False)
+    out.print(f"All versions:   vlm-ops models {model}{at}", markup=False)
+    if summary["champion_version"] and shown is not None:
+        image, question = (shlex.quote(text) for text in shown)
+        ask = f"vlm-ops predict models:/{model}@champion --image {image} {question}{at}"
+        out.print(f"Ask the champion: {ask}", markup=False)
 
 
-def _tell_showcase(file: Path) -> None:
+def _tell_showcase(file: Path, name: str) -> tuple[str, str] | None:
+    """Show one image that training has put right; return it with its question."""
     if not file.exists():
-        return
+        return None
     found = json.loads(file.read_text(encoding="utf-8"))
-    if not found:
-        return
-    out.print("An unseen chart that the base got wrong and the candidate gets right:")
-    out.print(f"  {found['image']}")
-    out.print(f"  {escape(found['question'])}")
+    image = file.parent / found["image"]
+    image = image.relative_to(Path.cwd()) if image.is_relative_to(Path.cwd()) else image
     said = {
-        "base": found["base"] or "(nothing)",
-        "candidate": found["candidate"],
+        "base": found["answers"]["base"] or "(nothing)",
+        name: found["answers"]["candidate"],
         "expected": " or ".join(found["expected"]),
     }
-    out.print("  " + "   ".join(f"{who}: {escape(text)}" for who, text in said.items()) + "\n")
+    out.print(f"\nAn unseen image that the base gets wrong and the {name} gets right:")
+    out.print(f"  {image}", markup=False)
+    out.print(f"  {found['question']}", markup=False)
+    out.print(
+        "  " + "   ".join(f"{who}: {text}" for who, text in said.items()) + "\n", markup=False
+    )
+    return str(image), found["question"]
 
 
 def _table(scores: dict[str, Any]) -> Table:

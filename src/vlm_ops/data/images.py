@@ -5,7 +5,7 @@ import os
 import threading
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlm_ops.errors import DataError
 from vlm_ops.fingerprint import sha256_bytes
@@ -42,6 +42,8 @@ def decode(data: bytes) -> tuple[Image.Image, str | None]:
         single = getattr(image, "n_frames", 1) == 1
         ending = _KEPT.get(image.format or "") if upright and plain and single else None
         return _to_rgb(image), ending
+    except UnidentifiedImageError as error:
+        raise DataError("an image that can't be decoded (no known format)") from error
     except Exception as error:  # Pillow's decoders raise whatever their formats suggest
         raise DataError(f"an image that can't be decoded ({error})") from error
 

@@ -30,6 +30,10 @@ def make_pairs(
 ) -> PreferencePairs:
     """Build preference pairs: sampled from the SFT model, or read from a labelled data set.
 
+    Sampled pairs come from questions that the model answers both rightly and wrongly: what it
+    never gets right it would have to guess at, and what it never gets wrong teaches nothing
+    (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2).
+
     Args:
         job: Which of the two, and how many.
         data: Conversations; pairs are sampled on ``train``, held-out ones on ``validation``.
@@ -96,6 +100,7 @@ def _sample_split(
         chunk = rows[start : start + _ROWS_AT_ONCE]
         pictures = [[open_image(data.image_path(i.path)) for i in row.images] for row in chunk]
         wrong: dict[str, str] = {}
+        right: set[str] = set()
         for sample in range(settings.samples):
             answers = generate(
                 model,
@@ -107,9 +112,11 @@ def _sample_split(
                 seed=job.seed + start * settings.samples + sample,
             )
             for row, answer in zip(chunk, answers, strict=True):
-                if answer and not relaxed_match(answer, row.answers):
+                if relaxed_match(answer, row.answers):
+                    right.add(row.id)
+                elif answer:
                     wrong.setdefault(row.id, answer)
-        pairs += [_pair(row, wrong[row.id]) for row in chunk if row.id in wrong]
+        pairs += [_pair(row, wrong[row.id]) for row in chunk if row.id in wrong.keys() & right]
         logger.info(
             "pairs: %d of at most %d, from %d of %d rows",
             min(limit, len(pairs)), limit, start + len(chunk), len(rows),
