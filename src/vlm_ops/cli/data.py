@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vlm_ops.cli.console import out, progress
+from vlm_ops.errors import ConfigError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,12 +24,21 @@ def charts(
     validation_charts: Annotated[int, typer.Option(min=8)] = 80,
     test_charts: Annotated[int, typer.Option(min=8)] = 320,
     questions_per_chart: Annotated[int, typer.Option(min=1, max=12)] = 3,
+    kinds: Annotated[
+        list[str], typer.Option("--kind", help="Kind of question; repeatable. All by default.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Draw charts of real tables and ask about them, in the ChartQA schema.
 
     Example: vlm-ops charts ./charts --seed 1
     """
     from vlm_ops.data.charts.build import build_charts
+    from vlm_ops.data.charts.questions import DEFAULT_KINDS, KINDS
+
+    if unknown := set(kinds) - set(KINDS):
+        raise ConfigError(
+            f"--kind {', '.join(sorted(unknown))}: no such question; there are: {', '.join(KINDS)}"
+        )
 
     with typer.progressbar(length=train_charts + validation_charts + test_charts) as bar:
         build_charts(
@@ -38,6 +48,7 @@ def charts(
             validation_charts=validation_charts,
             test_charts=test_charts,
             questions_per_chart=questions_per_chart,
+            kinds=tuple(kinds) or DEFAULT_KINDS,
             progress=lambda done, total: bar.update(done - bar.pos),
         )
     out.print(f"train.jsonl, validation.jsonl, test.jsonl and images/ in {target}")

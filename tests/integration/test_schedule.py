@@ -1,0 +1,86 @@
+"""A deployment on a real server and a real worker: new data trains, unchanged data is skipped."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from small import add_rows, command, environment, versions, vlm_ops, write_small
+
+from vlm_ops.artifacts import PreparedData
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place(random_base: Path, squares: PreparedData, tmp_path: Path) -> Path:
+    write_small(tmp_path, random_base, squares)
+    return tmp_path
+
+
+@pytest.fixture
+def api(place: Path) -> Iterator[str]:
+    """``vlm-ops up`` in the foreground of another process; its Prefect API."""
+    prefect, mlflow = _free_port(), _free_port()
+    ports = ("--prefect-port", str(prefect), "--mlflow-port", str(mlflow))
+    url = f"http://127.0.0.1:{prefect}/api"
+    with (place / "up.log").open("w", encoding="utf-8") as log:
+        up = subprocess.Popen(
+            command("up", *ports), cwd=place, env=environment(), stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 240
+        while "Worker on pool" not in (place / "up.log").read_text(encoding="utf-8"):
+            assert up.poll() is None, (place / "up.log").read_text(encoding="utf-8")
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield url
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(120) == 0
+
+
+def test_a_deployment_trains_on_new_data_and_skips_old(
+    place: Path, squares: PreparedData, api: str
+) -> None:
+    made = vlm_ops("deploy", "small.yaml", "--cron", "0 2 * * 1", cwd=place)
+    assert made["full_name"] == "retrain/small"
+    assert made["cron"] == "0 2 * * 1"
+
+    assert _fire(api, place) == "Completed"
+    (first,) = versions(place / "runs", place)
+    assert set(first["aliases"]) == {"candidate", "champion"}
+
+    assert _fire(api, place) == "Skipped"
+    assert len(versions(place / "runs", place)) == 1
+
+    add_rows(place, squares, 16, 24)
+    assert _fire(api, place) == "Completed"
+    assert len(versions(place / "runs", place)) == 2
+
+
+def _fire(api: str, place: Path) -> str:
+    """Run the deployment now, as Prefect's own command does; return the name of its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "deployment", "run", "retrain/small", "--watch"],
+        cwd=place, env=environment(PREFECT_API_URL=api), capture_output=True, text=True,
+        timeout=500, check=False,
+    )  # fmt: skip
+    found: list[dict[str, Any]] = httpx.post(
+        f"{api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_DESC"}, timeout=30
+    ).json()
+    ended = [run for run in found if run["state_type"] not in ("SCHEDULED", "PENDING")]
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return str(max(ended, key=lambda run: run["start_time"])["state_name"])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
