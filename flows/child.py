@@ -66,6 +66,8 @@ def _environment(threads: int | None) -> dict[str, str]:
     # Weights and data come from where the configuration says; no progress bars in a log.
     values = {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        # Threads that wait by spinning make a step many times slower on a machine that others use.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PYTHONWARNINGS": "ignore",
         "TOKENIZERS_PARALLELISM": "false",
     }

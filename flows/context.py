@@ -2,13 +2,14 @@
 
 import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, ServiceError
 from vlm_ops.fingerprint import SHORT, fingerprint
+from vlm_ops.records import Score
 from vlm_ops.steps import Plan, make_folder
 from vlm_ops.tracking import runs as mlflow_runs
 
@@ -107,6 +108,16 @@ class Context:
             if error is None:
                 raise
             logger.warning("run %s stays open in MLflow: %s", run_id, unanswered)
+
+    def log_outcome(self, scores: Mapping[str, Score], status: str, version: str) -> None:
+        """Put scores and verdict on the pipeline's MLflow run, if there is one."""
+        if self._parent is not None:
+            mlflow_runs.log_scores(
+                self.tracking_uri,
+                self._parent,
+                {name: score.relaxed_accuracy for name, score in scores.items()},
+                {"status": status, "model_version": version},
+            )
 
     def mlflow_run_url(self) -> str | None:
         """Return the page of the pipeline's MLflow run, None if there is no run."""

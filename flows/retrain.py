@@ -76,6 +76,7 @@ def _pipeline(context: Context) -> Summary:
         showcase=evaluation.folder / "showcase.json",
     )
     publish(context, summary, decision)
+    context.log_outcome(summary.scores, summary.status, summary.model_version)
     return summary
 
 

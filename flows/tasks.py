@@ -1,11 +1,14 @@
 """The pipeline's steps as Prefect tasks: thin, one place for processes, slots and retries."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
 from flows.child import run_in_child
@@ -68,7 +71,7 @@ def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
     run_id = context.start_step(planned)
     try:
         if planned.step.heavy:
-            with concurrency(GPU_SLOT, raise_on_lease_renewal_failure=True):
+            with _gpu_slot():
                 artifact = run_in_child(
                     planned,
                     tracking={"uri": context.tracking_uri, "run_id": run_id},
@@ -83,6 +86,16 @@ def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
     context.finish(run_id, None)
     context.seconds[name] = artifact.seconds
     return artifact
+
+
+def _gpu_slot() -> AbstractContextManager[None]:
+    """Wait for the global concurrency slot, where the server has one (``vlm-ops up`` makes it)."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(GPU_SLOT)
+        except ObjectNotFound:
+            return nullcontext()
+    return concurrency(GPU_SLOT, strict=True, raise_on_lease_renewal_failure=True)
 
 
 def judge(context: Context, data: PreparedData, evaluation: Evaluation) -> GateDecision:

@@ -93,6 +93,20 @@ def resume_run(uri: str, run_id: str) -> None:
         client.update_run(run_id, status="RUNNING")
 
 
+def log_scores(uri: str, run_id: str, scores: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    """Put a pipeline's outcome on its run, so that the list of runs shows it.
+
+    Raises:
+        ServiceError: The server does not answer, or has no such run.
+    """
+    client = connect(uri)
+    with answering(uri):
+        for name, value in scores.items():
+            client.log_metric(run_id, name, value)
+        for name, text in tags.items():
+            client.set_tag(run_id, name, text)
+
+
 def finish_run(uri: str, run_id: str, status: RunStatus) -> None:
     """End a run.
 
