@@ -1,5 +1,6 @@
 """``charts`` and ``tiny``: what the demo is made of, made again."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -66,6 +67,8 @@ def train(
 
     Example: vlm-ops tiny train ./stage1 --steps 2600
     """
+    # Before torch is loaded: spinning threads slow a step many times on a machine that others use.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from vlm_ops.training.tiny import TinyRecipe, train_tiny
 
     recipe = TinyRecipe(seed=seed, start_from=start_from)
