@@ -58,7 +58,7 @@ def _pipeline(context: Context) -> Summary:
     version = tasks.register(context, data, evaluation, decision)
     is_champion = tasks.promote(context, version, decision)
     summary = Summary(
-        status="promoted" if is_champion else "kept",
+        status="promoted" if is_champion and decision.verdict.promote else "kept",
         name=version.name,
         scores=evaluation.scores,
         decision={

@@ -24,9 +24,9 @@ import filelock
 from flows import guard
 from flows.health import ask
 from flows.processes import SILENT, free_port, guarded, holder, log_tail, spawn, writable
-from vlm_ops.errors import ServiceError
+from vlm_ops.errors import OutputError, ServiceError
 
-__all__ = ["Services", "attached", "services"]
+__all__ = ["Services", "attached", "must_exist", "registry", "services"]
 
 logger = logging.getLogger(__name__)
 
@@ -218,6 +218,40 @@ def _await(
                 f"{log_tail(logs[name])}"
             )
         time.sleep(0.1)
+
+
+@contextmanager
+def registry(runs: Path) -> Iterator[str]:
+    """Have the MLflow server with the registered models answer for the duration of the block.
+
+    Args:
+        runs: An existing runs folder; not looked at where ``MLFLOW_TRACKING_URI`` is set.
+
+    Yields:
+        The server's address.
+
+    Raises:
+        OutputError: There is no such folder, or it is not a runs folder.
+        ServiceError: The server does not start or does not answer.
+    """
+    if not os.environ.get(_VARIABLES["mlflow"]):
+        must_exist(runs)
+    with services(runs, only=("mlflow",)) as found:
+        yield found.mlflow_url
+
+
+def must_exist(runs: Path) -> None:
+    """Refuse a folder that no run has worked in, before anything is made there.
+
+    Raises:
+        OutputError: There is no such folder, or it is not a runs folder.
+    """
+    if not (runs / "prefect").is_dir() and not (runs / "mlflow").is_dir():
+        found = "a folder without prefect/ and mlflow/" if runs.is_dir() else "nothing"
+        raise OutputError(
+            f"no runs folder at {runs.resolve()}: found {found}; name the folder of an earlier "
+            "run with --runs, or make one with `vlm-ops run demo`"
+        )
 
 
 def _command(name: str, runs: Path, port: int) -> tuple[str, list[str], dict[str, str]]:

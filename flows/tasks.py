@@ -13,11 +13,13 @@ from prefect.states import Completed
 
 from flows.child import run_in_child
 from flows.context import Context, git_commit
+from flows.worker import GPU_SLOT
 from vlm_ops.artifacts import (
     Artifact,
     ChampionAnswers,
     Evaluation,
     GateDecision,
+    ModelRef,
     PreparedData,
     read_record,
 )
@@ -27,8 +29,6 @@ from vlm_ops.registry import promotion, versions
 from vlm_ops.steps import Input, perform, plan
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
-
-GPU_SLOT = "gpu"
 
 logger = logging.getLogger("vlm_ops.flow")
 A = TypeVar("A", bound=Artifact)
@@ -71,7 +71,7 @@ def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
     run_id = context.start_step(planned)
     try:
         if planned.step.heavy:
-            with _gpu_slot():
+            with _gpu_slot(name):
                 artifact = run_in_child(
                     planned,
                     tracking={"uri": context.tracking_uri, "run_id": run_id},
@@ -88,13 +88,17 @@ def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
     return artifact
 
 
-def _gpu_slot() -> AbstractContextManager[None]:
+def _gpu_slot(step: str) -> AbstractContextManager[None]:
     """Wait for the global concurrency slot, where the server has one (``vlm-ops up`` makes it)."""
     with get_client(sync_client=True) as client:
         try:
-            client.read_global_concurrency_limit_by_name(GPU_SLOT)
+            slot = client.read_global_concurrency_limit_by_name(GPU_SLOT)
         except ObjectNotFound:
             return nullcontext()
+    if slot.active and slot.active_slots >= slot.limit:
+        logger.info(
+            "%s: waits until another run gives the concurrency limit %r free", step, slot.name
+        )
     return concurrency(GPU_SLOT, strict=True, raise_on_lease_renewal_failure=True)
 
 
@@ -138,6 +142,12 @@ def register(
     context: Context, data: PreparedData, evaluation: Evaluation, decision: GateDecision
 ) -> versions.RegisteredVersion:
     """Make the candidate a version of the registered model, whatever the gate said."""
+
+    def keep(model: ModelRef) -> str:
+        uri = context.tracking_uri
+        with MlflowTracker(context.start_parent(), uri, system_metrics=False) as tracker:
+            return tracker.model("candidate", model)
+
     version = versions.register(
         context.tracking_uri,
         config=context.config,
@@ -148,6 +158,7 @@ def register(
         git_commit=git_commit(),
         prefect_run_id=context.flow_run_id,
         mlflow_run_id=context.parent_run,
+        keep=keep,
     )
     if not version.created:
         context.skipped.append("register")
@@ -158,8 +169,8 @@ def register(
 def promote(context: Context, version: versions.RegisteredVersion, decision: GateDecision) -> bool:
     """Move the champion alias if the gate said yes.
 
-    A version that was champion before and is not now was put back by a person; a schedule does
-    not overrule that.
+    A version that was champion before and is not now was replaced or put back for a reason; a
+    schedule does not undo that.
 
     Returns:
         Whether this version is the champion now.
@@ -172,8 +183,8 @@ def promote(context: Context, version: versions.RegisteredVersion, decision: Gat
         return False
     if any(move.to_version == version.version for move in promotion.moves(uri, name)):
         logger.warning(
-            "version %s was champion before and was put back by hand; it stays that way. "
-            "`vlm-ops promote %s %s --reason ...` brings it back.",
+            "version %s was champion before and is not now; a run does not bring it back, "
+            "`vlm-ops promote %s %s --reason ...` does",
             version.version, name, version.version,
         )  # fmt: skip
         return False

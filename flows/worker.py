@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING
 
 from flows import guard
 from flows.processes import guarded, log_tail, spawn
-from flows.servers import Services, services
-from vlm_ops.errors import OutputError, ServiceError
+from flows.servers import Services, must_exist, services
+from vlm_ops.errors import ServiceError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["ZOMBIES", "ensure_pool", "ensure_zombie_automation", "ui", "up"]
+__all__ = ["GPU_SLOT", "ZOMBIES", "ensure_pool", "ensure_zombie_automation", "ui", "up"]
+
+GPU_SLOT = "gpu"
+"""The global concurrency limit that heavy steps wait for, whatever pool their run came from."""
 
 ZOMBIES = "Crash zombie flows"
 _HEARTBEAT_S = 30
@@ -54,8 +57,8 @@ def up(
         runs: The runs folder; made when missing.
         prefect_port: Port of the Prefect server.
         mlflow_port: Port of the MLflow server.
-        pool: Work pool of type ``process``; also the name of the global concurrency limit.
-        limit: How many runs at once; one GPU takes one.
+        pool: Work pool of type ``process``.
+        limit: How many runs, and heavy steps, at once; one GPU takes one.
         say: Receives lines for the user.
         stop: Ends the call when set; without it only a signal does.
 
@@ -105,12 +108,7 @@ def ui(
         OutputError: There is no such folder, or it is not a runs folder.
         ServiceError: A server does not start.
     """
-    if not (runs / "prefect").is_dir() and not (runs / "mlflow").is_dir():
-        found = "a folder without prefect/ and mlflow/" if runs.is_dir() else "nothing"
-        raise OutputError(
-            f"no runs folder at {runs.resolve()}: found {found}; name the folder of an earlier "
-            "run with --runs, or make one with `vlm-ops run demo`"
-        )
+    must_exist(runs)
     with (
         _until_signal(stop) as ended,
         services(runs, prefect_port=prefect_port, mlflow_port=mlflow_port) as addresses,
@@ -120,11 +118,11 @@ def ui(
 
 
 def ensure_pool(client: "SyncPrefectClient", pool: str, limit: int) -> None:
-    """Have a process work pool and a global concurrency limit of the same name.
+    """Have a process work pool, and the global concurrency limit that heavy steps wait for.
 
     Args:
         client: Client of the server to change.
-        pool: Their name.
+        pool: The work pool's name; the limit is :data:`GPU_SLOT`.
         limit: Concurrency limit of both. A pool or limit that exists keeps its own, so that what
             was set in Prefect's pages lasts.
     """
@@ -134,9 +132,10 @@ def ensure_pool(client: "SyncPrefectClient", pool: str, limit: int) -> None:
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=limit))
     try:
-        client.read_global_concurrency_limit_by_name(pool)
+        client.read_global_concurrency_limit_by_name(GPU_SLOT)
     except ObjectNotFound:
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=pool, limit=limit))
+        slot = GlobalConcurrencyLimitCreate(name=GPU_SLOT, limit=limit)
+        client.create_global_concurrency_limit(slot)
 
 
 def ensure_zombie_automation(client: "SyncPrefectClient", within_s: float = _MISSED_S) -> None:

@@ -87,9 +87,9 @@ def test_set_up_is_idempotent_and_keeps_what_the_user_changed(client: "SyncPrefe
         worker.ensure_zombie_automation(client, within_s=15)
     pool = client.read_work_pool("two")
     assert (pool.type, pool.concurrency_limit) == ("process", 2)
-    client.update_global_concurrency_limit("two", GlobalConcurrencyLimitUpdate(limit=3))
+    client.update_global_concurrency_limit(worker.GPU_SLOT, GlobalConcurrencyLimitUpdate(limit=3))
     worker.ensure_pool(client, "two", 2)
-    assert client.read_global_concurrency_limit_by_name("two").limit == 3
+    assert client.read_global_concurrency_limit_by_name(worker.GPU_SLOT).limit == 3
     (automation,) = client.read_automations_by_name(worker.ZOMBIES)
     # A run may end in a state of another name, such as Skipped.
     assert automation.trigger.expect == {"prefect.flow-run.*"}

@@ -8,32 +8,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from vlm_ops.artifacts import PreparedData
 
-YAML = """
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/own-data.yaml"
+SMALL = """
 name: small
 model: {{id: "{base}"}}
-data:
-  type: files
-  path: rows.jsonl
-  columns: {{group: source}}
-  split: {{validation: 0.25, test: 0.25}}
-sft: {{max_steps: 8, batch_size: 4, evaluations: 4, learning_rate: 0.001}}
-pairs: {{type: sampled, samples: 1, max_pairs: 8, max_validation_pairs: 8}}
+data: {{split: {{validation: 0.25, test: 0.25}}}}
+sft: {{lora: {{rank: 4}}, max_steps: 8, batch_size: 4, evaluations: 4, learning_rate: 0.001}}
+pairs: {{samples: 1, temperature: 1.0, max_pairs: 8, max_validation_pairs: 8}}
 prefer: {{max_steps: 2, batch_size: 4, evaluations: 1}}
 evaluate: {{max_new_tokens: 3, resamples: 200}}
 gate: {{over_base: -1, over_blind: -1, over_champion: -1}}
 execution: {{threads: 1}}
 """
-"""The margins let everything pass: what is tested is the way to the alias, not the model."""
+"""Makes the example small. The margins let everything pass: what is tested is the way to the
+alias, not the model."""
 
 
 def write_small(folder: Path, base: Path, squares: PreparedData) -> Path:
     """Write rows.jsonl, its images and small.yaml into a folder; return the YAML's path."""
     folder.mkdir(parents=True, exist_ok=True)
     add_rows(folder, squares, 0, 16)
+    values = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    for section, smaller in yaml.safe_load(SMALL.format(base=base)).items():
+        values[section] = values.get(section, {}) | smaller if section != "name" else smaller
     config = folder / "small.yaml"
-    config.write_text(YAML.format(base=base), encoding="utf-8")
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
     return config
 
 

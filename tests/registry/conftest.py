@@ -35,6 +35,7 @@ class Pipeline:
     folder: Path
     models: list[ModelRef]
     logged: list[str]
+    keep: Callable[[ModelRef], str]
 
     def register(
         self,
@@ -50,13 +51,16 @@ class Pipeline:
         return register(
             self.uri,
             config=PipelineConfig(name=self.name),
-            evaluation=self._evaluation(model, logged or self.logged[number], protocol),
+            evaluation=self._evaluation(
+                model, self.logged[number] if logged is None else logged, protocol
+            ),
             decision=self._decision(model, promote, against),
             data=self._data(),
             base=model.model_copy(update={"adapter": None, "adapter_sha256": None}),
             git_commit="abc123",
             prefect_run_id="flow-1",
             mlflow_run_id="run-1",
+            keep=self.keep,
         )
 
     def _evaluation(self, model: ModelRef, logged: str, protocol: str) -> Evaluation:
@@ -109,18 +113,20 @@ class Pipeline:
 @pytest.fixture(scope="session")
 def kept_models(
     mlflow_server: str, make_model: Callable[[int], ModelRef]
-) -> tuple[list[ModelRef], list[str]]:
-    """Three models, and where MLflow keeps them."""
+) -> tuple[list[ModelRef], list[str], Callable[[ModelRef], str]]:
+    """Three models, where MLflow keeps them, and what keeps one more."""
     run_id = start_pipeline_run(mlflow_server, "registry", "run", {})
     tracker = MlflowTracker(run_id, mlflow_server, system_metrics=False)
     models = [make_model(seed) for seed in (11, 12, 13)]
-    logged = [tracker.model(f"candidate{n}", model) or "" for n, model in enumerate(models)]
-    return models, logged
+    logged = [tracker.model(f"candidate{n}", model) for n, model in enumerate(models)]
+    return models, logged, lambda model: tracker.model("kept late", model)
 
 
 @pytest.fixture
 def pipeline(
-    mlflow_server: str, kept_models: tuple[list[ModelRef], list[str]], tmp_path: Path
+    mlflow_server: str,
+    kept_models: tuple[list[ModelRef], list[str], Callable[[ModelRef], str]],
+    tmp_path: Path,
 ) -> Pipeline:
     """A pipeline with a registered model of its own."""
     name = f"demo-{uuid.uuid4().hex[:8]}"

@@ -86,15 +86,17 @@ def test_an_interrupted_registration_is_mended(pipeline: Any) -> None:
     assert str(client.get_model_version_by_alias(pipeline.name, "candidate").version) == "1"
 
 
-def test_a_candidate_that_was_not_kept_is_refused(pipeline: Any) -> None:
-    pipeline.logged[0:1], kept = [""], pipeline.logged[0]
-    try:
-        with pytest.raises(RegistryError, match="without tracking"):
-            pipeline.register(0)
-    finally:
-        pipeline.logged[0] = kept
-    with pytest.raises(RegistryError, match="tracked on another"):
-        pipeline.register(0, logged="models:/m-" + "0" * 32)
+@pytest.mark.parametrize("logged", ["", "models:/m-" + "0" * 32])
+def test_a_candidate_measured_elsewhere_is_kept_when_it_is_registered(
+    pipeline: Any, logged: str
+) -> None:
+    """Measured without a tracker, or under another server."""
+    made = pipeline.register(0, logged=logged)
+    found = client_of(pipeline.uri).get_model_version(pipeline.name, made.version)
+    assert found.source not in (pipeline.logged[0], logged)
+    model = download(pipeline.uri, pipeline.name, made.version, pipeline.folder / "fetched")
+    assert model.content == pipeline.models[0].content
+    assert not pipeline.register(0, logged=logged).created
 
 
 def test_champion_tells_what_it_was_judged_on(pipeline: Any) -> None:

@@ -1,7 +1,5 @@
 """``models``, ``promote`` and ``rollback``: the registry."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,20 +23,14 @@ def add_to(app: typer.Typer) -> None:
     app.command()(rollback)
 
 
-@contextmanager
-def _mlflow(runs: Path) -> Iterator[str]:
-    from flows.servers import services
-
-    with services(runs, only=("mlflow",)) as found:
-        yield found.mlflow_url
-
-
 def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """List the versions of a registered model and the moves of its champion.
 
     Example: vlm-ops models demo
     """
-    with _mlflow(runs) as uri:
+    from flows.servers import registry
+
+    with registry(runs) as uri:
         from vlm_ops.registry.promotion import moves
         from vlm_ops.registry.versions import list_versions
 
@@ -68,8 +60,16 @@ def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = Fal
             f"{version.registered:%Y-%m-%d %H:%M} UTC",
         )
     out.print(table)
+    if not ledger:
+        return
+    table = Table(title="Moves of the champion", title_justify="left", show_lines=True)
+    for column in ("when", "move", "by", "why"):
+        table.add_column(column)
     for move in ledger:
-        out.print(_line(move), markup=False)
+        forced = " against the gate" if move.forced else ""
+        step = f"{move.kind}{forced}\n{move.from_version or 'none'} → {move.to_version}"
+        table.add_row(f"{move.when:%Y-%m-%d %H:%M} UTC", step, escape(move.who), escape(move.why))
+    out.print(table)
 
 
 def promote(
@@ -85,7 +85,9 @@ def promote(
 
     Example: vlm-ops promote demo 3 --reason "checked by hand on the March charts"
     """
-    with _mlflow(runs) as uri:
+    from flows.servers import registry
+
+    with registry(runs) as uri:
         from vlm_ops.registry import promotion
         from vlm_ops.tracking.runs import user_name
 
@@ -105,7 +107,9 @@ def rollback(
 
     Example: vlm-ops rollback demo --reason "complaints about pie charts"
     """
-    with _mlflow(runs) as uri:
+    from flows.servers import registry
+
+    with registry(runs) as uri:
         from vlm_ops.registry import promotion
         from vlm_ops.tracking.runs import user_name
 

@@ -95,7 +95,7 @@ def _find(model: str, runs: Path) -> "ModelRef":
 
     if registered_name(model) is None:
         return find_model(model, tracking_uri=None, cache=runs / "models")
-    from flows.servers import services
+    from flows.servers import registry
 
-    with services(runs, only=("mlflow",)) as found:
-        return find_model(model, tracking_uri=found.mlflow_url, cache=runs / "models")
+    with registry(runs) as uri:
+        return find_model(model, tracking_uri=uri, cache=runs / "models")

@@ -59,6 +59,9 @@ def run(
     config, overrides = configured(source, overrides, runs)
     folder = config.execution.runs.resolve()
     from flows.servers import services
+    from vlm_ops.steps import plan
+
+    plan("prepare", config, {})  # tells of a missing file before servers are started
 
     with services(folder) as found:
         err.print(f"Prefect  {found.prefect_ui_url}")

@@ -2,11 +2,12 @@
 
 import json
 import logging
-import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
@@ -23,7 +24,7 @@ from vlm_ops.tracking.package import open_package
 
 logger = logging.getLogger(__name__)
 
-_LOGGED_MODEL = re.compile(r"models:/(m-[0-9a-f]+)")
+_LOGGED_MODEL = "models:/"
 _IDENTITY = (tags.CONTENT, tags.DATASET, tags.PROTOCOL)
 
 
@@ -86,6 +87,7 @@ def register(
     git_commit: str | None,
     prefect_run_id: str | None,
     mlflow_run_id: str | None,
+    keep: Callable[[ModelRef], str],
 ) -> RegisteredVersion:
     """Register the candidate, passed or not, and point the alias ``candidate`` to it.
 
@@ -103,9 +105,11 @@ def register(
         git_commit: Of the code, if known.
         prefect_run_id: Of the flow run, if there is one.
         mlflow_run_id: Of the pipeline's run.
+        keep: Logs the candidate on this server and returns ``models:/m-…``; called where it was
+            measured without a tracker or under another server.
 
     Raises:
-        RegistryError: The candidate was not logged on this server, or the server refuses.
+        RegistryError: The server refuses.
         ServiceError: The server does not answer.
     """
     name = config.registered_model
@@ -130,7 +134,9 @@ def register(
     with answering(uri, RegistryError):
         found = _same_version(client, name, labels)
         if found is None:
-            made = _create(client, name, evaluation, labels, _describe(evaluation, decision, data))
+            source = _logged(client, evaluation) or keep(evaluation.model)
+            text = _describe(evaluation, decision, data)
+            made = _create(client, name, source, labels, text)
             client.set_registered_model_alias(name, tags.CANDIDATE, made.version)
             return _registered(made, labels[tags.DECISION], created=True)
         if found.tags.get(tags.GATE) != decision.fingerprint and not _is_itself(decision):
@@ -257,30 +263,30 @@ def _same_version(client: MlflowClient, name: str, labels: dict[str, str]) -> Mo
     return None
 
 
-def _create(
-    client: MlflowClient,
-    name: str,
-    evaluation: Evaluation,
-    labels: dict[str, str],
-    description: str,
-) -> ModelVersion:
-    source = evaluation.logged_models.get("candidate", "")
-    match = _LOGGED_MODEL.fullmatch(source)
-    if match is None:
-        raise RegistryError(
-            f"{evaluation.folder}: the candidate was not kept in MLflow (found {source!r}, "
-            f"expected models:/m-…): it was evaluated without tracking. Move that folder away "
-            f"and run again with MLflow, so that evaluate keeps it."
-        )
+def _logged(client: MlflowClient, evaluation: Evaluation) -> str | None:
+    """Return where this server keeps the candidate since it was measured, None if it does not."""
+    source = evaluation.logged_models.get("candidate")
+    if source is None:
+        return None
     try:
-        logged = client.get_logged_model(match[1])
+        kept = client.get_logged_model(source.removeprefix(_LOGGED_MODEL))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise RegistryError(
-            f"{source}: not on this MLflow server; {evaluation.folder} was tracked on another "
-            f"one. Use that server, or move the folder away and run again."
-        ) from error
+        return None
+    return source if kept.status == LoggedModelStatus.READY else None
+
+
+def _create(
+    client: MlflowClient,
+    name: str,
+    source: str,
+    labels: dict[str, str],
+    description: str,
+) -> ModelVersion:
+    logged = client.get_logged_model(source.removeprefix(_LOGGED_MODEL))
+    if labels[tags.MLFLOW_RUN_ID] == tags.NONE:
+        labels = labels | {tags.MLFLOW_RUN_ID: logged.source_run_id or tags.NONE}
     try:
         client.create_registered_model(name, description=f"Retrained by vlm-ops: {name}.")
     except MlflowException as error:

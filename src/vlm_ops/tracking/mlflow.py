@@ -163,7 +163,7 @@ class MlflowTracker:
         if self._sender is None:
             self.flush()
 
-    def model(self, name: str, model: ModelRef) -> str | None:
+    def model(self, name: str, model: ModelRef) -> str:
         """Keep a model as a LoggedModel: adapter, processor, and a small base with it.
 
         Args:

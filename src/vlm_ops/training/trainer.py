@@ -26,6 +26,8 @@ CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LOGS_PER_TRAINING = 50
+_NO_CURVES = {"epoch", "entropy", "eval_entropy"}
+"""Of what the trainers report: a second time axis, and a number that nobody acts on."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,8 @@ class Curves(TrainerCallback):
         elif "eval_loss" in logs:
             logger.info("%s: validation %s", self._stage, _line(logs))
         self._tracker.metrics(
-            {n: v for n, v in logs.items() if math.isfinite(v)}, state.global_step
+            {n: v for n, v in logs.items() if n not in _NO_CURVES and math.isfinite(v)},
+            state.global_step,
         )
 
     def _speed(self, logs: dict[str, float]) -> dict[str, float]:
