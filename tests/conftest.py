@@ -3,6 +3,7 @@
 import os
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -18,18 +19,38 @@ from vlm_ops.artifacts import PreparedData, SplitSummary
 from vlm_ops.fingerprint import sha256_file
 from vlm_ops.records import Conversation, ImageRef, Split, write_jsonl
 
+if TYPE_CHECKING:
+    from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
+
 COLORS = ("red", "green", "blue", "orange")
 
 
 @pytest.fixture(scope="session")
-def random_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny architecture, weights drawn at random."""
-    from vlm_ops.models.tiny.architecture import build_config, build_model, build_processor
+def tiny_processor() -> "Idefics3Processor":
+    """The tiny model's processor, made anew."""
+    from vlm_ops.models.tiny.architecture import build_processor
 
+    return build_processor()
+
+
+@pytest.fixture(scope="session")
+def random_tiny(tiny_processor: "Idefics3Processor") -> "Idefics3ForConditionalGeneration":
+    """The tiny architecture, weights drawn at random; not to be changed."""
+    from vlm_ops.models.tiny.architecture import build_config, build_model
+
+    return build_model(build_config(tiny_processor), seed=0).eval()
+
+
+@pytest.fixture(scope="session")
+def random_base(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_processor: "Idefics3Processor",
+    random_tiny: "Idefics3ForConditionalGeneration",
+) -> Path:
+    """The same in a folder."""
     folder = tmp_path_factory.mktemp("random-base")
-    processor = build_processor()
-    build_model(build_config(processor), seed=0).save_pretrained(folder)
-    processor.save_pretrained(folder)
+    random_tiny.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
     return folder
 
 

@@ -23,13 +23,13 @@ MIB_10_6 = 10_600_000
 
 
 @pytest.fixture(scope="module")
-def processor():
-    return build_processor()
+def processor(tiny_processor):
+    return tiny_processor
 
 
 @pytest.fixture(scope="module")
-def model(processor):
-    return build_model(build_config(processor), seed=0).eval()
+def model(random_tiny):
+    return random_tiny
 
 
 def prompts(processor, texts):

@@ -11,9 +11,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from vlm_ops.data.charts.draw import draw
 from vlm_ops.data.charts.spec import COLOR_NAMES
 from vlm_ops.data.charts.synthetic import invent
-from vlm_ops.data.charts.tasks import tasks_for
+from vlm_ops.data.charts.tasks import Task, tasks_for
+from vlm_ops.data.charts.view import View
 from vlm_ops.errors import TrainingError
-from vlm_ops.models.tiny.architecture import build_config, build_model, build_processor
 from vlm_ops.training import tiny
 from vlm_ops.training.tiny import TinyRecipe, train_tiny
 from vlm_ops.training.tiny_rows import Packer, pixels
@@ -26,6 +26,7 @@ from vlm_ops.training.tiny_shards import (
     read_shard,
     shard_paths,
 )
+from vlm_ops.training.tiny_sight import UNKNOWN, Sight, patch_labels
 
 RECIPE = TinyRecipe(
     steps=3,
@@ -45,13 +46,13 @@ def shard(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def processor():
-    return build_processor()
+def processor(tiny_processor):
+    return tiny_processor
 
 
 @pytest.fixture(scope="module")
-def model(processor):
-    return build_model(build_config(processor), seed=0).eval()
+def model(random_tiny):
+    return random_tiny
 
 
 @pytest.fixture
@@ -137,6 +138,72 @@ def test_cells_name_the_color_that_stands_there():
     assert cells[0, 0] == NO_COLOR
 
 
+def test_patches_know_their_mark(shard):
+    """Each patch of a mark names that mark's color, place and level, or its line's two ends."""
+    seen = set()
+    for cells, spec in zip(shard.cells, shard.specs, strict=True):
+        color, place, level, start, end = patch_labels(cells, spec)
+        seen.add(spec.kind)
+        assert np.array_equal(color, cells)
+        bare = cells == NO_COLOR
+        for labels in (place, level, start, end):
+            assert (labels[bare] == UNKNOWN).all()
+        for cell in np.unique(cells[~bare]):
+            here, name = cells == cell, COLOR_NAMES[cell]
+            view = View(spec)
+            if spec.kind == "line":
+                (row,) = (series for series in spec.series if series.colors == (name,))
+                assert set(start[here]) == {view.level(row.values[0])}
+                assert set(end[here]) == {view.level(row.values[-1])}
+                assert set(level[here]) == {UNKNOWN}
+            elif view.own_colors:
+                i = view.colors.index(name)
+                assert set(level[here]) == {view.level(view.values[i])}
+                assert set(place[here]) == ({UNKNOWN} if spec.kind == "pie" else {i})
+            else:
+                assert set(level[here]) == {UNKNOWN}
+    assert seen == {"bar", "barh", "line", "pie"}
+
+
+def test_words_loss_is_zero_where_tokens_are_their_words(shard, processor):
+    sight = Sight(16, processor.tokenizer)
+    embeddings = torch.zeros(len(processor.tokenizer), 16)
+    for i, forms in enumerate(sight.words):
+        embeddings[forms, i] = 1.0
+    held = torch.rand(64, NO_COLOR + 1) < 0.2
+    held[:, NO_COLOR] = False
+    tokens = torch.nn.functional.pad(held[:, :NO_COLOR].float(), (0, 16 - NO_COLOR))
+    with torch.no_grad():
+        sight.scale.fill_(40.0)
+        sight.bias.fill_(-20.0)
+        right = sight._words_loss(embeddings, tokens, held)
+        wrong = sight._words_loss(embeddings, tokens.roll(1, 0), held)
+    assert right < 1e-6 < 0.1 < wrong
+
+
+def test_gaze_is_the_attention_of_the_first_head(shard, processor, random_base):
+    """As the model itself reports it, summed over the tokens that hold the named color."""
+    model = AutoModelForImageTextToText.from_pretrained(
+        random_base, attn_implementation="eager"
+    ).eval()
+    sight = Sight(256, processor.tokenizer)
+    spec, cells = shard.specs[0], shard.cells[0]
+    color = spec.series[0].colors[0]
+    batch = Packer(processor).pack([[Task("occurs", f"any {color}", "+")]])
+    labels = torch.from_numpy(patch_labels(cells, spec))[None]
+    with torch.inference_mode():
+        _, features = predict(model, batch, shard.images[:1])
+        gaze = sight(model, batch, features, labels)["gaze"]
+        row = single(processor, draw(spec), Task("occurs", f"any {color}", "+"))
+        first_head = model(**row, output_attentions=True).attentions[0][0, 0]
+    ids = row["input_ids"][0]
+    at = ids.tolist().index(processor.tokenizer.convert_tokens_to_ids("\u0120" + color))
+    images = (ids == model.config.image_token_id).nonzero()[:, 0]
+    here = (cells == COLOR_NAMES.index(color)).reshape(8, 2, 8, 2).any(axis=(1, 3)).ravel()
+    expected = -first_head[at, images[torch.from_numpy(here)]].sum().log()
+    torch.testing.assert_close(gaze, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_scores_tell_sight_from_blindness(shard, processor, model):
     scores = held_out_scores(model, Packer(processor), shard, 8, bf16=False)
     model.eval()
@@ -164,6 +231,8 @@ def test_resume_equals_no_interruption(tmp_path, drawn, uncompiled, monkeypatch)
     assert files[0].read_bytes() == files[1].read_bytes()
     log = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == RECIPE.steps
+    assert "| `read` | 8 |" in (tmp_path / "cut" / "scores.md").read_text()
+    assert (tmp_path / "cut" / "curve.png").stat().st_size > 5000
     model = AutoModelForImageTextToText.from_pretrained(resumed)
     assert model.dtype == torch.bfloat16
     assert AutoProcessor.from_pretrained(resumed).image_seq_len == 64
@@ -180,7 +249,7 @@ def test_another_recipe_does_not_resume(tmp_path, drawn, uncompiled):
 
 def test_loss_falls(shard, uncompiled, tmp_path):
     stage = tiny._Stage(dataclasses.replace(RECIPE, steps=40), tmp_path)
-    losses = [stage.advance([shard])[0] for _ in range(12)]
+    losses = [stage.advance([shard])["loss"] for _ in range(12)]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
 
 

@@ -1,9 +1,9 @@
 """Trains the tiny base model on invented charts, in resumable stages.
 
 One step takes 32 pictures with eight tasks each, packed behind the image tokens
-(``tiny_rows``). Beside the targets, a linear head learns from the connector's output which
-color stands in each 8-px patch; it is dropped afterwards. Without it, sight comes much later,
-as the only signal is then a few tokens of text.
+(``tiny_rows``). Beside the targets, the connector's output is taught what stands in each 8-px
+patch (``tiny_sight``). Without that, sight comes much later, as the only signal is then a few
+tokens of text.
 """
 
 import copy
@@ -27,11 +27,14 @@ from transformers import (
 
 from vlm_ops.data.charts.tasks import tasks_for
 from vlm_ops.errors import TrainingError
-from vlm_ops.models.tiny.architecture import SHUFFLE, build_config, build_model, build_processor
+from vlm_ops.models.loading import cpu_multiplies_bf16
+from vlm_ops.models.tiny.architecture import build_config, build_model, build_processor
+from vlm_ops.training.tiny_report import write_report
 from vlm_ops.training.tiny_rows import Packer
 from vlm_ops.training.tiny_scores import held_out_scores, predict
-from vlm_ops.training.tiny_shards import CELLS, NO_COLOR, Shard, Shards
-from vlm_ops.training.tiny_speed import fast_in_bf16, speed_up
+from vlm_ops.training.tiny_shards import Shard, Shards
+from vlm_ops.training.tiny_sight import Sight, patch_labels
+from vlm_ops.training.tiny_speed import speed_up
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,9 @@ class TinyRecipe:
         weight_decay: On matrices.
         clip: Largest gradient norm.
         read_weight: Weight of a transcription's token; it has many more than other targets.
-        cell_weight: Weight of the patch colors' loss.
+        words_weight: Weight of the loss that brings image tokens near their color's words.
+        gaze_weight: Weight of the loss that has named colors looked at.
+        patches_weight: Weight of the loss of what stands in each patch.
         checkpoint_minutes: Time between checkpoints.
         score_minutes: Time between held-out scores.
         score_charts: Held-out charts to score.
@@ -77,8 +82,10 @@ class TinyRecipe:
     warmup_steps: int = 100
     weight_decay: float = 0.05
     clip: float = 1.0
-    read_weight: float = 0.5
-    cell_weight: float = 0.5
+    read_weight: float = 0.25
+    words_weight: float = 1.0
+    gaze_weight: float = 0.5
+    patches_weight: float = 0.25
     checkpoint_minutes: float = 5.0
     score_minutes: float = 10.0
     score_charts: int = 384
@@ -89,8 +96,9 @@ def train_tiny(recipe: TinyRecipe, out: Path, *, resume: bool = True) -> Path:
 
     Args:
         recipe: What to do.
-        out: Gets ``checkpoint.pt``, ``log.jsonl``, ``recipe.json``, ``shards/`` and ``export/``
-            (weights in bfloat16 with processor, renewed at each checkpoint).
+        out: Gets ``checkpoint.pt``, ``log.jsonl``, ``recipe.json``, ``curve.png``,
+            ``scores.md``, ``shards/`` and ``export/`` (weights in bfloat16 with processor,
+            renewed at each checkpoint).
         resume: Whether to go on from ``out``'s checkpoint, if there is one.
 
     Returns:
@@ -118,15 +126,15 @@ class _Stage:
 
     def __init__(self, recipe: TinyRecipe, out: Path) -> None:
         self.recipe, self.out, self.step, self.seconds = recipe, out, 0, 0.0
-        self.bf16 = fast_in_bf16()
+        self.bf16 = cpu_multiplies_bf16()
         self.processor: Idefics3Processor = build_processor()
         self.packer = Packer(self.processor)
         self.model = _first_model(recipe, self.processor)
         speed_up(self.model)
         text: Any = self.model.config.text_config
         torch.manual_seed(recipe.seed)
-        self.head = nn.Linear(text.hidden_size, SHUFFLE**2 * (NO_COLOR + 1))
-        self.optimizer = _optimizer(recipe, self.model, self.head)
+        self.sight = Sight(text.hidden_size, self.processor.tokenizer)
+        self.optimizer = _optimizer(recipe, self.model, self.sight)
 
     def run(self, shards: Shards) -> None:
         """All steps to the end, with checkpoints and scores on the way."""
@@ -134,7 +142,7 @@ class _Stage:
         logger.info("step %d of %d, %s", self.step, recipe.steps, "bf16" if self.bf16 else "fp32")
         held_out, tick = shards.held_out(), time.monotonic()
         saved = scored = tick
-        recent: list[tuple[float, float]] = []
+        recent: list[dict[str, float]] = []
         while self.step < recipe.steps:
             ready = recipe.first_shards + self.step // recipe.steps_per_shard
             recent.append(self.advance(shards.first(ready, logger.info)))
@@ -151,8 +159,8 @@ class _Stage:
                 self._log_scores(held_out)
                 scored = now
 
-    def advance(self, shards: list[Shard]) -> tuple[float, float]:
-        """One step; returns the losses of targets and of patch colors."""
+    def advance(self, shards: list[Shard]) -> dict[str, float]:
+        """One step; returns the losses of the targets and of each lesson of sight."""
         recipe = self.recipe
         rng = random.Random(f"{recipe.seed} {self.step}")
         picks = [
@@ -162,36 +170,37 @@ class _Stage:
         rows = [tasks_for(shard.specs[i], rng, recipe.tasks) for shard, i in picks]
         batch = self.packer.pack(rows)
         images = np.stack([shard.images[i] for shard, i in picks])
-        cells = torch.from_numpy(np.stack([shard.cells[i] for shard, i in picks])).long()
+        labels = np.stack([patch_labels(shard.cells[i], shard.specs[i]) for shard, i in picks])
         weights = torch.tensor(
             [recipe.read_weight if task.name == "read" else 1.0 for row in rows for task in row]
         )[batch.segment]
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             logits, features = predict(self.model, batch, images)
-            seen = self.head(features)
+            lessons = self.sight(self.model, batch, features, torch.from_numpy(labels))
         losses = cross_entropy(logits.float(), batch.target, reduction="none")
         loss = (losses * weights).sum() / weights.sum()
-        cell_loss = cross_entropy(seen.float().reshape(-1, NO_COLOR + 1), _by_token(cells))
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"Step {self.step} in {self.out}: the loss is {loss.item()}. Start again from the"
                 " checkpoint with a smaller learning_rate."
             )
-        (loss + recipe.cell_weight * cell_loss).backward()  # type: ignore[no-untyped-call]
-        parameters = [*self.model.parameters(), *self.head.parameters()]
+        shares = dataclasses.asdict(recipe)
+        total = loss + sum(shares[f"{name}_weight"] * value for name, value in lessons.items())
+        total.backward()
+        parameters = [*self.model.parameters(), *self.sight.parameters()]
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _rate(self.step, recipe)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return loss.item(), cell_loss.item()
+        return {"loss": loss.item(), **{name: value.item() for name, value in lessons.items()}}
 
     def save(self) -> None:
         """Writes checkpoint and exported weights, each beside and renamed."""
         state = {
             "model": self.model.state_dict(),
-            "head": self.head.state_dict(),
+            "sight": self.sight.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -211,7 +220,7 @@ class _Stage:
                 f" {_identity(self.recipe)}. Use another folder, or resume=False to start anew."
             )
         self.model.load_state_dict(state["model"])
-        self.head.load_state_dict(state["head"])
+        self.sight.load_state_dict(state["sight"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         log = self.out / LOG
@@ -219,12 +228,13 @@ class _Stage:
         kept = [line for line in lines if json.loads(line)["step"] <= self.step]
         log.write_text("".join(kept), encoding="utf-8")
 
-    def _log_losses(self, recent: list[tuple[float, float]]) -> None:
-        loss, cells = (round(sum(column) / len(recent), 4) for column in zip(*recent, strict=True))
-        logger.info(
-            "step %d: loss %.3f, patch colors %.3f, %.0f s", self.step, loss, cells, self.seconds
-        )
-        self._write({"loss": loss, "cell_loss": cells})
+    def _log_losses(self, recent: list[dict[str, float]]) -> None:
+        losses = {
+            name: round(sum(step[name] for step in recent) / len(recent), 4) for name in recent[0]
+        }
+        told = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        logger.info("step %d: %s, %.0f s", self.step, told, self.seconds)
+        self._write(losses)
 
     def _log_scores(self, held_out: Shard) -> None:
         charts = self.recipe.score_charts
@@ -234,6 +244,7 @@ class _Stage:
                 "  %-12s %.2f (blind %.2f, n %d)", name, score["sight"], score["blind"], score["n"]
             )
         self._write({"scores": scores})
+        write_report(self.out / LOG, self.out)
 
     def _write(self, values: dict[str, Any]) -> None:
         line = {"step": self.step, "seconds": round(self.seconds, 1), **values}
@@ -281,13 +292,6 @@ def _rate(step: int, recipe: TinyRecipe) -> float:
         return (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(recipe.steps - recipe.warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _by_token(cells: torch.Tensor) -> torch.Tensor:
-    """Patch classes (n, 16, 16) in the order of the head's output: by image token, then patch."""
-    side = CELLS // SHUFFLE
-    squares = cells.reshape(-1, side, SHUFFLE, side, SHUFFLE)
-    return squares.permute(0, 1, 3, 2, 4).reshape(-1)
 
 
 def _identity(recipe: TinyRecipe) -> str:

@@ -13,12 +13,6 @@ logger = logging.getLogger(__name__)
 _NAME = "plain"
 
 
-def fast_in_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-
-
 def plain_attention(
     module: nn.Module,
     query: torch.Tensor,

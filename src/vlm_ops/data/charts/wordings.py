@@ -175,21 +175,27 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 PARTS = {"half": 1 / 2, "a third": 1 / 3, "a quarter": 1 / 4, "50 %": 1 / 2, "25 %": 1 / 4}
 
 _MARK_TASKS = (
-    "kind", "count", "count", "high_color", "high_color", "low_color", "low_color", "rank_color",
-    "color_level", "more_color", "more_color", "less_color", "twice_color", "twice_ends", "occurs",
+    "kind", "count", "count", "count", "high_color", "high_color", "low_color", "low_color",
+    "low_color", "rank_color", "color_level", "color_level", "color_level", "more_color",
+    "more_color", "more_color", "less_color", "twice_color", "twice_color", "twice_ends", "occurs",
+    "occurs", "occurs",
 )  # fmt: skip
 _BAR_TASKS = (
-    *_MARK_TASKS, "high_index", "high_index", "low_index", "low_index", "nth_color", "nth_level",
-    "color_index", "more_index", "more_index", "twice_index", "sorted",
+    *_MARK_TASKS, "high_index", "high_index", "high_index", "low_index", "low_index", "low_index",
+    "nth_color", "nth_color", "nth_level", "nth_level", "color_index", "color_index", "more_index",
+    "more_index", "twice_index", "sorted",
 )  # fmt: skip
 TASKS: dict[ChartKind, tuple[str, ...]] = {
     "bar": _BAR_TASKS,
     "barh": _BAR_TASKS,
-    "pie": (*_MARK_TASKS, "next_color", "share_color", "share_color", "share_high", "share_high"),
+    "pie": (
+        *_MARK_TASKS, "next_color", "share_color", "share_color", "share_color", "share_high",
+        "share_high",
+    ),
     "line": (
-        "kind", "count", "count", "points", "trend", "trend", "trend_one", "trend_one", "fall",
-        "end_high", "end_high", "end_high", "end_low", "start_high", "peak", "end_more", "end_more",
-        "end_level", "peak_index", "occurs",
+        "kind", "count", "count", "points", "points", "trend", "trend", "trend", "trend_one",
+        "trend_one", "fall", "end_high", "end_high", "end_low", "start_high", "peak", "end_more",
+        "end_more", "end_more", "end_level", "end_level", "peak_index", "occurs", "occurs",
     ),
 }  # fmt: skip
 """Tasks of each kind of chart besides transcription; one named twice is drawn twice as often."""
