@@ -122,7 +122,8 @@ def test_every_command_has_help_with_an_example_of_itself(name: str, text: str) 
         (("step", "sft", "demo"), ("needs the output of 'prepare'", "vlm-ops step prepare demo")),
         (("run", "demo", "--runs", "file/runs"), ("file/runs", "can't be written")),
         (("step", "prepare", "demo", "--runs", "file/runs"), ("file/runs", "can't be")),
-        (("models", "demo", "--runs", "file/runs"), ("file/runs", "can't be written")),
+        (("models", "demo", "--runs", "no-such"), ("no runs folder at", "no-such", "--runs")),
+        (("predict", "models:/demo@champion", "What?"), ("no runs folder at", "vlm-ops run")),
         (("deploy", "demo", "--runs", "no-such"), ("no Prefect server", "vlm-ops up")),
         (("predict", "tiny"), ("give either a question", "--output")),
         (("predict", "tiny", "What?", "--input", "x"), ("give either a question",)),
@@ -139,6 +140,13 @@ def test_bad_input_ends_with_words_on_stderr_alone(
     message = refused(tmp_path, *arguments, "--json")
     for part in said:
         assert part in message
+    assert not (tmp_path / "no-such").exists()
+
+
+def test_a_missing_file_is_told_before_a_server_is_started(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("extends: demo\ndata: {type: files, path: rows.jsonl}\n")
+    assert "rows.jsonl" in refused(tmp_path, "run", "my.yaml", "--json")
+    assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
 
 
 def test_a_key_in_a_file_is_named_with_its_line(tmp_path: Path) -> None:
