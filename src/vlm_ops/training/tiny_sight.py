@@ -5,9 +5,10 @@ Three lessons, nearly free of cost as the charts are drawn by us, all of them dr
 - *Words*: an image token that holds a color has to lie near the decoder's own embedding of that
   color's word.
 - *Gaze*: where a text names a color, the first attention head of the decoder has to look at
-  the image tokens that hold it, and at the row's first token where none does. From the tasks alone it did not learn to within 1,700 steps, so
-  that no question that names a color was answered (supervised attention: Liu et al., "Neural
-  Machine Translation with Supervised Attention", COLING 2016).
+  the image tokens that hold it, and at the row's first token where none does. From the tasks
+  alone it did not learn to within 1,700 steps, so that no question that names a color was
+  answered (supervised attention: Liu et al., "Neural Machine Translation with Supervised
+  Attention", COLING 2016).
 - *Patches*: linear heads tell of each patch the color, and of the mark it belongs to the
   position and level, or of a line the levels at both ends.
 """
