@@ -56,9 +56,10 @@ def _pipeline(context: Context) -> Summary:
     evaluation = tasks.take(Evaluation, "evaluate", context, data=data, sft=sft, prefer=prefer)
     decision = tasks.judge(context, data, evaluation)
     version = tasks.register(context, data, evaluation, decision)
-    is_champion = tasks.promote(context, version, decision)
+    champion = tasks.promote(context, version, decision)
+    promoted = decision.verdict.promote and champion == version.version
     summary = Summary(
-        status="promoted" if is_champion and decision.verdict.promote else "kept",
+        status="promoted" if promoted else "kept",
         name=version.name,
         scores=evaluation.scores,
         decision={
@@ -66,7 +67,7 @@ def _pipeline(context: Context) -> Summary:
             "reasons": list(decision.verdict.reasons),
         },
         model_version=version.version,
-        champion_version=version.version if is_champion else decision.champion_version,
+        champion_version=champion,
         mlflow_run_id=context.parent_run,
         prefect_run_id=context.flow_run_id,
         seconds=context.seconds,

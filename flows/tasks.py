@@ -106,35 +106,42 @@ def judge(context: Context, data: PreparedData, evaluation: Evaluation) -> GateD
     """Have the gate judge the candidate against the base and today's champion.
 
     If the candidate is the champion already, the decision that made it so still counts, so
-    that running the same thing twice changes nothing.
+    that running the same thing twice changes nothing. On other rows or under other margins the
+    gate says that it is the champion already.
     """
     inputs: dict[str, Input] = {"evaluation": evaluation, "champion": None}
     champion = versions.champion(context.tracking_uri, context.config.registered_model)
-    if champion is not None and champion.content == evaluation.model.content:
-        inputs |= _as_judged_before(context, evaluation, champion.gate)
-    elif champion is not None:
-        model = versions.download(
-            context.tracking_uri, champion.name, champion.version, context.runs / "models"
-        )
-        asked = take(ChampionAnswers, "champion", context, data=data, model=model)
-        inputs |= {"champion": asked.answer_set(), "champion_version": champion.version}
+    if champion is not None:
+        before = None
+        if champion.content == evaluation.model.content:
+            before = _as_judged_before(context, evaluation, champion.gate)
+        inputs |= before or _asked(context, data, champion)
     return take(GateDecision, "gate", context, **inputs)
+
+
+def _asked(context: Context, data: PreparedData, champion: versions.Champion) -> dict[str, Input]:
+    model = versions.download(
+        context.tracking_uri, champion.name, champion.version, context.runs / "models"
+    )
+    asked = take(ChampionAnswers, "champion", context, data=data, model=model)
+    return {"champion": asked.answer_set(), "champion_version": champion.version}
 
 
 def _as_judged_before(
     context: Context, evaluation: Evaluation, gate: str | None
-) -> dict[str, Input]:
+) -> dict[str, Input] | None:
+    """Return the inputs of the decision recorded on the champion, if it was on these very terms."""
     if gate is None:
-        return {}
+        return None
     earlier = read_record(context.runs / f"gate-{gate[:SHORT]}", GateDecision)
     if earlier is None:
-        return {}
+        return None
     inputs: dict[str, Input] = {
         "champion": earlier.champion_answers,
         "champion_version": earlier.champion_version,
     }
     same = plan("gate", context.config, {"evaluation": evaluation, **inputs})
-    return inputs if same.done() is not None else {}
+    return inputs if same.done() is not None else None
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
@@ -157,7 +164,7 @@ def register(
         base=evaluation.model.model_copy(update={"adapter": None, "adapter_sha256": None}),
         git_commit=git_commit(),
         prefect_run_id=context.flow_run_id,
-        mlflow_run_id=context.parent_run,
+        pipeline_run=context.start_parent,
         keep=keep,
     )
     if not version.created:
@@ -166,27 +173,29 @@ def register(
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
-def promote(context: Context, version: versions.RegisteredVersion, decision: GateDecision) -> bool:
+def promote(
+    context: Context, version: versions.RegisteredVersion, decision: GateDecision
+) -> str | None:
     """Move the champion alias if the gate said yes.
 
-    A version that was champion before and is not now was replaced or put back for a reason; a
+    A model that was champion before and is not now was replaced or put back for a reason; a
     schedule does not undo that.
 
     Returns:
-        Whether this version is the champion now.
+        The version that is champion now; None if there is none.
     """
     uri, name = context.tracking_uri, version.name
     champion = versions.champion(uri, name)
-    if champion is not None and champion.version == version.version:
-        return True
-    if not decision.verdict.promote:
-        return False
-    if any(move.to_version == version.version for move in promotion.moves(uri, name)):
+    stays = champion.version if champion is not None else None
+    if not decision.verdict.promote or stays == version.version:
+        return stays
+    if version.content in promotion.former_champions(uri, name):
         logger.warning(
-            "version %s was champion before and is not now; a run does not bring it back, "
-            "`vlm-ops promote %s %s --reason ...` does",
+            "the model of version %s was champion before and is not now; a run does not bring it "
+            "back, `vlm-ops promote %s %s --reason ...` does",
             version.version, name, version.version,
         )  # fmt: skip
-        return False
+        return stays
+    context.start_parent()
     promotion.promote(uri, name, version.version, reason=None, by=f"{user_name()} (flow)")
-    return True
+    return version.version

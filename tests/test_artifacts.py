@@ -16,6 +16,7 @@ from vlm_ops.artifacts import (
 )
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import OutputError
+from vlm_ops.fingerprint import fingerprint
 
 
 def pairs(folder: Path, **changes: Any) -> PreferencePairs:
@@ -89,3 +90,14 @@ def test_a_model_is_the_same_wherever_its_files_lie() -> None:
     adapted = here.model_copy(update={"adapter": Path("a"), "adapter_sha256": "x"})
     moved = here.model_copy(update={"adapter": Path("b"), "adapter_sha256": "x"})
     assert adapted.content == moved.content != here.content
+
+
+def test_a_prompt_makes_another_model_and_none_leaves_the_hash_alone() -> None:
+    bare = ModelRef(settings=ModelSettings(), base_sha256="b")
+    form = ModelSettings().model_dump(exclude={"id", "revision"})
+    assert bare.content == fingerprint([form, "b", None])
+    assert bare.asked("What {color}?") == "What {color}?"
+    told = bare.model_copy(update={"prompt": "Q: {question} {json}\nBriefly."})
+    assert told.content != bare.content
+    assert told.asked("What {question}?") == "Q: What {question}? {json}\nBriefly."
+    assert ModelRef.model_validate_json(told.model_dump_json()) == told

@@ -51,7 +51,9 @@ def fingerprints(*overrides: str, **contents: str) -> dict[str, str]:
         ("prefer.beta=0.5", ("prefer",)),
         ("prefer.max_loss_on_validation=0.5", ("prefer", "evaluate")),
         ("evaluate.max_new_tokens=9", ("pairs", "evaluate")),
-        ("evaluate.resamples=500", ("pairs", "evaluate", "gate")),
+        ("evaluate.batch_size=16", ("pairs", "evaluate")),
+        ("evaluate.max_rows=100", ("evaluate",)),
+        ("evaluate.resamples=500", ("evaluate", "gate")),
         ("gate.over_blind=0.2", ("gate",)),
     ],
 )

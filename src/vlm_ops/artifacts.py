@@ -17,6 +17,8 @@ from vlm_ops.fingerprint import fingerprint
 from vlm_ops.records import Conversation, PreferencePair, Score, Split, Verdict, read_jsonl
 
 RECORD = "record.json"
+BARE_QUESTION = "{question}"
+"""The prompt of a model that is asked the question and nothing else."""
 
 
 class ModelRef(BaseModel):
@@ -27,6 +29,8 @@ class ModelRef(BaseModel):
         base_sha256: Over the base's weights and processor files.
         adapter: Folder with the adapter, or None for the bare base.
         adapter_sha256: Of ``adapter_model.safetensors``.
+        prompt: What it was measured with; ``{question}`` stands for the question. Prepared
+            rows hold it already.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,12 +39,19 @@ class ModelRef(BaseModel):
     base_sha256: str
     adapter: Path | None = None
     adapter_sha256: str | None = None
+    prompt: str = BARE_QUESTION
 
     @property
     def content(self) -> str:
         """One hash for what this model computes, wherever its files lie."""
         form = self.settings.model_dump(exclude={"id", "revision"})
-        return fingerprint([form, self.base_sha256, self.adapter_sha256])
+        parts = [form, self.base_sha256, self.adapter_sha256]
+        # Without a prompt of its own a model keeps the hash under which it is registered.
+        return fingerprint(parts if self.prompt == BARE_QUESTION else [*parts, self.prompt])
+
+    def asked(self, question: str) -> str:
+        """Return what the model is told when somebody asks it a question."""
+        return self.prompt.replace(BARE_QUESTION, question)
 
 
 class Artifact(BaseModel):
@@ -62,6 +73,10 @@ class Artifact(BaseModel):
     seconds: float = 0.0
     folder: Path = Field(exclude=True)
 
+    def is_whole(self) -> bool:
+        """Return whether what the record speaks of is still there."""
+        return True
+
 
 class SplitSummary(BaseModel):
     """One split of a prepared data set, counted."""
@@ -80,12 +95,14 @@ class PreparedData(Artifact):
     Attributes:
         splits: Counts by split.
         source: One line for people: where the rows came from.
+        prompt: What is around each question of the rows.
     """
 
     step = "prepare"
 
     splits: dict[Split, SplitSummary]
     source: str
+    prompt: str = BARE_QUESTION
 
     def rows(self, split: Split) -> list[Conversation]:
         """Read the rows of a split, in their order."""
@@ -220,6 +237,10 @@ class Evaluation(Artifact):
     def answer_folder(self, name: str) -> Path:
         """Return the folder of one model's answers."""
         return self.folder.parent / self.answers[name]
+
+    def is_whole(self) -> bool:
+        """Return whether all answers are there: someone may have made room."""
+        return all((self.answer_folder(name) / RECORD).is_file() for name in self.answers)
 
 
 class GateDecision(Artifact):

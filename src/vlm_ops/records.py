@@ -135,6 +135,7 @@ class Difference(Record):
         low: Lower end of the 95 % interval from a paired bootstrap over clusters.
         high: Upper end.
         needed: The margin that the gate asks for.
+        chance: How often tossed signs give as much over the margin, 0..1.
         passed: Whether the gate's condition holds.
     """
 
@@ -143,6 +144,7 @@ class Difference(Record):
     low: float
     high: float
     needed: float
+    chance: float
     passed: bool
 
 

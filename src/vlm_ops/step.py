@@ -10,7 +10,6 @@ Exit codes: 0 done, 1 failed with an error of vlm-ops, 143 asked to stop.
 """
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -22,10 +21,10 @@ from pathlib import Path
 from types import FrameType
 
 from vlm_ops.errors import Interrupted, VlmOpsError
+from vlm_ops.parent import die_with_parent
 from vlm_ops.steps import from_request, perform
 from vlm_ops.tracker import NullTracker, Tracker
 
-_PR_SET_PDEATHSIG = 1
 STOPPED = 128 + signal.SIGTERM
 
 logger = logging.getLogger("vlm_ops.step")
@@ -43,13 +42,11 @@ def main(request_file: Path, parent: int | None = None) -> int:
     logging.getLogger("vlm_ops").setLevel(logging.INFO)
     # It warns on every start that an optional kernel for one CPU family is not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    if parent is not None:
-        _die_with_the_parent()
-        if os.getppid() != parent:
-            return STOPPED
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        if parent is not None:
+            die_with_parent(parent)
         _limit_threads(values.get("threads"))
         with _tracker(values.get("tracking")) as tracker:
             perform(from_request(values), tracker)
@@ -68,16 +65,6 @@ def main(request_file: Path, parent: int | None = None) -> int:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise Interrupted("stopped by SIGTERM; the next run goes on from here")
-
-
-def _die_with_the_parent() -> None:
-    """Have the kernel kill this process when the pipeline's process is gone.
-
-    Otherwise a trainer left behind would go on writing into the folder that the next run goes
-    on from. Linux only: ``prctl(PR_SET_PDEATHSIG)``, see ``man 2 prctl``.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _limit_threads(threads: int | None) -> None:

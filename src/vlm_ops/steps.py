@@ -2,8 +2,7 @@
 
 A step is a name, a plain function, one frozen job and the artifacts of earlier steps. Its
 fingerprint covers the job, the content of the inputs and the step's version; the folder
-``<runs>/<step>-<fingerprint>`` is the answer to "was this done before?". Importing this
-module is light: a step's function is imported when it runs.
+``<runs>/<step>-<fingerprint>`` tells whether it was done. Functions are imported when they run.
 """
 
 import importlib
@@ -81,7 +80,8 @@ def _sft_job(config: PipelineConfig) -> SftJob:
 
 
 def _pairs_job(config: PipelineConfig) -> PairsJob:
-    return PairsJob(seed=config.seed, pairs=config.pairs, evaluate=config.evaluate)
+    asked = config.evaluate.model_dump(include={"max_new_tokens", "batch_size"})
+    return PairsJob(seed=config.seed, pairs=config.pairs, **asked)
 
 
 def _prefer_job(config: PipelineConfig) -> PreferJob:
@@ -195,7 +195,8 @@ class Plan:
 
     def done(self) -> Artifact | None:
         """Return the artifact if the step was taken before, to the end."""
-        return read_record(self.folder, self.step.output)
+        found = read_record(self.folder, self.step.output)
+        return found if found is not None and found.is_whole() else None
 
 
 def plan(name: str, config: PipelineConfig, inputs: Mapping[str, Input]) -> Plan:

@@ -8,10 +8,13 @@ import pytest
 from own_rows import Rows, square, write_rows
 from PIL import Image
 
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
+from vlm_ops.fingerprint import sha256_file
+from vlm_ops.records import Conversation, ImageRef, Split, write_jsonl
 
 
 def chat(role: str, *parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -46,12 +49,42 @@ def from_file(folder: Path, rows: Rows, **kwargs: Any) -> DatasetPairs:
     return DatasetPairs(type="dataset", path=path, validation=0.3, **kwargs)
 
 
-def test_chats_become_pairs_and_images_are_held_out_whole(tmp_path: Path) -> None:
+def prepared(folder: Path, **images: list[Path]) -> PreparedData:
+    """A prepared data set with a row about each image, by split."""
+    folder.mkdir()
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    for split in splits:
+        rows = [
+            Conversation(
+                id=path.name,
+                images=(ImageRef(path="", sha256=sha256_file(path), width=1, height=1),),
+                question="What is it?",
+                answers=("A square.",),
+                kind="all",
+                group=path.name,
+                cluster=path.name,
+            )
+            for path in images.get(split, [])
+        ]
+        write_jsonl(folder / f"{split}.jsonl", rows)
+    return PreparedData(folder=folder, content="", splits={}, source="nowhere")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> PreparedData:
+    """A prepared data set of other images."""
+    return prepared(tmp_path / "prepared", test=[square(tmp_path / "other.png", 99)])
+
+
+def test_chats_become_pairs_and_images_are_held_out_whole(
+    data: PreparedData, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     settings = from_file(tmp_path, pairs_rows(tmp_path))
-    train, held_out = load_preferences(settings, out=out, seed=0)
+    train, held_out, dropped = load_preferences(settings, data=data, out=out, seed=0)
     assert len(train) + len(held_out) == 20
     assert held_out
+    assert dropped == {"test": 0, "validation": 0}
     shared = {pair.cluster for pair in train} & {pair.cluster for pair in held_out}
     assert not shared
     for pair in train:
@@ -62,7 +95,7 @@ def test_chats_become_pairs_and_images_are_held_out_whole(tmp_path: Path) -> Non
     assert {path.name for path in out.iterdir()} == {"images", "refused.jsonl"}
 
 
-def test_plain_texts_and_other_column_names(tmp_path: Path) -> None:
+def test_plain_texts_and_other_column_names(data: PreparedData, tmp_path: Path) -> None:
     rows = [
         {
             "picture": row["images"][0],
@@ -74,27 +107,73 @@ def test_plain_texts_and_other_column_names(tmp_path: Path) -> None:
     ]
     columns = PairColumns(images="picture", prompt="ask", chosen="good", rejected="bad")
     settings = from_file(tmp_path, rows, columns=columns)
-    train, _ = load_preferences(settings, out=tmp_path / "out", seed=0)
+    train, *_ = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
     assert train[0].question == "What is it?"
     assert train[0].chosen == "A square."
 
 
 def test_equal_answers_are_left_out_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = pairs_rows(tmp_path)
     rows[3]["chosen"] = rows[3]["rejected"]
-    train, held_out = load_preferences(from_file(tmp_path, rows), out=tmp_path / "o", seed=0)
+    settings = from_file(tmp_path, rows)
+    train, held_out, _ = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
     assert len(train) + len(held_out) == 19
     assert "1 pairs left out: chosen = rejected" in caplog.text
 
 
-def test_the_same_seed_draws_the_same_pairs(tmp_path: Path) -> None:
+def test_the_same_seed_draws_the_same_pairs(data: PreparedData, tmp_path: Path) -> None:
     settings = from_file(tmp_path, pairs_rows(tmp_path), max_pairs=10)
-    first = load_preferences(settings, out=tmp_path / "a", seed=0)
-    assert sum(map(len, first)) == 10
-    assert load_preferences(settings, out=tmp_path / "b", seed=0) == first
-    assert load_preferences(settings, out=tmp_path / "c", seed=1) != first
+    first = load_preferences(settings, data=data, out=tmp_path / "a", seed=0)
+    assert len(first.train) + len(first.held_out) == 10
+    assert load_preferences(settings, data=data, out=tmp_path / "b", seed=0) == first
+    assert load_preferences(settings, data=data, out=tmp_path / "c", seed=1) != first
+
+
+def test_a_pair_about_a_test_image_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every second image is in test, so training and held-out pairs are both concerned."""
+    rows = pairs_rows(tmp_path)
+    data = prepared(tmp_path / "data", test=[tmp_path / f"{n}.png" for n in range(0, 10, 2)])
+    tested = {row.images[0].sha256 for row in data.rows("test")}
+    out = tmp_path / "out"
+    settings = from_file(tmp_path, rows)
+    train, held_out, dropped = load_preferences(settings, data=data, out=out, seed=0)
+    assert len(train) + len(held_out) == 10
+    assert dropped == {"test": 10, "validation": 0}
+    assert not tested & {image.sha256 for pair in train + held_out for image in pair.images}
+    assert len(list((out / "images").iterdir())) == 5
+    assert "pairs.jsonl: 10 pairs dropped: an image of theirs is a test image" in caplog.text
+
+
+def test_one_image_of_several_is_enough(tmp_path: Path) -> None:
+    rows = pairs_rows(tmp_path)
+    for row in rows:
+        row["images"] = [row["images"][0], "0.png"]
+    data = prepared(tmp_path / "data", test=[tmp_path / "0.png"])
+    settings = from_file(tmp_path, rows)
+    with pytest.raises(DataError) as caught:
+        load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
+    assert "0 pairs to train on and 0 held out of 20 rows" in str(caught.value)
+    assert "20 pairs dropped: an image of theirs is a test image" in str(caught.value)
+    assert "give pairs about other images" in str(caught.value)
+
+
+def test_a_training_pair_about_a_validation_image_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = pairs_rows(tmp_path)
+    settings = from_file(tmp_path, rows)
+    data = prepared(tmp_path / "data", validation=[tmp_path / f"{n}.png" for n in range(5)])
+    chosen = {row.images[0].sha256 for row in data.rows("validation")}
+    plain = load_preferences(settings, data=prepared(tmp_path / "p"), out=tmp_path / "a", seed=0)
+    found = load_preferences(settings, data=data, out=tmp_path / "b", seed=0)
+    assert found.held_out == plain.held_out
+    assert found.train == [pair for pair in plain.train if pair.cluster not in chosen]
+    assert found.dropped["validation"] == len(plain.train) - len(found.train) > 0
+    assert "training pairs dropped: an image of theirs is a validation image" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -112,30 +191,34 @@ def test_the_same_seed_draws_the_same_pairs(tmp_path: Path) -> None:
         ("prompt", ["x"], "prompt of another form: found a message of None"),
     ],
 )
-def test_a_bad_pair_is_named(tmp_path: Path, key: str, value: Any, said: str) -> None:
+def test_a_bad_pair_is_named(
+    data: PreparedData, tmp_path: Path, key: str, value: Any, said: str
+) -> None:
     rows = pairs_rows(tmp_path)
     rows[2][key] = value
     with pytest.raises(DataError) as caught:
-        load_preferences(from_file(tmp_path, rows), out=tmp_path / "out", seed=0)
+        load_preferences(from_file(tmp_path, rows), data=data, out=tmp_path / "out", seed=0)
     assert "pairs.jsonl: 1 of 20 rows can't be used" in str(caught.value)
     assert said in str(caught.value)
 
 
-def test_a_missing_column_lists_those_that_are_there(tmp_path: Path) -> None:
+def test_a_missing_column_lists_those_that_are_there(data: PreparedData, tmp_path: Path) -> None:
     settings = from_file(tmp_path, pairs_rows(tmp_path), columns=PairColumns(chosen="choosen"))
     with pytest.raises(DataError) as caught:
-        load_preferences(settings, out=tmp_path / "out", seed=0)
+        load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
     assert "no column 'choosen' (did you mean 'chosen'?)" in str(caught.value)
     assert "Columns there: images, prompt, chosen, rejected." in str(caught.value)
 
 
-def test_one_image_can_not_be_split(tmp_path: Path) -> None:
+def test_one_image_can_not_be_split(data: PreparedData, tmp_path: Path) -> None:
     settings = from_file(tmp_path, pairs_rows(tmp_path, count=2))
     with pytest.raises(DataError, match="0 pairs to train on and 2 held out of 2 rows"):
-        load_preferences(settings, out=tmp_path / "out", seed=0)
+        load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
 
 
-def test_a_hub_data_set_s_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_data_set_s_files(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = pairs_rows(tmp_path)
     for row in rows:
         row["images"] = [Image.open(tmp_path / name) for name in row["images"]]
@@ -155,7 +238,7 @@ def test_a_hub_data_set_s_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     settings = DatasetPairs(
         type="dataset", id="team/pairs", revision="0123456", max_pairs=12, validation=0.3
     )
-    train, held_out = load_preferences(settings, out=tmp_path / "out", seed=0)
+    train, held_out, _ = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
     assert len(train) + len(held_out) == 12
     assert train[0].question.startswith("What is ")
     assert not (tmp_path / "out" / "cache").exists()

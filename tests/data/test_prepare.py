@@ -18,6 +18,7 @@ from vlm_ops.config.sections import ChartsData, Columns, FilesData, SplitShares
 from vlm_ops.data.prepare import prepare
 from vlm_ops.data.split import join_by_image, shuffle_images, split_groups
 from vlm_ops.errors import DataError
+from vlm_ops.fingerprint import sha256_files
 from vlm_ops.records import SPLITS
 from vlm_ops.tracker import NullTracker
 
@@ -109,6 +110,22 @@ def test_the_prompt_surrounds_the_question(own_data: Make, tmp_path: Path) -> No
     data = run(own_data(), tmp_path / "out", prompt="Q: {question} {json}\nBriefly.")
     row = data.rows("train")[0]
     assert row.question == f"Q: What is number {int(row.id) - 1}? {{json}}\nBriefly."
+    assert data.prompt == "Q: {question} {json}\nBriefly."
+
+
+def test_the_content_tells_a_prompt_from_rows_that_hold_it_already(
+    own_data: Make, tmp_path: Path
+) -> None:
+    def tell(rows: Rows) -> None:
+        for row in rows:
+            row["query"] = f"{row['query']} Briefly."
+
+    templated = run(own_data(), tmp_path / "a", prompt="{question} Briefly.")
+    written = run(own_data(tell), tmp_path / "b")
+    assert templated.rows("train") == written.rows("train")
+    assert templated.content != written.content
+    files = [tmp_path / "b" / f"{split}.jsonl" for split in SPLITS]
+    assert written.content == sha256_files(files, tmp_path / "b")
 
 
 def test_max_rows_draws_by_the_seed(own_data: Make, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from vlm_ops.errors import DataError
 from vlm_ops.evaluation.answers import answer, majority, read_answers
 from vlm_ops.evaluation.asking import OneAtATime
 from vlm_ops.evaluation.protocol import select_rows
+from vlm_ops.records import write_jsonl
 
 
 def ask(
@@ -152,8 +153,20 @@ def test_a_row_limit_takes_whole_charts_by_the_seed(data: PreparedData) -> None:
     assert {row.id for row in rows} < {row.id for row in more}
     assert rows != select_rows(data, "test", 7, seed=1)
     assert select_rows(data, "test", 1000, seed=0) == data.rows("test")
-    with pytest.raises(DataError, match=r"max_rows 1 is less than one whole chart.*\(2 rows\)"):
+    with pytest.raises(DataError, match=r"max_rows 1 is less than the smallest.*\(2 rows\)"):
         select_rows(data, "test", 1, seed=0)
+
+
+def test_charts_too_big_for_the_row_limit_are_passed_over(tmp_path: Path) -> None:
+    """One chart has all questions but two; wherever the draw puts it, the small one is found."""
+    data = make_data(tmp_path / "data", {"train": 0, "validation": 0, "test": 6})
+    rows = data.rows("test")
+    big = [row.model_copy(update={"cluster": "big"}) for row in rows[2:]]
+    write_jsonl(data.folder / "test.jsonl", [*rows[:2], *big])
+    for seed in range(8):
+        assert select_rows(data, "test", 3, seed) == rows[:2]
+    for seed in range(8):
+        assert len(select_rows(data, "test", 10, seed)) in (2, 10)
 
 
 def test_a_limit_above_the_rows_is_the_same_protocol(
@@ -200,7 +213,7 @@ def test_progress_is_logged(
     caplog.set_level(logging.INFO, logger="vlm_ops.evaluation")
     options = {"evaluate": settings, "seed": 0, "blind": False, "runs": tmp_path, "name": "sft"}
     answer(Seer("m"), data, "test", **options)
-    assert "answers sft on test: 24/24 rows, 0 s left" in caplog.messages
+    assert "answers sft on test: 24/24, 0 s left" in caplog.messages
     found = answer(Seer("m"), data, "test", **options)
     assert f"answers sft on test: 24 rows found in {found.folder.name}" in caplog.messages
 

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.pipeline import ChampionJob
 from vlm_ops.config.sections import EvaluateSettings, ModelSettings
 from vlm_ops.evaluation.answers import answer, read_answers
-from vlm_ops.models import loading
+from vlm_ops.evaluation.champion import ask_champion
+from vlm_ops.models import generation, loading
+from vlm_ops.tracker import NullTracker
 
 
 def test_a_model_is_loaded_once_if_at_all_and_batches_do_not_matter(
@@ -35,3 +38,24 @@ def test_a_model_is_loaded_once_if_at_all_and_batches_do_not_matter(
     settings = EvaluateSettings(max_new_tokens=4, resamples=200)
     answer(ref, squares, "test", evaluate=settings, seed=0, blind=False, runs=tmp_path / "1")
     assert len(loads) == 2
+
+
+def test_a_champion_with_a_prompt_is_asked_the_rows_as_they_are(
+    random_base: Path, squares: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def generate(model: object, questions: list[str], *_: object, **__: object) -> list[str]:
+        asked.extend(questions)
+        return ["1"] * len(questions)
+
+    monkeypatch.setattr(generation, "generate", generate)
+    ref = loading.base_ref(ModelSettings(id=str(random_base)))
+    ask_champion(
+        ChampionJob(seed=0, evaluate=EvaluateSettings(resamples=200)),
+        data=squares,
+        model=ref.model_copy(update={"prompt": "{question} Briefly."}),
+        out=tmp_path / "champion-0",
+        tracker=NullTracker(),
+    )
+    assert sorted(asked) == sorted(row.question for row in squares.rows("test"))

@@ -111,6 +111,25 @@ def test_everything_is_measured_and_kept(own: PreparedData) -> None:
     assert read_record(found.folder, Evaluation) == found
 
 
+def test_the_models_are_kept_with_the_prompt_that_the_rows_were_asked_with(
+    own: PreparedData,
+) -> None:
+    kept: list[ModelRef] = []
+
+    class Keeper(NullTracker):
+        def model(self, name: str, model: ModelRef) -> None:
+            kept.append(model)
+
+    models = Models()
+    prompt = "{question}\nBriefly."
+    found = run(own.model_copy(update={"prompt": prompt}), models, Keeper())
+    assert found.model == PREFER.model.model_copy(update={"prompt": prompt})
+    assert [model.prompt for model in kept] == [prompt] * 3
+    # The rows hold the prompt already: they are asked as they are.
+    asked = {question for seer in models.opened for question in seer.asked}
+    assert asked == {row.question for row in own.rows("test")}
+
+
 def test_the_report_reads_well(own: PreparedData) -> None:
     found = run(own, Models())
     text = (found.folder / "report.md").read_text(encoding="utf-8")

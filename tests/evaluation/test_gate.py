@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from squares import judged, model_ref
 from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision, read_record, write_record
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.config.sections import GateSettings
+from vlm_ops.errors import StepFailed
 from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import by_group, by_kind, score
 from vlm_ops.records import write_jsonl
@@ -183,19 +185,51 @@ def test_a_champion_on_other_rows_or_without_answers_is_a_no(tmp_path: Path) -> 
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
     fewer = store(tmp_path, "old", share(0.1, rows=100))
     assert "can't be compared with the champion" in refusal(decide(tmp_path, found, fewer))
-    assert "the champion (version 3) has no readable answers" in refusal(
-        decide(tmp_path, found, None, "3")
-    )
+    assert "the champion (version 3) has no answers" in refusal(decide(tmp_path, found, None, "3"))
 
 
 @pytest.mark.parametrize("name", ["base", "candidate", "candidate_blind"])
 def test_missing_answers_are_a_no(tmp_path: Path, name: str) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    (found.answer_folder(name) / "record.json").unlink()
-    assert "has no readable answers on the test rows" in refusal(decide(tmp_path, found))
     lacking = {key: value for key, value in found.answers.items() if key != name}
     without = found.model_copy(update={"answers": lacking})
-    assert "has no readable answers on the test rows" in refusal(decide(tmp_path, without))
+    assert "has no answers on the test rows" in refusal(decide(tmp_path, without))
+
+
+@pytest.mark.parametrize("name", ["base", "candidate", "candidate_blind"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
+def test_answers_that_are_gone_leave_no_verdict_behind(
+    tmp_path: Path, name: str, damage: Callable[[Path], Any]
+) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    assert found.is_whole()
+    damage(found.answer_folder(name) / "record.json")
+    with pytest.raises(StepFailed, match="run again, which asks the model anew"):
+        decide(tmp_path, found)
+    assert not (tmp_path / "gate-0" / "decision.json").exists()
+
+
+def test_an_evaluation_without_its_answers_is_not_whole(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    (found.answer_folder("base") / "record.json").unlink()
+    assert not found.is_whole()
+
+
+def test_a_gain_on_a_handful_of_charts_is_luck(tmp_path: Path) -> None:
+    """On 5 of 100 charts: 1 in 32 by luck; on 6: 1 in 64."""
+    better = share(0.5)
+    wrong = [n for n in range(0, ROWS, 2) if not better[n]]
+    verdicts = []
+    for gained in (5, 6):
+        found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+        rows = list(better)
+        for n in wrong[:gained]:
+            rows[n] = True
+        store(tmp_path, CANDIDATE.content, rows)
+        champion = store(tmp_path, "old", better)
+        verdicts.append(decide(tmp_path, found, champion, "3").verdict)
+    assert [verdict.promote for verdict in verdicts] == [False, True]
+    assert "luck alone gives in 3.1 % of cases" in verdicts[0].reasons[0]
 
 
 def test_a_truncated_answer_file_is_a_no(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from squares import judged
 
 from vlm_ops.errors import DataError
-from vlm_ops.evaluation.statistics import by_group, by_kind, difference, interval, score
+from vlm_ops.evaluation.statistics import by_group, by_kind, chance_of, difference, interval, score
 
 N = 400
 
@@ -116,6 +117,18 @@ def test_the_lower_end_must_lie_above_the_margin() -> None:
     assert found.passed
     assert not difference(ours, theirs, needed=found.low, **options).passed
     assert not difference(ours, theirs, needed=found.points, **options).passed
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(3, 0), (6, 0), (8, 2), (9, 1), (7, 7)])
+def test_chance_is_the_sign_tests_where_charts_differ_alike(wins: int, losses: int) -> None:
+    gains = np.array([1.0] * wins + [-1.0] * losses + [0.0] * 50)
+    exact = stats.binomtest(wins, wins + losses, alternative="greater").pvalue
+    assert chance_of(gains, seed=0) == pytest.approx(exact, abs=0.02 if wins == losses else 1e-9)
+
+
+def test_chance_without_a_difference_is_certain() -> None:
+    assert chance_of(np.zeros(9), seed=0) == 1.0
+    assert chance_of(np.array([0.0, 2.0]), seed=0) == 0.5
 
 
 def test_no_rows_is_an_error() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 from small import call, command, environment, versions, vlm_ops, write_small
 
+from flows.servers import services
 from vlm_ops.artifacts import PreparedData
 
 pytestmark = pytest.mark.slow
@@ -59,7 +61,7 @@ def test_the_versions_are_listed_for_people_too(place: Path, first: Any) -> None
     assert listed.returncode == 0, listed.stderr
     assert "@candidate @champion" in listed.stdout
     assert f"{first['scores']['candidate']['relaxed_accuracy']:.1%}" in listed.stdout
-    assert "promote none -> 1" in listed.stdout
+    assert "none → 1" in listed.stdout
 
 
 def test_a_changed_setting_runs_the_steps_behind_it_and_a_no_leaves_the_alias(
@@ -75,6 +77,22 @@ def test_a_changed_setting_runs_the_steps_behind_it_and_a_no_leaves_the_alias(
     newer, older = versions(place / "runs", place)
     assert newer["aliases"] == ["candidate"]
     assert older["aliases"] == ["champion"]
+
+
+@pytest.mark.parametrize("change", ["gate.over_blind=-0.5", "evaluate.max_rows=12"])
+def test_a_champion_that_comes_out_again_stays_as_it_was(
+    place: Path, first: Any, change: str
+) -> None:
+    """Under another margin, or on other rows: there is nothing to promote and nothing to redo."""
+    for _ in range(2):
+        found = vlm_ops("run", "small.yaml", "--set", change, cwd=place)
+        assert found["status"] == "kept"
+        assert found["champion_version"] == "1"
+        (reason,) = found["decision"]["reasons"]
+        assert "is the champion (version 1) already" in reason
+    assert "gate" in found["skipped"]
+    (champion,) = (v for v in versions(place / "runs", place) if "champion" in v["aliases"])
+    assert champion["decision"] == "promote"
 
 
 def test_predict_asks_the_champion(place: Path, first: Any) -> None:
@@ -145,3 +163,14 @@ def _wait_until_gone(child: psutil.Process) -> None:
     """The child of a killed pipeline must not go on writing."""
     psutil.wait_procs([child], timeout=10)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_registering_what_an_earlier_run_left_is_not_nothing(place: Path, first: Any) -> None:
+    """As after a run that lost its MLflow server behind the gate."""
+    with services(place / "runs", only=("mlflow",)) as found:
+        client = MlflowClient(found.mlflow_url, found.mlflow_url)
+        client.delete_registered_model("small")
+    again = vlm_ops("run", "small.yaml", cwd=place)
+    assert again["status"] == "promoted"
+    assert again["mlflow_run_id"]
+    assert "register" not in again["skipped"]

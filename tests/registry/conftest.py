@@ -59,7 +59,7 @@ class Pipeline:
             base=model.model_copy(update={"adapter": None, "adapter_sha256": None}),
             git_commit="abc123",
             prefect_run_id="flow-1",
-            mlflow_run_id="run-1",
+            pipeline_run=lambda: "run-1",
             keep=self.keep,
         )
 
@@ -90,7 +90,13 @@ class Pipeline:
                 reasons=(f"The candidate is {word} than the base.",),
                 differences=(
                     Difference(
-                        than="base", points=0.5, low=0.4, high=0.6, needed=0.0, passed=promote
+                        than="base",
+                        points=0.5,
+                        low=0.4,
+                        high=0.6,
+                        needed=0.0,
+                        chance=0.0,
+                        passed=promote,
                     ),
                 ),
             ),

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from vlm_ops.errors import RegistryError
 from vlm_ops.registry import files
-from vlm_ops.registry.promotion import moves, promote, rollback
+from vlm_ops.registry.promotion import former_champions, moves, promote, rollback
 from vlm_ops.registry.versions import champion
 
 
@@ -103,6 +103,19 @@ def test_rollback_after_a_move_by_hand(pipeline: Any) -> None:
     client = MlflowClient(pipeline.uri, pipeline.uri)
     client.set_registered_model_alias(pipeline.name, "champion", "3")
     assert rollback(pipeline.uri, pipeline.name, reason=None, by="ann").to_version == "2"
+
+
+def test_a_move_that_was_cut_off_before_the_alias_moved_counts_for_nothing(
+    pipeline: Any,
+) -> None:
+    three_champions(pipeline)
+    client = MlflowClient(pipeline.uri, pipeline.uri)
+    client.set_registered_model_alias(pipeline.name, "champion", "2")
+    contents = [model.content for model in pipeline.models]
+    assert former_champions(pipeline.uri, pipeline.name) == set(contents[:2])
+    assert rollback(pipeline.uri, pipeline.name, reason=None, by="ann").to_version == "1"
+    with pytest.raises(RegistryError, match="first champion"):
+        rollback(pipeline.uri, pipeline.name, reason=None, by="ann")
 
 
 def test_rollback_refuses_a_version_that_is_gone(pipeline: Any) -> None:

@@ -99,7 +99,7 @@ def test_a_candidate_measured_elsewhere_is_kept_when_it_is_registered(
     assert not pipeline.register(0, logged=logged).created
 
 
-def test_champion_tells_what_it_was_judged_on(pipeline: Any) -> None:
+def test_champion_tells_which_decision_made_it(pipeline: Any) -> None:
     pipeline.register(0)
     promote(pipeline.uri, pipeline.name, "1", reason=None, by="flow")
     first = pipeline.models[0].content
@@ -108,8 +108,12 @@ def test_champion_tells_what_it_was_judged_on(pipeline: Any) -> None:
     found = champion(pipeline.uri, pipeline.name)
     assert found is not None
     assert (found.version, found.content) == ("2", pipeline.models[1].content)
-    assert (found.judged_against, found.judged_against_version) == (first, "1")
-    assert (found.dataset, found.protocol) == ("d" * 64, "p" * 64)
+    assert (
+        found.gate
+        == MlflowClient(pipeline.uri, pipeline.uri)
+        .get_model_version(pipeline.name, "2")
+        .tags["vlm_ops.gate"]
+    )
 
 
 def test_a_champion_of_foreign_make_is_named(pipeline: Any) -> None:

@@ -7,12 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
 
 from vlm_ops.artifacts import ModelRef
-from vlm_ops.errors import ModelError
+from vlm_ops.data.images import open_image
+from vlm_ops.errors import DataError, ModelError
+from vlm_ops.models import generation
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import load
 from vlm_ops.tracking.mlflow import MlflowTracker
@@ -30,6 +34,7 @@ import vlm_ops
 print("ANSWER " + json.dumps({"answers": list(answers), "code": vlm_ops.__file__}))
 """
 QUESTIONS = ["How many bars are there?", "What color is the line?", "Is it a pie chart?"]
+PROMPT = "{question}\nAnswer with a single word."
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +42,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("pictures")
     paths = []
     for number, size in enumerate([(128, 96), (64, 64), (200, 90)]):
-        picture = Image.new("RGB", size, "white")
+        mode, ground = ("RGBA", (0, 0, 0, 0)) if number == 0 else ("RGB", "white")
+        picture = Image.new(mode, size, ground)
         ImageDraw.Draw(picture).rectangle((10, 10, 40 + 9 * number, 60), fill="red")
-        paths.append(folder / f"{number}.png")
-        picture.save(paths[-1])
+        paths.append(folder / f"{number}.{'png' if number < 2 else 'jpg'}")
+        exif = picture.getexif()
+        exif[0x0112] = 6 if number == 2 else 1  # held with its right side down
+        picture.save(paths[-1], exif=exif)
     return paths
 
 
@@ -50,14 +58,14 @@ def test_answers_the_same_in_a_fresh_process(
     pictures: list[Path],
     tmp_path: Path,
 ) -> None:
-    ref = make_model(2)
+    ref = make_model(2).model_copy(update={"prompt": PROMPT})
     run_id = start_pipeline_run(mlflow_server, "packaged", "run", {})
     uri = MlflowTracker(run_id, mlflow_server, system_metrics=False).model("candidate", ref)
     assert uri is not None
     cells = [
         str(pictures[0]),
         base64.b64encode(pictures[1].read_bytes()).decode(),
-        "data:image/png;base64," + base64.b64encode(pictures[2].read_bytes()).decode(),
+        "data:image/jpeg;base64," + base64.b64encode(pictures[2].read_bytes()).decode(),
     ]
     rows = [{"image": c, "question": q} for c, q in zip(cells, QUESTIONS, strict=True)]
     done = subprocess.run(
@@ -71,15 +79,51 @@ def test_answers_the_same_in_a_fresh_process(
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = [text for text in done.stdout.splitlines() if text.startswith("ANSWER ")]
     said = json.loads(line.removeprefix("ANSWER "))
-    images = [[Image.open(path).convert("RGB")] for path in pictures]
-    expected = generate(load(ref), QUESTIONS, images, max_new_tokens=12, batch_size=8)
+    images = [[open_image(path)] for path in pictures]
+    told = [PROMPT.replace("{question}", question) for question in QUESTIONS]
+    expected = generate(load(ref), told, images, max_new_tokens=12, batch_size=8)
     assert said["answers"] == expected
     assert len(set(expected)) > 1, "answers that are all alike prove little"
     assert Path(said["code"]).parent.parent.name == "code", "it must run the packed sources"
 
 
+def test_questions_and_pictures_reach_the_model_as_in_training(
+    make_model: Callable[[int], ModelRef],
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from vlm_ops.tracking.packaged_model import PackagedModel
+
+    seen: list[Any] = []
+
+    def generate(model: object, questions: list[str], images: Any, **_: object) -> list[str]:
+        seen.extend(zip(questions, images, strict=True))
+        return ["5"] * len(questions)
+
+    monkeypatch.setattr(generation, "generate", generate)
+    save_package(make_model(5).model_copy(update={"prompt": PROMPT}), tmp_path / "package")
+    context: Any = SimpleNamespace(
+        artifacts={"model": str(tmp_path / "package" / "artifacts" / "model.json")}
+    )
+    served = PackagedModel()
+    served.load_context(context)
+    cells = [[str(pictures[0]), pictures[2].read_bytes()], pictures[1].read_bytes()]
+    rows: Any = [{"image": cell, "question": " <image>What color? "} for cell in cells]
+    assert served.predict(context, rows) == ["5", "5"]
+    assert [question for question, _ in seen] == ["What color?\nAnswer with a single word."] * 2
+    ((clear, turned), (plain,)) = [images for _, images in seen]
+    for image, path in zip((clear, plain, turned), pictures, strict=True):
+        assert image.tobytes() == open_image(path).tobytes()
+    assert clear.getpixel((0, 0)) == (255, 255, 255)
+    assert turned.size == (90, 200)
+    rows[1]["image"] = pictures[1].read_bytes()[:50]
+    with pytest.raises(DataError, match="row 1: image can't be read"):
+        served.predict(context, rows)
+
+
 def test_files_of_a_package(make_model: Callable[[int], ModelRef], tmp_path: Path) -> None:
-    ref = make_model(3)
+    ref = make_model(3).model_copy(update={"prompt": PROMPT})
     package = tmp_path / "package"
     save_package(ref, package)
     files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
@@ -103,6 +147,7 @@ def test_files_of_a_package(make_model: Callable[[int], ModelRef], tmp_path: Pat
     assert not [path for path in texts if str(ref.adapter) in path.read_text()]
     opened = open_package(package / "artifacts")
     assert opened.content == ref.content
+    assert opened.prompt == PROMPT
     assert opened.settings.id == str(package / "artifacts" / "base")
 
 

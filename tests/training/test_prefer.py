@@ -9,11 +9,7 @@ from test_sft import Recorder, job
 
 from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PairsJob, PreferJob
-from vlm_ops.config.sections import (
-    EvaluateSettings,
-    PreferSettings,
-    SampledPairs,
-)
+from vlm_ops.config.sections import PreferSettings, SampledPairs
 from vlm_ops.evaluation.metrics import relaxed_match
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.pairs import make_pairs
@@ -36,7 +32,8 @@ def pairs(
     settings = PairsJob(
         seed=3,
         pairs=SampledPairs(samples=1, max_pairs=24, max_validation_pairs=8),
-        evaluate=EvaluateSettings(max_new_tokens=3),
+        max_new_tokens=3,
+        batch_size=32,
     )
     out = tmp_path_factory.mktemp("pairs")
     return make_pairs(settings, data=squares, sft=sft, out=out, tracker=NullTracker())
@@ -49,7 +46,7 @@ def test_pairs_reject_what_the_verifier_finds_wrong(
         row.id: row.answers for split in ("train", "validation") for row in squares.rows(split)
     }  # type: ignore[arg-type]
     train, held_out = pairs.pairs("train"), pairs.pairs("validation")
-    assert len(train) == pairs.train == 24
+    assert len(train) == pairs.train == 16
     assert len(held_out) == pairs.validation == 8
     for pair in (*train, *held_out):
         assert relaxed_match(pair.chosen, answers[pair.id])

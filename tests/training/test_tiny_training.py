@@ -2,10 +2,12 @@ import dataclasses
 import json
 import random
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
+from processes import orphans
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlm_ops.data.charts.draw import draw
@@ -261,3 +263,15 @@ def test_shards_are_drawn_by_workers(tmp_path):
         assert shards.held_out().specs != shards.first(1)[0].specs
     finally:
         shards.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part is Linux's")
+def test_workers_end_with_a_killed_training(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path;"
+        "from vlm_ops.training.tiny_shards import Shards;"
+        "shards = Shards(Path(sys.argv[1]), seed=5, count=1000, charts=1); time.sleep(600)"
+    )
+    drawn = tmp_path / "held-out.npz"
+    assert not orphans(script, str(tmp_path), ready=lambda children: drawn.exists())

@@ -65,7 +65,8 @@ class PairsJob(Job):
 
     seed: int
     pairs: PairsSettings
-    evaluate: EvaluateSettings
+    max_new_tokens: int
+    batch_size: int
 
 
 class PreferJob(Job):

@@ -82,7 +82,8 @@ class DataCommon(Section):
     """What every source of rows has."""
 
     prompt: str = "{question}"
-    """What the model is asked; ``{question}`` stands for the row's question."""
+    """What the model is asked; ``{question}`` stands for the row's question. It is kept with the
+    registered model, which is served with it."""
     shuffle_images: bool = False
     """Control experiment: shuffle the training images among the rows, so that only the format
     of the answers is left to learn. Validation and test stay as they are."""

@@ -1,13 +1,13 @@
 """Preference pairs that somebody else labelled, in RLAIF-V's schema: file or hub."""
 
 import logging
-import random
 import shutil
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.check import ImageChecks, image_problems, question_text
@@ -16,27 +16,41 @@ from vlm_ops.data.images import ImageStore
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import Problem, RawRow, check_columns, image_cells, plain_text, refuse
 from vlm_ops.data.sources import ALL
-from vlm_ops.data.split import join_by_image, position
+from vlm_ops.data.split import draw, join_by_image, position
 from vlm_ops.errors import DataError
 from vlm_ops.records import ImageRef, PreferencePair
 
 logger = logging.getLogger(__name__)
 
 
+class Preferences(NamedTuple):
+    """Pairs that somebody else labelled.
+
+    Attributes:
+        train: Pairs to train on.
+        held_out: Held-out pairs; they have no image in common with the others.
+        dropped: How many pairs were dropped for an image of the prepared data, by its split.
+    """
+
+    train: list[PreferencePair]
+    held_out: list[PreferencePair]
+    dropped: dict[Literal["test", "validation"], int]
+
+
 def load_preferences(
-    settings: DatasetPairs, *, out: Path, seed: int
-) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    settings: DatasetPairs, *, data: PreparedData, out: Path, seed: int
+) -> Preferences:
     """Read, check and split preference pairs.
 
     Pairs whose two answers are the same say nothing; they are left out and counted in the log.
+    So are pairs with an image that the model is measured on: no pair may have a test image,
+    and no pair to train on an image of the validation rows.
 
     Args:
         settings: File or hub data set, columns, share that is held out.
+        data: What the model is chosen and measured on.
         out: Images go to ``out/images/<sha256>.<ending>``, complaints to ``refused.jsonl``.
         seed: Draws at most ``max_pairs`` pairs, and the images that are held out.
-
-    Returns:
-        Pairs to train on and held-out pairs; they have no image in common.
 
     Raises:
         DataError: The source can't be read, a column is missing, a pair can't be used, or
@@ -50,23 +64,35 @@ def load_preferences(
     folder = settings.path.parent if settings.path is not None else None
     raw = _raw_rows(cells, settings.columns, folder)
     if settings.path is not None and settings.max_pairs is not None:
-        raw = _drawn(list(raw), settings.max_pairs, seed)
+        raw = iter(draw(list(raw), settings.max_pairs, seed))
     store = ImageStore(out)
     pairs, problems, total = _check(raw, store)
     refuse(problems, total, out, title)
     useful = [pair for pair in pairs if pair.chosen != pair.rejected]
     if len(useful) < len(pairs):
         logger.warning("%s: %d pairs left out: chosen = rejected", title, len(pairs) - len(useful))
-    train, held_out = _split(useful, settings.validation, seed)
+    untested = _without(useful, data, "test")
+    others, held_out = _split(untested, settings.validation, seed)
+    train = _without(others, data, "validation")
+    found = Preferences(
+        train,
+        held_out,
+        {"test": len(useful) - len(untested), "validation": len(others) - len(train)},
+    )
+    reasons = _reasons(found)
+    for reason in reasons:
+        logger.warning("%s: %s", title, reason)
     if not train or not held_out:
         raise DataError(
             f"{title}: {len(train)} pairs to train on and {len(held_out)} held out of {total} "
-            f"rows; expected some of both. Pairs are split by image: give more images, or "
-            f"another pairs.validation (now {settings.validation})."
+            f"rows; expected some of both. "
+            + "".join(f"{reason}; give pairs about other images. " for reason in reasons)
+            + f"Pairs are split by image: give more images, or another pairs.validation (now "
+            f"{settings.validation})."
         )
-    store.keep_only({image.path for pair in useful for image in pair.images})
+    store.keep_only({image.path for pair in train + held_out for image in pair.images})
     shutil.rmtree(cache, ignore_errors=True)
-    return train, held_out
+    return found
 
 
 def _open(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Table]:
@@ -102,11 +128,6 @@ def _raw_rows(
             cluster=None,
             split=None,
         )
-
-
-def _drawn(rows: list[RawRow], at_most: int, seed: int) -> Iterator[RawRow]:
-    chosen = random.Random(seed).sample(range(len(rows)), min(at_most, len(rows)))
-    return iter([rows[index] for index in sorted(chosen)])
 
 
 def _check(
@@ -186,6 +207,23 @@ def message_text(cell: Any, roles: tuple[str, ...]) -> str:
         items = content if isinstance(content, (list, tuple)) else [{"text": content}]
         parts += [plain_text(item.get("text")) for item in items if isinstance(item, Mapping)]
     return "\n".join(part for part in parts if part)
+
+
+def _without(
+    pairs: list[PreferencePair], data: PreparedData, split: Literal["test", "validation"]
+) -> list[PreferencePair]:
+    """Leave out the pairs with an image of a split."""
+    seen = {image.sha256 for row in data.rows(split) for image in row.images}
+    return [pair for pair in pairs if not any(image.sha256 in seen for image in pair.images)]
+
+
+def _reasons(found: Preferences) -> list[str]:
+    pairs = {"test": "pairs", "validation": "training pairs"}
+    return [
+        f"{count} {pairs[split]} dropped: an image of theirs is a {split} image"
+        for split, count in found.dropped.items()
+        if count
+    ]
 
 
 def _split(

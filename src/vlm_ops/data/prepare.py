@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlm_ops.artifacts import PreparedData, SplitSummary
+from vlm_ops.artifacts import BARE_QUESTION, PreparedData, SplitSummary
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
 from vlm_ops.data.check import CheckedRow, check_rows
@@ -15,7 +15,7 @@ from vlm_ops.data.rows import refuse
 from vlm_ops.data.sources import Source, open_source
 from vlm_ops.data.split import draw, join_by_image, shuffle_images, split_groups
 from vlm_ops.errors import DataError
-from vlm_ops.fingerprint import sha256_file, sha256_files
+from vlm_ops.fingerprint import fingerprint, sha256_file, sha256_files
 from vlm_ops.records import SPLITS, Conversation, Split, write_jsonl
 from vlm_ops.tracker import Tracker
 
@@ -37,8 +37,8 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
         tracker: Told of the data sets, the report and the contact sheet.
 
     Returns:
-        The data set. Its content hash covers the rows in their order and the images'
-        contents, wherever the files lie.
+        The data set. Its content hash covers the rows in their order, the images' contents,
+        wherever the files lie, and the prompt.
 
     Raises:
         DataError: The source can't be read, a row can't be used, a split is empty, or an
@@ -66,10 +66,17 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     tracker.image(sheet, "contact_sheet.png")
     return PreparedData(
         folder=out,
-        content=sha256_files([out / f"{split}.jsonl" for split in SPLITS], out),
+        content=_content(out, job.data.prompt),
         splits={split: _summary(rows) for split, rows in splits.items()},
         source=f"{source.title}: {total} rows",
+        prompt=job.data.prompt,
     )
+
+
+def _content(out: Path, prompt: str) -> str:
+    rows = sha256_files([out / f"{split}.jsonl" for split in SPLITS], out)
+    # The same rows without a prompt make a model that is served differently.
+    return rows if prompt == BARE_QUESTION else fingerprint([rows, prompt])
 
 
 def _split(

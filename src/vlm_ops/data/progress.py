@@ -8,14 +8,14 @@ _EVERY_S = 5.0
 
 
 def log_progress(
-    logger: logging.Logger, what: str, every_s: float = _EVERY_S
+    logger: logging.Logger, what: str, *, before: int = 0
 ) -> Callable[[int, int | None], None]:
-    """Return a function that logs ``what: done/total`` at most every few seconds.
+    """Return a function that logs ``what: done/total`` every few seconds and at the end.
 
     Args:
         logger: Where to.
         what: As ``images checked``.
-        every_s: Seconds between two lines.
+        before: How many an interrupted attempt did; they say nothing about the pace.
 
     Returns:
         To be called with the number done and the total (None if it is not known).
@@ -25,11 +25,11 @@ def log_progress(
     def report(done: int, total: int | None) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < every_s or not done:
+        if done <= before or (now - last < _EVERY_S and done != total):
             return
         last = now
         if total:
-            left = (now - started) / done * (total - done)
+            left = (now - started) / (done - before) * (total - done)
             logger.info("%s: %d/%d, %.0f s left", what, done, total, left)
         else:
             logger.info("%s: %d", what, done)

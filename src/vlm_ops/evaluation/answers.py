@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData, read_record, write_record
 from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.data.images import open_image
+from vlm_ops.data.progress import log_progress
 from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation import statistics
 from vlm_ops.evaluation.asking import OneAtATime, Respondent
@@ -35,7 +36,6 @@ BLIND_COLOR = (128, 128, 128)
 _ANSWERS = "answers.jsonl"
 _PARTIAL = "partial.jsonl"
 _CACHE = Path(".cache", "evaluate")
-_LOG_EVERY_S = 5.0
 
 
 class _Reply(Record):
@@ -245,17 +245,13 @@ def _ask(
     evaluate: EvaluateSettings,
 ) -> Iterator[list[_Reply]]:
     """Ask the rows from ``done`` on, batch by batch, and say now and then how far it is."""
-    started = logged = time.monotonic()
+    report = log_progress(logger, sheet.label, before=done)
     for start in range(done, len(sheet.rows), evaluate.batch_size):
         batch = sheet.rows[start : start + evaluate.batch_size]
         images = _images(batch, data, blind=sheet.blind)
         texts = model.respond([row.question for row in batch], images, evaluate)
         yield [_Reply(id=row.id, text=text) for row, text in zip(batch, texts, strict=True)]
-        now, answered = time.monotonic(), start + len(batch)
-        if now - logged >= _LOG_EVERY_S or answered == len(sheet.rows):
-            left = (now - started) / (answered - done) * (len(sheet.rows) - answered)
-            logger.info("%s: %d/%d rows, %.0f s left", sheet.label, answered, len(sheet.rows), left)
-            logged = now
+        report(start + len(batch), len(sheet.rows))
 
 
 def _images(

@@ -43,9 +43,10 @@ def evaluate(
         open_model: Makes a respondent of a model.
 
     Returns:
-        The evaluation. Beside ``base``, ``sft``, ``candidate``, ``blind`` (the SFT model on
-        gray images) and ``majority``, its scores hold ``candidate_blind``: the candidate on
-        gray images, equal to ``blind`` when the SFT model is the candidate.
+        The evaluation, its model with the prompt of the rows. Beside ``base``, ``sft``,
+        ``candidate``, ``blind`` (the SFT model on gray images) and ``majority``, its scores
+        hold ``candidate_blind``: the candidate on gray images, equal to ``blind`` when the SFT
+        model is the candidate.
 
     Raises:
         DataError: A split has no rows, or an image can't be opened.
@@ -54,6 +55,7 @@ def evaluate(
     for split in ("validation", "test"):
         rows = data.splits[split].rows
         tracker.dataset(split, data.content, context=split, rows=rows, source=data.source)
+    sft, prefer = (_with_prompt(trained, data.prompt) for trained in (sft, prefer))
     models = {"base": sft.base, "sft": sft.model}
     logged = {name: tracker.model(name, ref) for name, ref in models.items()}
     with OneAtATime(open_model) as one:
@@ -110,6 +112,12 @@ def choose(
     if theirs - ours <= max_loss + _ROUNDING:
         return prefer, f"prefer goes on as the candidate: {numbers}"
     return sft, f"sft goes on as the candidate, prefer lost too much: {numbers}"
+
+
+def _with_prompt(trained: TrainedAdapter, prompt: str) -> TrainedAdapter:
+    """Note the prompt that a model is measured with, so that it is served with it too."""
+    base = trained.base.model_copy(update={"prompt": prompt})
+    return trained.model_copy(update={"base": base})
 
 
 class _Asking:

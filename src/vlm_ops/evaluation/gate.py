@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision, read_record
 from vlm_ops.config.pipeline import GateJob
-from vlm_ops.errors import DataError, OutputError
+from vlm_ops.errors import DataError, OutputError, StepFailed
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.answers import read_answers
 from vlm_ops.fingerprint import fingerprint
 from vlm_ops.records import Difference, Verdict
 from vlm_ops.tracker import Tracker
+
+_ASK_AGAIN = "remove that folder and run again, which asks the model anew"
 
 
 class _Rival(NamedTuple):
@@ -41,7 +43,8 @@ def gate(
     """Judge the candidate against base, its blind self and the champion.
 
     For each of them, the lower end of the paired 95 % interval must lie above the margin of
-    the settings. Missing, infinite or mismatched numbers mean "no", with the reason in words.
+    the settings, and tossed signs must give as much in at most 2.5 % of cases. Missing, infinite
+    or mismatched numbers mean "no", with the reason in words.
 
     Args:
         job: The margins, the bootstrap's resamples and its seed.
@@ -53,6 +56,9 @@ def gate(
 
     Returns:
         The decision; a "no" is a decision like any other.
+
+    Raises:
+        StepFailed: Answers can't be read now; a decision would outlive their return.
     """
     verdict = _judge(job, evaluation, champion, champion_version)
     decision = GateDecision(
@@ -163,9 +169,16 @@ def _reason(found: Difference, rival: _Rival, candidate: AnswerSet, other: Answe
         head = f"{ours} against {rival.name}'s {theirs}"
     else:
         head = f"not shown to be better than {rival.name}: {ours} against {theirs}"
-    relation = "above" if found.passed else "whose lower end is not above"
     needed = words.signed(found.needed)
-    return f"{head}: {words.difference(found)}, {relation} the needed {needed}"
+    if found.low <= found.needed:
+        relation = f"whose lower end is not above the needed {needed}"
+    elif not found.passed:
+        relation = (
+            f"which luck alone gives in {words.percent(found.chance)} of cases: too few differ"
+        )
+    else:
+        relation = f"above the needed {needed}"
+    return f"{head}: {words.difference(found)}, {relation}"
 
 
 def _sight(found: Difference) -> str:
@@ -177,13 +190,17 @@ def _sight(found: Difference) -> str:
 
 
 def _stored(evaluation: Evaluation, name: str) -> AnswerSet | None:
-    """Return one model's test answers, None if they are missing or damaged."""
+    """Return one model's test answers, None if the evaluation has none of it."""
     if name not in evaluation.answers:
         return None
+    folder = evaluation.answer_folder(name)
     try:
-        return read_record(evaluation.answer_folder(name), AnswerSet)
-    except OutputError:
-        return None
+        found = read_record(folder, AnswerSet)
+    except OutputError as error:
+        raise StepFailed(f"{error}; {_ASK_AGAIN}") from error
+    if found is None:
+        raise StepFailed(f"{folder}: expected the answers of {name}, found none; {_ASK_AGAIN}")
+    return found
 
 
 def _comparable(
@@ -191,7 +208,7 @@ def _comparable(
 ) -> AnswerSet:
     """Return answers that may be compared, or raise the doubt about them."""
     if found is None:
-        raise _DoubtError(f"{name} has no readable answers on the test rows; run evaluate again")
+        raise _DoubtError(f"{name} has no answers on the test rows")
     if found.split != "test":
         raise _DoubtError(f"{name} answered the {found.split} rows, not the test rows")
     if found.protocol != evaluation.protocol:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import dropwhile
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.sections import EvaluateSettings
@@ -9,6 +10,9 @@ from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.fingerprint import fingerprint
 from vlm_ops.records import Conversation, Split
+
+ASKING_VERSION = 1
+"""Raised when a change of prompting or generation may change an answer."""
 
 
 def select_rows(
@@ -20,10 +24,11 @@ def select_rows(
         data: The rows.
         split: Which of its splits.
         max_rows: At most this many; None for all.
-        seed: Of the draw. A higher limit keeps what a lower one drew first.
+        seed: Of the draw. A higher limit keeps what a lower one drew first, unless a cluster
+            that was too big for the lower one comes before it.
 
     Raises:
-        DataError: The split is empty, or not even one cluster fits.
+        DataError: The split is empty, or not even its smallest cluster fits.
     """
     rows = data.rows(split)
     if not rows:
@@ -33,15 +38,16 @@ def select_rows(
     sizes = Counter(row.cluster for row in rows)
     chosen: set[str] = set()
     room = max_rows
-    for cluster in sorted(sizes, key=lambda name: fingerprint([seed, name])):
+    order = sorted(sizes, key=lambda name: fingerprint([seed, name]))
+    for cluster in dropwhile(lambda name: sizes[name] > max_rows, order):
         if sizes[cluster] > room:
             break
         chosen.add(cluster)
         room -= sizes[cluster]
     if not chosen:
         raise DataError(
-            f"evaluate.max_rows {max_rows} is less than one whole chart of the {split} split "
-            f"({max(sizes.values())} rows); raise it or leave it out"
+            f"evaluate.max_rows {max_rows} is less than the smallest whole chart of the "
+            f"{split} split ({min(sizes.values())} rows); raise it or leave it out"
         )
     return [row for row in rows if row.cluster in chosen]
 
@@ -63,6 +69,7 @@ def protocol(rows: Sequence[Conversation], split: Split, evaluate: EvaluateSetti
         {
             "split": split,
             "rows": asked,
+            "asking": ASKING_VERSION,
             "decoding": "greedy",
             "max_new_tokens": evaluate.max_new_tokens,
             "metric": METRIC_VERSION,

@@ -147,6 +147,20 @@ def rollback(uri: str, name: str, *, reason: str | None, by: str) -> Move:
     return move
 
 
+def former_champions(uri: str, name: str) -> set[str]:
+    """Return the content hashes of models that were champion and had to give way.
+
+    Raises:
+        RegistryError: There is no such model, or a line of the ledger was damaged.
+        ServiceError: The server does not answer.
+    """
+    left = {move.from_version for move in moves(uri, name) if move.moved}
+    client = connect(uri)
+    with answering(uri, RegistryError):
+        versions = tags.all_versions(client, name)
+    return {tags.content_of(found) for found in versions if str(found.version) in left}
+
+
 def moves(uri: str, name: str) -> list[Move]:
     """Return the ledger of a registered model, the oldest move first.
 
@@ -244,7 +258,9 @@ def _champion_before(ledger: list[Move], current: str) -> str | None:
                 stack.pop()
         if not stack or stack[-1] != move.to_version:
             stack.append(move.to_version)
-    if stack and stack[-1] == current:
-        stack.pop()
-    # An alias that was moved by hand in MLflow stands on top of all that the ledger knows.
+    # Above the champion may lie a move that was cut off before the alias moved, or one that
+    # was undone by hand in MLflow. A champion that the ledger does not know lies on top of all.
+    if current in stack:
+        while stack.pop() != current:
+            pass
     return stack[-1] if stack else None

@@ -58,10 +58,6 @@ class Champion(BaseModel):
         version: Its number.
         content: Content hash of the model.
         gate: Fingerprint of the decision that is recorded on it, if any.
-        judged_against: Content hash of the champion it was measured against, if any.
-        judged_against_version: That champion's version.
-        dataset: Content hash of the data it was measured on.
-        protocol: Of that measurement.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,10 +66,6 @@ class Champion(BaseModel):
     version: str
     content: str
     gate: str | None
-    judged_against: str | None
-    judged_against_version: str | None
-    dataset: str | None
-    protocol: str | None
 
 
 def register(
@@ -86,7 +78,7 @@ def register(
     base: ModelRef,
     git_commit: str | None,
     prefect_run_id: str | None,
-    mlflow_run_id: str | None,
+    pipeline_run: Callable[[], str],
     keep: Callable[[ModelRef], str],
 ) -> RegisteredVersion:
     """Register the candidate, passed or not, and point the alias ``candidate`` to it.
@@ -104,7 +96,7 @@ def register(
         base: The base model.
         git_commit: Of the code, if known.
         prefect_run_id: Of the flow run, if there is one.
-        mlflow_run_id: Of the pipeline's run.
+        pipeline_run: Returns the id of the pipeline's MLflow run; called where a version is made.
         keep: Logs the candidate on this server and returns ``models:/m-…``; called where it was
             measured without a tracker or under another server.
 
@@ -127,13 +119,13 @@ def register(
         tags.CONFIG: config.model_dump_json(by_alias=True),
         tags.GIT_COMMIT: git_commit or tags.NONE,
         tags.PREFECT_RUN_ID: prefect_run_id or tags.NONE,
-        tags.MLFLOW_RUN_ID: mlflow_run_id or tags.NONE,
         **verdict,
     }
     client = connect(uri)
     with answering(uri, RegistryError):
         found = _same_version(client, name, labels)
         if found is None:
+            labels[tags.MLFLOW_RUN_ID] = pipeline_run()
             source = _logged(client, evaluation) or keep(evaluation.model)
             text = _describe(evaluation, decision, data)
             made = _create(client, name, source, labels, text)
@@ -166,10 +158,6 @@ def champion(uri: str, name: str) -> Champion | None:
         version=str(found.version),
         content=tags.content_of(found),
         gate=tags.present(found.tags.get(tags.GATE)),
-        judged_against=tags.present(found.tags.get(tags.JUDGED_AGAINST)),
-        judged_against_version=tags.present(found.tags.get(tags.JUDGED_AGAINST_VERSION)),
-        dataset=tags.present(found.tags.get(tags.DATASET)),
-        protocol=tags.present(found.tags.get(tags.PROTOCOL)),
     )
 
 
@@ -285,8 +273,6 @@ def _create(
     description: str,
 ) -> ModelVersion:
     logged = client.get_logged_model(source.removeprefix(_LOGGED_MODEL))
-    if labels[tags.MLFLOW_RUN_ID] == tags.NONE:
-        labels = labels | {tags.MLFLOW_RUN_ID: logged.source_run_id or tags.NONE}
     try:
         client.create_registered_model(name, description=f"Retrained by vlm-ops: {name}.")
     except MlflowException as error:

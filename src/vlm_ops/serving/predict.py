@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter, read_record
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.data.check import question_text
 from vlm_ops.data.images import open_image
 from vlm_ops.errors import DataError, ModelError, OutputError
 from vlm_ops.models.generation import Progress, generate
@@ -48,7 +49,7 @@ def answer_rows(
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Answer questions about image files.
+    """Answer questions about image files, with the prompt that the model was measured with.
 
     Args:
         model: Loaded.
@@ -63,7 +64,7 @@ def answer_rows(
     listed = list(rows)
     return generate(
         model,
-        [question for question, _ in listed],
+        [model.ref.asked(question_text(question)) for question, _ in listed],
         [[open_image(path) for path in paths] for _, paths in listed],
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,

@@ -5,17 +5,16 @@ with it (see docs/adr/0004-packaged-model-carries-its-code.md).
 """
 
 import base64
-import binascii
 import dataclasses
-import io
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class PackagedModel(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> list[str]:
-        """Answer one question a row.
+        """Answer one question a row, with the prompt that the model was measured with.
 
         Args:
             context: The packed files.
@@ -69,6 +68,7 @@ class PackagedModel(PythonModel):
         Raises:
             DataError: A column is missing, or an image can't be read.
         """
+        from vlm_ops.data.check import question_text
         from vlm_ops.errors import DataError
         from vlm_ops.models.generation import generate
 
@@ -83,7 +83,7 @@ class PackagedModel(PythonModel):
         options = params or {}
         return generate(
             self._model,
-            [str(question) for question in rows["question"]],
+            [self._model.ref.asked(question_text(question)) for question in rows["question"]],
             [_images(cell, number) for number, cell in enumerate(rows["image"])],
             max_new_tokens=int(options.get("max_new_tokens", 64)),
             batch_size=int(options.get("batch_size", 8)),
@@ -96,28 +96,28 @@ def _images(cell: Any, row: int) -> list[Image.Image]:
 
 
 def _image(cell: Any, row: int) -> Image.Image:
+    from vlm_ops.data.images import decode
     from vlm_ops.errors import DataError
 
     try:
-        with Image.open(_source(cell)) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, binascii.Error, TypeError, ValueError) as error:
+        return decode(_bytes(cell))[0]
+    except (DataError, OSError, TypeError, ValueError) as error:
         raise DataError(
             f"row {row}: image can't be read ({error}); expected the path of an image file, its "
             f"bytes, or base64 of them"
         ) from error
 
 
-def _source(cell: Any) -> Path | io.BytesIO:
+def _bytes(cell: Any) -> bytes:
     if isinstance(cell, (bytes, bytearray)):
-        return io.BytesIO(cell)
+        return bytes(cell)
     if not isinstance(cell, str):
         raise TypeError(f"found {type(cell).__name__}")
     if cell.startswith("data:"):
-        return io.BytesIO(base64.b64decode(cell.partition(",")[2], validate=True))
-    if len(cell) < _LONGEST_PATH and Path(cell).is_file():
-        return Path(cell)
-    return io.BytesIO(base64.b64decode(cell, validate=True))
+        return base64.b64decode(cell.partition(",")[2], validate=True)
+    if len(cell) < _LONGEST_PATH and os.path.isfile(cell):  # noqa: PTH113 - Path raises on long names
+        return Path(cell).read_bytes()
+    return base64.b64decode(cell, validate=True)
 
 
 def _warn_of_other_sources(packed: Path) -> None:

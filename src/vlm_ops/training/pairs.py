@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PairsJob
@@ -13,16 +14,27 @@ from vlm_ops.config.sections import DatasetPairs, SampledPairs
 from vlm_ops.data.images import open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
-from vlm_ops.evaluation.metrics import relaxed_match
+from vlm_ops.evaluation.metrics import number, relaxed_match
 from vlm_ops.fingerprint import fingerprint
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import LoadedModel, load
-from vlm_ops.records import Conversation, PreferencePair, write_jsonl
+from vlm_ops.records import Conversation, PreferencePair, Split, write_jsonl
 from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
+FEWEST: dict[Split, int] = {"train": 16, "validation": 8}
+"""A part for which sampling finds fewer pairs is filled up to this many."""
+
 _ROWS_AT_ONCE = 128
+
+
+class _Pairs(NamedTuple):
+    train: list[PreferencePair]
+    validation: list[PreferencePair]
+    images: Path
+    source: str
+    counts: dict[str, int]
 
 
 def make_pairs(
@@ -32,11 +44,14 @@ def make_pairs(
 
     Sampled pairs come from questions that the model answers both rightly and wrongly: what it
     never gets right it would have to guess at, and what it never gets wrong teaches nothing
-    (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2).
+    (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2). A part with
+    fewer than ``FEWEST`` of them is filled up to that number with answers that are right for
+    other rows of the same kind.
 
     Args:
         job: Which of the two, and how many.
         data: Conversations; pairs are sampled on ``train``, held-out ones on ``validation``.
+            Labelled pairs about its test images are dropped.
         sft: The model to sample from.
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
         tracker: Gets counts and examples.
@@ -45,23 +60,22 @@ def make_pairs(
         DataError: There is no pair to train on.
     """
     if isinstance(job.pairs, DatasetPairs):
-        train, validation = load_preferences(job.pairs, out=out, seed=job.seed)
-        images, source = Path(), f"{job.pairs.path or job.pairs.id}"
+        made = _labelled(job, job.pairs, data, out)
     else:
-        train, validation = _sample(job, job.pairs, data, load(sft.model))
-        images = Path(os.path.relpath(data.folder, out))
-        source = "wrong answers sampled from the SFT model"
+        made = _sampled(job, job.pairs, data, load(sft.model), out)
+    train, validation, images, source, counts = made
     if not train or not validation:
         raise DataError(
             f"pairs: {len(train)} pairs to train on and {len(validation)} held out, need at "
-            f"least one of each; source: {source}"
+            f"least one of each; source: {source}. Give more rows, raise pairs.samples or "
+            f"pairs.temperature, or give labelled pairs (pairs.type: dataset)."
         )
     for split, pairs in (("train", train), ("validation", validation)):
         write_jsonl(out / f"{split}.jsonl", pairs)
     logger.info("pairs: %d to train on, %d held out (%s)", len(train), len(validation), source)
     content = fingerprint([[p.model_dump() for p in train], [p.model_dump() for p in validation]])
     tracker.params(job.model_dump())
-    tracker.metrics({"pairs": len(train), "held_out_pairs": len(validation)})
+    tracker.metrics({"pairs": len(train), "held_out_pairs": len(validation), **counts})
     tracker.dataset("pairs", content, "preference training", len(train), source)
     tracker.table("pairs.json", _table(train[:200]))
     return PreferencePairs(
@@ -74,15 +88,39 @@ def make_pairs(
     )
 
 
-def _sample(
-    job: PairsJob, settings: SampledPairs, data: PreparedData, model: LoadedModel
-) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    wanted = {"train": settings.max_pairs, "validation": settings.max_validation_pairs}
-    found: dict[str, list[PreferencePair]] = {}
+def _labelled(job: PairsJob, settings: DatasetPairs, data: PreparedData, out: Path) -> _Pairs:
+    found = load_preferences(settings, data=data, out=out, seed=job.seed)
+    counts = {f"dropped_{split}_pairs": count for split, count in found.dropped.items()}
+    source = f"{settings.path or settings.id}"
+    return _Pairs(found.train, found.held_out, Path(), source, counts)
+
+
+def _sampled(
+    job: PairsJob, settings: SampledPairs, data: PreparedData, model: LoadedModel, out: Path
+) -> _Pairs:
+    wanted: dict[Split, int] = {
+        "train": settings.max_pairs,
+        "validation": settings.max_validation_pairs,
+    }
+    parts: list[list[PreferencePair]] = []
+    sampled = borrowed = 0
     for split, limit in wanted.items():
-        rows = _by_turns(data.rows("train" if split == "train" else "validation"), job.seed)
-        found[split] = _sample_split(job, settings, data, model, rows, limit)
-    return found["train"], found["validation"]
+        rows = _by_turns(data.rows(split), job.seed)
+        own = _sample_split(job, settings, data, model, rows, limit)
+        missing = min(limit, FEWEST[split]) - len(own)
+        others = _near_misses(rows, {pair.id for pair in own}, missing, job.seed)
+        sampled, borrowed = sampled + len(own), borrowed + len(others)
+        parts.append(own + others)
+        if others:
+            logger.warning(
+                "pairs: %d sampled on %s, %d borrowed to make it %d",
+                len(own), split, len(others), len(parts[-1]),
+            )  # fmt: skip
+    source = f"{sampled} wrong answers sampled from the SFT model"
+    if borrowed:
+        source += f", {borrowed} borrowed from other rows of the kind"
+    counts = {"sampled_pairs": sampled, "borrowed_pairs": borrowed}
+    return _Pairs(parts[0], parts[1], Path(os.path.relpath(data.folder, out)), source, counts)
 
 
 def _sample_split(
@@ -106,8 +144,8 @@ def _sample_split(
                 model,
                 [row.question for row in chunk],
                 pictures,
-                max_new_tokens=job.evaluate.max_new_tokens,
-                batch_size=job.evaluate.batch_size,
+                max_new_tokens=job.max_new_tokens,
+                batch_size=job.batch_size,
                 temperature=settings.temperature,
                 seed=job.seed + start * settings.samples + sample,
             )
@@ -121,26 +159,29 @@ def _sample_split(
             "pairs: %d of at most %d, from %d of %d rows",
             min(limit, len(pairs)), limit, start + len(chunk), len(rows),
         )  # fmt: skip
-    pairs += _near_misses(rows, {pair.id for pair in pairs}, limit - len(pairs), job.seed)
     return pairs[:limit]
 
 
 def _near_misses(
     rows: Sequence[Conversation], taken: set[str], missing: int, seed: int
 ) -> list[PreferencePair]:
-    """Fill up with wrong answers that are right for other rows of the same kind."""
+    """Pair rows with answers that are right for others of their kind, a number with a number."""
     rng = random.Random(seed)
-    answers: dict[str, list[str]] = defaultdict(list)
+    answers: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for row in rows:
-        answers[row.kind].append(row.answers[0])
+        answers[_sort(row)].append(row.answers[0])
     pairs: list[PreferencePair] = []
     for row in rows:
         if len(pairs) >= missing:
             break
-        others = [text for text in answers[row.kind] if not relaxed_match(text, row.answers)]
+        others = [text for text in answers[_sort(row)] if not relaxed_match(text, row.answers)]
         if row.id not in taken and others:
             pairs.append(_pair(row, rng.choice(others)))
     return pairs
+
+
+def _sort(row: Conversation) -> tuple[str, bool]:
+    return row.kind, number(row.answers[0]) is None
 
 
 def _by_turns(rows: Iterable[Conversation], seed: int) -> list[Conversation]:

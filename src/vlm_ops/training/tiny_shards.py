@@ -25,6 +25,7 @@ from vlm_ops.data.charts.spec import COLOR_NAMES, ChartSpec, Series, Style
 from vlm_ops.data.charts.synthetic import invent
 from vlm_ops.errors import TrainingError
 from vlm_ops.models.tiny.architecture import IMAGE_SIZE, PATCH_SIZE, build_processor
+from vlm_ops.parent import die_with_parent
 
 CELLS = IMAGE_SIZE // PATCH_SIZE
 NO_COLOR = len(COLOR_NAMES)
@@ -122,6 +123,12 @@ def _spec(raw: dict[str, Any]) -> ChartSpec:
     return ChartSpec(raw["kind"], raw["title"], tuple(raw["labels"]), series, Style(**style))
 
 
+def _start_worker(parent: int) -> None:
+    """Leave the processor to the training, and end with it."""
+    os.nice(10)
+    die_with_parent(parent)
+
+
 def shard_paths(folder: Path, seed: int, count: int) -> list[Path]:
     """Files of one training: the held-out charts first, then ``count`` shards to train on."""
     return [folder / "held-out.npz", *(folder / f"{seed}-{i:03d}.npz" for i in range(count))]
@@ -143,7 +150,10 @@ class Shards:
         self.count = count
         self._loaded: list[Shard] = []
         self._pool = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=os.nice, initargs=(10,)
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(os.getpid(),),
         )
         self._paths = shard_paths(folder, seed, count)
         self._jobs = {

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from processes import Processes, orphans
 
 from vlm_ops.data.charts.build import build_charts, check_pictures
 from vlm_ops.data.charts.plan import SPLITS, check_disjoint, plan_split, split_tables
@@ -71,6 +73,21 @@ def test_the_same_seed_gives_the_same_bytes_in_two_processes(built: Path, tmp_pa
     )
     assert digest(again) == digest(built)
     assert calls[-1] == (83, 83)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part is Linux's")
+@pytest.mark.parametrize("drawn", [False, True], ids=["as they start", "as they draw"])
+def test_workers_end_with_a_killed_build(tmp_path: Path, drawn: bool) -> None:
+    script = (
+        "import sys; from pathlib import Path; from vlm_ops.data.charts.build import build_charts;"
+        "build_charts(Path(sys.argv[1]), workers=2)"
+    )
+
+    def ready(children: Processes) -> bool:
+        started = sum("spawn_main" in " ".join(child.cmdline()) for child in children) == 2
+        return started and (not drawn or any((tmp_path / "images").glob("*.png")))
+
+    assert not orphans(script, str(tmp_path), ready=ready)
 
 
 def test_pictures_of_an_earlier_build_go(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +15,7 @@ from vlm_ops.data.charts.plan import SPLITS, PlannedChart, check_disjoint, plan_
 from vlm_ops.data.charts.questions import DEFAULT_KINDS
 from vlm_ops.data.charts.spec import ChartSpec
 from vlm_ops.errors import DataError
+from vlm_ops.parent import die_with_parent
 
 MACHINE = 1
 """``human_or_machine`` of a question that a program asked, as in ChartQA."""
@@ -142,8 +144,12 @@ def _draw_all(
     if workers == 1:
         done: Iterable[list[str]] = map(_draw_chunk, chunks)
         return _gather(done, digests, len(jobs), progress)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        max_workers=workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
+    ) as pool:
         return _gather(pool.map(_draw_chunk, chunks), digests, len(jobs), progress)
 
 
