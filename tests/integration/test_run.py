@@ -79,7 +79,7 @@ def test_a_changed_setting_runs_the_steps_behind_it_and_a_no_leaves_the_alias(
     assert older["aliases"] == ["champion"]
 
 
-@pytest.mark.parametrize("change", ["gate.over_blind=-0.5", "evaluate.max_rows=12"])
+@pytest.mark.parametrize("change", ["gate.over_blind=-0.5", "evaluate.max_rows=6"])
 def test_a_champion_that_comes_out_again_stays_as_it_was(
     place: Path, first: Any, change: str
 ) -> None:
