@@ -165,8 +165,11 @@ def _wait_until_gone(child: psutil.Process) -> None:
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
-def test_registering_what_an_earlier_run_left_is_not_nothing(place: Path, first: Any) -> None:
+def test_registering_what_an_earlier_run_left_is_not_nothing(
+    place: Path, first: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As after a run that lost its MLflow server behind the gate."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with services(place / "runs", only=("mlflow",)) as found:
         client = MlflowClient(found.mlflow_url, found.mlflow_url)
         client.delete_registered_model("small")
