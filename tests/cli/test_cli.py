@@ -123,13 +123,14 @@ def test_every_command_has_help_with_an_example_of_itself(name: str, text: str) 
         (("run", "demo", "--runs", "file/runs"), ("file/runs", "can't be written")),
         (("step", "prepare", "demo", "--runs", "file/runs"), ("file/runs", "can't be")),
         (("models", "demo", "--runs", "no-such"), ("no runs folder at", "no-such", "--runs")),
-        (("predict", "models:/demo@champion", "What?"), ("no runs folder at", "vlm-ops run")),
+        (("predict", "models:/demo@champion", "What?", "--image", "file"), ("no runs folder at",)),
         (("deploy", "demo", "--runs", "no-such"), ("no Prefect server", "vlm-ops up")),
         (("predict", "tiny"), ("give either a question", "--output")),
+        (("predict", "tiny", "What?"), ("give either a question (with --image FILE)",)),
         (("predict", "tiny", "What?", "--input", "x"), ("give either a question",)),
         (("predict", "tiny", "What?", "--image", "no.png"), ("no.png: there is no such file",)),
         (("predict", "tiny", "--input", "file", "--output", "no/a"), ("no folder no",)),
-        (("predict", "models:/demo", "What?"), ("expected models:/name@champion",)),
+        (("predict", "models:/demo", "What?", "--image", "file"), ("models:/name@champion",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )  # fmt: skip
@@ -155,7 +156,9 @@ def test_a_key_in_a_file_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
-    message = refused(tmp_path, "predict", "no/such-model", "What?", "--json", HF_HUB_OFFLINE="1")
+    (tmp_path / "a.png").write_text("")
+    asked = ("What?", "--image", "a.png", "--json")
+    message = refused(tmp_path, "predict", "no/such-model", *asked, HF_HUB_OFFLINE="1")
     assert "'no/such-model'" in message
     assert "work offline: demo" in message
 

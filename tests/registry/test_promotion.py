@@ -30,7 +30,7 @@ def test_a_passing_decision_moves_the_alias(pipeline: Any) -> None:
     move = promote(pipeline.uri, pipeline.name, "candidate", reason=None, by="flow")
     assert champion_version(pipeline) == "1"
     assert (move.from_version, move.to_version, move.forced) == (None, "1", False)
-    assert move.why == "The candidate is better than the base."
+    assert move.why == "- The candidate is better than the base."
     assert moves(pipeline.uri, pipeline.name) == [move]
 
 

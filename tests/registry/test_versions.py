@@ -141,7 +141,6 @@ def test_download_brings_the_registered_files_once(pipeline: Any, tmp_path: Path
 
 
 def test_list_versions(pipeline: Any) -> None:
-    assert list_versions(pipeline.uri, pipeline.name) == []
     pipeline.register(0)
     promote(pipeline.uri, pipeline.name, "1", reason=None, by="flow")
     pipeline.register(1, promote=False)
@@ -151,11 +150,17 @@ def test_list_versions(pipeline: Any) -> None:
     assert oldest.scores == {"base": 0.2, "candidate": 0.71}
 
 
+def test_a_model_that_is_not_there_is_named(pipeline: Any) -> None:
+    pipeline.register(0)
+    with pytest.raises(RegistryError, match=rf"no registered model 'dmo'; found .*{pipeline.name}"):
+        list_versions(pipeline.uri, "dmo")
+
+
 def test_a_version_that_is_not_there_is_named(pipeline: Any, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=r"no version '1'; found no versions"):
         download(pipeline.uri, pipeline.name, "1", tmp_path)
     pipeline.register(0)
-    with pytest.raises(RegistryError, match=r"no version 'champion'; found versions 1"):
+    with pytest.raises(RegistryError, match=r"no version or alias 'champion'; found versions 1"):
         download(pipeline.uri, pipeline.name, "champion", tmp_path)
 
 

@@ -1,5 +1,6 @@
 """``predict``: ask a model."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,7 @@ def predict(
 
     Example: vlm-ops predict models:/demo@champion --image chart.png "What color is it?"
     """
-    single = question is not None and source is None and target is None
+    single = question is not None and bool(image) and source is None and target is None
     batch = question is None and not image and source is not None and target is not None
     if not single and not batch:
         raise ConfigError(
@@ -51,9 +52,13 @@ def predict(
         )
     registered_name(model)
     _check_files([*image, *([source] if source else [])], target)
+    from transformers.utils import logging as library
+
     from vlm_ops.models.loading import load
     from vlm_ops.serving.predict import answer_file, answer_rows
 
+    library.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     loaded = load(_find(model, runs))
     if question is not None:
         answer = answer_rows(

@@ -196,6 +196,9 @@ def step(
     execution = config.execution.model_copy(update={"runs": folder})
     config = config.model_copy(update={"execution": execution})
 
+    given = "".join(f" --set {shlex.quote(change)}" for change in overrides)
+    given += f" --runs {shlex.quote(str(runs))}" if runs is not None else ""
+
     def planned(wanted: str) -> Plan:
         inputs: dict[str, Any] = {}
         for parameter in STEPS[wanted].inputs:
@@ -207,7 +210,7 @@ def step(
             if inputs[parameter] is None:
                 raise StepFailed(
                     f"step {wanted!r} needs the output of {source_step!r}, which is not in "
-                    f"{before.folder}. Run it first: vlm-ops step {source_step} {source}"
+                    f"{before.folder}. Run it first: vlm-ops step {source_step} {source}{given}"
                 )
         return plan(wanted, config, inputs)
 

@@ -92,7 +92,7 @@ def promote(
         standing = current is not None and str(current.version) == str(target.version)
         if objection and not standing and (decision_required or not given):
             raise RegistryError(
-                f"version {target.version} of {name!r} is not promoted: {objection} "
+                f"version {target.version} of {name!r} is not promoted: {objection}\n"
                 f"To promote it all the same, give a reason: "
                 f'`vlm-ops promote {name} {target.version} --reason "…"`.'
             )
@@ -179,7 +179,7 @@ def _objection(target: ModelVersion, current: ModelVersion | None) -> str | None
     if decision is None:
         return "no gate has judged it."
     if decision != tags.PROMOTE:
-        return f"the gate said no. {_gate_reason(target)}"
+        return f"the gate said no.\n{_gate_reason(target)}"
     against = tags.present(target.tags.get(tags.JUDGED_AGAINST))
     content = tags.content_of(current) if current is not None else None
     if against != content:
@@ -194,7 +194,7 @@ def _objection(target: ModelVersion, current: ModelVersion | None) -> str | None
 
 def _gate_reason(target: ModelVersion) -> str:
     reasons = json.loads(target.tags.get(tags.REASONS, "[]"))
-    return " ".join(reasons) or "The gate gave no reason."
+    return "\n".join(f"- {reason}" for reason in reasons) or "The gate gave no reason."
 
 
 def _move(
@@ -230,7 +230,7 @@ def _carry_out(client: MlflowClient, name: str, move: Move) -> None:
     except MlflowException:
         client.delete_registered_model_tag(name, key)
         raise
-    logger.info("%s: champion %s -> %s (%s)", name, move.from_version, move.to_version, move.why)
+    logger.info("%s: champion %s -> %s", name, move.from_version, move.to_version)
 
 
 def _ledger(client: MlflowClient, name: str) -> list[Move]:

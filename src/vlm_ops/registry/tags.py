@@ -115,11 +115,21 @@ def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
         except MlflowException as error:
             _raise_unless_missing(error)
     if found is None:
+        kind = "version" if version.isdigit() else "version or alias"
         raise RegistryError(
-            f"{name!r} has no version {version!r}; found {_listing(client, name)}. "
-            f"`vlm-ops models` lists them."
+            f"{name!r} has no {kind} {version!r}; found {_listing(client, name)}. "
+            f"`vlm-ops models {name}` lists them."
         )
     return found
+
+
+def model_names(client: MlflowClient) -> list[str]:
+    """Return the names of all registered models.
+
+    Raises:
+        MlflowException: The server does not answer.
+    """
+    return sorted(str(model.name) for model in client.search_registered_models(max_results=1000))
 
 
 def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:

@@ -192,15 +192,17 @@ def download(uri: str, name: str, version: str, into: Path) -> ModelRef:
 
 
 def list_versions(uri: str, name: str) -> list[tags.VersionSummary]:
-    """List the versions of a registered model, the newest first; empty if there is none.
+    """List the versions of a registered model, the newest first; empty before the first one.
 
     Raises:
-        RegistryError: The server refuses.
+        RegistryError: There are registered models, but none of this name; or the server refuses.
         ServiceError: The server does not answer.
     """
     client = connect(uri)
     with answering(uri, RegistryError):
         versions = tags.all_versions(client, name)
+        if not versions and (names := tags.model_names(client)) and name not in names:
+            raise RegistryError(f"no registered model {name!r}; found {', '.join(names)}")
         aliases = client.get_registered_model(name).aliases if versions else {}
     return [
         tags.VersionSummary(
