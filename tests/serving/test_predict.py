@@ -41,6 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 def model(prompt: str) -> Any:
     ref = ModelRef(settings=ModelSettings(), base_sha256="b", prompt=prompt)
+    # `generate` is replaced above, so that neither is ever looked at.
     return LoadedModel(model=None, processor=None, ref=ref)  # type: ignore[arg-type]
 
 

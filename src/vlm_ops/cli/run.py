@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from rich.table import Table
 from vlm_ops.cli.console import err, guarded, out, print_json, progress
 from vlm_ops.config.load import load_config, presets
 from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.config.sections import FilesData
 from vlm_ops.errors import ConfigError, StepFailed
 
 Source = Annotated[str, typer.Argument(help="A preset (demo, …) or a YAML file.")]
@@ -59,10 +61,8 @@ def run(
     config, overrides = configured(source, overrides, runs)
     folder = config.execution.runs.resolve()
     from flows.servers import services
-    from vlm_ops.steps import plan
 
-    plan("prepare", config, {})  # tells of a missing file before servers are started
-
+    _check_rows(config)
     with services(folder) as found:
         err.print(f"Prefect  {found.prefect_ui_url}")
         err.print(f"MLflow   {found.mlflow_url}")
@@ -75,6 +75,16 @@ def run(
         print_json(summary)
     else:
         _tell(summary, folder)
+
+
+def _check_rows(config: PipelineConfig) -> None:
+    """Tell of a missing file or column before servers are started; images are hashed later."""
+    if not isinstance(config.data, FilesData):
+        return
+    from vlm_ops.data.sources import open_source
+
+    with TemporaryDirectory() as cache:
+        open_source(config.data, seed=config.seed, cache=Path(cache))
 
 
 def configured(

@@ -1,11 +1,12 @@
 """The runs of a pipeline in MLflow: a parent for the pipeline, a child for each step."""
 
 import getpass
+import time
 from collections.abc import Mapping
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage
+from mlflow.entities import LifecycleStage, Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_PARENT_RUN_ID,
@@ -99,12 +100,12 @@ def log_scores(uri: str, run_id: str, scores: Mapping[str, float], tags: Mapping
     Raises:
         ServiceError: The server does not answer, or has no such run.
     """
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, 0) for name, value in scores.items()]
+    labels = [RunTag(name, text) for name, text in tags.items()]
     client = connect(uri)
     with answering(uri):
-        for name, value in scores.items():
-            client.log_metric(run_id, name, value)
-        for name, text in tags.items():
-            client.set_tag(run_id, name, text)
+        client.log_batch(run_id, metrics=metrics, tags=labels)
 
 
 def finish_run(uri: str, run_id: str, status: RunStatus) -> None:
