@@ -67,7 +67,7 @@ def _environment(threads: int | None) -> dict[str, str]:
     values = {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         # Threads that wait by spinning make a step many times slower on a machine that others use.
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
         "PYTHONWARNINGS": "ignore",
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from vlm_ops.artifacts import ModelRef
-from vlm_ops.config.sections import LoraSettings, ModelSettings
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.training import LoraSettings
 from vlm_ops.fingerprint import sha256_file
 
 START_LIMIT_S = 240

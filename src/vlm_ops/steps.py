@@ -76,7 +76,11 @@ def _prepare_job(config: PipelineConfig) -> PrepareJob:
 
 
 def _sft_job(config: PipelineConfig) -> SftJob:
-    return SftJob(seed=config.seed, model=config.model, sft=config.sft)
+    return SftJob(model=config.model, sft=config.sft, **_training(config))
+
+
+def _training(config: PipelineConfig) -> dict[str, Any]:
+    return {"seed": config.seed, "engine": config.engine, "features": config.features}
 
 
 def _pairs_job(config: PipelineConfig) -> PairsJob:
@@ -85,7 +89,7 @@ def _pairs_job(config: PipelineConfig) -> PairsJob:
 
 
 def _prefer_job(config: PipelineConfig) -> PreferJob:
-    return PreferJob(seed=config.seed, prefer=config.prefer)
+    return PreferJob(prefer=config.prefer, **_training(config))
 
 
 def _evaluate_job(config: PipelineConfig) -> EvaluateJob:
@@ -118,7 +122,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             name="sft",
-            version=1,
+            version=2,
             job=_sft_job,
             output=TrainedAdapter,
             function="vlm_ops.training.sft:train_sft",
@@ -136,7 +140,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             name="prefer",
-            version=1,
+            version=2,
             job=_prefer_job,
             output=TrainedAdapter,
             function="vlm_ops.training.prefer:train_prefer",
@@ -330,7 +334,7 @@ def _read_input(name: str, kind: type[Any], value: Any) -> Input:
 
 def _settings(job: Job) -> dict[str, Any]:
     """Return a job's settings, with the content of its files in place of where they lie."""
-    settings = job.model_dump()
+    settings = job.model_dump(exclude={"features"})
     if isinstance(job, SftJob):
         from vlm_ops.models.files import base_sha256, local_folder
 

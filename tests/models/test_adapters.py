@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
-from vlm_ops.config.sections import LoraSettings
+from vlm_ops.config.training import LoraSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.adapters import add_adapter, lora_config, target_pattern, trainable_parameters
 

@@ -14,7 +14,8 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter, read_record
 from vlm_ops.config.pipeline import SftJob
-from vlm_ops.config.sections import LoraSettings, ModelSettings, SftSettings
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.training import LoraSettings, SftSettings
 from vlm_ops.errors import TrainingError
 from vlm_ops.fingerprint import fingerprint
 from vlm_ops.models.adapters import add_adapter

@@ -10,12 +10,11 @@ from vlm_ops.config.sections import (
     GateSettings,
     ModelSettings,
     PairsSettings,
-    PreferSettings,
     RegisterSettings,
     SampledPairs,
     Section,
-    SftSettings,
 )
+from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
 
 
 class PipelineConfig(Section):
@@ -27,6 +26,9 @@ class PipelineConfig(Section):
     """Every random choice starts here."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = ChartsData()
+    engine: Engine = "packed"
+    """What trains: ``packed``, or ``trl`` to compare with TRL's own trainers."""
+    features: FeatureSettings = FeatureSettings()
     sft: SftSettings = SftSettings()
     pairs: PairsSettings = SampledPairs()
     prefer: PreferSettings = PreferSettings()
@@ -58,6 +60,8 @@ class SftJob(Job):
     seed: int
     model: ModelSettings
     sft: SftSettings
+    engine: Engine = "packed"
+    features: FeatureSettings = FeatureSettings()
 
 
 class PairsJob(Job):
@@ -74,6 +78,8 @@ class PreferJob(Job):
 
     seed: int
     prefer: PreferSettings
+    engine: Engine = "packed"
+    features: FeatureSettings = FeatureSettings()
 
 
 class EvaluateJob(Job):

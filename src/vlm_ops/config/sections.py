@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Tower = Literal["text", "vision", "connector"]
 
 
 class Section(BaseModel):
@@ -144,67 +143,6 @@ class HubData(DataCommon):
 DataSettings = Annotated[ChartsData | FilesData | HubData, Field(discriminator="type")]
 
 
-class LoraSettings(Section):
-    """The adapter: low-rank matrices beside the frozen weights (LoRA, arXiv:2106.09685)."""
-
-    rank: int = Field(default=8, ge=1, le=512)
-    """Columns of A and rows of B."""
-    alpha: int = Field(default=16, ge=1)
-    """The update is scaled by ``alpha / rank``."""
-    dropout: Fraction = 0.0
-    """On the adapter's input, in training."""
-    dora: bool = False
-    """Train a magnitude per output as well (DoRA, arXiv:2402.09353)."""
-    towers: tuple[Tower, ...] = ("text",)
-    """Parts of the model that get an adapter. Bare module names would reach into the vision
-    tower too, so names are scoped to these."""
-    modules: tuple[str, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    """Names of the linear layers that are adapted inside those towers."""
-
-
-class OptimSettings(Section):
-    """What SFT and preference training share."""
-
-    epochs: float = Field(default=1.0, gt=0.0, le=1000.0)
-    """Passes over the rows."""
-    max_steps: int | None = Field(default=None, ge=1)
-    """Stop after this many optimizer steps; None goes by ``epochs``."""
-    learning_rate: float = Field(default=1e-4, gt=0.0, le=1.0)
-    """Peak learning rate."""
-    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the learning rate after warm-up."""
-    warmup_ratio: float = Field(default=0.05, ge=0.0, lt=1.0)
-    """Share of the steps in which the learning rate rises from 0."""
-    weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Decoupled weight decay (AdamW)."""
-    max_grad_norm: float = Field(default=1.0, gt=0.0)
-    """Gradients are scaled down to this norm."""
-    batch_size: int = Field(default=8, ge=1)
-    """Rows in one forward pass, per device."""
-    accumulation: int = Field(default=1, ge=1)
-    """Forward passes in one optimizer step."""
-    evaluations: int = Field(default=4, ge=1, le=1000)
-    """How often, evenly over the training, the validation rows are scored and a checkpoint is
-    written; the best one on validation is kept as the result."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
-
-
-class SftSettings(OptimSettings):
-    """Supervised fine-tuning on the first accepted answer of each row."""
-
-    lora: LoraSettings = LoraSettings()
-    """The adapter."""
-
-
 class SampledPairs(Section):
     """Pairs from the SFT model's own sampled answers that the verifier finds wrong."""
 
@@ -261,16 +199,6 @@ class DatasetPairs(Section):
 
 
 PairsSettings = Annotated[SampledPairs | DatasetPairs, Field(discriminator="type")]
-
-
-class PreferSettings(OptimSettings):
-    """Preference optimization: DPO (arXiv:2305.18290) with the SFT policy as reference."""
-
-    beta: float = Field(default=0.1, gt=0.0, le=10.0)
-    """How dear it is to move away from the reference."""
-    max_loss_on_validation: float = Field(default=0.01, ge=0.0, le=1.0)
-    """The preference model goes on as candidate when its relaxed accuracy on validation is at
-    most this much below the SFT model's; else the SFT model does."""
 
 
 class EvaluateSettings(Section):

@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from vlm_ops.config.sections import LoraSettings
+from vlm_ops.config.training import LoraSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.families import family_of
 

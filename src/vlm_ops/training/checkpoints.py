@@ -1,12 +1,17 @@
-"""Checkpoints that can be trusted: complete ones carry a mark, written last."""
+"""Checkpoints that can be trusted: complete ones carry their hashes, written last."""
 
+import json
 import logging
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-COMPLETE = "complete"
+from vlm_ops.errors import TrainingError
+from vlm_ops.fingerprint import sha256_file
+
+COMPLETE = "complete.json"
+STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 logger = logging.getLogger(__name__)
@@ -15,12 +20,20 @@ logger = logging.getLogger(__name__)
 class CompleteCheckpoints:
     """Mixin for a transformers ``Trainer``: marks a checkpoint after its last file.
 
+    The mark holds a hash of every file and the settings of the training; it is written beside
+    and renamed.
+
     Both the regular saving and the one that transformers does on SIGTERM
     (``enable_jit_checkpoint``) pass through ``_save_checkpoint``. The latter may come between
     the last step before a validation and the validation itself. A training that went on from
     there would never score that step and could choose another one than an undisturbed training:
     such a checkpoint is saved after its validation instead.
+
+    Attributes:
+        settings: Written into the mark; a training with other settings does not go on from it.
     """
+
+    settings: dict[str, Any] = {}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         trainer: Any = self
@@ -31,7 +44,10 @@ class CompleteCheckpoints:
         # On SIGTERM a finished checkpoint may be written once more.
         (folder / COMPLETE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        (folder / COMPLETE).touch()
+        mark = {"settings": self.settings, "files": _hashes(folder)}
+        partial = folder / f"{COMPLETE}.partial"
+        partial.write_text(json.dumps(mark, indent=1), encoding="utf-8")
+        partial.replace(folder / COMPLETE)
 
 
 def _validation_is_due(every: int, state: Any) -> bool:
@@ -41,20 +57,67 @@ def _validation_is_due(every: int, state: Any) -> bool:
     return not any(entry["step"] == step and "eval_loss" in entry for entry in state.log_history)
 
 
-def newest_complete(folder: Path) -> Path | None:
-    """Return the checkpoint to go on from, and delete those that were cut off.
+def newest_complete(folder: Path, settings: dict[str, Any]) -> Path | None:
+    """Return the checkpoint to go on from, and delete those that can't be trusted.
 
     Args:
         folder: The trainer's output folder.
+        settings: Of the training that wants to go on.
+
+    Raises:
+        TrainingError: The checkpoints are of other settings.
     """
-    found: dict[int, Path] = {}
+    intact: dict[int, Path] = {}
     for path in sorted(folder.glob("checkpoint-*")):
         match = _NAME.fullmatch(path.name)
         if match is None:
             continue
-        if (path / COMPLETE).exists():
-            found[int(match.group(1))] = path
+        if (fault := _fault(path, settings)) is None:
+            intact[int(match.group(1))] = path
         else:
-            logger.warning("%s was cut off while it was written; it is not used", path.name)
+            logger.warning("%s %s; it is not used", path.name, fault)
             shutil.rmtree(path)
-    return found[max(found)] if found else None
+    for _, path in sorted(intact.items(), reverse=True):
+        best = json.loads((path / STATE).read_text(encoding="utf-8")).get("best_global_step")
+        if best is None or best in intact:
+            return path
+        logger.warning("%s needs the lost checkpoint-%d; it is not used", path.name, best)
+    return None
+
+
+def _fault(path: Path, settings: dict[str, Any]) -> str | None:
+    try:
+        mark = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
+        hashes, found = mark["files"], mark["settings"]
+    except (OSError, ValueError, KeyError):
+        return "was cut off while it was written"
+    if found != settings:
+        raise TrainingError(
+            f"{path}: a checkpoint of another configuration: {_difference(found, settings)}. "
+            f"Give the former settings to go on from it, or move {path.parent} away to start anew."
+        )
+    changed = [
+        name
+        for name, digest in hashes.items()
+        if not (path / name).is_file() or sha256_file(path / name) != digest
+    ]
+    return f"was changed since it was written ({', '.join(changed)})" if changed else None
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        file.relative_to(folder).as_posix(): sha256_file(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and "incomplete" not in file.name
+    }
+
+
+def _difference(found: dict[str, Any], asked: dict[str, Any], where: str = "") -> str:
+    parts: list[str] = []
+    for key in sorted({*found, *asked}):
+        old, new = found.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            parts.append(_difference(old, new, f"{where}{key}."))
+        elif old != new:
+            parts.append(f"{where}{key} was {old!r}, now {new!r}")
+    return "; ".join(part for part in parts if part)

@@ -1,12 +1,14 @@
 """What SFT and preference training share: arguments, curves, checkpoints, the result."""
 
+import gc
 import logging
 import math
 import resource
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
-from vlm_ops.config.sections import OptimSettings
+from vlm_ops.config.training import OptimSettings
 from vlm_ops.errors import Interrupted, TrainingError
 from vlm_ops.fingerprint import sha256_file
 from vlm_ops.tracker import Tracker
@@ -128,19 +130,55 @@ def adapter_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def run_training(trainer: Any, out: Path) -> Outcome:
+def run_training(
+    build: Callable[[OptimSettings], Any],
+    optim: OptimSettings,
+    *,
+    settings: dict[str, Any],
+    out: Path,
+    tracker: Tracker,
+) -> Outcome:
     """Train to the end, going on from the newest complete checkpoint, and keep the best.
 
+    When memory runs out, the forward passes get smaller and more of them make a step, with the
+    same rows in each step; the training goes on from its last checkpoint.
+
     Args:
-        trainer: A TRL trainer with :class:`~vlm_ops.training.checkpoints.CompleteCheckpoints`.
+        build: Makes a TRL trainer with
+            :class:`~vlm_ops.training.checkpoints.CompleteCheckpoints`, its model loaded afresh.
+        optim: What ``build`` is given first.
+        settings: Of the whole step, written into checkpoints.
         out: The step's folder.
+        tracker: Gets what the feature store has saved.
 
     Raises:
         Interrupted: SIGTERM came; a checkpoint is written.
-        TrainingError: The loss is not a number; the last good checkpoint is kept.
+        TrainingError: The loss is not a number, or a single row does not fit into memory; the
+            last good checkpoint is kept.
     """
+    while True:
+        try:
+            trainer = build(optim)
+            trainer.settings = settings
+            outcome = _train(trainer, settings, out)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            trainer, optim = None, _smaller(optim, error)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        if (features := getattr(trainer, "features", None)) is not None:
+            logger.info("features: %s", features.usage)
+            tracker.metrics({f"features/{k}": v for k, v in asdict(features.usage).items()})
+            features.close()
+        return outcome
+
+
+def _train(trainer: Any, settings: dict[str, Any], out: Path) -> Outcome:
     checkpoints = out / CHECKPOINTS
-    resume = newest_complete(checkpoints)
+    resume = newest_complete(checkpoints, settings)
     if resume is not None:
         logger.info("going on from %s", resume.name)
     state = _finished(resume, trainer.args.max_steps)
@@ -167,6 +205,33 @@ def run_training(trainer: Any, out: Path) -> Outcome:
         steps=state.global_step,
         metrics=_validation_metrics(state.log_history, best_step),
     )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # What torch's allocator says on a CPU (c10/core/impl/alloc_cpu.cpp).
+    return "DefaultCPUAllocator" in str(error)
+
+
+def _smaller(optim: OptimSettings, error: Exception) -> OptimSettings:
+    """Divide the micro-batch by its smallest divisor and take as many more of them a step."""
+    size = optim.batch_size
+    if size == 1:
+        raise TrainingError(
+            f"memory ran out with one row in a forward pass: {error}. Set "
+            f"gradient_checkpointing, lower model.longest_edge, or take a larger device."
+        ) from error
+    factor = next(divisor for divisor in range(2, size + 1) if size % divisor == 0)
+    smaller = optim.model_copy(
+        update={"batch_size": size // factor, "accumulation": optim.accumulation * factor}
+    )
+    logger.warning(
+        "memory ran out with %d rows in a forward pass; going on with %d and %d passes a step, "
+        "from the last checkpoint",
+        size, smaller.batch_size, smaller.accumulation,
+    )  # fmt: skip
+    return smaller
 
 
 def _finished(checkpoint: Path | None, max_steps: int) -> TrainerState | None:

@@ -1,0 +1,227 @@
+"""The packed engine against stock TRL: the same losses, and how much faster.
+
+    vlm-ops bench sft --model tiny --epochs 3
+    vlm-ops bench dpo --model smolvlm-256m --epochs 3 --rows 24 --json
+    vlm-ops bench sft --shapes
+
+*Parity*: float32, no dropout, the same rows in every optimizer step, the same first adapter.
+*Speed*: each engine in a fresh process, in turns, with the number format and the micro-batch
+that a short search found best for it; the same rows in a step and the same epochs. The clock
+runs from a loaded model and image files to the end of the last optimizer step, all preparation
+and caching included.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ENGINES = ("trl", "packed")
+_FLOOR = 0.1
+"""Of the denominator of a relative difference: below it losses are compared as they are."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training in a process of its own."""
+
+    task: str
+    engine: str
+    model: str
+    shape: str
+    rows: int
+    epochs: int
+    batch: int
+    micro: int
+    dtype: str
+    folder: str
+    parity: bool = False
+
+
+def main() -> None:
+    """Measure and report."""
+    options = _options()
+    folder = Path(options.folder) if options.folder else Path(tempfile.gettempdir()) / "vlm-bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.task == "generate":
+        report = _start("generate", {"model": options.model, "rows": options.rows or 192,
+                                     "folder": str(folder), "repeat": options.repeat})  # fmt: skip
+        _show(report, options.json)
+        return
+    from work import SHAPES
+
+    shapes = SHAPES if options.shapes else (options.shape,)
+    reports = [_compare(options, shape, folder) for shape in shapes]
+    for report in reports:
+        _show(report, options.json)
+
+
+def _compare(options: Any, shape: str, folder: Path) -> dict[str, Any]:
+    batch = {"sft": 16, "dpo": 8}[options.task] * (4 if shape == "larger batch" else 1)
+    if options.model != "tiny":
+        batch = 4
+    rows = options.rows or {"sft": 960, "dpo": 450}[options.task]
+    base = Run(
+        task=options.task, engine="trl", model=options.model, shape=shape, rows=rows,
+        epochs=options.epochs, batch=batch, micro=batch, dtype="float32", folder=str(folder),
+    )  # fmt: skip
+    report: dict[str, Any] = asdict(base)
+    for name in ("engine", "micro", "dtype", "folder", "parity"):
+        report.pop(name)
+    if not options.no_parity:
+        report |= _parity(base)
+    chosen = {engine: _search(replace(base, engine=engine), options) for engine in ENGINES}
+    seen: dict[str, list[dict[str, Any]]] = {engine: [] for engine in ENGINES}
+    for number in range(options.repeat):
+        for engine in ENGINES:
+            found = _start("train", asdict(chosen[engine][0]))
+            seen[engine].append(found)
+            _say(f"{shape}, {number + 1}: {engine} {found['samples_per_s']:.1f} samples/s")
+    for engine in ENGINES:
+        report[engine] = {
+            "samples_per_s": _median(seen[engine], "samples_per_s"),
+            "peak_memory_gb": _median(seen[engine], "peak_memory_gb"),
+            "seconds": {
+                phase: statistics.median(run["seconds"][phase] for run in seen[engine])
+                for phase in seen[engine][0]["seconds"]
+            },
+            "settings": {"dtype": chosen[engine][0].dtype, "micro_batch": chosen[engine][0].micro},
+            "searched": chosen[engine][1],
+        }
+    for name in ("samples_per_s", "peak_memory_gb"):
+        pairs = zip(seen["packed"], seen["trl"], strict=True)
+        ratios = [ours[name] / theirs[name] for ours, theirs in pairs]
+        report[f"ratio_{name.removesuffix('_gb')}"] = statistics.median(ratios)
+    return report | {"hardware": _hardware(), "versions": _versions()}
+
+
+def _parity(base: Run) -> dict[str, Any]:
+    steps = 30
+    small = replace(base, parity=True, epochs=1, rows=steps * base.batch)
+    if base.model != "tiny":
+        small = replace(small, batch=1, micro=1, rows=steps)
+    ours = _start("train", asdict(replace(small, engine="packed")))["losses"]
+    theirs = _start("train", asdict(small))["losses"]
+    largest = max(abs(a - b) / max(abs(b), _FLOOR) for a, b in zip(ours, theirs, strict=True))
+    _say(f"parity over {len(ours)} steps: largest relative difference {largest:.2e}")
+    return {"largest_relative_loss_difference": largest, "parity_steps": len(ours)}
+
+
+def _search(base: Run, options: Any) -> tuple[Run, dict[str, float]]:
+    """Try number formats and micro-batches on one tenth of the work."""
+    rows = max(base.batch * 3, base.rows // 10 // base.batch * base.batch)
+    tried: dict[str, float] = {}
+    best, fastest = base, 0.0
+    micros = [base.batch] if options.quick else [base.batch, max(1, base.batch // 2)]
+    for dtype in ("bfloat16", "float32"):
+        for micro in micros:
+            run = replace(base, dtype=dtype, micro=micro, rows=min(rows, base.rows), epochs=1)
+            speed = _start("train", asdict(run))["samples_per_s"]
+            tried[f"{dtype} x {micro}"] = round(speed, 2)
+            if speed > fastest:
+                best, fastest = replace(base, dtype=dtype, micro=micro), speed
+    _say(f"{base.engine}: {tried}")
+    return best, tried
+
+
+def _start(what: str, values: dict[str, Any]) -> dict[str, Any]:
+    environment = os.environ | {
+        # As the pipeline runs its steps.
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    worker = Path(__file__).with_name("engine_worker.py")
+    done = subprocess.run(
+        [sys.executable, str(worker), what, json.dumps(values)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"{what} {values} failed:\n{done.stderr[-4000:]}")
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def _show(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report))
+        return
+    if report.get("task") == "generate":
+        print(
+            f"generate, {report['model']}: {report['ratio_samples_per_s']:.2f} times one by one "
+            f"({report['batched']:.1f} against {report['one_by_one']:.1f} rows/s), "
+            f"{report['same_answers']} of {report['rows']} answers the same"
+        )
+        return
+    parity = report.get("largest_relative_loss_difference")
+    print(
+        f"{report['task']}, {report['model']}, {report['shape']}, {report['rows']} rows, "
+        f"{report['epochs']} epochs: {report['ratio_samples_per_s']:.2f} times TRL "
+        f"({report['packed']['samples_per_s']:.1f} against {report['trl']['samples_per_s']:.1f} "
+        f"samples/s), memory {report['ratio_peak_memory']:.2f}"
+        + (f", largest relative loss difference {parity:.1e}" if parity is not None else "")
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _median(runs: list[dict[str, Any]], name: str) -> float:
+    return statistics.median(float(run[name]) for run in runs)
+
+
+def _hardware() -> dict[str, Any]:
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text().splitlines() if names.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+    return {"cpu": model or platform.processor(), "cores": os.cpu_count()}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def peak_memory_gb() -> float:
+    """Return the most memory this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def clock() -> float:
+    """Return seconds."""
+    return time.perf_counter()
+
+
+def _options() -> Any:
+    parser = argparse.ArgumentParser(
+        prog="vlm-ops bench", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("task", choices=("sft", "dpo", "generate"))
+    parser.add_argument("--model", default="tiny", choices=("tiny", "smolvlm-256m", "smolvlm-2.2b"))
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rows", type=int, help="default: 960 for sft, 450 pairs, 192 answers")
+    parser.add_argument("--shape", default="charts", help="of the rows, as the table names them")
+    parser.add_argument("--shapes", action="store_true", help="measure all shapes in turn")
+    parser.add_argument("--repeat", type=int, default=3, help="trainings of each engine")
+    parser.add_argument("--quick", action="store_true", help="search number formats only")
+    parser.add_argument("--no-parity", action="store_true", help="measure speed alone")
+    parser.add_argument("--folder", help="for rows and random weights; kept between calls")
+    parser.add_argument("--json", action="store_true", help="one line for a script")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

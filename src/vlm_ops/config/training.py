@@ -1,0 +1,122 @@
+"""The sections of a configuration that are about training.
+
+Nothing here imports a machine-learning library, so that reading a configuration is instant.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vlm_ops.config.sections import Fraction, Section
+
+Tower = Literal["text", "vision", "connector"]
+Engine = Literal["packed", "trl"]
+"""``packed``: images encoded once, rows on one image in one prefix tree, the reference asked once;
+``trl``: TRL's trainers as they are, several times slower on images, with the same losses."""
+Loss = Literal[
+    "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "bco_pair", "exo_pair", "nca_pair",
+    "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft",
+]  # fmt: skip
+
+
+class LoraSettings(Section):
+    """The adapter: low-rank matrices beside the frozen weights (LoRA, arXiv:2106.09685)."""
+
+    rank: int = Field(default=8, ge=1, le=512)
+    """Columns of A and rows of B."""
+    alpha: int = Field(default=16, ge=1)
+    """The update is scaled by ``alpha / rank``."""
+    dropout: Fraction = 0.0
+    """On the adapter's input, in training."""
+    dora: bool = False
+    """Train a magnitude per output as well (DoRA, arXiv:2402.09353)."""
+    towers: tuple[Tower, ...] = ("text",)
+    """Parts of the model that get an adapter. Bare module names would reach into the vision
+    tower too, so names are scoped to these."""
+    modules: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Names of the linear layers that are adapted inside those towers."""
+
+
+class OptimSettings(Section):
+    """What SFT and preference training share."""
+
+    epochs: float = Field(default=1.0, gt=0.0, le=1000.0)
+    """Passes over the rows."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after this many optimizer steps; None goes by ``epochs``."""
+    learning_rate: float = Field(default=1e-4, gt=0.0, le=1.0)
+    """Peak learning rate."""
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the learning rate after warm-up."""
+    warmup_ratio: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Decoupled weight decay (AdamW)."""
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    """Gradients are scaled down to this norm."""
+    batch_size: int = Field(default=8, ge=1)
+    """Rows in one forward pass, per device."""
+    accumulation: int = Field(default=1, ge=1)
+    """Forward passes in one optimizer step."""
+    evaluations: int = Field(default=4, ge=1, le=1000)
+    """How often, evenly over the training, the validation rows are scored and a checkpoint is
+    written; the best one on validation is kept as the result."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Most tokens of a row, image tokens included; None takes what the model can hold. A longer
+    row is refused, never cut."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+
+
+class SftSettings(OptimSettings):
+    """Supervised fine-tuning on the first accepted answer of each row."""
+
+    lora: LoraSettings = LoraSettings()
+    """The adapter."""
+
+
+class PreferSettings(OptimSettings):
+    """Preference optimization: DPO (arXiv:2305.18290) with the SFT policy as reference."""
+
+    loss: tuple[Loss, ...] = Field(default=("sigmoid",), min_length=1)
+    """One or more losses, added up. MPO is ``[sigmoid, bco_pair, sft]`` with the weights
+    ``[0.8, 0.2, 1.0]`` (arXiv:2411.10442). The formulas are in ``training/losses.py``."""
+    loss_weights: tuple[float, ...] | None = None
+    """One for each loss; None weighs all by 1."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Share of pairs whose label is taken to be wrong; read by robust, aot and exo_pair."""
+
+    beta: float = Field(default=0.1, gt=0.0, le=10.0)
+    """How dear it is to move away from the reference."""
+    max_loss_on_validation: float = Field(default=0.01, ge=0.0, le=1.0)
+    """The preference model goes on as candidate when its relaxed accuracy on validation is at
+    most this much below the SFT model's; else the SFT model does."""
+
+    @model_validator(mode="after")
+    def _losses_fit_together(self) -> "PreferSettings":
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
+            raise ValueError(
+                f"loss_weights has {len(self.loss_weights)} numbers for {len(self.loss)} losses "
+                f"({', '.join(self.loss)}); give one each, or none to weigh all by 1"
+            )
+        if "exo_pair" in self.loss and self.label_smoothing == 0.0:
+            raise ValueError("exo_pair needs label_smoothing above 0; its paper takes 0.001")
+        return self
+
+
+class FeatureSettings(Section):
+    """How much room the outputs of a frozen vision tower may take; never part of a fingerprint."""
+
+    memory_gb: float | None = Field(default=None, ge=0.0)
+    """In memory; None takes a quarter of what is free when training starts."""
+    disk_gb: float | None = Field(default=None, ge=0.0)
+    """In files of the step's folder, once memory is full; None takes half of what is free. They
+    are deleted when the step ends."""

@@ -1,0 +1,173 @@
+"""Rows as tokens: the very tokens that TRL's collators make, with each image's block in place."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from trl.data_utils import apply_chat_template, prepare_multimodal_messages
+
+from vlm_ops.errors import DataError
+from vlm_ops.records import Conversation, ImageRef, PreferencePair
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A prompt and what may follow it.
+
+    Attributes:
+        id: Of the record, for messages.
+        images: In the order of their tokens.
+        prompt: Tokens up to where the assistant speaks, image blocks included.
+        completions: Tokens of each supervised continuation, end token included: the answer for
+            SFT, (chosen, rejected) for preferences.
+    """
+
+    id: str
+    images: tuple[ImageRef, ...]
+    prompt: list[int]
+    completions: tuple[list[int], ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and all completions."""
+        return len(self.prompt) + sum(map(len, self.completions))
+
+
+class Encoder:
+    """Turns records into tokens as TRL does: prompt and completion each on their own.
+
+    Source: ``DataCollatorForVisionLanguageModeling`` and ``DataCollatorForVisionPreference`` of
+    trl 1.16, with which a test compares the tokens.
+
+    Args:
+        processor: Tokenizer, image processor and chat template.
+        limit: Most tokens of one row; a longer one is refused, never cut.
+    """
+
+    def __init__(self, processor: Any, limit: int) -> None:
+        self._processor = processor
+        self._limit = limit
+        self._image_token = processor.image_token
+        self._image_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+        self._block = functools.lru_cache(maxsize=None)(self._block_of_size)
+
+    def conversations(self, rows: Iterable[Conversation]) -> list[EncodedRow]:
+        """Encode SFT rows; the first accepted answer is learned.
+
+        Raises:
+            DataError: A row has placeholders of its own in its text, or is too long.
+        """
+        records = list(rows)
+        return self._encode(
+            [row.id for row in records],
+            [row.images for row in records],
+            [row.question for row in records],
+            {"completion": [row.answers[0] for row in records]},
+        )
+
+    def pairs(self, pairs: Iterable[PreferencePair]) -> list[EncodedRow]:
+        """Encode preference pairs.
+
+        Raises:
+            DataError: As for conversations, or a chosen answer equals the rejected one.
+        """
+        records = list(pairs)
+        for pair in records:
+            if pair.chosen == pair.rejected:
+                raise DataError(
+                    f"pair {pair.id!r}: chosen and rejected are the same ({pair.chosen!r}); it "
+                    f"teaches nothing. Leave it out."
+                )
+        return self._encode(
+            [pair.id for pair in records],
+            [pair.images for pair in records],
+            [pair.question for pair in records],
+            {
+                "chosen": [pair.chosen for pair in records],
+                "rejected": [pair.rejected for pair in records],
+            },
+        )
+
+    def _encode(
+        self,
+        ids: Sequence[str],
+        images: Sequence[tuple[ImageRef, ...]],
+        questions: Sequence[str],
+        answers: dict[str, Sequence[str]],
+    ) -> list[EncodedRow]:
+        texts: dict[str, list[str]] = {name: [] for name in ("prompt", *answers)}
+        for number, (pictures, question) in enumerate(zip(images, questions, strict=True)):
+            example: dict[str, Any] = {
+                "prompt": prepare_multimodal_messages(
+                    [{"role": "user", "content": question}], images=list(pictures)
+                )
+            }
+            for name, column in answers.items():
+                turn = [{"role": "assistant", "content": column[number]}]
+                example[name] = prepare_multimodal_messages(turn)
+            written = apply_chat_template(example, self._processor)
+            for name, column_texts in texts.items():
+                column_texts.append(written[name])
+        tokens = {name: self._tokens(column) for name, column in texts.items()}
+        return [
+            self._row(ids[number], images[number], prompt, [tokens[n][number] for n in answers])
+            for number, prompt in enumerate(tokens["prompt"])
+        ]
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        # No special tokens: the chat template has written them already.
+        found: list[list[int]] = self._processor.tokenizer(texts, add_special_tokens=False)[
+            "input_ids"
+        ]
+        return found
+
+    def _row(
+        self,
+        id: str,
+        images: tuple[ImageRef, ...],
+        prompt: list[int],
+        completions: list[list[int]],
+    ) -> EncodedRow:
+        places = sum(part.count(self._image_id) for part in (prompt, *completions))
+        if places != len(images):
+            raise DataError(
+                f"row {id!r}: {len(images)} images, but {places} places for one in its text. "
+                f"Images stand before the question by themselves: take {self._image_token!r} "
+                f"out of the text."
+            )
+        blocks = iter(images)
+        expanded: list[int] = []
+        for token in prompt:
+            if token == self._image_id:
+                image = next(blocks)
+                expanded += self._block(image.width, image.height)
+            else:
+                expanded.append(token)
+        longest = len(expanded) + max(map(len, completions))
+        if longest > self._limit:
+            raise DataError(
+                f"row {id!r}: {longest} tokens ({len(expanded)} before the answer), at most "
+                f"{self._limit} fit. A cut would drop image or answer tokens: leave the row out, "
+                f"shorten its answer, or lower model.longest_edge."
+            )
+        return EncodedRow(id, images, expanded, tuple(completions))
+
+    def _block_of_size(self, width: int, height: int) -> list[int]:
+        """Tokens that stand for an image: they depend on its size alone."""
+        blank = Image.new("RGB", (width, height))
+        inputs = self._processor(
+            text=[self._image_token], images=[[blank]], add_special_tokens=False
+        )
+        block: list[int] = list(inputs["input_ids"][0])
+        return block
+
+
+def row_limit(model: Any, asked: int | None) -> int:
+    """Return the most tokens of a row: what is asked for, or what the model can hold."""
+    config = model.config.get_text_config()
+    holds: int | None = getattr(config, "max_position_embeddings", None)
+    return min(limit for limit in (asked, holds, 2**31) if limit is not None)

@@ -1,0 +1,249 @@
+"""What the frozen vision tower makes of an image, computed once and kept while it pays."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from vlm_ops.data.images import open_image
+from vlm_ops.fingerprint import sha256_bytes
+from vlm_ops.models.families import family_of
+from vlm_ops.records import ImageRef
+
+logger = logging.getLogger(__name__)
+
+_TILES_AT_ONCE = 32
+"""In one pass of the vision tower; more gains nothing on a CPU and costs memory."""
+_MEMORY_SHARE, _DISK_SHARE = 0.25, 0.5
+_TENSOR = "features"
+
+
+@dataclass
+class Usage:
+    """What a store has done.
+
+    Attributes:
+        computed: Images that went through the vision tower.
+        reused: Images that were found in memory or on disk.
+        damaged: Files that were cut off or edited, and computed again.
+        seconds: Spent on opening and encoding images.
+        memory_bytes: Kept in memory.
+        disk_bytes: Kept on disk.
+    """
+
+    computed: int = 0
+    reused: int = 0
+    damaged: int = 0
+    seconds: float = 0.0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+    @property
+    def saved_s(self) -> float:
+        """Seconds that reuse has saved, at the mean cost of an image."""
+        return self.seconds / max(1, self.computed) * self.reused
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.computed} images encoded in {self.seconds:.1f} s, {self.reused} times reused "
+            f"(about {self.saved_s:.1f} s saved), {self.memory_bytes / 2**20:.1f} MB kept in memory"
+        )
+        if self.disk_bytes:
+            text += f", {self.disk_bytes / 2**20:.1f} MB on disk"
+        return text
+
+
+class FeatureStore:
+    """Features by image content: first in memory, then in memory-mapped files, else again.
+
+    Whatever comes first stays: epochs walk through all images in turn, and there a policy that
+    makes room for the newest never finds anything. Nothing is kept where it can't pay: images
+    that are used once, and towers that are trained (their features change with every step,
+    gradients flow into them).
+
+    Args:
+        model: With a vision tower; its ``get_image_features`` is asked.
+        processor: With the image processor.
+        locate: Where an image path of the records lies.
+        uses: How often each image's features are needed, by content hash; others once.
+        folder: For files; they are named by image, ``identity`` and dtype.
+        identity: Of tower weights and processor settings.
+        memory_bytes: Most bytes in memory; None takes a quarter of what is free.
+        disk_bytes: Most bytes in files; None takes half of what is free.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        locate: Callable[[str], Path],
+        *,
+        uses: Mapping[str, int],
+        folder: Path,
+        identity: str,
+        memory_bytes: int | None = None,
+        disk_bytes: int | None = None,
+    ) -> None:
+        self._model = model
+        self._processor = processor
+        self._locate = locate
+        self._uses = uses
+        self._folder = folder
+        self._identity = identity
+        self._memory_limit = memory_bytes
+        self._disk_limit = disk_bytes
+        self._memory: dict[str, torch.Tensor] = {}
+        self._latest: dict[str, torch.Tensor] = {}
+        self._refused: set[str] = set()
+        self.frozen = not _trains_vision(model)
+        self.usage = Usage()
+
+    def outputs(self, images: Sequence[ImageRef]) -> dict[str, BaseModelOutputWithPooling] | None:
+        """Return what the model's forward takes as ``mm_encoder_outputs``.
+
+        Args:
+            images: In the order of their tokens; None is returned for none.
+        """
+        if not images:
+            return None
+        known = self._known(images)
+        missing = [image for image in dict.fromkeys(images) if image.sha256 not in known]
+        for image, features in zip(missing, self._encode(missing), strict=True):
+            known[image.sha256] = features
+            if self.frozen:
+                self._keep(image.sha256, features)
+        # A row cut off by the end of a step meets its image again in the next one.
+        self._latest = known if self.frozen else {}
+        in_order: Any = [known[image.sha256] for image in images]
+        return {"image": BaseModelOutputWithPooling(pooler_output=in_order)}
+
+    def close(self) -> None:
+        """Delete the files: they have served."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _known(self, images: Sequence[ImageRef]) -> dict[str, torch.Tensor]:
+        known: dict[str, torch.Tensor] = {}
+        for key in dict.fromkeys(image.sha256 for image in images):
+            features = self._memory.get(key)
+            if features is None:
+                features = self._latest.get(key)
+            if features is None and self.frozen:
+                features = self._read(key)
+            if features is not None:
+                known[key] = features.to(self._model.device)
+                self.usage.reused += 1
+        return known
+
+    def _encode(self, images: Sequence[ImageRef]) -> list[torch.Tensor]:
+        started = time.perf_counter()
+        encoded: list[torch.Tensor] = []
+        todo = list(images)
+        while todo:
+            pixels, todo = self._next_pixels(todo)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                encoded += self._model.get_image_features(**pixels).pooler_output
+        self.usage.computed += len(images)
+        self.usage.seconds += time.perf_counter() - started
+        return encoded
+
+    def _next_pixels(
+        self, images: list[ImageRef]
+    ) -> tuple[dict[str, torch.Tensor], list[ImageRef]]:
+        """Open as many images as one pass takes, and return the rest."""
+        inputs: list[Any] = []
+        tiles = 0
+        for image in images:
+            picture = open_image(self._locate(image.path))
+            inputs.append([picture])
+            tiles += self._tiles(image)
+            if tiles >= _TILES_AT_ONCE:
+                break
+        made = self._processor.image_processor(inputs, return_tensors="pt")
+        names = ("pixel_values", "pixel_attention_mask")
+        pixels = {name: made[name].to(self._model.device) for name in names if name in made}
+        return pixels, images[len(inputs) :]
+
+    def _tiles(self, image: ImageRef) -> int:
+        count = getattr(self._processor.image_processor, "get_number_of_image_patches", None)
+        if count is None:
+            return 1
+        found = count(image.height, image.width, {})
+        return int(found[0] if isinstance(found, tuple) else found)
+
+    def _keep(self, key: str, features: torch.Tensor) -> None:
+        if self._uses.get(key, 1) < 2:
+            return
+        size = features.numel() * features.element_size()
+        if self._memory_limit is None:
+            self._memory_limit = int(psutil.virtual_memory().available * _MEMORY_SHARE)
+        if self.usage.memory_bytes + size <= self._memory_limit:
+            # A copy: the tensor may be a view of the whole batch.
+            self._memory[key] = features.detach().to("cpu", copy=True)
+            self.usage.memory_bytes += size
+            return
+        if self._disk_limit is None:
+            self._disk_limit = _free_bytes(self._folder)
+        if self.usage.disk_bytes + size <= self._disk_limit:
+            self._write(key, features.detach().cpu().contiguous())
+            self.usage.disk_bytes += size
+
+    def _path(self, key: str) -> Path:
+        dtype = str(self._model.dtype).removeprefix("torch.")
+        name = sha256_bytes(f"{key} {self._identity} {dtype}".encode())
+        return self._folder / f"{name}.safetensors"
+
+    def _write(self, key: str, features: torch.Tensor) -> None:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({_TENSOR: features}, partial, metadata={"sha256": _digest(features)})
+        partial.replace(path)
+
+    def _read(self, key: str) -> torch.Tensor | None:
+        path = self._path(key)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                features: torch.Tensor = file.get_tensor(_TENSOR)
+                if (file.metadata() or {}).get("sha256") == _digest(features):
+                    return features
+        except (SafetensorError, OSError):
+            pass
+        path.unlink(missing_ok=True)
+        self.usage.damaged += 1
+        logger.warning("%s: features were cut off or edited; they are computed again", path.name)
+        return None
+
+
+def _trains_vision(model: Any) -> bool:
+    towers = family_of(model.config.model_type).towers
+    return any(
+        parameter.requires_grad
+        for tower in ("vision", "connector")
+        for parameter in _submodule(model, towers[tower]).parameters()
+    )
+
+
+def _submodule(model: Any, name: str) -> nn.Module:
+    found: nn.Module = model.get_submodule(name)
+    return found
+
+
+def _digest(features: torch.Tensor) -> str:
+    return sha256_bytes(features.view(torch.uint8).numpy().tobytes())
+
+
+def _free_bytes(folder: Path) -> int:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return int(shutil.disk_usage(existing).free * _DISK_SHARE)

@@ -1,0 +1,172 @@
+"""Rows as prefix trees, packed in lines: what rows have in common is computed once.
+
+Rows on the same images start with the same tokens, and so do the chosen and the rejected
+answer to one question. All of them are merged into a tree whose nodes are tokens; a token sees
+its ancestors and itself, and its position is its depth. So every path from the root computes
+what the row alone would: a test compares them, and another perturbs a neighbour.
+
+Trees are laid end to end in lines as long as the longest tree, and don't see each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlm_ops.records import ImageRef
+from vlm_ops.training.engine.encode import EncodedRow
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Packed rows.
+
+    Attributes:
+        input_ids: Tokens, right-padded, (lines, length), int64.
+        position_ids: Depth of each token in its tree, (lines, length), int64.
+        attention_mask: False at padding, (lines, length), bool.
+        visible: Which token sees which, (lines, 1, length, length), bool.
+        keep: Columns of each line from which something is predicted, filled up with 0,
+            (lines, slots), int64.
+        scored: Flat index (line · slots + slot) from which each target is predicted, (n,).
+        targets: Supervised tokens, (n,), int64.
+        completion: Number of the completion each target belongs to, counted over rows, (n,).
+        images: In the order of their tokens.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    visible: torch.Tensor
+    keep: torch.Tensor
+    scored: torch.Tensor
+    targets: torch.Tensor
+    completion: torch.Tensor
+    images: list[ImageRef]
+
+
+@dataclass
+class _Tree:
+    images: tuple[ImageRef, ...]
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    children: dict[tuple[int, int], int] = field(default_factory=dict)
+    supervised: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def grow(self, row: EncodedRow, first: int) -> None:
+        """Add a row; its completions are numbered from ``first``."""
+        end = -1
+        for token in row.prompt:
+            end = self._step(end, token)
+        for number, completion in enumerate(row.completions, start=first):
+            node = end
+            for token in completion:
+                self.supervised.append((node, token, number))
+                node = self._step(node, token)
+
+    def _step(self, parent: int, token: int) -> int:
+        node = self.children.setdefault((parent, token), len(self.tokens))
+        if node == len(self.tokens):
+            self.tokens.append(token)
+            self.parents.append(parent)
+        return node
+
+
+def image_key(row: EncodedRow) -> tuple[str, ...]:
+    """What rows must share to stand in one tree: the content of all their images, in order."""
+    return tuple(image.sha256 for image in row.images)
+
+
+def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
+    """Merge and pack rows.
+
+    Args:
+        rows: Of one forward pass.
+        pad: Padding token.
+    """
+    trees: dict[tuple[str, ...], _Tree] = {}
+    completions = 0
+    for row in rows:
+        tree = trees.setdefault(image_key(row), _Tree(row.images))
+        tree.grow(row, completions)
+        completions += len(row.completions)
+    lines = _fill_lines(list(trees.values()))
+    length = max(sum(len(tree.tokens) for tree in line) for line in lines)
+    ids = np.full((len(lines), length), pad, dtype=np.int64)
+    places = np.zeros((len(lines), length), dtype=np.int64)
+    real = np.zeros((len(lines), length), dtype=bool)
+    # Padding sees itself: a token that saw nothing would compute NaN.
+    visible = np.tile(np.eye(length, dtype=bool), (len(lines), 1, 1))
+    supervised: list[tuple[int, int, int, int]] = []
+    for number, line in enumerate(lines):
+        start = 0
+        for tree in line:
+            end = start + len(tree.tokens)
+            ids[number, start:end] = tree.tokens
+            real[number, start:end] = True
+            seen = _ancestors(tree.parents)
+            visible[number, start:end, start:end] = seen
+            places[number, start:end] = positions(seen)
+            supervised += [(number, start + node, token, c) for node, token, c in tree.supervised]
+            start = end
+    keep, scored = _slots([(line, column) for line, column, _, _ in supervised], len(lines))
+    targets, completion = torch.tensor(supervised)[:, 2:].unbind(dim=1)
+    return Forest(
+        input_ids=torch.from_numpy(ids),
+        position_ids=torch.from_numpy(places),
+        attention_mask=torch.from_numpy(real),
+        visible=torch.from_numpy(visible)[:, None],
+        keep=keep,
+        scored=scored,
+        targets=targets,
+        completion=completion,
+        images=[image for line in lines for tree in line for image in tree.images],
+    )
+
+
+def positions(seen: "np.ndarray[Any, np.dtype[np.bool_]]") -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return each token's position: how many tokens stand before it on its path.
+
+    Families with more than one position per token (M-RoPE) have their place here.
+
+    Args:
+        seen: Which token sees which in one tree, (length, length).
+    """
+    found: np.ndarray[Any, np.dtype[np.int64]] = seen.sum(axis=1, dtype=np.int64) - 1
+    return found
+
+
+def _ancestors(parents: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    seen = np.eye(len(parents), dtype=bool)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            seen[node, : parent + 1] = seen[parent, : parent + 1]
+    return seen
+
+
+def _slots(places: list[tuple[int, int]], lines: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Number the distinct columns of each line, and say which slot each place has."""
+    slots: list[dict[int, int]] = [{} for _ in range(lines)]
+    found = [(line, slots[line].setdefault(column, len(slots[line]))) for line, column in places]
+    width = max(map(len, slots))
+    keep = torch.tensor([[*columns, *[0] * (width - len(columns))] for columns in slots])
+    return keep, torch.tensor([line * width + slot for line, slot in found])
+
+
+def _fill_lines(trees: list[_Tree]) -> list[list[_Tree]]:
+    """Put trees into lines as long as the longest tree, first fit by falling length."""
+    trees = sorted(trees, key=lambda tree: -len(tree.tokens))
+    room: list[int] = []
+    lines: list[list[_Tree]] = []
+    for tree in trees:
+        size = len(tree.tokens)
+        line = next((number for number, left in enumerate(room) if left >= size), None)
+        if line is None:
+            line = len(lines)
+            lines.append([])
+            room.append(len(trees[0].tokens))
+        lines[line].append(tree)
+        room[line] -= size
+    return lines

@@ -1,0 +1,98 @@
+"""The reference's log-probabilities: asked once before training, kept beside the checkpoints."""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vlm_ops.fingerprint import sha256_bytes
+from vlm_ops.training.losses import LogProbs
+
+logger = logging.getLogger(__name__)
+
+_FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
+
+
+class Reference:
+    """Log-probabilities of every pair under the policy as it was before the first step.
+
+    They are computed in the very batches that training and validation will form, in the same
+    number format, so that the loss starts at ln 2.
+
+    Args:
+        path: A safetensors file; made if there is none, made again if it does not fit.
+        identity: Of the policy, the pairs, the chat template and the batch size.
+        rows: How many pairs there are.
+    """
+
+    def __init__(self, path: Path, *, identity: str, rows: int) -> None:
+        self._path = path
+        self._identity = identity
+        self._rows = rows
+        self._table: dict[str, torch.Tensor] = {}
+
+    def prepare(
+        self,
+        batches: Callable[[], Iterable[dict[str, Any]]],
+        ask: Callable[[dict[str, Any]], LogProbs],
+    ) -> None:
+        """Read the table, or ask the model.
+
+        Args:
+            batches: Gives packed pairs that hold every row once.
+            ask: Log-probabilities of one batch under the reference.
+        """
+        self._table = self._read()
+        if self._table:
+            return
+        table = {
+            name: torch.zeros(self._rows, dtype=torch.int64 if "tokens" in name else torch.float32)
+            for name in _FIELDS
+        }
+        for batch in batches():
+            found = ask(batch)
+            for name, column in table.items():
+                column[batch["rows"].cpu()] = getattr(found, name).detach().cpu().to(column.dtype)
+        self._write(table)
+        self._table = table
+
+    def of(self, rows: torch.Tensor) -> LogProbs:
+        """Return the log-probabilities of some pairs, on the device of their numbers.
+
+        Args:
+            rows: Numbers of pairs, (pairs,).
+        """
+        where = rows.cpu()
+        return LogProbs(*(self._table[name][where].to(rows.device) for name in _FIELDS))
+
+    def _write(self, table: dict[str, torch.Tensor]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".partial")
+        meta = {"identity": self._identity, "sha256": _digest(table)}
+        save_file(table, partial, metadata=meta)
+        partial.replace(self._path)
+
+    def _read(self) -> dict[str, torch.Tensor]:
+        if not self._path.exists():
+            return {}
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                meta = file.metadata() or {}
+                table = {name: file.get_tensor(name) for name in _FIELDS}
+            if meta.get("sha256") == _digest(table) and meta.get("identity") == self._identity:
+                return table
+        except (SafetensorError, OSError):
+            pass
+        logger.warning(
+            "%s: was cut off, edited or is of other pairs; the reference is asked again",
+            self._path.name,
+        )
+        return {}
+
+
+def _digest(table: dict[str, torch.Tensor]) -> str:
+    return sha256_bytes(b"".join(table[name].numpy().tobytes() for name in _FIELDS))

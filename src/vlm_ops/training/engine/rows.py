@@ -1,0 +1,71 @@
+"""From encoded rows to what a packed trainer takes beside TRL's own arguments."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from vlm_ops.config.training import FeatureSettings, OptimSettings
+from vlm_ops.fingerprint import fingerprint
+from vlm_ops.models.loading import LoadedModel
+from vlm_ops.training.engine.encode import EncodedRow
+from vlm_ops.training.engine.features import FeatureStore
+
+logger = logging.getLogger(__name__)
+
+
+def packed_options(
+    loaded: LoadedModel,
+    train: Sequence[EncodedRow],
+    validation: Sequence[EncodedRow],
+    *,
+    locate: Callable[[str], Path],
+    settings: OptimSettings,
+    room: FeatureSettings,
+    out: Path,
+) -> dict[str, Any]:
+    """Put rows and their features together.
+
+    Args:
+        loaded: Model and processor.
+        train: Rows to learn.
+        validation: Rows to score.
+        locate: Where an image path of the records lies.
+        settings: Tell how often an image is needed.
+        room: For features.
+        out: The step's folder.
+    """
+    blind = sum(not row.images for row in (*train, *validation))
+    if blind:
+        logger.info("%d of %d rows have no image", blind, len(train) + len(validation))
+    uses: Counter[str] = Counter()
+    # A preference reference is asked about each row once more.
+    again = len(train[0].completions) - 1 if train else 0
+    for rows, passes in (
+        (train, math.ceil(settings.epochs)),
+        (validation, settings.evaluations + 1),
+    ):
+        for key in {image.sha256 for row in rows for image in row.images}:
+            uses[key] += passes + again
+    model: Any = loaded.model
+    store = FeatureStore(
+        model.get_base_model() if isinstance(model, PeftModel) else model,
+        loaded.processor,
+        locate,
+        uses=uses,
+        folder=out / "features",
+        identity=fingerprint(
+            [loaded.ref.base_sha256, loaded.ref.settings.model_dump(exclude={"id", "revision"})]
+        ),
+        memory_bytes=_bytes(room.memory_gb),
+        disk_bytes=_bytes(room.disk_gb),
+    )
+    return {"train": train, "validation": validation, "features": store}
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 2**30)

@@ -1,0 +1,251 @@
+"""TRL's trainers, fed with packed rows and cached features."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_trainer import SFTTrainer
+
+from vlm_ops.training.checkpoints import CompleteCheckpoints
+from vlm_ops.training.engine.encode import EncodedRow
+from vlm_ops.training.engine.features import FeatureStore
+from vlm_ops.training.engine.forest import image_key, pack
+from vlm_ops.training.engine.head import Scores, add_head
+from vlm_ops.training.engine.lora import fuse_lora
+from vlm_ops.training.engine.reference import Reference
+from vlm_ops.training.losses import LogProbs, PreferenceLoss
+
+_EAGER_UP_TO = 640
+"""Longest line for which two matrix products beat the attention kernel on a CPU in bfloat16."""
+
+
+class ByImage(Sampler[int]):
+    """Shuffles images and gives the rows of each in turn, so that they share a forward pass.
+
+    The order is a function of seed and epoch alone: a resumed training meets the same rows.
+
+    Args:
+        rows: The training rows.
+        seed: Of the order.
+    """
+
+    def __init__(self, rows: Sequence[EncodedRow], seed: int) -> None:
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for number, row in enumerate(rows):
+            # Rows without an image share nothing that would be worth it.
+            groups.setdefault(image_key(row) or (row.id, str(number)), []).append(number)
+        self._groups = list(groups.values())
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(map(len, self._groups))
+
+    def __iter__(self) -> Iterator[int]:
+        rng = random.Random(f"{self._seed} {self._epoch}")
+        groups = [rng.sample(group, len(group)) for group in self._groups]
+        rng.shuffle(groups)
+        return (number for group in groups for number in group)
+
+
+class PackedTraining(CompleteCheckpoints):
+    """Mixin before a TRL trainer: order, packing and features.
+
+    Args:
+        train: Training rows.
+        validation: Rows to score.
+        features: Of their images.
+        options: What the TRL trainer takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Sequence[EncodedRow],
+        validation: Sequence[EncodedRow],
+        features: FeatureStore,
+        **options: Any,
+    ) -> None:
+        self.features = features
+        self._every = [*train, *validation]
+        self._sampler = ByImage(train, options["args"].data_seed)
+        self._pad = options["processing_class"].tokenizer.pad_token_id
+        options["args"].remove_unused_columns = False
+        parent: Any = super()
+        parent.__init__(
+            train_dataset=_numbers(range(len(train))),
+            eval_dataset=_numbers(range(len(train), len(self._every))),
+            data_collator=self.collate,
+            **options,
+        )
+        trainer: Any = self
+        base = trainer.model.get_base_model()
+        add_head(base)
+        fuse_lora(base)
+        _choose_attention(base, self._every)
+
+    def _get_train_sampler(self, *_: Any) -> ByImage:
+        return self._sampler
+
+    def collate(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Pack rows.
+
+        Args:
+            examples: With the row's number.
+
+        Returns:
+            The fields of a forest; ``rows`` comes first, since trainers read the batch size
+            off the first tensor.
+        """
+        numbers = [example["row"] for example in examples]
+        forest = pack([self._every[number] for number in numbers], self._pad)
+        return {
+            "rows": torch.tensor(numbers),
+            "input_ids": forest.input_ids,
+            "position_ids": forest.position_ids,
+            "attention_mask": forest.attention_mask,
+            "visible": forest.visible,
+            "keep": forest.keep,
+            "scored": forest.scored,
+            "targets": forest.targets,
+            "completion": forest.completion,
+            "images": forest.images,
+            # For the count of supervised tokens in a step: they are aligned already.
+            "labels": forest.targets,
+            "shift_labels": forest.targets,
+        }
+
+    def with_features(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Replace images by their features, and leave out what the model does not take."""
+        trainer: Any = self
+        with trainer.accelerator.autocast():
+            outputs = self.features.outputs(inputs["images"])
+        known = {k: v for k, v in inputs.items() if k not in ("rows", "completion", "images")}
+        return known if outputs is None else known | {"mm_encoder_outputs": outputs}
+
+
+class PackedSft(PackedTraining, SFTTrainer):
+    """SFT with TRL's loss on packed rows."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any
+    ) -> torch.Tensor:
+        """Return TRL's loss: it reads log-probabilities, whoever scored them."""
+        parent: Any = super()
+        loss: torch.Tensor = parent.compute_loss(
+            model, self.with_features(inputs), *args, **options
+        )
+        return loss
+
+
+class PackedDpo(PackedTraining, DPOTrainer):
+    """Preference training: both answers in one pass, the reference asked beforehand.
+
+    Args:
+        loss: Of log-probabilities.
+        reference: Where the reference's log-probabilities are.
+        options: As for :class:`PackedTraining`.
+    """
+
+    def __init__(self, *, loss: PreferenceLoss, reference: Reference, **options: Any) -> None:
+        super().__init__(**options)
+        self._loss = loss
+        self._reference = reference
+        trainer: Any = self
+        if "ref" in trainer.model.peft_config:
+            trainer.model.delete_adapter("ref")
+
+    def ask_reference(self) -> None:
+        """Score every pair under the model as it is now, unless that was done before."""
+        trainer: Any = self
+
+        def ask(batch: dict[str, Any]) -> LogProbs:
+            with torch.no_grad(), trainer.accelerator.autocast():
+                return self.log_probs(trainer.model, trainer._prepare_inputs(batch))[0]
+
+        self._reference.prepare(self._batches, ask)
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        """Form the batches of the first epoch and of validation."""
+        trainer: Any = self
+        training = list(self._sampler)
+        held_out = list(range(len(training), len(self._every)))
+        for numbers, size in (
+            (training, trainer.args.train_batch_size),
+            (held_out, trainer.args.eval_batch_size),
+        ):
+            for start in range(0, len(numbers), size):
+                yield self.collate([{"row": number} for number in numbers[start : start + size]])
+
+    def log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[LogProbs, Scores]:
+        """Score the chosen and rejected answers of packed pairs.
+
+        Returns:
+            Sums over tokens, (pairs,) each, with token counts; and the scores of all tokens.
+        """
+        scores: Scores = model(**self.with_features(inputs))
+        pairs = len(inputs["rows"])
+        assert scores.log_probs is not None
+        sums = scores.log_probs.new_zeros(2 * pairs)
+        sums = sums.index_add(0, inputs["completion"], scores.log_probs)
+        tokens = torch.bincount(inputs["completion"], minlength=2 * pairs)
+        return LogProbs(sums[0::2], sums[1::2], tokens[0::2], tokens[1::2]), scores
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the loss, and note rewards under the names TRL has for them."""
+        policy, scores = self.log_probs(model, inputs)
+        reference = self._reference.of(inputs["rows"])
+        loss = self._loss(policy, reference)
+        self._note(policy, reference, scores, inputs)
+        return (loss, scores) if return_outputs else loss
+
+    def _note(
+        self, policy: LogProbs, reference: LogProbs, scores: Scores, inputs: dict[str, Any]
+    ) -> None:
+        trainer: Any = self
+        mode = "train" if trainer.model.training else "eval"
+        gather = trainer.accelerator.gather
+        beta = trainer.args.beta
+        chosen = gather(beta * (policy.chosen - reference.chosen).detach())
+        rejected = gather(beta * (policy.rejected - reference.rejected).detach())
+        numbers = {
+            "rewards/chosen": chosen.mean(),
+            "rewards/rejected": rejected.mean(),
+            "rewards/accuracies": (chosen > rejected).float().mean(),
+            "rewards/margins": (chosen - rejected).mean(),
+            "logps/chosen": gather(policy.chosen.detach()).mean(),
+            "logps/rejected": gather(policy.rejected.detach()).mean(),
+        }
+        for name, value in numbers.items():
+            trainer._metrics[mode][name].append(value.item())
+        if mode == "train":
+            tokens = gather(inputs["attention_mask"].sum()).sum().item()
+            trainer._total_train_tokens += tokens
+        trainer._metrics[mode]["num_tokens"] = [trainer._total_train_tokens]
+
+
+def _numbers(rows: range) -> Dataset:
+    """Rows by number. TRL takes a data set with a column ``images`` for one of images."""
+    return Dataset.from_dict({"row": list(rows), "images": [[]] * len(rows)})
+
+
+def _choose_attention(model: Any, rows: Sequence[EncodedRow]) -> None:
+    """Take plain matrix products for short rows on a CPU in bfloat16: measured to be faster."""
+    longest = max(row.length for row in rows)
+    short_on_cpu = model.device.type == "cpu" and longest <= _EAGER_UP_TO
+    if short_on_cpu and model.dtype == torch.bfloat16:
+        model.set_attn_implementation({"text_config": "eager"})

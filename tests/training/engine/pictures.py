@@ -1,0 +1,56 @@
+"""Pictures of bands, and rows on them."""
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from vlm_ops.fingerprint import sha256_file
+from vlm_ops.records import Conversation, ImageRef, PreferencePair
+
+COLORS = ("red", "green", "blue", "orange")
+
+
+def picture(folder: Path, number: int, width: int = 96, height: int = 96) -> ImageRef:
+    """Draw bands in an order of their own, and save them."""
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    for band in range(4):
+        top = band * height // 4
+        color = COLORS[(number >> band) % 4]
+        draw.rectangle((0, top, width * (2 + band) // 6, top + height // 5), fill=color)
+    draw.point((number % width, height - 1), fill="black")
+    path = folder / f"{number}-{width}x{height}.png"
+    image.save(path)
+    return ImageRef(path=path.name, sha256=sha256_file(path), width=width, height=height)
+
+
+def conversation(
+    id: str, *images: ImageRef, question: str = "Which color?", answer: str = "Red"
+) -> Conversation:
+    return Conversation(
+        id=id,
+        images=images,
+        question=question,
+        answers=(answer, "another accepted answer"),
+        kind="color",
+        group=id,
+        cluster=id,
+    )
+
+
+def pair(
+    id: str,
+    *images: ImageRef,
+    question: str = "Which color?",
+    chosen: str = "Red",
+    rejected: str = "Green or so",
+) -> PreferencePair:
+    return PreferencePair(
+        id=id,
+        images=images,
+        question=question,
+        chosen=chosen,
+        rejected=rejected,
+        kind="color",
+        cluster=id,
+    )

@@ -1,0 +1,198 @@
+"""Rows become the tokens that TRL's own collators make; what does not fit is refused by name."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from pictures import conversation, pair, picture
+from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
+from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from vlm_ops.errors import DataError
+from vlm_ops.models.tiny.architecture import IMAGE_TOKENS, build_processor
+from vlm_ops.records import ImageRef
+from vlm_ops.training.engine.encode import Encoder, row_limit
+from vlm_ops.training.rows import preference_rows, sft_rows
+
+LIMIT = 2048
+
+
+@pytest.fixture(params=["whole", "split"])
+def processor(request: pytest.FixtureRequest, tiny_processor: Idefics3Processor) -> Any:
+    """The tiny model's, and one that cuts an image into tiles, so that size decides on tokens."""
+    if request.param == "whole":
+        return tiny_processor
+    splitting: Any = build_processor()
+    splitting.image_processor.do_image_splitting = True
+    splitting.image_processor.size = {"longest_edge": 256}
+    return splitting
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> list[tuple[ImageRef, ...]]:
+    """Images of rows that stand in one batch: one, two in a row, the same twice, another shape."""
+    small, wide = picture(tmp_path, 1), picture(tmp_path, 2, width=160, height=64)
+    return [(small,), (small, wide), (wide, wide), (wide,)]
+
+
+def real(tokens: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    """Rows without their padding."""
+    return [row[seen.bool()].tolist() for row, seen in zip(tokens, mask, strict=True)]
+
+
+def collated(collator: Any, rows: Sequence[dict[str, Any]]) -> Any:
+    return collator(list(rows))
+
+
+def test_conversations_are_the_tokens_that_trl_makes(
+    processor: Any, groups: list[tuple[ImageRef, ...]], tmp_path: Path
+) -> None:
+    rows = [
+        conversation(
+            f"row-{number}",
+            *images,
+            question=f"What is 12{number}.5, and why?",
+            answer="Blue, then red" if number % 2 else "7",
+        )
+        for number, images in enumerate(groups)
+    ]
+    collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+    expected = collated(collator, sft_rows(rows, tmp_path.joinpath))
+    encoded = Encoder(processor, LIMIT).conversations(rows)
+    tokens = real(expected["input_ids"], expected["attention_mask"])
+    assert [row.prompt + row.completions[0] for row in encoded] == tokens
+    supervised = [labels[labels != -100].tolist() for labels in expected["labels"]]
+    assert [list(row.completions) for row in encoded] == [[answer] for answer in supervised]
+    assert [row.id for row in encoded] == [row.id for row in rows]
+    assert [row.images for row in encoded] == groups
+
+
+def test_pairs_are_the_tokens_that_trl_makes(
+    processor: Any, groups: list[tuple[ImageRef, ...]], tmp_path: Path
+) -> None:
+    pairs = [
+        pair(f"pair-{number}", *images, chosen="Blue" * (number + 1), rejected=f"{number} red bars")
+        for number, images in enumerate(groups)
+    ]
+    collator = DataCollatorForVisionPreference(processor)
+    expected = collated(collator, preference_rows(pairs, tmp_path.joinpath))
+    encoded = Encoder(processor, LIMIT).pairs(pairs)
+    check_pairs(encoded, expected)
+
+
+def test_rows_without_images_are_the_tokens_that_trl_makes(
+    tiny_processor: Idefics3Processor, tmp_path: Path
+) -> None:
+    rows = [conversation("a"), conversation("b", question="Is 3 more than 2?", answer="yes, it is")]
+    pairs = [pair("a"), pair("b", question="Is 3 more than 2?", chosen="yes", rejected="no")]
+    encoder = Encoder(tiny_processor, LIMIT)
+    collator = DataCollatorForVisionLanguageModeling(tiny_processor, completion_only_loss=True)
+    expected = collated(collator, sft_rows(rows, tmp_path.joinpath))
+    tokens = real(expected["input_ids"], expected["attention_mask"])
+    assert [row.prompt + row.completions[0] for row in encoder.conversations(rows)] == tokens
+    preference = DataCollatorForVisionPreference(tiny_processor)
+    check_pairs(encoder.pairs(pairs), collated(preference, preference_rows(pairs, Path)))
+
+
+def check_pairs(encoded: Sequence[Any], expected: Any) -> None:
+    """TRL lays all chosen rows first, then all rejected ones."""
+    answers = [[row.completions[place] for row in encoded] for place in (0, 1)]
+    whole = [
+        row.prompt + answer for place in answers for row, answer in zip(encoded, place, strict=True)
+    ]
+    assert whole == real(expected["input_ids"], expected["attention_mask"])
+    supervised = real(expected["input_ids"], expected["completion_mask"])
+    assert [answer for place in answers for answer in place] == supervised
+
+
+def test_only_the_first_accepted_answer_is_learned_and_ends_with_the_end_token(
+    tiny_processor: Idefics3Processor, tmp_path: Path
+) -> None:
+    row = conversation("row", picture(tmp_path, 1), answer="Green")
+    (encoded,) = Encoder(tiny_processor, LIMIT).conversations([row])
+    tokenizer: Any = tiny_processor.tokenizer
+    said = [tokenizer.decode(completion) for completion in encoded.completions]
+    assert [text.strip() for text in said] == [f"Green{tokenizer.eos_token}"]
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    assert encoded.prompt.count(image) == IMAGE_TOKENS
+    assert encoded.length == len(encoded.prompt) + len(encoded.completions[0])
+
+
+def test_no_rows_are_no_tokens(tiny_processor: Idefics3Processor) -> None:
+    encoder = Encoder(tiny_processor, LIMIT)
+    assert encoder.conversations([]) == []
+    assert encoder.pairs([]) == []
+
+
+Spoil = Callable[[Encoder, ImageRef], object]
+"""Encodes a row ``bad`` beside a good one."""
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda encoder, image: encoder.conversations(
+            [
+                conversation("good", image),
+                conversation("bad", image, question="What does <image> mean?"),
+            ]
+        ),
+        lambda encoder, image: encoder.conversations(
+            [conversation("good"), conversation("bad", question="<image>What is it?")]
+        ),
+        lambda encoder, image: encoder.conversations(
+            [conversation("bad", image, answer="an <image>")]
+        ),
+        lambda encoder, image: encoder.pairs([pair("bad", image, rejected="an <image>")]),
+    ],
+    ids=["question", "text-only", "answer", "rejected"],
+)
+def test_a_placeholder_in_the_text_is_refused(
+    tiny_processor: Idefics3Processor, tmp_path: Path, spoil: Spoil
+) -> None:
+    with pytest.raises(DataError, match=r"row 'bad': \d images?, but .* take '<image>' out of"):
+        spoil(Encoder(tiny_processor, LIMIT), picture(tmp_path, 1))
+
+
+def test_a_row_at_the_limit_fits_and_a_longer_one_is_refused(
+    tiny_processor: Idefics3Processor, tmp_path: Path
+) -> None:
+    row = conversation("long", picture(tmp_path, 1), answer="a long answer with many words")
+    (encoded,) = Encoder(tiny_processor, LIMIT).conversations([row])
+    exact = Encoder(tiny_processor, encoded.length)
+    assert exact.conversations([row]) == [encoded]
+    with pytest.raises(
+        DataError,
+        match=rf"row 'long': {encoded.length} tokens \({len(encoded.prompt)} before the answer\), "
+        rf"at most {encoded.length - 1} fit.*leave the row out, shorten.*or lower",
+    ):
+        Encoder(tiny_processor, encoded.length - 1).conversations([row])
+
+
+def test_of_a_pair_the_longer_answer_counts(tiny_processor: Idefics3Processor) -> None:
+    row = pair("long", chosen="1", rejected="2 4 8")
+    (encoded,) = Encoder(tiny_processor, LIMIT).pairs([row])
+    longest = len(encoded.prompt) + len(encoded.completions[1])
+    assert Encoder(tiny_processor, longest).pairs([row]) == [encoded]
+    with pytest.raises(DataError, match=rf"row 'long': {longest} tokens"):
+        Encoder(tiny_processor, longest - 1).pairs([row])
+
+
+def test_a_pair_of_equal_answers_is_refused(tiny_processor: Idefics3Processor) -> None:
+    same = pair("equal", chosen="Red", rejected="Red")
+    with pytest.raises(DataError, match=r"pair 'equal': .* the same \('Red'\).*Leave it out"):
+        Encoder(tiny_processor, LIMIT).pairs([pair("good"), same])
+
+
+def test_the_limit_is_what_is_asked_for_or_what_the_model_holds(
+    random_tiny: Idefics3ForConditionalGeneration,
+) -> None:
+    assert row_limit(random_tiny, None) == 2048
+    assert row_limit(random_tiny, 100) == 100
+    assert row_limit(random_tiny, 9999) == 2048
+    endless = SimpleNamespace(get_text_config=lambda: SimpleNamespace())
+    assert row_limit(SimpleNamespace(config=endless), None) == 2**31
