@@ -27,6 +27,15 @@ from pathlib import Path
 from typing import Any
 
 ENGINES = ("trl", "packed")
+SHAPES = (
+    "charts",
+    "one row an image",
+    "two images a row",
+    "long answers",
+    "larger batch",
+    "text rows mixed in",
+)
+"""``charts`` are the demo's training rows as they come: three questions an image."""
 _FLOOR = 0.1
 """Of the denominator of a relative difference: below it losses are compared as they are."""
 
@@ -58,8 +67,6 @@ def main() -> None:
                                      "folder": str(folder), "repeat": options.repeat})  # fmt: skip
         _show(report, options.json)
         return
-    from work import SHAPES
-
     shapes = SHAPES if options.shapes else (options.shape,)
     reports = [_compare(options, shape, folder) for shape in shapes]
     for report in reports:
@@ -213,7 +220,7 @@ def _options() -> Any:
     parser.add_argument("--model", default="tiny", choices=("tiny", "smolvlm-256m", "smolvlm-2.2b"))
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rows", type=int, help="default: 960 for sft, 450 pairs, 192 answers")
-    parser.add_argument("--shape", default="charts", help="of the rows, as the table names them")
+    parser.add_argument("--shape", default="charts", choices=SHAPES)
     parser.add_argument("--shapes", action="store_true", help="measure all shapes in turn")
     parser.add_argument("--repeat", type=int, default=3, help="trainings of each engine")
     parser.add_argument("--quick", action="store_true", help="search number formats only")

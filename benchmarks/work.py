@@ -21,16 +21,6 @@ from vlm_ops.models.tiny.architecture import build_processor
 from vlm_ops.records import Conversation, PreferencePair, Split
 from vlm_ops.tracker import NullTracker
 
-SHAPES = (
-    "charts",
-    "one row an image",
-    "two images a row",
-    "long answers",
-    "larger batch",
-    "text rows mixed in",
-)
-"""``charts`` are the demo's training rows as they come: three questions an image."""
-
 LORA = LoraSettings(rank=16, alpha=32)
 
 _SIZES: dict[str, dict[str, Any]] = {
@@ -125,7 +115,7 @@ def demo_rows(folder: Path) -> PreparedData:
 
 
 def shaped(data: PreparedData, shape: str, count: int) -> list[Conversation]:
-    """Take training rows in one of ``SHAPES``.
+    """Take training rows in a shape that ``engine.py`` names.
 
     Args:
         data: The demo's rows.

@@ -131,7 +131,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             name="pairs",
-            version=1,
+            version=2,
             job=_pairs_job,
             output=PreferencePairs,
             function="vlm_ops.training.pairs:make_pairs",

@@ -160,6 +160,19 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             "pairs: {type: dataset, id: a/b}",
             "pairs: id 'a/b' needs a revision: pin what is trained on",
         ),
+        (
+            "name: a\nprefer:\n  loss: [sigmoid, bco_pair, sft]\n  loss_weights: [0.8, 0.2]",
+            "my.yaml:2: prefer: loss_weights has 2 numbers for 3 losses (sigmoid, bco_pair, sft); "
+            "give one each, or none to weigh all by 1",
+        ),
+        (
+            "prefer: {loss_weights: [0.5, 0.5]}",
+            "prefer: loss_weights has 2 numbers for 1 losses (sigmoid); give one each",
+        ),
+        (
+            "prefer: {loss: [sigmoid, exo_pair]}",
+            "my.yaml:1: prefer: exo_pair needs label_smoothing above 0; its paper takes 0.001",
+        ),
         ("a: [1\nb: 2", "my.yaml:2: not valid YAML"),
         ("- 1", "my.yaml: found a list, expected 'key: value' lines at the top"),
         (
@@ -174,6 +187,14 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: str) -> None:
     assert said in wrong(tmp_path, text)
+
+
+def test_losses_that_fit_together_are_taken() -> None:
+    mixture = ["prefer.loss=[sigmoid, bco_pair, sft]", "prefer.loss_weights=[0.8, 0.2, 1.0]"]
+    prefer = load_config("demo", mixture).prefer
+    assert (prefer.loss, prefer.loss_weights) == (("sigmoid", "bco_pair", "sft"), (0.8, 0.2, 1.0))
+    exo = load_config("demo", ["prefer.loss=[exo_pair]", "prefer.label_smoothing=0.001"]).prefer
+    assert exo.label_smoothing == 0.001
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:

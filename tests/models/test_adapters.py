@@ -56,8 +56,13 @@ def test_text_only_means_it() -> None:
 
 
 def test_modules_that_are_not_there_are_named_with_those_that_are() -> None:
-    with pytest.raises(ModelError, match=r"no layer is named query.*linear layers.*q_proj"):
+    with pytest.raises(ModelError, match=r"no layer is named query.*Linear layers.*q_proj"):
         lora_config(LoraSettings(modules=("query",)), smolvlm_instruct())
+
+
+def test_a_misspelt_module_is_guessed() -> None:
+    with pytest.raises(ModelError, match=r"Did you mean q_proj\?"):
+        lora_config(LoraSettings(modules=("qproj",)), smolvlm_instruct())
 
 
 def test_an_unknown_family_names_the_known_ones() -> None:

@@ -1,13 +1,16 @@
 """A model is its content: a base that was changed is not loaded under an old adapter."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ModelError
-from vlm_ops.models.loading import base_ref, load
+from vlm_ops.models import loading
+from vlm_ops.models.loading import base_ref, compute_dtype, load
 
 
 def test_a_base_that_was_changed_since_is_refused(random_base: Path, tmp_path: Path) -> None:
@@ -23,3 +26,25 @@ def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"no \*\.safetensors .* found config\.json"):
         base_ref(ModelSettings(id=str(tmp_path)))
+
+
+def test_bfloat16_on_a_cpu_that_emulates_it_is_warned_of_with_its_cost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loading, "cpu_multiplies_bf16", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert compute_dtype(ModelSettings(dtype="auto")) == torch.float32
+    assert not caplog.text
+    assert compute_dtype(ModelSettings(dtype="bfloat16")) == torch.bfloat16
+    assert re.search(r"a product takes \d+\.\d times as long as in float32", caplog.text)
+
+
+def test_a_device_that_cannot_quantise_is_told_what_to_set(
+    random_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ImportError("no 4-bit kernels for this device")
+
+    monkeypatch.setattr(loading.AutoModelForImageTextToText, "from_pretrained", refuse)
+    with pytest.raises(ModelError, match=r"no 4-bit kernels.*set model\.quantization: none"):
+        load(base_ref(ModelSettings(id=str(random_base))))

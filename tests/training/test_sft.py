@@ -150,14 +150,14 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint(
                     if parameter.requires_grad:
                         parameter.data.fill_(math.nan)
 
-    class Spoiled(sft._Trainer):  # type: ignore[misc]
+    class Spoiled(sft.PackedSft):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options | {"callbacks": [*options["callbacks"], Spoil()]})
 
-    monkeypatch.setattr(sft, "_Trainer", Spoiled)
+    monkeypatch.setattr(sft, "PackedSft", Spoiled)
     with pytest.raises(TrainingError, match=r"the loss is nan at step 4.*last good checkpoint"):
         train_sft(job(random_base), data=squares, out=tmp_path, tracker=NullTracker())
-    complete = [path.parent.name for path in tmp_path.glob("checkpoints/*/complete")]
+    complete = [path.parent.name for path in tmp_path.glob("checkpoints/*/complete.json")]
     assert complete == ["checkpoint-2"]
 
 
@@ -169,7 +169,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     out = tmp_path / "cut"
     child = start(random_base, squares, out)
     deadline = time.monotonic() + 300
-    while not list(out.glob("checkpoints/checkpoint-3/complete")):
+    while not list(out.glob("checkpoints/checkpoint-3/complete.json")):
         assert time.monotonic() < deadline
         assert child.poll() is None
         time.sleep(0.02)

@@ -3,9 +3,9 @@
 Nothing here imports a machine-learning library, so that reading a configuration is instant.
 """
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vlm_ops.config.sections import Fraction, Section
 
@@ -83,10 +83,14 @@ class SftSettings(OptimSettings):
     """The adapter."""
 
 
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class PreferSettings(OptimSettings):
     """Preference optimization: DPO (arXiv:2305.18290) with the SFT policy as reference."""
 
-    loss: tuple[Loss, ...] = Field(default=("sigmoid",), min_length=1)
+    loss: Annotated[tuple[Loss, ...], BeforeValidator(_one_or_more)] = ("sigmoid",)
     """One or more losses, added up. MPO is ``[sigmoid, bco_pair, sft]`` with the weights
     ``[0.8, 0.2, 1.0]`` (arXiv:2411.10442). The formulas are in ``training/losses.py``."""
     loss_weights: tuple[float, ...] | None = None
@@ -102,6 +106,8 @@ class PreferSettings(OptimSettings):
 
     @model_validator(mode="after")
     def _losses_fit_together(self) -> "PreferSettings":
+        if not self.loss:
+            raise ValueError("loss names no loss; give at least one, as sigmoid")
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
             raise ValueError(
                 f"loss_weights has {len(self.loss_weights)} numbers for {len(self.loss)} losses "

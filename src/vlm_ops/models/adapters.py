@@ -1,5 +1,6 @@
 """Adapters: low-rank matrices beside frozen weights, in the towers that were asked for."""
 
+import difflib
 import re
 from typing import Any, cast
 
@@ -45,9 +46,15 @@ def lora_config(settings: LoraSettings, model: PreTrainedModel) -> LoraConfig:
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear)
         }
+        meant = dict.fromkeys(
+            match
+            for name in settings.modules
+            for match in difflib.get_close_matches(name, sorted(linear), n=1)
+        )
+        guess = f" Did you mean {', '.join(meant)}?" if meant else ""
         raise ModelError(
             f"sft.lora: no layer is named {', '.join(settings.modules)} in the towers "
-            f"{', '.join(settings.towers)}; linear layers of this model: "
+            f"{', '.join(settings.towers)}.{guess} Linear layers of this model: "
             f"{', '.join(sorted(linear))}"
         )
     return LoraConfig(

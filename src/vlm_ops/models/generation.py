@@ -37,6 +37,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     temperature: float | None = None,
+    samples: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[str]:
@@ -52,11 +53,12 @@ def generate(
         max_new_tokens: Longest answer.
         batch_size: Rows generated at once.
         temperature: None for greedy decoding, else sampling at this temperature.
+        samples: Answers to each row; its image and question are computed once for all of them.
         seed: Of the sampling.
         progress: Called with (rows done, rows in all) after every batch.
 
     Returns:
-        One answer per row, special tokens and outer spaces removed.
+        The answers of each row in turn, special tokens and outer spaces removed.
     """
     answers: list[str] = []
     generator_state = torch.get_rng_state()
@@ -66,10 +68,12 @@ def generate(
         for start in range(0, len(questions), batch_size):
             rows = slice(start, start + batch_size)
             answers.extend(
-                _generate_batch(loaded, questions[rows], images[rows], max_new_tokens, temperature)
+                _generate_batch(
+                    loaded, questions[rows], images[rows], max_new_tokens, temperature, samples
+                )
             )
             if progress is not None:
-                progress(len(answers), len(questions))
+                progress(len(answers) // samples, len(questions))
     finally:
         torch.set_rng_state(generator_state)
     return answers
@@ -82,6 +86,7 @@ def _generate_batch(
     images: Sequence[Sequence[Image.Image]],
     max_new_tokens: int,
     temperature: float | None,
+    samples: int,
 ) -> list[str]:
     processor: Any = loaded.processor
     model: Any = loaded.model
@@ -106,6 +111,7 @@ def _generate_batch(
         output = model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
+            num_return_sequences=samples,
             pad_token_id=processor.tokenizer.pad_token_id,
             **sampling,
         )

@@ -6,6 +6,7 @@ folder and the tiny base that ships with the package are one thing afterwards.
 
 import functools
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from vlm_ops.models.files import TINY, WEIGHT_PATTERNS, base_listing, base_sha25
 
 logger = logging.getLogger(__name__)
 
+_CANT_QUANTIZE = (ImportError, NotImplementedError)
+"""What transformers and bitsandbytes raise where they have no 4-bit kernels."""
 OFFLINE_PRESETS = "demo, demo-shuffled"
 
 
@@ -127,9 +130,14 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
         _keep_weights_in_place(model)
         if ref.adapter is not None:
             model = PeftModel.from_pretrained(model, ref.adapter, is_trainable=trainable)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
         where = ref.adapter or folder
-        raise ModelError(f"{where}: can't be loaded as a model: {error}") from error
+        advice = (
+            " If this device can't quantise to 4 bits, set model.quantization: none."
+            if ref.settings.quantization != "none" and isinstance(error, _CANT_QUANTIZE)
+            else ""
+        )
+        raise ModelError(f"{where}: can't be loaded as a model: {error}.{advice}") from error
     model.train(trainable)
     return LoadedModel(model=model, processor=processor, ref=ref)
 
@@ -149,6 +157,12 @@ def load_processor(settings: ModelSettings) -> ProcessorMixin:
 
 def compute_dtype(settings: ModelSettings) -> torch.dtype:
     """Choose the type that matrix products run in: bfloat16 only where it is fast."""
+    if settings.dtype == "bfloat16" and not (torch.cuda.is_available() or cpu_multiplies_bf16()):
+        logger.warning(
+            "model.dtype bfloat16: this CPU has no instructions for it; a product takes %.1f times "
+            "as long as in float32. model.dtype auto takes float32 here.",
+            cost_of_bf16(),
+        )
     if settings.dtype != "auto":
         return torch.float32 if settings.dtype == "float32" else torch.bfloat16
     if torch.cuda.is_available():
@@ -161,6 +175,22 @@ def cpu_multiplies_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+@functools.cache
+def cost_of_bf16() -> float:
+    """Measure how many times as long a matrix product takes in bfloat16 as in float32."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        left, right = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+        laps = []
+        for _ in range(5):
+            began = time.perf_counter()
+            left @ right
+            laps.append(time.perf_counter() - began)
+        return min(laps)
+
+    return seconds(torch.bfloat16) / seconds(torch.float32)
 
 
 def _quantization(settings: ModelSettings, dtype: torch.dtype) -> BitsAndBytesConfig | None:

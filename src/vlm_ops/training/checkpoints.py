@@ -89,7 +89,8 @@ def _fault(path: Path, settings: dict[str, Any]) -> str | None:
     try:
         mark = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
         hashes, found = mark["files"], mark["settings"]
-    except (OSError, ValueError, KeyError):
+        hashes[STATE]
+    except (OSError, ValueError, KeyError, TypeError):
         return "was cut off while it was written"
     if found != settings:
         raise TrainingError(

@@ -139,21 +139,22 @@ def _sample_split(
         pictures = [[open_image(data.image_path(i.path)) for i in row.images] for row in chunk]
         wrong: dict[str, str] = {}
         right: set[str] = set()
-        for sample in range(settings.samples):
-            answers = generate(
-                model,
-                [row.question for row in chunk],
-                pictures,
-                max_new_tokens=job.max_new_tokens,
-                batch_size=job.batch_size,
-                temperature=settings.temperature,
-                seed=job.seed + start * settings.samples + sample,
-            )
-            for row, answer in zip(chunk, answers, strict=True):
-                if relaxed_match(answer, row.answers):
-                    right.add(row.id)
-                elif answer:
-                    wrong.setdefault(row.id, answer)
+        answers = generate(
+            model,
+            [row.question for row in chunk],
+            pictures,
+            max_new_tokens=job.max_new_tokens,
+            batch_size=max(1, job.batch_size // settings.samples),
+            temperature=settings.temperature,
+            samples=settings.samples,
+            seed=job.seed + start,
+        )
+        asked = [row for row in chunk for _ in range(settings.samples)]
+        for row, answer in zip(asked, answers, strict=True):
+            if relaxed_match(answer, row.answers):
+                right.add(row.id)
+            elif answer:
+                wrong.setdefault(row.id, answer)
         pairs += [_pair(row, wrong[row.id]) for row in chunk if row.id in wrong.keys() & right]
         logger.info(
             "pairs: %d of at most %d, from %d of %d rows",

@@ -104,7 +104,7 @@ class FeatureStore:
         self._disk_limit = disk_bytes
         self._memory: dict[str, torch.Tensor] = {}
         self._latest: dict[str, torch.Tensor] = {}
-        self._refused: set[str] = set()
+        self._written: dict[str, int] = {}
         self.frozen = not _trains_vision(model)
         self.usage = Usage()
 
@@ -117,11 +117,11 @@ class FeatureStore:
         if not images:
             return None
         known = self._known(images)
-        missing = [image for image in dict.fromkeys(images) if image.sha256 not in known]
-        for image, features in zip(missing, self._encode(missing), strict=True):
-            known[image.sha256] = features
+        missing = {image.sha256: image for image in images if image.sha256 not in known}
+        for key, features in zip(missing, self._encode(list(missing.values())), strict=True):
+            known[key] = features
             if self.frozen:
-                self._keep(image.sha256, features)
+                self._keep(key, features)
         # A row cut off by the end of a step meets its image again in the next one.
         self._latest = known if self.frozen else {}
         in_order: Any = [known[image.sha256] for image in images]
@@ -195,6 +195,7 @@ class FeatureStore:
             self._disk_limit = _free_bytes(self._folder)
         if self.usage.disk_bytes + size <= self._disk_limit:
             self._write(key, features.detach().cpu().contiguous())
+            self._written[key] = size
             self.usage.disk_bytes += size
 
     def _path(self, key: str) -> Path:
@@ -220,6 +221,8 @@ class FeatureStore:
                     return features
         except (SafetensorError, OSError):
             pass
+        if key in self._written:
+            self.usage.disk_bytes -= self._written.pop(key)
         path.unlink(missing_ok=True)
         self.usage.damaged += 1
         logger.warning("%s: features were cut off or edited; they are computed again", path.name)

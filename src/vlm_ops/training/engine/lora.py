@@ -18,6 +18,8 @@ from bitsandbytes.nn.modules import Linear4bit
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+_FUSED = (nn.Linear, Linear4bit)
+
 
 def fuse_lora(model: nn.Module) -> int:
     """Let plain LoRA layers compute in one operation, and return how many do.
@@ -41,7 +43,7 @@ def _is_plain(layer: Any) -> bool:
     if len(layer.lora_A) != 1 or layer.lora_variant or any(layer.lora_bias.values()):
         return False
     (dropout,) = layer.lora_dropout.values()
-    return isinstance(layer.get_base_layer(), nn.Linear) and isinstance(dropout, nn.Identity)
+    return type(layer.get_base_layer()) in _FUSED and isinstance(dropout, nn.Identity)
 
 
 def _forward_of(layer: Any) -> Any:
@@ -62,7 +64,8 @@ def _forward_of(layer: Any) -> Any:
                 base,
                 self.scaling[name],
             )
-            return found.to(x.dtype)
+            # bitsandbytes gives back what it was given, a plain layer the type of the product.
+            return found.to(x.dtype) if isinstance(base, Linear4bit) else found
 
     return forward
 

@@ -1,5 +1,6 @@
 """TRL's trainers, fed with packed rows and cached features."""
 
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from vlm_ops.training.engine.head import Scores, add_head
 from vlm_ops.training.engine.lora import fuse_lora
 from vlm_ops.training.engine.reference import Reference
 from vlm_ops.training.losses import LogProbs, PreferenceLoss
+
+logger = logging.getLogger(__name__)
 
 _EAGER_UP_TO = 640
 """Longest line for which two matrix products beat the attention kernel on a CPU in bfloat16."""
@@ -87,9 +90,12 @@ class PackedTraining(CompleteCheckpoints):
             **options,
         )
         trainer: Any = self
+        if "ref" in trainer.model.peft_config:
+            # TRL's own reference, a copy of the adapter: ours is asked beforehand.
+            trainer.model.delete_adapter("ref")
         base = trainer.model.get_base_model()
         add_head(base)
-        fuse_lora(base)
+        logger.info("%d LoRA layers compute in one operation", fuse_lora(base))
         _choose_attention(base, self._every)
 
     def _get_train_sampler(self, *_: Any) -> ByImage:
@@ -159,9 +165,6 @@ class PackedDpo(PackedTraining, DPOTrainer):
         super().__init__(**options)
         self._loss = loss
         self._reference = reference
-        trainer: Any = self
-        if "ref" in trainer.model.peft_config:
-            trainer.model.delete_adapter("ref")
 
     def ask_reference(self) -> None:
         """Score every pair under the model as it is now, unless that was done before."""

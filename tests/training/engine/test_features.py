@@ -1,0 +1,254 @@
+"""Features are computed once while that pays, equal the tower's own, and damage is noticed."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pictures import picture
+from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
+
+from vlm_ops.data.images import open_image
+from vlm_ops.models.tiny.architecture import build_processor
+from vlm_ops.records import ImageRef
+from vlm_ops.training.engine.features import FeatureStore
+
+BYTES = 64 * 256 * 4
+"""Of one image's features: 64 tokens of width 256 in float32."""
+
+Make = Callable[..., FeatureStore]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[ImageRef]:
+    return [picture(tmp_path, number, width=96 + 8 * number) for number in range(4)]
+
+
+@pytest.fixture
+def tiny(random_tiny: Idefics3ForConditionalGeneration) -> Any:
+    """A copy whose tower is frozen."""
+    return copy.deepcopy(random_tiny).requires_grad_(False)
+
+
+@pytest.fixture
+def make(
+    tiny: Any, tiny_processor: Idefics3Processor, images: list[ImageRef], tmp_path: Path
+) -> Make:
+    """Make a store; every image is needed twice, unless it is told otherwise."""
+
+    def store(**changes: Any) -> FeatureStore:
+        options: dict[str, Any] = {
+            "model": tiny,
+            "processor": tiny_processor,
+            "locate": tmp_path.joinpath,
+            "uses": {image.sha256: 2 for image in images},
+            "folder": tmp_path / "features",
+            "identity": "these weights",
+            **changes,
+        }
+        return FeatureStore(**options)
+
+    return store
+
+
+def look(store: FeatureStore, *images: ImageRef) -> list[torch.Tensor]:
+    outputs = store.outputs(images)
+    assert outputs is not None
+    assert list(outputs) == ["image"]
+    features: Any = outputs["image"].pooler_output
+    return list(features)
+
+
+def own(model: Any, processor: Any, folder: Path, image: ImageRef) -> torch.Tensor:
+    """What the model makes of the image by itself."""
+    inputs = processor.image_processor([[open_image(folder / image.path)]], return_tensors="pt")
+    with torch.no_grad():
+        (features,) = model.get_image_features(**inputs).pooler_output
+    found: torch.Tensor = features
+    return found
+
+
+def same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / "features").glob("*"))
+
+
+def test_features_are_those_of_the_image_alone_in_the_order_asked(
+    make: Make, tiny: Any, tiny_processor: Any, images: list[ImageRef], tmp_path: Path
+) -> None:
+    expected = [own(tiny, tiny_processor, tmp_path, image) for image in images]
+    assert (expected[0] - expected[1]).abs().max() > 0.01
+    store = make()
+    same(look(store, *images), expected)
+    a, b, c, d = expected
+    same(look(store, images[2], images[0], images[2]), [c, a, c])
+    same(look(make(), images[3], images[1], images[3]), [d, b, d])
+
+
+def test_an_image_of_several_tiles_is_one_of_them(make: Make, tiny: Any, tmp_path: Path) -> None:
+    """Many tiles go through the tower in several passes, each padded to its longest image."""
+    processor: Any = build_processor()
+    processor.image_processor.do_image_splitting = True
+    processor.image_processor.size = {"longest_edge": 512}
+    shapes = [(96, 96), (200, 60), (60, 200), (128, 64), (64, 64)]
+    images = [picture(tmp_path, 9, *shape) for shape in shapes]
+    expected = [own(tiny, processor, tmp_path, image) for image in images]
+    assert {len(features) // 64 for features in expected} == {17, 9}
+    same(look(make(processor=processor), *images), expected)
+
+
+def test_an_image_needed_twice_is_encoded_once(make: Make, images: list[ImageRef]) -> None:
+    store = make()
+    first = look(store, images[0], images[1], images[0])
+    assert (store.usage.computed, store.usage.reused) == (2, 0)
+    assert store.usage.seconds > 0
+    look(store, images[2])
+    again = look(store, images[0], images[1], images[0])
+    assert (store.usage.computed, store.usage.reused) == (3, 2)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert store.usage.memory_bytes == 3 * BYTES
+    assert store.usage.saved_s == pytest.approx(store.usage.seconds * 2 / 3)
+    assert str(store.usage).startswith("3 images encoded in ")
+    assert "2 times reused" in str(store.usage)
+
+
+def test_once_used_images_are_not_kept(make: Make, images: list[ImageRef], tmp_path: Path) -> None:
+    store = make(uses={images[1].sha256: 1})
+    look(store, images[0], images[1])
+    assert store.usage.memory_bytes == 0
+    look(store, images[2])
+    look(store, images[0], images[1])
+    assert (store.usage.computed, store.usage.reused) == (5, 0)
+    assert files(tmp_path) == []
+
+
+def test_a_row_cut_off_by_a_steps_end_meets_its_image_in_the_next_one(
+    make: Make, images: list[ImageRef]
+) -> None:
+    store = make(uses={})
+    first = look(store, images[0], images[1])
+    second = look(store, images[1], images[2])
+    assert torch.equal(first[1], second[0])
+    assert (store.usage.computed, store.usage.reused) == (3, 1)
+
+
+def test_what_memory_has_no_room_for_is_read_from_files(
+    make: Make, images: list[ImageRef], tmp_path: Path
+) -> None:
+    store = make(memory_bytes=BYTES)
+    first = look(store, *images[:3])
+    assert (store.usage.memory_bytes, store.usage.disk_bytes) == (BYTES, 2 * BYTES)
+    assert [path.suffix for path in files(tmp_path)] == [".safetensors"] * 2
+    look(store, images[3])
+    again = look(store, *images[:3])
+    assert (store.usage.computed, store.usage.reused) == (4, 3)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert "MB on disk" in str(store.usage)
+    other = make(memory_bytes=0)
+    assert torch.equal(look(other, images[2])[0], first[2])
+    assert (other.usage.computed, other.usage.reused) == (0, 1)
+
+
+@pytest.mark.parametrize("change", [{"identity": "other weights"}, {"folder": Path("elsewhere")}])
+def test_files_of_other_weights_are_not_read(
+    make: Make, images: list[ImageRef], change: dict[str, Any]
+) -> None:
+    look(make(memory_bytes=0), images[0])
+    other = make(memory_bytes=0, disk_bytes=0, **change)
+    look(other, images[0])
+    assert (other.usage.computed, other.usage.reused) == (1, 0)
+
+
+def truncate(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def edit(data: bytes) -> bytes:
+    return data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+
+
+def empty(data: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [truncate, edit, empty])
+def test_a_damaged_file_is_computed_again_and_said(
+    make: Make,
+    images: list[ImageRef],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    store = make(memory_bytes=0)
+    first = look(store, images[0])
+    (path,) = files(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    look(store, images[1])
+    assert caplog.text == ""
+    again = look(store, images[0])
+    assert torch.equal(first[0], again[0])
+    assert (store.usage.computed, store.usage.reused, store.usage.damaged) == (3, 0, 1)
+    assert f"{path.name}: features were cut off or edited; they are computed again" in caplog.text
+    look(store, images[1])
+    assert torch.equal(look(store, images[0])[0], first[0])
+    assert (store.usage.computed, store.usage.reused, store.usage.damaged) == (3, 2, 1)
+
+
+def test_without_room_everything_is_computed_again(
+    make: Make, images: list[ImageRef], tmp_path: Path
+) -> None:
+    store = make(memory_bytes=0, disk_bytes=0)
+    look(store, images[0])
+    look(store, images[1])
+    look(store, images[0])
+    assert (store.usage.computed, store.usage.reused) == (3, 0)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", ["vision_model.encoder.layers.0.mlp.fc1", "connector"])
+def test_features_of_a_trained_tower_are_never_kept_and_pass_gradients_on(
+    make: Make, tiny: Any, images: list[ImageRef], tmp_path: Path, part: str
+) -> None:
+    weight = next(tiny.model.get_submodule(part).parameters()).requires_grad_()
+    store = make(memory_bytes=0)
+    assert not store.frozen
+    first = look(store, images[0], images[0])
+    torch.autograd.backward(torch.cat(first).pow(2).sum())
+    assert weight.grad is not None
+    assert weight.grad.abs().max() > 0
+    with torch.no_grad():
+        weight.mul_(1.5)
+    second = look(store, images[0])
+    assert not torch.equal(first[0], second[0])
+    assert (store.usage.computed, store.usage.reused) == (2, 0)
+    assert (store.usage.memory_bytes, store.usage.disk_bytes) == (0, 0)
+    assert files(tmp_path) == []
+
+
+def test_a_frozen_tower_takes_no_gradients(make: Make, tiny: Any, images: list[ImageRef]) -> None:
+    tiny.model.text_model.requires_grad_()
+    store = make()
+    assert store.frozen
+    assert not any(features.requires_grad for features in look(store, *images))
+
+
+def test_closing_deletes_the_folder(make: Make, images: list[ImageRef], tmp_path: Path) -> None:
+    store = make(memory_bytes=0)
+    look(store, images[0])
+    assert (tmp_path / "features").is_dir()
+    store.close()
+    assert not (tmp_path / "features").exists()
+    store.close()
+    assert (tmp_path / images[0].path).exists()
+
+
+def test_no_images_are_no_features(make: Make) -> None:
+    store = make()
+    assert store.outputs([]) is None
+    assert store.usage.computed == 0
