@@ -77,7 +77,7 @@ def _compare(options: Any, shape: str, folder: Path) -> dict[str, Any]:
     batch = {"sft": 16, "dpo": 8}[options.task] * (4 if shape == "larger batch" else 1)
     if options.model != "tiny":
         batch = 4
-    rows = options.rows or {"sft": 960, "dpo": 450}[options.task]
+    rows = options.rows or {"sft": 900, "dpo": 450}[options.task]
     base = Run(
         task=options.task, engine="trl", model=options.model, shape=shape, rows=rows,
         epochs=options.epochs, batch=batch, micro=batch, dtype="float32", folder=str(folder),
@@ -219,7 +219,7 @@ def _options() -> Any:
     parser.add_argument("task", choices=("sft", "dpo", "generate"))
     parser.add_argument("--model", default="tiny", choices=("tiny", "smolvlm-256m", "smolvlm-2.2b"))
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rows", type=int, help="default: 960 for sft, 450 pairs, 192 answers")
+    parser.add_argument("--rows", type=int, help="default: 900 for sft, 450 pairs, 192 answers")
     parser.add_argument("--shape", default="charts", choices=SHAPES)
     parser.add_argument("--shapes", action="store_true", help="measure all shapes in turn")
     parser.add_argument("--repeat", type=int, default=3, help="trainings of each engine")

@@ -11,6 +11,7 @@ import torch
 from engine import Run, clock, peak_memory_gb
 from work import LORA, Pairs, Rows, demo_rows, paired, reference, shaped, start
 
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PreferJob, SftJob
 from vlm_ops.config.training import PreferSettings, SftSettings
 from vlm_ops.data.images import open_image
@@ -29,22 +30,12 @@ def train(run: Run) -> dict[str, Any]:
     Args:
         run: What to do.
     """
-    folder = Path(run.folder)
-    data = demo_rows(folder)
-    ref = reference(run.model, folder, run.dtype)
-    rows: list[Any] = shaped(data, run.shape, run.rows)
-    base = start(ref, folder) if run.task == "dpo" else None
+    data = demo_rows(Path(run.folder))
     before = _resident_gb()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    loaded = load(base.model if base else ref, trainable=True)
-    if run.task == "dpo":
-        rows = paired(rows, seed=0)
-    if run.parity:
-        rows = _in_our_order(rows, loaded, run)
-    began = clock()
     with tempfile.TemporaryDirectory() as out:
-        trainer = _trainer(run, rows, loaded, data, Path(out))
+        trainer, began = build(run, data, Path(out))
         built = clock()
         losses = _Losses(trainer) if run.parity else None
         trainer.train()
@@ -54,7 +45,7 @@ def train(run: Run) -> dict[str, Any]:
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / 2**30
     return {
-        "samples_per_s": len(rows) * run.epochs / (ended - began),
+        "samples_per_s": run.rows * run.epochs / (ended - began),
         "peak_memory_gb": peak,
         "seconds": {
             "tokens, reference, building": built - began,
@@ -63,6 +54,32 @@ def train(run: Run) -> dict[str, Any]:
         },
         "losses": losses.seen if losses else [],
     }
+
+
+def build(run: Run, data: PreparedData, out: Path) -> tuple[Any, float]:
+    """Load a model and build a trainer for it.
+
+    Args:
+        run: What to do.
+        data: The demo's rows.
+        out: For its files.
+
+    Returns:
+        The trainer, and when the model was loaded.
+    """
+    folder = Path(run.folder)
+    ref = reference(run.model, folder, run.dtype)
+    rows: list[Any] = shaped(data, run.shape, run.rows)
+    if len(rows) < run.rows:
+        raise SystemExit(f"{run.shape}: {len(rows)} rows, asked for {run.rows}")
+    base = start(ref, folder) if run.task == "dpo" else None
+    loaded = load(base.model if base else ref, trainable=True)
+    if run.task == "dpo":
+        rows = paired(rows, seed=0)
+    if run.parity:
+        rows = _in_our_order(rows, loaded, run)
+    began = clock()
+    return _trainer(run, rows, loaded, data, out), began
 
 
 def _trainer(run: Run, rows: list[Any], loaded: Any, data: Any, out: Path) -> Any:

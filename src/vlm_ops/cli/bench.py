@@ -38,7 +38,7 @@ def bench(
     model: Annotated[Model, typer.Option(help="Size of the model.")] = Model.tiny,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 3,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="960 for sft, 450 pairs, 192 answers by default.")
+        int | None, typer.Option(min=1, help="900 for sft, 450 pairs, 192 answers by default.")
     ] = None,
     shape: Annotated[str, typer.Option(help="Of the rows, as the table names them.")] = "charts",
     shapes: Annotated[bool, typer.Option(help="All shapes of rows in turn.")] = False,

@@ -19,6 +19,10 @@ from vlm_ops.records import ImageRef
 from vlm_ops.training.engine.encode import EncodedRow
 
 
+_MULTIPLE = 8
+"""Of tokens in a line and of scored columns: few shapes, and sizes that tensor cores like."""
+
+
 @dataclass(frozen=True)
 class Forest:
     """Packed rows.
@@ -93,7 +97,7 @@ def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
         tree.grow(row, completions)
         completions += len(row.completions)
     lines = _fill_lines(list(trees.values()))
-    length = max(sum(len(tree.tokens) for tree in line) for line in lines)
+    length = _rounded(max(sum(len(tree.tokens) for tree in line) for line in lines))
     ids = np.full((len(lines), length), pad, dtype=np.int64)
     places = np.zeros((len(lines), length), dtype=np.int64)
     real = np.zeros((len(lines), length), dtype=bool)
@@ -146,11 +150,16 @@ def _ancestors(parents: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     return seen
 
 
+def _rounded(size: int) -> int:
+    """Round up: oneDNN keeps a kernel, and memory for it, of every shape it has met."""
+    return -(-size // _MULTIPLE) * _MULTIPLE
+
+
 def _slots(places: list[tuple[int, int]], lines: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Number the distinct columns of each line, and say which slot each place has."""
     slots: list[dict[int, int]] = [{} for _ in range(lines)]
     found = [(line, slots[line].setdefault(column, len(slots[line]))) for line, column in places]
-    width = max(map(len, slots))
+    width = _rounded(max(map(len, slots)))
     keep = torch.tensor([[*columns, *[0] * (width - len(columns))] for columns in slots])
     return keep, torch.tensor([line * width + slot for line, slot in found])
 

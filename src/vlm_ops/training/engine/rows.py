@@ -14,6 +14,7 @@ from vlm_ops.fingerprint import fingerprint
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.training.engine.encode import EncodedRow
 from vlm_ops.training.engine.features import FeatureStore
+from vlm_ops.training.trainer import total_steps
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,10 @@ def packed_options(
         logger.info("%d of %d rows have no image", blind, len(train) + len(validation))
     uses: Counter[str] = Counter()
     # A preference reference is asked about each row once more.
-    again = len(train[0].completions) - 1 if train else 0
+    again = len(train[0].completions) - 1
+    seen = total_steps(settings, len(train)) * settings.batch_size * settings.accumulation
     for rows, passes in (
-        (train, math.ceil(settings.epochs)),
+        (train, math.ceil(seen / len(train))),
         (validation, settings.evaluations + 1),
     ):
         for key in {image.sha256 for row in rows for image in row.images}:
