@@ -74,9 +74,8 @@ def main() -> None:
 
 
 def _compare(options: Any, shape: str, folder: Path) -> dict[str, Any]:
-    batch = {"sft": 16, "dpo": 8}[options.task] * (4 if shape == "larger batch" else 1)
-    if options.model != "tiny":
-        batch = 4
+    batch = {"sft": 16, "dpo": 8}[options.task] if options.model == "tiny" else 4
+    batch *= 4 if shape == "larger batch" else 1
     rows = options.rows or {"sft": 900, "dpo": 450}[options.task]
     base = Run(
         task=options.task, engine="trl", model=options.model, shape=shape, rows=rows,
@@ -90,7 +89,7 @@ def _compare(options: Any, shape: str, folder: Path) -> dict[str, Any]:
     chosen = {engine: _search(replace(base, engine=engine), options) for engine in ENGINES}
     seen: dict[str, list[dict[str, Any]]] = {engine: [] for engine in ENGINES}
     for number in range(options.repeat):
-        for engine in ENGINES:
+        for engine in ENGINES if number % 2 == 0 else reversed(ENGINES):
             found = _start("train", asdict(chosen[engine][0]))
             seen[engine].append(found)
             _say(f"{shape}, {number + 1}: {engine} {found['samples_per_s']:.1f} samples/s")
@@ -114,9 +113,10 @@ def _compare(options: Any, shape: str, folder: Path) -> dict[str, Any]:
 
 def _parity(base: Run) -> dict[str, Any]:
     steps = 30
-    small = replace(base, parity=True, epochs=1, rows=steps * base.batch)
-    if base.model != "tiny":
-        small = replace(small, batch=1, micro=1, rows=steps)
+    # Two passes a step, and a last step that is not full.
+    batch = base.batch if base.model == "tiny" else 2
+    rows = steps * batch - 1
+    small = replace(base, parity=True, epochs=1, batch=batch, micro=batch // 2, rows=rows)
     ours = _start("train", asdict(replace(small, engine="packed")))["losses"]
     theirs = _start("train", asdict(small))["losses"]
     largest = max(abs(a - b) / max(abs(b), _FLOOR) for a, b in zip(ours, theirs, strict=True))

@@ -209,7 +209,7 @@ def reference(model: str, folder: Path, dtype: str) -> ModelRef:
 
 def _random_base(model: str, folder: Path) -> Path:
     out = folder / model
-    if (out / "config.json").exists():
+    if (done := out / "done").exists():
         return out
     size = _SIZES[model]
     processor = build_processor()
@@ -239,4 +239,5 @@ def _random_base(model: str, folder: Path) -> Path:
     drawn = Idefics3ForConditionalGeneration(config).to(torch.bfloat16)
     drawn.save_pretrained(out)
     processor.save_pretrained(out)
+    done.touch()
     return out

@@ -66,11 +66,13 @@ def _environment(threads: int | None) -> dict[str, str]:
     # Weights and data come from where the configuration says; no progress bars in a log.
     values = {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        # Threads that wait by spinning make a step many times slower on a machine that others use.
-        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
         "PYTHONWARNINGS": "ignore",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        # Threads that spin for long make a step many times slower on a machine that others use;
+        # a short while saves most of the wake-ups.
+        values["GOMP_SPINCOUNT"] = "1000"
     return values | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 

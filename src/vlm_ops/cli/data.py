@@ -67,8 +67,8 @@ def train(
 
     Example: vlm-ops tiny train ./stage1 --steps 2600
     """
-    # Before torch is loaded: spinning threads slow a step many times on a machine that others use.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch is loaded, for the reason that the pipeline's steps have (flows/child.py).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from vlm_ops.training.tiny import TinyRecipe, train_tiny
 
     recipe = TinyRecipe(seed=seed, start_from=start_from)

@@ -1,6 +1,6 @@
 """The configuration of a whole pipeline, and the part of it that each step takes."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vlm_ops.config.sections import (
     ChartsData,
@@ -36,6 +36,15 @@ class PipelineConfig(Section):
     gate: GateSettings = GateSettings()
     register_: RegisterSettings = Field(default=RegisterSettings(), alias="register")
     execution: ExecutionSettings = ExecutionSettings()
+
+    @model_validator(mode="after")
+    def _trl_would_cut(self) -> "PipelineConfig":
+        if self.engine == "trl" and (self.sft.max_length or self.prefer.max_length):
+            raise ValueError(
+                "max_length needs engine: packed, which refuses a longer row; stock TRL would cut "
+                "image or answer tokens off"
+            )
+        return self
 
     @property
     def registered_model(self) -> str:

@@ -11,7 +11,8 @@ from vlm_ops.config.sections import Fraction, Section
 
 Tower = Literal["text", "vision", "connector"]
 Engine = Literal["packed", "trl"]
-"""``packed``: images encoded once, rows on one image in one prefix tree, the reference asked once;
+"""``packed``: images encoded once if nothing trains the vision tower, rows on one image in one
+prefix tree, the reference asked once;
 ``trl``: TRL's trainers as they are, several times slower on images, with the same losses."""
 Loss = Literal[
     "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "bco_pair", "exo_pair", "nca_pair",
@@ -125,4 +126,4 @@ class FeatureSettings(Section):
     """In memory; None takes a quarter of what is free when training starts."""
     disk_gb: float | None = Field(default=None, ge=0.0)
     """In files of the step's folder, once memory is full; None takes half of what is free. They
-    are deleted when the step ends."""
+    are deleted when the step ends; one that was stopped goes on with them."""

@@ -53,7 +53,7 @@ def generate(
         max_new_tokens: Longest answer.
         batch_size: Rows generated at once.
         temperature: None for greedy decoding, else sampling at this temperature.
-        samples: Answers to each row; its image and question are computed once for all of them.
+        samples: Answers to each row; its images are encoded once for all of them.
         seed: Of the sampling.
         progress: Called with (rows done, rows in all) after every batch.
 

@@ -137,7 +137,8 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
             if ref.settings.quantization != "none" and isinstance(error, _CANT_QUANTIZE)
             else ""
         )
-        raise ModelError(f"{where}: can't be loaded as a model: {error}.{advice}") from error
+        cause = str(error).rstrip(".")
+        raise ModelError(f"{where}: can't be loaded as a model: {cause}.{advice}") from error
     model.train(trainable)
     return LoadedModel(model=model, processor=processor, ref=ref)
 

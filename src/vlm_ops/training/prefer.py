@@ -142,7 +142,7 @@ def prefer_trainer(
     asked = [loaded.ref.content, pairs.content, loaded.processor.chat_template]
     reference = Reference(
         out / "reference.safetensors",
-        identity=fingerprint([*asked, settings.batch_size, job.seed]),
+        identity=fingerprint([*asked, settings.batch_size, job.seed, bf16]),
         rows=len(train) + len(validation),
     )
     loss = PreferenceLoss(losses, loss_weights, job.prefer.beta, job.prefer.label_smoothing)

@@ -87,7 +87,8 @@ def training_arguments(
         "eval_steps": interval,
         "save_strategy": "steps",
         "save_steps": interval,
-        "save_total_limit": 2,
+        # The best, the newest, and one more: an older one goes before the newest is complete.
+        "save_total_limit": 3,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
         "enable_jit_checkpoint": True,
@@ -158,25 +159,34 @@ def run_training(
     """
     while True:
         try:
-            trainer = build(optim)
-            trainer.settings = settings
-            outcome = _train(trainer, settings, out)
+            return _train(build(optim), settings, out, tracker)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            trainer, optim = None, _smaller(optim, error)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            continue
-        if (features := getattr(trainer, "features", None)) is not None:
-            logger.info("features: %s", features.usage)
-            tracker.metrics({f"features/{k}": v for k, v in asdict(features.usage).items()})
+            optim = _smaller(optim, error)
+        # Not before here: the error's traceback holds the model that did not fit.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _train(trainer: Any, settings: dict[str, Any], out: Path, tracker: Tracker) -> Outcome:
+    trainer.settings = settings
+    features = getattr(trainer, "features", None)
+    try:
+        outcome = _to_the_end(trainer, settings, out)
+    except TrainingError:
+        if features is not None:
             features.close()
-        return outcome
+        raise
+    if features is not None:
+        logger.info("features: %s", features.usage)
+        tracker.metrics({f"features/{k}": v for k, v in asdict(features.usage).items()})
+        features.close()
+    return outcome
 
 
-def _train(trainer: Any, settings: dict[str, Any], out: Path) -> Outcome:
+def _to_the_end(trainer: Any, settings: dict[str, Any], out: Path) -> Outcome:
     checkpoints = out / CHECKPOINTS
     resume = newest_complete(checkpoints, settings)
     if resume is not None:
@@ -210,8 +220,10 @@ def _train(trainer: Any, settings: dict[str, Any], out: Path) -> Outcome:
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # What torch's allocator says on a CPU (c10/core/impl/alloc_cpu.cpp).
-    return "DefaultCPUAllocator" in str(error)
+    # What torch's allocator says on a CPU (c10/core/impl/alloc_cpu.cpp), and the libraries below
+    # it on a GPU.
+    said = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED")
+    return any(words in str(error) for words in said)
 
 
 def _smaller(optim: OptimSettings, error: Exception) -> OptimSettings:

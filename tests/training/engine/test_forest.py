@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_ops.data.images import open_image
 from vlm_ops.training.engine.encode import EncodedRow, Encoder
-from vlm_ops.training.engine.forest import Forest, pack
+from vlm_ops.training.engine.forest import Forest, pack, tree_key
 from vlm_ops.training.engine.head import add_head
 
 PAD = 0
@@ -205,7 +205,7 @@ def test_rows_on_one_image_share_exactly_their_common_prefixes(packed: Packed) -
     for rows in (packed.sft, packed.pairs, packed.pairs[:1]):
         forest = pack(rows, PAD)
         prefixes = {
-            (tuple(image.sha256 for image in row.images), *path[:end])
+            (tree_key(row), *path[:end])
             for row in rows
             for completion in row.completions
             for path in [row.prompt + completion]
@@ -225,8 +225,9 @@ def test_positions_restart_where_answers_part(packed: Packed) -> None:
     forest = pack([row], PAD)
     start = len(row.prompt)
     expected = [*range(start + len(chosen)), *range(start, start + len(rejected))]
-    assert forest.position_ids[0].tolist() == expected
-    assert forest.input_ids[0].tolist() == [*row.prompt, *chosen, *rejected]
+    real = forest.attention_mask[0]
+    assert forest.position_ids[0][real].tolist() == expected
+    assert forest.input_ids[0][real].tolist() == [*row.prompt, *chosen, *rejected]
     first, second = start + len(chosen) - 1, start + len(chosen)
     seen = forest.visible[0, 0]
     assert seen[second].nonzero().flatten().tolist() == [*range(start), second]
@@ -242,10 +243,9 @@ def test_targets_are_counted_by_row_and_answer(packed: Packed) -> None:
 
 def test_several_trees_stand_in_one_line_and_each_image_once(packed: Packed) -> None:
     forest = pack(packed.sft, PAD)
-    trees = {tuple(image.sha256 for image in row.images) for row in packed.sft}
-    # Fewer than it takes to put the one without images anywhere: two with images share a line.
-    assert len(forest.input_ids) < len(trees) - 1
-    assert len(forest.images) == sum(map(len, trees))
+    trees = {tree_key(row): row.images for row in packed.sft}
+    assert len(forest.input_ids) < len(trees)
+    assert len(forest.images) == sum(map(len, trees.values()))
     starts = ((forest.position_ids == 0) & forest.attention_mask).sum(dim=1)
     assert starts.sum() == len(trees)
     assert starts.max() > 1

@@ -1,5 +1,6 @@
 """What the frozen vision tower makes of an image, computed once and kept while it pays."""
 
+import contextlib
 import logging
 import shutil
 import time
@@ -26,6 +27,8 @@ _TILES_AT_ONCE = 32
 """In one pass of the vision tower; more gains nothing on a CPU and costs memory."""
 _MEMORY_SHARE, _DISK_SHARE = 0.25, 0.5
 _TENSOR = "features"
+_CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may use (cgroup v2)."""
 
 
 @dataclass
@@ -104,9 +107,12 @@ class FeatureStore:
         self._disk_limit = disk_bytes
         self._memory: dict[str, torch.Tensor] = {}
         self._latest: dict[str, torch.Tensor] = {}
-        self._written: dict[str, int] = {}
         self.frozen = not _trains_vision(model)
         self.usage = Usage()
+        # An attempt that was cut off has left them.
+        self.usage.disk_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        if not self.frozen:
+            logger.info("the vision tower is trained: its features are computed in every pass")
 
     def outputs(self, images: Sequence[ImageRef]) -> dict[str, BaseModelOutputWithPooling] | None:
         """Return what the model's forward takes as ``mm_encoder_outputs``.
@@ -145,6 +151,7 @@ class FeatureStore:
         return known
 
     def _encode(self, images: Sequence[ImageRef]) -> list[torch.Tensor]:
+        self._wait_for_device()
         started = time.perf_counter()
         encoded: list[torch.Tensor] = []
         todo = list(images)
@@ -152,9 +159,14 @@ class FeatureStore:
             pixels, todo = self._next_pixels(todo)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 encoded += self._model.get_image_features(**pixels).pooler_output
+        self._wait_for_device()
         self.usage.computed += len(images)
         self.usage.seconds += time.perf_counter() - started
         return encoded
+
+    def _wait_for_device(self) -> None:
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def _next_pixels(
         self, images: list[ImageRef]
@@ -185,7 +197,7 @@ class FeatureStore:
             return
         size = features.numel() * features.element_size()
         if self._memory_limit is None:
-            self._memory_limit = int(psutil.virtual_memory().available * _MEMORY_SHARE)
+            self._memory_limit = int(_free_memory() * _MEMORY_SHARE)
         if self.usage.memory_bytes + size <= self._memory_limit:
             # A copy: the tensor may be a view of the whole batch.
             self._memory[key] = features.detach().to("cpu", copy=True)
@@ -194,9 +206,13 @@ class FeatureStore:
         if self._disk_limit is None:
             self._disk_limit = _free_bytes(self._folder)
         if self.usage.disk_bytes + size <= self._disk_limit:
-            self._write(key, features.detach().cpu().contiguous())
-            self._written[key] = size
-            self.usage.disk_bytes += size
+            try:
+                self._write(key, features.detach().cpu().contiguous())
+            except (OSError, SafetensorError) as error:
+                logger.warning("no more features are kept on disk: %s", error)
+                self._disk_limit = 0
+                return
+            self.usage.disk_bytes += self._path(key).stat().st_size
 
     def _path(self, key: str) -> Path:
         dtype = str(self._model.dtype).removeprefix("torch.")
@@ -221,9 +237,8 @@ class FeatureStore:
                     return features
         except (SafetensorError, OSError):
             pass
-        if key in self._written:
-            self.usage.disk_bytes -= self._written.pop(key)
-        path.unlink(missing_ok=True)
+        self.usage.disk_bytes -= path.stat().st_size
+        path.unlink()
         self.usage.damaged += 1
         logger.warning("%s: features were cut off or edited; they are computed again", path.name)
         return None
@@ -245,6 +260,15 @@ def _submodule(model: Any, name: str) -> nn.Module:
 
 def _digest(features: torch.Tensor) -> str:
     return sha256_bytes(features.view(torch.uint8).numpy().tobytes())
+
+
+def _free_memory() -> int:
+    """Return what is free on the machine, or in the container."""
+    free = int(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        free = min(free, int(limit) - int(used))
+    return max(0, free)
 
 
 def _free_bytes(folder: Path) -> int:

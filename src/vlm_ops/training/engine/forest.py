@@ -8,7 +8,7 @@ what the row alone would: a test compares them, and another perturbs a neighbour
 Trees are laid end to end in lines as long as the longest tree, and don't see each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,6 @@ import torch
 
 from vlm_ops.records import ImageRef
 from vlm_ops.training.engine.encode import EncodedRow
-
 
 _MULTIPLE = 8
 """Of tokens in a line and of scored columns: few shapes, and sizes that tensor cores like."""
@@ -78,9 +77,31 @@ class _Tree:
         return node
 
 
-def image_key(row: EncodedRow) -> tuple[str, ...]:
-    """What rows must share to stand in one tree: the content of all their images, in order."""
-    return tuple(image.sha256 for image in row.images)
+def tree_key(row: EncodedRow) -> tuple[str, ...]:
+    """What rows must share to stand in one tree: the content of all their images, in order.
+
+    A row without an image stands alone: it shares nothing that would be worth a longer line.
+    """
+    return tuple(image.sha256 for image in row.images) or ("text", row.id)
+
+
+def longest_line(rows: Iterable[EncodedRow], at_once: int) -> int:
+    """Return the most tokens of a line, whichever rows meet in a forward pass.
+
+    Args:
+        rows: All rows.
+        at_once: Rows in a forward pass.
+    """
+    groups: dict[tuple[str, ...], list[EncodedRow]] = {}
+    for row in rows:
+        groups.setdefault(tree_key(row), []).append(row)
+    sizes = []
+    for group in groups.values():
+        tree = _Tree(group[0].images)
+        for row in sorted(group, key=lambda row: -row.length)[:at_once]:
+            tree.grow(row, 0)
+        sizes.append(len(tree.tokens))
+    return max(sizes)
 
 
 def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
@@ -93,7 +114,7 @@ def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
     trees: dict[tuple[str, ...], _Tree] = {}
     completions = 0
     for row in rows:
-        tree = trees.setdefault(image_key(row), _Tree(row.images))
+        tree = trees.setdefault(tree_key(row), _Tree(row.images))
         tree.grow(row, completions)
         completions += len(row.completions)
     lines = _fill_lines(list(trees.values()))

@@ -14,7 +14,7 @@ from vlm_ops.models.families import family_of
 from vlm_ops.training.engine.last_layer import narrow_last_layer, take
 
 _CHUNK = 1024
-"""Positions whose logits are in memory at once: 200 MB in float32 at 49,155 tokens."""
+"""Positions whose logits are in memory at once: a few arrays of 200 MB at 49,155 tokens."""
 
 
 @dataclass

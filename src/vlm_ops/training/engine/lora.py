@@ -43,7 +43,8 @@ def _is_plain(layer: Any) -> bool:
     if len(layer.lora_A) != 1 or layer.lora_variant or any(layer.lora_bias.values()):
         return False
     (dropout,) = layer.lora_dropout.values()
-    return type(layer.get_base_layer()) in _FUSED and isinstance(dropout, nn.Identity)
+    never_drops = isinstance(dropout, nn.Identity) or getattr(dropout, "p", 1.0) == 0.0
+    return type(layer.get_base_layer()) in _FUSED and never_drops
 
 
 def _forward_of(layer: Any) -> Any:

@@ -1,6 +1,7 @@
 """The reference's log-probabilities: asked once before training, kept beside the checkpoints."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from vlm_ops.training.losses import LogProbs
 
 logger = logging.getLogger(__name__)
 
+_WRITE_EVERY_S = 60.0
 _FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 
 
@@ -40,25 +42,32 @@ class Reference:
         batches: Callable[[], Iterable[dict[str, Any]]],
         ask: Callable[[dict[str, Any]], LogProbs],
     ) -> None:
-        """Read the table, or ask the model.
+        """Read the table, and ask the model what is missing in it.
 
         Args:
-            batches: Gives packed pairs that hold every row once.
+            batches: Gives packed pairs that hold every row that will be needed once.
             ask: Log-probabilities of one batch under the reference.
         """
-        self._table = self._read()
-        if self._table:
-            return
-        table = {
+        self._table = self._read() or {
             name: torch.zeros(self._rows, dtype=torch.int64 if "tokens" in name else torch.float32)
             for name in _FIELDS
         }
-        for batch in batches():
-            found = ask(batch)
-            for name, column in table.items():
-                column[batch["rows"].cpu()] = getattr(found, name).detach().cpu().to(column.dtype)
-        self._write(table)
-        self._table = table
+        asked, written = False, time.monotonic()
+        try:
+            for batch in batches():
+                rows = batch["rows"].cpu()
+                # Every answer has a token, its end: none means that nobody has asked yet.
+                if self._table["chosen_tokens"][rows].all():
+                    continue
+                found, asked = ask(batch), True
+                for name, column in self._table.items():
+                    column[rows] = getattr(found, name).detach().cpu().to(column.dtype)
+                if time.monotonic() - written > _WRITE_EVERY_S:
+                    self._write(self._table)
+                    written = time.monotonic()
+        finally:
+            if asked:
+                self._write(self._table)
 
     def of(self, rows: torch.Tensor) -> LogProbs:
         """Return the log-probabilities of some pairs, on the device of their numbers.

@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
+from vlm_ops.errors import Interrupted
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import EncodedRow
 from vlm_ops.training.engine.features import FeatureStore
-from vlm_ops.training.engine.forest import image_key, pack
+from vlm_ops.training.engine.forest import longest_line, pack, tree_key
 from vlm_ops.training.engine.head import Scores, add_head
 from vlm_ops.training.engine.lora import fuse_lora
 from vlm_ops.training.engine.reference import Reference
@@ -39,8 +41,7 @@ class ByImage(Sampler[int]):
     def __init__(self, rows: Sequence[EncodedRow], seed: int) -> None:
         groups: dict[tuple[str, ...], list[int]] = {}
         for number, row in enumerate(rows):
-            # Rows without an image share nothing that would be worth it.
-            groups.setdefault(image_key(row) or (row.id, str(number)), []).append(number)
+            groups.setdefault(tree_key(row), []).append(number)
         self._groups = list(groups.values())
         self._seed = seed
         self._epoch = 0
@@ -96,7 +97,7 @@ class PackedTraining(CompleteCheckpoints):
         base = trainer.model.get_base_model()
         add_head(base)
         logger.info("%d LoRA layers compute in one operation", fuse_lora(base))
-        _choose_attention(base, self._every)
+        _choose_attention(base, longest_line(self._every, options["args"].train_batch_size))
 
     def _get_train_sampler(self, *_: Any) -> ByImage:
         return self._sampler
@@ -167,10 +168,22 @@ class PackedDpo(PackedTraining, DPOTrainer):
         self._reference = reference
 
     def ask_reference(self) -> None:
-        """Score every pair under the model as it is now, unless that was done before."""
+        """Score every pair under the model as it is now, unless that was done before.
+
+        Raises:
+            Interrupted: SIGTERM came; what was asked is kept.
+        """
         trainer: Any = self
+        watches = (
+            callback.jit_manager
+            for callback in trainer.callback_handler.callbacks
+            if isinstance(callback, JITCheckpointCallback)
+        )
+        watch = next(watches, None)
 
         def ask(batch: dict[str, Any]) -> LogProbs:
+            if watch is not None and watch.is_checkpoint_requested:
+                raise Interrupted("stopped while the reference was asked; it goes on from there")
             with torch.no_grad(), trainer.accelerator.autocast():
                 return self.log_probs(trainer.model, trainer._prepare_inputs(batch))[0]
 
@@ -179,8 +192,9 @@ class PackedDpo(PackedTraining, DPOTrainer):
     def _batches(self) -> Iterator[dict[str, Any]]:
         """Form the batches of the first epoch and of validation."""
         trainer: Any = self
-        training = list(self._sampler)
-        held_out = list(range(len(training), len(self._every)))
+        needed = trainer.args.max_steps * trainer.args.gradient_accumulation_steps
+        training = list(self._sampler)[: needed * trainer.args.train_batch_size]
+        held_out = list(range(len(self._sampler), len(self._every)))
         for numbers, size in (
             (training, trainer.args.train_batch_size),
             (held_out, trainer.args.eval_batch_size),
@@ -220,6 +234,7 @@ class PackedDpo(PackedTraining, DPOTrainer):
         self, policy: LogProbs, reference: LogProbs, scores: Scores, inputs: dict[str, Any]
     ) -> None:
         trainer: Any = self
+        assert scores.is_top1 is not None
         mode = "train" if trainer.model.training else "eval"
         gather = trainer.accelerator.gather
         beta = trainer.args.beta
@@ -232,6 +247,9 @@ class PackedDpo(PackedTraining, DPOTrainer):
             "rewards/margins": (chosen - rejected).mean(),
             "logps/chosen": gather(policy.chosen.detach()).mean(),
             "logps/rejected": gather(policy.rejected.detach()).mean(),
+            "mean_token_accuracy": gather(
+                scores.is_top1[inputs["completion"] % 2 == 0].float().mean()
+            ).mean(),
         }
         for name, value in numbers.items():
             trainer._metrics[mode][name].append(value.item())
@@ -246,9 +264,8 @@ def _numbers(rows: range) -> Dataset:
     return Dataset.from_dict({"row": list(rows), "images": [[]] * len(rows)})
 
 
-def _choose_attention(model: Any, rows: Sequence[EncodedRow]) -> None:
-    """Take plain matrix products for short rows on a CPU in bfloat16: measured to be faster."""
-    longest = max(row.length for row in rows)
+def _choose_attention(model: Any, longest: int) -> None:
+    """Take plain matrix products for short lines on a CPU in bfloat16: measured to be faster."""
     short_on_cpu = model.device.type == "cpu" and longest <= _EAGER_UP_TO
     if short_on_cpu and model.dtype == torch.bfloat16:
         model.set_attn_implementation({"text_config": "eager"})
