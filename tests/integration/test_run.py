@@ -126,7 +126,7 @@ def _kill_in_sft(place: Path, runs: Path, *, whole_group: bool) -> Any:
     """Start the pipeline and kill it, or its sft child alone, between two checkpoints."""
     import json
 
-    before = set(runs.glob("sft-*/checkpoints/*/complete"))
+    before = set(runs.glob("sft-*/checkpoints/*/complete.json"))
     run = subprocess.Popen(
         command("run", "small.yaml", "--runs", runs, "--json"),
         cwd=place, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -149,7 +149,7 @@ def _wait_for_checkpoint(
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert run.poll() is None
-        if set(runs.glob("sft-*/checkpoints/*/complete")) - before:
+        if set(runs.glob("sft-*/checkpoints/*/complete.json")) - before:
             for child in psutil.Process(run.pid).children():
                 if "vlm_ops.step" in child.cmdline():
                     return child

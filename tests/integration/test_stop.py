@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def newest(runs: Path) -> int:
     """Step of the newest complete checkpoint of sft, 0 without one."""
-    marks = runs.glob("sft-*/checkpoints/checkpoint-*/complete")
+    marks = runs.glob("sft-*/checkpoints/checkpoint-*/complete.json")
     return max((int(mark.parent.name.partition("-")[2]) for mark in marks), default=0)
 
 
