@@ -130,7 +130,7 @@ def said(pair: Services, runs: Path) -> Iterator[list[str]]:
     call.start()
     yield lines
     stop.set()
-    call.join(timeout=60)
+    call.join(timeout=150)
     assert not call.is_alive()
 
 
