@@ -20,6 +20,7 @@ from vlm_ops.models.loading import base_ref, load
 from vlm_ops.models.tiny.architecture import build_processor
 from vlm_ops.records import Conversation, PreferencePair, Split
 from vlm_ops.tracker import NullTracker
+from vlm_ops.training.pairs import pair_with
 
 LORA = LoraSettings(rank=16, alpha=32)
 
@@ -150,17 +151,7 @@ def paired(rows: list[Conversation], seed: int) -> list[PreferencePair]:
     for row in rows:
         others = sorted({r.answers[0] for r in rows if r.kind == row.kind} - {row.answers[0]})
         rejected = rng.choice(others) if others else f"Not {row.answers[0]}"
-        pairs.append(
-            PreferencePair(
-                id=row.id,
-                images=row.images,
-                question=row.question,
-                chosen=row.answers[0],
-                rejected=rejected,
-                kind=row.kind,
-                cluster=row.cluster,
-            )
-        )
+        pairs.append(pair_with(row, rejected))
     return pairs
 
 

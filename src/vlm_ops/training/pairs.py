@@ -155,7 +155,7 @@ def _sample_split(
                 right.add(row.id)
             elif answer:
                 wrong.setdefault(row.id, answer)
-        pairs += [_pair(row, wrong[row.id]) for row in chunk if row.id in wrong.keys() & right]
+        pairs += [pair_with(row, wrong[row.id]) for row in chunk if row.id in wrong.keys() & right]
         logger.info(
             "pairs: %d of at most %d, from %d of %d rows",
             min(limit, len(pairs)), limit, start + len(chunk), len(rows),
@@ -177,7 +177,7 @@ def _near_misses(
             break
         others = [text for text in answers[_sort(row)] if not relaxed_match(text, row.answers)]
         if row.id not in taken and others:
-            pairs.append(_pair(row, rng.choice(others)))
+            pairs.append(pair_with(row, rng.choice(others)))
     return pairs
 
 
@@ -199,7 +199,8 @@ def _by_turns(rows: Iterable[Conversation], seed: int) -> list[Conversation]:
     return dealt
 
 
-def _pair(row: Conversation, rejected: str) -> PreferencePair:
+def pair_with(row: Conversation, rejected: str) -> PreferencePair:
+    """Pair a row's first accepted answer with another one."""
     return PreferencePair(
         id=row.id,
         images=row.images,

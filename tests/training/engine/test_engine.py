@@ -143,7 +143,7 @@ def test_dpo_has_the_losses_of_trl_on_the_same_pairs(
     assert losses["trl"][-1] < losses["trl"][0]
 
 
-class Break(TrainerCallback):  # type: ignore[misc]
+class Break(TrainerCallback):
     """Ends the process' work after a step, as a crash would."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
