@@ -132,7 +132,7 @@ def _in_our_order(rows: list[Any], loaded: Any, run: Run) -> list[Any]:
     if run.engine == "packed":
         return rows
     encoder = Encoder(loaded.processor, 2**31)
-    encoded = encoder.conversations(rows) if run.task == "sft" else encoder.pairs(rows)
+    encoded = encoder.rows(rows) if run.task == "sft" else encoder.pairs(rows)
     return [rows[number] for number in ByImage(encoded, seed=0)]
 
 

@@ -19,7 +19,7 @@ from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.answers import answer, majority, read_answers
 from vlm_ops.evaluation.statistics import difference
-from vlm_ops.steps import plan
+from vlm_ops.steps.plan import plan
 
 NAMES = ("majority", "blind", "base", "shuffled", "sft")
 

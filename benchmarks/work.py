@@ -14,11 +14,11 @@ from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings
 from vlm_ops.data.prepare import prepare
-from vlm_ops.fingerprint import sha256_file
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import base_ref, load
-from vlm_ops.models.tiny.architecture import build_processor
-from vlm_ops.records import Conversation, PreferencePair, Split
+from vlm_ops.pretraining.architecture import build_processor
+from vlm_ops.records import PreferencePair, Row, Split
+from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.pairs import pair_with
 
@@ -76,9 +76,9 @@ MODELS = ("tiny", *_SIZES)
 class Rows(PreparedData):
     """Training rows in memory; images where the prepared data has them."""
 
-    chosen: tuple[Conversation, ...]
+    chosen: tuple[Row, ...]
 
-    def rows(self, split: Split) -> list[Conversation]:
+    def rows(self, split: Split) -> list[Row]:
         """Give the chosen rows for training, and one of them to score."""
         return list(self.chosen if split == "train" else self.chosen[:1])
 
@@ -115,7 +115,7 @@ def demo_rows(folder: Path) -> PreparedData:
     return PreparedData(folder=out, content="demo", splits={}, source="demo")
 
 
-def shaped(data: PreparedData, shape: str, count: int) -> list[Conversation]:
+def shaped(data: PreparedData, shape: str, count: int) -> list[Row]:
     """Take training rows in a shape that ``engine.py`` names.
 
     Args:
@@ -144,7 +144,7 @@ def shaped(data: PreparedData, shape: str, count: int) -> list[Conversation]:
     return rows[:count]
 
 
-def paired(rows: list[Conversation], seed: int) -> list[PreferencePair]:
+def paired(rows: list[Row], seed: int) -> list[PreferencePair]:
     """Pair each row's answer with one that is right for another row of its kind."""
     rng = random.Random(seed)
     pairs = []

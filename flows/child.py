@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import vlm_ops.errors
-from vlm_ops.artifacts import Artifact
 from vlm_ops.errors import Interrupted, StepFailed, TransientError
-from vlm_ops.step import STOPPED
-from vlm_ops.steps import Plan, make_folder, request
+from vlm_ops.steps.plan import Plan, request
+from vlm_ops.steps.process import STOPPED
+from vlm_ops.store.artifact import Artifact
+from vlm_ops.store.files import make_folder
 
 _GRACE_S = 60
 _LAST_LINES = 15
@@ -42,7 +43,7 @@ def run_in_child(plan: Plan, *, tracking: dict[str, str] | None, threads: int | 
     values = request(plan) | {"tracking": tracking, "threads": threads, "result": str(result)}
     file.write_text(json.dumps(values, indent=2), encoding="utf-8")
     child = subprocess.Popen(
-        [sys.executable, "-m", "vlm_ops.step", str(file), str(os.getpid())],
+        [sys.executable, "-m", "vlm_ops.steps.process", str(file), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, ServiceError
-from vlm_ops.fingerprint import SHORT, fingerprint
 from vlm_ops.records import Score
-from vlm_ops.steps import Plan, make_folder
+from vlm_ops.steps.plan import Plan
+from vlm_ops.store.files import make_folder
+from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.tracking import runs as mlflow_runs
 
 RUN_ID = "mlflow_run_id"
@@ -72,7 +73,7 @@ class Context:
                 self.tracking_uri,
                 parent,
                 plan.step.name,
-                self._tags() | {"vlm_ops.fingerprint": plan.fingerprint},
+                self._tags() | {"vlm_ops.store.fingerprint": plan.fingerprint},
             ),
         )
 

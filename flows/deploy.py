@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import UUID
 from zoneinfo import available_timezones
 
-from flows.servers import attached
+from flows.servers.services import attached
 from vlm_ops.config.load import load_config, presets
 from vlm_ops.errors import ConfigError
 

@@ -15,7 +15,7 @@ from vlm_ops.artifacts import Evaluation, PreferencePairs, PreparedData, Trained
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ServiceError
-from vlm_ops.lock import only_run
+from vlm_ops.store.lock import only_run
 
 
 @flow(name="retrain", flow_run_name="{config_file}", persist_result=False)
@@ -57,13 +57,13 @@ def _pipeline(context: Context) -> Summary:
     decision = tasks.judge(context, data, evaluation)
     version = tasks.register(context, data, evaluation, decision)
     champion = tasks.promote(context, version, decision)
-    promoted = decision.verdict.promote and champion == version.version
+    promoted = decision.verdict.accepted and champion == version.version
     summary = Summary(
         status="promoted" if promoted else "kept",
         name=version.name,
         scores=evaluation.scores,
         decision={
-            "promote": decision.verdict.promote,
+            "promote": decision.verdict.accepted,
             "reasons": list(decision.verdict.reasons),
         },
         model_version=version.version,

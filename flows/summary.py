@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from pydantic import BaseModel, ConfigDict
 
 from flows.context import Context
 from vlm_ops.artifacts import Evaluation, GateDecision, TrainedAdapter
 from vlm_ops.records import Score
+from vlm_ops.store.frozen import Frozen
 
 Status = Literal["promoted", "kept"]
 
 
-class Summary(BaseModel):
+class Summary(Frozen):
     """The outcome of one pipeline run.
 
     Attributes:
@@ -31,8 +31,6 @@ class Summary(BaseModel):
         adapter_sha256: Of ``sft`` and ``candidate``.
         showcase: File with one unseen image where the candidate is right and the base wrong.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     status: Status
     name: str
@@ -77,6 +75,6 @@ def _cells(score: Score) -> dict[str, str]:
         "relaxed accuracy": f"{score.relaxed_accuracy:.1%}",
         "95 % interval": f"{score.low:.1%} to {score.high:.1%}",
         "rows": str(score.n),
-        "charts": str(score.n_charts),
-        "tables": str(score.n_tables),
+        "charts": str(score.n_images),
+        "tables": str(score.n_groups),
     }

@@ -13,20 +13,13 @@ from prefect.states import Completed
 
 from flows.child import run_in_child
 from flows.context import Context, git_commit
-from flows.worker import GPU_SLOT
-from vlm_ops.artifacts import (
-    Artifact,
-    ChampionAnswers,
-    Evaluation,
-    GateDecision,
-    ModelRef,
-    PreparedData,
-    read_record,
-)
+from flows.servers.worker import GPU_SLOT
+from vlm_ops.artifacts import ChampionAnswers, Evaluation, GateDecision, ModelRef, PreparedData
 from vlm_ops.errors import TransientError
-from vlm_ops.fingerprint import SHORT
 from vlm_ops.registry import promotion, versions
-from vlm_ops.steps import Input, perform, plan
+from vlm_ops.steps.plan import Input, perform, plan
+from vlm_ops.store.artifact import Artifact, read_record
+from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
 
@@ -187,7 +180,7 @@ def promote(
     uri, name = context.tracking_uri, version.name
     champion = versions.champion(uri, name)
     stays = champion.version if champion is not None else None
-    if not decision.verdict.promote or stays == version.version:
+    if not decision.verdict.accepted or stays == version.version:
         return stays
     if version.content in promotion.former_champions(uri, name):
         logger.warning(

@@ -16,8 +16,9 @@ from mlflow_fixtures import make_model, mlflow_server  # noqa: F401
 from PIL import Image, ImageDraw
 
 from vlm_ops.artifacts import PreparedData, SplitSummary
-from vlm_ops.fingerprint import sha256_file
-from vlm_ops.records import Conversation, ImageRef, Split, write_jsonl
+from vlm_ops.records import ImageRef, Row, Split
+from vlm_ops.store.fingerprint import sha256_file
+from vlm_ops.store.jsonl import write_jsonl
 
 if TYPE_CHECKING:
     from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
@@ -28,7 +29,7 @@ COLORS = ("red", "green", "blue", "orange")
 @pytest.fixture(scope="session")
 def tiny_processor() -> "Idefics3Processor":
     """The tiny model's processor, made anew."""
-    from vlm_ops.models.tiny.architecture import build_processor
+    from vlm_ops.pretraining.architecture import build_processor
 
     return build_processor()
 
@@ -36,7 +37,7 @@ def tiny_processor() -> "Idefics3Processor":
 @pytest.fixture(scope="session")
 def random_tiny(tiny_processor: "Idefics3Processor") -> "Idefics3ForConditionalGeneration":
     """The tiny architecture, weights drawn at random; not to be changed."""
-    from vlm_ops.models.tiny.architecture import build_config, build_model
+    from vlm_ops.pretraining.architecture import build_config, build_model
 
     return build_model(build_config(tiny_processor), seed=0).eval()
 
@@ -69,7 +70,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     return PreparedData(folder=folder, content="squares", splits=splits, source="squares")
 
 
-def _square(folder: Path, split: str, number: int, rng: random.Random) -> list[Conversation]:
+def _square(folder: Path, split: str, number: int, rng: random.Random) -> list[Row]:
     color = rng.choice(COLORS)
     path = folder / "images" / f"{split}-{number}.png"
     picture = Image.new("RGB", (96, 96), "white")
@@ -80,14 +81,13 @@ def _square(folder: Path, split: str, number: int, rng: random.Random) -> list[C
     asked = (("color", "What color is the square?", color.capitalize()),
              ("count", "How many squares are there?", "1"))  # fmt: skip
     return [
-        Conversation(
+        Row(
             id=f"{split}-{number}-{kind}",
             images=(image,),
             question=question,
             answers=(answer,),
             kind=kind,
             group=f"{split}-{number}",
-            cluster=f"{split}-{number}",
         )
         for kind, question, answer in asked
     ]

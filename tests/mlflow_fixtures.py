@@ -15,7 +15,7 @@ import pytest
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings
-from vlm_ops.fingerprint import sha256_file
+from vlm_ops.store.fingerprint import sha256_file
 
 START_LIMIT_S = 240
 

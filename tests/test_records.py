@@ -7,10 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from vlm_ops.errors import DataError
-from vlm_ops.records import Conversation, ImageRef, read_jsonl, write_jsonl
+from vlm_ops.records import ImageRef, Row
+from vlm_ops.store.jsonl import read_jsonl, write_jsonl
 
 
-def conversation(**changes: Any) -> Conversation:
+def conversation(**changes: Any) -> Row:
     values: dict[str, Any] = {
         "id": "1",
         "images": (ImageRef(path="a.png", sha256="0", width=1, height=2),),
@@ -20,7 +21,7 @@ def conversation(**changes: Any) -> Conversation:
         "group": "g",
         "cluster": "c",
     }
-    return Conversation(**values | changes)
+    return Row(**values | changes)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def conversation(**changes: Any) -> Conversation:
 def test_what_is_written_is_read(tmp_path: Path, text: str) -> None:
     rows = [conversation(id="1", question=text), conversation(id="2", answers=(text, "other"))]
     assert write_jsonl(tmp_path / "rows.jsonl", rows) == 2
-    assert list(read_jsonl(tmp_path / "rows.jsonl", Conversation)) == rows
+    assert list(read_jsonl(tmp_path / "rows.jsonl", Row)) == rows
 
 
 def test_a_record_is_frozen_and_refuses_unknown_fields() -> None:
@@ -45,10 +46,10 @@ def test_a_record_is_frozen_and_refuses_unknown_fields() -> None:
 def test_a_wrong_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(conversation().model_dump_json() + "\n{}\n")
-    with pytest.raises(DataError, match=r"rows\.jsonl:2: not a Conversation"):
-        list(read_jsonl(path, Conversation))
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: not a Row"):
+        list(read_jsonl(path, Row))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.jsonl: can't be read"):
-        list(read_jsonl(tmp_path / "none.jsonl", Conversation))
+        list(read_jsonl(tmp_path / "none.jsonl", Row))

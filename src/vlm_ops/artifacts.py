@@ -1,27 +1,20 @@
-"""What steps leave behind: a folder, and in it a record that is written last.
+"""What the steps of the pipeline leave behind, and the model that they speak of."""
 
-A folder with ``record.json`` is complete and is never written again; one without it is an
-interrupted attempt that the step may go on from.
-"""
-
-import json
-import os
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
 
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.errors import OutputError
-from vlm_ops.fingerprint import fingerprint
-from vlm_ops.records import Conversation, PreferencePair, Score, Split, Verdict, read_jsonl
+from vlm_ops.records import PreferencePair, Row, Score, Split, Verdict
+from vlm_ops.store.artifact import RECORD, Artifact, read_record
+from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.jsonl import read_jsonl
 
-RECORD = "record.json"
 BARE_QUESTION = "{question}"
 """The prompt of a model that is asked the question and nothing else."""
 
 
-class ModelRef(BaseModel):
+class ModelRef(Frozen):
     """A model by content: a base and, unless it is the base itself, an adapter.
 
     Attributes:
@@ -32,8 +25,6 @@ class ModelRef(BaseModel):
         prompt: What it was measured with; ``{question}`` stands for the question. Prepared
             rows hold it already.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: ModelSettings
     base_sha256: str
@@ -54,34 +45,8 @@ class ModelRef(BaseModel):
         return self.prompt.replace(BARE_QUESTION, question)
 
 
-class Artifact(BaseModel):
-    """What every step's record holds.
-
-    Attributes:
-        fingerprint: Of everything that went into the step; names the folder.
-        content: Of what came out; the next step's fingerprint is made of it.
-        seconds: The step's own time, attempts that were cut off not counted.
-        folder: Where the record was read from or will be written to.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    step: ClassVar[str]
-
-    fingerprint: str = ""
-    content: str
-    seconds: float = 0.0
-    folder: Path = Field(exclude=True)
-
-    def is_whole(self) -> bool:
-        """Return whether what the record speaks of is still there."""
-        return True
-
-
-class SplitSummary(BaseModel):
+class SplitSummary(Frozen):
     """One split of a prepared data set, counted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: int
     images: int
@@ -104,9 +69,9 @@ class PreparedData(Artifact):
     source: str
     prompt: str = BARE_QUESTION
 
-    def rows(self, split: Split) -> list[Conversation]:
+    def rows(self, split: Split) -> list[Row]:
         """Read the rows of a split, in their order."""
-        return list(read_jsonl(self.folder / f"{split}.jsonl", Conversation))
+        return list(read_jsonl(self.folder / f"{split}.jsonl", Row))
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of this data set lies."""
@@ -261,53 +226,3 @@ class GateDecision(Artifact):
     champion: str | None
     champion_answers: str | None
     champion_version: str | None
-
-
-A = TypeVar("A", bound=Artifact)
-
-
-def write_record(artifact: Artifact) -> None:
-    """Write an artifact's record by rename: from now on the folder is complete.
-
-    Raises:
-        OutputError: The folder can't be written to.
-    """
-    target = artifact.folder / RECORD
-    temporary = target.with_suffix(".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as handle:
-            handle.write(artifact.model_dump_json(indent=2) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target}: can't be written ({error.strerror})") from error
-
-
-def read_record(folder: Path, kind: type[A]) -> A | None:
-    """Return the artifact of a complete folder, None for an unfinished or missing one.
-
-    Raises:
-        OutputError: The record is there but is not such an artifact.
-    """
-    path = folder / RECORD
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise OutputError(f"{path}: can't be read ({error.strerror})") from error
-    try:
-        artifact = kind.model_validate_json(_with_folder(text, folder))
-    except (TypeError, ValueError) as error:
-        raise OutputError(
-            f"{path}: not a record of {kind.__name__}: {error}. "
-            f"Move the folder away to have the step run again."
-        ) from error
-    return artifact
-
-
-def _with_folder(text: bytes, folder: Path) -> str:
-    fields = json.loads(text)
-    fields["folder"] = str(folder)
-    return json.dumps(fields)

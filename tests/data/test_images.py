@@ -8,7 +8,7 @@ from PIL import Image
 
 from vlm_ops.data.images import ImageStore, decode
 from vlm_ops.errors import DataError
-from vlm_ops.fingerprint import sha256_file
+from vlm_ops.store.fingerprint import sha256_file
 
 
 def encoded(image: Image.Image, form: str = "PNG", **kwargs: object) -> bytes:

@@ -13,8 +13,9 @@ from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
-from vlm_ops.fingerprint import sha256_file
-from vlm_ops.records import Conversation, ImageRef, Split, write_jsonl
+from vlm_ops.records import ImageRef, Row, Split
+from vlm_ops.store.fingerprint import sha256_file
+from vlm_ops.store.jsonl import write_jsonl
 
 
 def chat(role: str, *parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -55,14 +56,13 @@ def prepared(folder: Path, **images: list[Path]) -> PreparedData:
     splits: tuple[Split, ...] = ("train", "validation", "test")
     for split in splits:
         rows = [
-            Conversation(
+            Row(
                 id=path.name,
                 images=(ImageRef(path="", sha256=sha256_file(path), width=1, height=1),),
                 question="What is it?",
                 answers=("A square.",),
                 kind="all",
                 group=path.name,
-                cluster=path.name,
             )
             for path in images.get(split, [])
         ]
@@ -85,7 +85,7 @@ def test_chats_become_pairs_and_images_are_held_out_whole(
     assert len(train) + len(held_out) == 20
     assert held_out
     assert dropped == {"test": 0, "validation": 0}
-    shared = {pair.cluster for pair in train} & {pair.cluster for pair in held_out}
+    shared = {pair.image_id for pair in train} & {pair.image_id for pair in held_out}
     assert not shared
     for pair in train:
         number = int(pair.id) - 1
@@ -171,7 +171,7 @@ def test_a_training_pair_about_a_validation_image_is_dropped(
     plain = load_preferences(settings, data=prepared(tmp_path / "p"), out=tmp_path / "a", seed=0)
     found = load_preferences(settings, data=data, out=tmp_path / "b", seed=0)
     assert found.held_out == plain.held_out
-    assert found.train == [pair for pair in plain.train if pair.cluster not in chosen]
+    assert found.train == [pair for pair in plain.train if pair.image_id not in chosen]
     assert found.dropped["validation"] == len(plain.train) - len(found.train) > 0
     assert "training pairs dropped: an image of theirs is a validation image" in caplog.text
 

@@ -18,8 +18,8 @@ from vlm_ops.config.sections import ChartsData, Columns, FilesData, SplitShares
 from vlm_ops.data.prepare import prepare
 from vlm_ops.data.split import join_by_image, shuffle_images, split_groups
 from vlm_ops.errors import DataError
-from vlm_ops.fingerprint import sha256_files
 from vlm_ops.records import SPLITS
+from vlm_ops.store.fingerprint import sha256_files
 from vlm_ops.tracker import NullTracker
 
 Make = Callable[..., Path]
@@ -50,7 +50,7 @@ def test_every_row_comes_out_once_with_its_image(own_data: Make, tmp_path: Path)
         assert row.question == f"What is number {number}?"
         assert row.answers == (str(number), f"no. {number}")
         assert (row.kind, row.group) == ("all", f"table-{number % 8}")
-        assert row.cluster == row.images[0].sha256
+        assert row.image_id == row.images[0].sha256
         with Image.open(data.image_path(row.images[0].path)) as image:
             assert image.size == (24 + number % 5, 20)
     assert data.source == "rows.jsonl: 24 rows"
@@ -151,7 +151,6 @@ def test_shuffled_images_belong_to_other_rows_in_training_alone(
     before, after = plain.rows("train"), control.rows("train")
     assert [row.id for row in before] == [row.id for row in after]
     assert all(a.images != b.images for a, b in zip(before, after, strict=True))
-    assert all(a.cluster == b.cluster for a, b in zip(before, after, strict=True))
     assert sorted(r.images[0].sha256 for r in before) == sorted(r.images[0].sha256 for r in after)
     assert control.content != plain.content
 
@@ -324,7 +323,7 @@ def test_several_images_stay_in_order(own_data: Make, tmp_path: Path) -> None:
     first, second = rows["1"].images
     assert first == rows["2"].images[0]
     assert rows["1"].group == rows["2"].group == min(first.sha256, second.sha256)
-    assert rows["1"].cluster not in (first.sha256, second.sha256)
+    assert rows["1"].image_id not in (first.sha256, second.sha256)
 
 
 def test_charts_of_real_tables(tmp_path: Path) -> None:
@@ -333,9 +332,9 @@ def test_charts_of_real_tables(tmp_path: Path) -> None:
     assert made.splits["train"].images == 16
     assert made.splits["test"].rows == 12 * 3
     rows = [row for split in SPLITS for row in made.rows(split)]
-    assert len({row.cluster for row in rows}) == 36
-    assert all(row.cluster != row.group for row in rows)
-    assert all(len({r.group for r in rows if r.cluster == row.cluster}) == 1 for row in rows[:9])
+    assert len({row.image_id for row in rows}) == 36
+    assert all(row.image_id != row.group for row in rows)
+    assert all(len({r.group for r in rows if r.image_id == row.image_id}) == 1 for row in rows[:9])
     assert not (tmp_path / "cache").exists()
 
 

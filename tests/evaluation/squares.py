@@ -8,8 +8,9 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef, PreparedData, SplitSummary, TrainedAdapter
 from vlm_ops.config.sections import EvaluateSettings, ModelSettings
-from vlm_ops.fingerprint import fingerprint, sha256_file
-from vlm_ops.records import Answer, Conversation, ImageRef, Split, write_jsonl
+from vlm_ops.records import Answer, ImageRef, Row, Split
+from vlm_ops.store.fingerprint import fingerprint, sha256_file
+from vlm_ops.store.jsonl import write_jsonl
 
 COLORS = {"red": (220, 20, 20), "green": (20, 160, 20), "blue": (20, 20, 220)}
 
@@ -38,7 +39,7 @@ def make_data(folder: Path, charts: dict[Split, int], source: str = "squares") -
             said = "yes" if name == "red" else "no"
             asked = {"color": ("Which color?", name), "check": ("Is it red?", said)}
             rows += [
-                Conversation(
+                Row(
                     id=f"{split}-{chart}-{kind}",
                     question=question,
                     answers=(expected,),

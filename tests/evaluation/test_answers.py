@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from squares import Seer, make_data, model_ref
 
-from vlm_ops.artifacts import AnswerSet, PreparedData, read_record
+from vlm_ops.artifacts import AnswerSet, PreparedData
 from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.answers import answer, majority, read_answers
 from vlm_ops.evaluation.asking import OneAtATime
 from vlm_ops.evaluation.protocol import select_rows
-from vlm_ops.records import write_jsonl
+from vlm_ops.store.artifact import read_record
+from vlm_ops.store.jsonl import write_jsonl
 
 
 def ask(
@@ -32,7 +33,7 @@ def test_every_row_is_asked_in_order_and_judged(
     assert [one.id for one in answers] == [row.id for row in rows]
     assert all(one.relaxed and one.exact for one in answers)
     assert found.score.relaxed_accuracy == 1.0
-    assert (found.score.n, found.score.n_charts, found.score.n_tables) == (24, 12, 3)
+    assert (found.score.n, found.score.n_images, found.score.n_groups) == (24, 12, 3)
     assert set(found.by_kind) == {"color", "check"}
     assert sum(score.n for score in found.by_group.values()) == 24
     assert found.folder == tmp_path / f"answers-{found.fingerprint[:16]}"

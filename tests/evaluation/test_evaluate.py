@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 from squares import Seer, judged, make_data, trained
 
-from vlm_ops.artifacts import Evaluation, ModelRef, PreparedData, read_record, write_record
+from vlm_ops.artifacts import Evaluation, ModelRef, PreparedData
 from vlm_ops.config.pipeline import EvaluateJob
 from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.evaluation.evaluate import choose, evaluate
 from vlm_ops.evaluation.statistics import score
+from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.tracker import NullTracker
 
 SFT = trained("sft", "a-sft")
@@ -92,7 +93,7 @@ def test_everything_is_measured_and_kept(own: PreparedData) -> None:
         "sft": 1.0,
         "candidate": 1.0,
         "blind": pytest.approx(1 / 3),
-        "candidate_blind": pytest.approx(1 / 3),
+        "candidate_gray": pytest.approx(1 / 3),
         "majority": pytest.approx(1 / 2),
     }
     assert found.logged_models["candidate"] == "models:/m-candidate"
@@ -140,10 +141,10 @@ def test_the_report_reads_well(own: PreparedData) -> None:
     assert "| test-table0 | 8 |" in text
     report = json.loads((found.folder / "report.json").read_text(encoding="utf-8"))
     assert set(report["models"]) == set(found.scores)
-    assert len(report["models"]["sft"]["by_table"]) == 15
+    assert len(report["models"]["sft"]["by_group"]) == 15
     gaps = {(gap["model"], gap["than"]): gap for gap in report["differences"]}
     assert gaps["candidate", "base"]["points"] == pytest.approx(2 / 3)
-    assert gaps["candidate", "candidate_blind"]["low"] > 0.5
+    assert gaps["candidate", "candidate_gray"]["low"] > 0.5
     assert report["protocol"] == found.protocol
 
 
@@ -180,7 +181,7 @@ def test_a_preference_model_that_lost_on_validation_does_not_go_on(own: Prepared
     )
     # The candidate is sft: nothing is asked twice, and prefer never sees the test rows.
     assert found.answers["candidate"] == found.answers["sft"]
-    assert found.answers["candidate_blind"] == found.answers["blind"]
+    assert found.answers["candidate_gray"] == found.answers["blind"]
     assert sum(len(seer.asked) for seer in models.opened) == 2 * 12 + 3 * 120
 
 

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from squares import judged, model_ref
 
-from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision, read_record, write_record
+from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import StepFailed
 from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import by_group, by_kind, score
-from vlm_ops.records import write_jsonl
+from vlm_ops.store.artifact import read_record, write_record
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 
 CANDIDATE = model_ref("new")
@@ -55,7 +56,7 @@ def evaluation(runs: Path, candidate: float, blind: float, base: float) -> Evalu
     sets = {
         "base": store(runs, model_ref().content, share(base)),
         "candidate": store(runs, CANDIDATE.content, share(candidate)),
-        "candidate_blind": store(runs, CANDIDATE.content, share(blind), blind=True),
+        "candidate_gray": store(runs, CANDIDATE.content, share(blind), blind=True),
     }
     return Evaluation(
         folder=runs / "evaluate-0",
@@ -91,7 +92,7 @@ def decide(
 
 
 def refusal(decision: GateDecision) -> str:
-    assert not decision.verdict.promote
+    assert not decision.verdict.accepted
     first = decision.verdict.reasons[0]
     assert first.startswith("refused: ")
     return first.removeprefix("refused: ")
@@ -99,7 +100,7 @@ def refusal(decision: GateDecision) -> str:
 
 def test_a_better_model_that_looks_is_promoted(tmp_path: Path) -> None:
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.3, 0.1))
-    assert decision.verdict.promote
+    assert decision.verdict.accepted
     assert [found.than for found in decision.verdict.differences] == ["blind", "base"]
     assert all(found.passed for found in decision.verdict.differences)
     image, base = decision.verdict.reasons
@@ -125,7 +126,7 @@ def test_a_model_that_does_not_look_is_refused_for_that_reason_first(tmp_path: P
 
 
 def test_looking_a_little_is_not_enough(tmp_path: Path) -> None:
-    reason = refusal(decide(tmp_path, evaluation(tmp_path, 0.6, 0.45, 0.1), over_blind=0.3))
+    reason = refusal(decide(tmp_path, evaluation(tmp_path, 0.6, 0.45, 0.1), over_gray=0.3))
     assert reason.startswith("its answers depend too little on the image")
 
 
@@ -148,13 +149,13 @@ def test_no_better_than_the_champion(tmp_path: Path) -> None:
 def test_better_than_the_champion(tmp_path: Path) -> None:
     champion = store(tmp_path, "old", share(0.4))
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.2, 0.1), champion, "3")
-    assert decision.verdict.promote
+    assert decision.verdict.accepted
     assert "70.0 % against the champion (version 3)'s 40.0 %" in decision.verdict.reasons[2]
 
 
 def test_a_gain_within_the_margin_is_refused(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    assert decide(tmp_path, found, over_base=0.4).verdict.promote
+    assert decide(tmp_path, found, over_base=0.4).verdict.accepted
     assert "the needed +59.0" in refusal(decide(tmp_path, found, over_base=0.59))
 
 
@@ -188,7 +189,7 @@ def test_a_champion_on_other_rows_or_without_answers_is_a_no(tmp_path: Path) -> 
     assert "the champion (version 3) has no answers" in refusal(decide(tmp_path, found, None, "3"))
 
 
-@pytest.mark.parametrize("name", ["base", "candidate", "candidate_blind"])
+@pytest.mark.parametrize("name", ["base", "candidate", "candidate_gray"])
 def test_missing_answers_are_a_no(tmp_path: Path, name: str) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
     lacking = {key: value for key, value in found.answers.items() if key != name}
@@ -196,7 +197,7 @@ def test_missing_answers_are_a_no(tmp_path: Path, name: str) -> None:
     assert "has no answers on the test rows" in refusal(decide(tmp_path, without))
 
 
-@pytest.mark.parametrize("name", ["base", "candidate", "candidate_blind"])
+@pytest.mark.parametrize("name", ["base", "candidate", "candidate_gray"])
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
 def test_answers_that_are_gone_leave_no_verdict_behind(
     tmp_path: Path, name: str, damage: Callable[[Path], Any]
@@ -228,7 +229,7 @@ def test_a_gain_on_a_handful_of_charts_is_luck(tmp_path: Path) -> None:
         store(tmp_path, CANDIDATE.content, rows)
         champion = store(tmp_path, "old", better)
         verdicts.append(decide(tmp_path, found, champion, "3").verdict)
-    assert [verdict.promote for verdict in verdicts] == [False, True]
+    assert [verdict.accepted for verdict in verdicts] == [False, True]
     assert "luck alone gives in 3.1 % of cases" in verdicts[0].reasons[0]
 
 

@@ -20,7 +20,7 @@ def flips(n: int, share: float, seed: int) -> list[bool]:
 
 def test_a_score_counts_rows_charts_and_tables() -> None:
     found = score(judged([True, False, True, True]), N, seed=0)
-    assert (found.n, found.n_charts, found.n_tables) == (4, 2, 1)
+    assert (found.n, found.n_images, found.n_groups) == (4, 2, 1)
     assert found.relaxed_accuracy == found.exact_match == 0.75
     assert found.low <= 0.75 <= found.high
 

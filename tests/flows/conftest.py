@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.servers import Services, services
+from flows.servers.services import Services, services
 
 _UNSET = ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI")
 

@@ -18,11 +18,12 @@ import psutil
 import pytest
 
 from flows.child import run_in_child
-from vlm_ops.artifacts import RECORD, PreparedData, SplitSummary
+from vlm_ops.artifacts import PreparedData, SplitSummary
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import DataError, Interrupted, StepFailed, TransientError
-from vlm_ops.step import STOPPED
-from vlm_ops.steps import Plan, plan
+from vlm_ops.steps.plan import Plan, plan
+from vlm_ops.steps.process import STOPPED
+from vlm_ops.store.artifact import RECORD
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def when_it_waits(step: Plan, act: Callable[[psutil.Process], object]) -> thread
                 time.sleep(0.02)
                 continue
             for child in psutil.Process().children():
-                if "vlm_ops.step" in child.cmdline():
+                if "vlm_ops.steps.process" in child.cmdline():
                     act(child)
             os.close(end)
             return
@@ -129,5 +130,11 @@ def test_a_child_whose_parent_is_gone_already_does_nothing(waiting: Plan) -> Non
     with pytest.raises(TransientError):
         run(waiting)
     request = waiting.folder / "request.json"
-    alone = [sys.executable, "-m", "vlm_ops.step", str(request), str(psutil.Process().ppid())]
+    alone = [
+        sys.executable,
+        "-m",
+        "vlm_ops.steps.process",
+        str(request),
+        str(psutil.Process().ppid()),
+    ]
     assert subprocess.run(alone, timeout=120, check=False).returncode == STOPPED

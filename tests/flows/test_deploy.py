@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 
 from flows.deploy import deploy
-from flows.servers import Services
-from flows.worker import ensure_pool
+from flows.servers.services import Services
+from flows.servers.worker import ensure_pool
 from vlm_ops.errors import ConfigError, ServiceError
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import guard
-from flows.health import ask
-from flows.servers import Services, attached, services
+from flows.servers import guard
+from flows.servers.health import ask
+from flows.servers.services import Services, attached, services
 from vlm_ops.errors import OutputError, ServiceError
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 USER = """
 import sys, time
 from pathlib import Path
-from flows.servers import services
+from flows.servers.services import services
 with services(Path(sys.argv[1]), only=("mlflow",)) as found:
     print(found.mlflow_url, ",".join(found.started), flush=True)
     sys.stdin.readline()

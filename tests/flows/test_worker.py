@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from flows import worker
-from flows.servers import Services
+from flows.servers import worker
+from flows.servers.services import Services
 from vlm_ops.errors import OutputError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def test_up_ends_its_run_and_its_worker_however_it_ends(
     number: signal.Signals, client: "SyncPrefectClient", runs: Path, tmp_path: Path
 ) -> None:
     script = (
-        "from pathlib import Path; from flows.worker import up;"
+        "from pathlib import Path; from flows.servers.worker import up;"
         f"up(Path({str(runs)!r}), say=lambda line: print(line, flush=True))"
     )
     # A shell's background job ignores Ctrl-C, and so would all its children.

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from small import call, command, environment, versions, vlm_ops, write_small
 
-from flows.servers import services
+from flows.servers.services import services
 from vlm_ops.artifacts import PreparedData
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,7 @@ def test_a_changed_setting_runs_the_steps_behind_it_and_a_no_leaves_the_alias(
     place: Path, first: Any
 ) -> None:
     changed = vlm_ops(
-        "run", "small.yaml", "--set", "prefer.beta=0.5", "--set", "gate.over_blind=0.9",
+        "run", "small.yaml", "--set", "prefer.beta=0.5", "--set", "gate.over_gray=0.9",
         cwd=place,
     )  # fmt: skip
     assert changed["skipped"] == ["prepare", "sft", "pairs"]
@@ -79,7 +79,7 @@ def test_a_changed_setting_runs_the_steps_behind_it_and_a_no_leaves_the_alias(
     assert older["aliases"] == ["champion"]
 
 
-@pytest.mark.parametrize("change", ["gate.over_blind=-0.5", "evaluate.max_rows=6"])
+@pytest.mark.parametrize("change", ["gate.over_gray=-0.5", "evaluate.max_rows=6"])
 def test_a_champion_that_comes_out_again_stays_as_it_was(
     place: Path, first: Any, change: str
 ) -> None:
@@ -103,7 +103,7 @@ def test_predict_asks_the_champion(place: Path, first: Any) -> None:
 
 
 def test_a_second_run_on_the_folder_is_told_who_holds_it(place: Path, first: Any) -> None:
-    from vlm_ops.lock import only_run
+    from vlm_ops.store.lock import only_run
 
     with only_run(place / "runs"):
         refused = call("run", "small.yaml", cwd=place)
@@ -151,7 +151,7 @@ def _wait_for_checkpoint(
         assert run.poll() is None
         if set(runs.glob("sft-*/checkpoints/*/complete.json")) - before:
             for child in psutil.Process(run.pid).children():
-                if "vlm_ops.step" in child.cmdline():
+                if "vlm_ops.steps.process" in child.cmdline():
                     return child
         time.sleep(0.02)
     raise AssertionError("no checkpoint appeared")

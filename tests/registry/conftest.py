@@ -9,9 +9,9 @@ import pytest
 
 from vlm_ops.artifacts import Evaluation, GateDecision, ModelRef, PreparedData, SplitSummary
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.fingerprint import fingerprint
 from vlm_ops.records import Difference, Score, Verdict
 from vlm_ops.registry.versions import RegisteredVersion, register
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import start_pipeline_run
 
@@ -21,8 +21,8 @@ SCORE = Score(
     high=0.74,
     exact_match=0.7,
     n=900,
-    n_charts=300,
-    n_tables=12,
+    n_images=300,
+    n_groups=12,
 )
 
 
@@ -86,7 +86,7 @@ class Pipeline:
             content="g",
             folder=self.folder,
             verdict=Verdict(
-                promote=promote,
+                accepted=promote,
                 reasons=(f"The candidate is {word} than the base.",),
                 differences=(
                     Difference(

@@ -8,9 +8,9 @@ import pytest
 from mlflow import MlflowClient
 
 from vlm_ops.errors import RegistryError, ServiceError
-from vlm_ops.fingerprint import sha256_file
 from vlm_ops.registry.promotion import promote
 from vlm_ops.registry.versions import champion, download, list_versions
+from vlm_ops.store.fingerprint import sha256_file
 
 
 def client_of(uri: str) -> MlflowClient:
@@ -32,7 +32,7 @@ def test_a_version_says_where_it_comes_from(pipeline: Any) -> None:
     assert found.tags["vlm_ops.prefect_run_id"] == "flow-1"
     assert found.tags["vlm_ops.decision"] == "promote"
     assert found.tags["vlm_ops.judged_against"] == "none"
-    assert json.loads(found.tags["vlm_ops.scores"])["candidate"]["n_tables"] == 12
+    assert json.loads(found.tags["vlm_ops.scores"])["candidate"]["n_groups"] == 12
     assert json.loads(found.tags["vlm_ops.config"])["name"] == pipeline.name
     assert "71.0%" in found.description
     assert "The candidate is better than the base." in found.description

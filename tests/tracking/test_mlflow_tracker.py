@@ -206,7 +206,7 @@ def test_scores_lie_with_their_model_and_its_data(
     assert uri is not None
     assert tracker.model("candidate", model) == uri, "a retry keeps one model, not two"
     tracker.metrics({"relaxed_accuracy": 0.7}, model="candidate")
-    tracker.metrics({"relaxed_accuracy": 0.2}, model="blind")
+    tracker.metrics({"relaxed_accuracy": 0.2}, model="sft_gray")
     logged = client.get_logged_model(uri.removeprefix("models:/"))
     assert logged.name == "candidate"
     assert logged.status == "READY"
@@ -217,7 +217,7 @@ def test_scores_lie_with_their_model_and_its_data(
     run = client.get_run(tracker.run_id)
     assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
     assert run.data.metrics["candidate/relaxed_accuracy"] == 0.7
-    assert run.data.metrics["blind/relaxed_accuracy"] == 0.2
+    assert run.data.metrics["sft_gray/relaxed_accuracy"] == 0.2
 
 
 DEAD = "http://127.0.0.1:9"

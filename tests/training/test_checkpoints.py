@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vlm_ops.errors import TrainingError
-from vlm_ops.fingerprint import sha256_file
+from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.training.checkpoints import COMPLETE, STATE, CompleteCheckpoints, newest_complete
 
 SETTINGS: dict[str, Any] = {

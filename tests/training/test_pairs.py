@@ -13,8 +13,9 @@ from vlm_ops.artifacts import ModelRef, PreferencePairs, PreparedData, TrainedAd
 from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import DatasetPairs, ModelSettings, PairsSettings, SampledPairs
 from vlm_ops.errors import DataError
-from vlm_ops.fingerprint import sha256_file
-from vlm_ops.records import Conversation, ImageRef, write_jsonl
+from vlm_ops.records import ImageRef, Row
+from vlm_ops.store.fingerprint import sha256_file
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import pairs as module
 from vlm_ops.training.pairs import make_pairs
@@ -52,19 +53,18 @@ def data(tmp_path: Path) -> PreparedData:
     return PreparedData(folder=folder, content="data", splits={}, source="nowhere")
 
 
-def _row(folder: Path, name: str) -> Conversation:
+def _row(folder: Path, name: str) -> Row:
     number = int(name.rpartition("-")[2])
     path = folder / "images" / f"{name}.png"
     Image.new("RGB", (16 + number, 16 + len(name))).save(path)
     answer = str(10 * (number + 1)) if number % 2 else f"word{number}"
-    return Conversation(
+    return Row(
         id=name,
         images=(ImageRef(path=f"images/{path.name}", sha256=sha256_file(path), width=1, height=1),),
         question=f"What is {answer}",
         answers=(answer,),
         kind="odd" if number % 4 == 3 else "all",
         group=name,
-        cluster=name,
     )
 
 

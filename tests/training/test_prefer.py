@@ -52,7 +52,7 @@ def test_pairs_reject_what_the_verifier_finds_wrong(
     for pair in (*train, *held_out):
         assert relaxed_match(pair.chosen, answers[pair.id])
         assert not relaxed_match(pair.rejected, answers[pair.id])
-    assert not {pair.cluster for pair in train} & {pair.cluster for pair in held_out}
+    assert not {pair.image_id for pair in train} & {pair.image_id for pair in held_out}
     # Every square counts 1, so a question on the count has no near miss to fill up with.
     assert "color" in {pair.kind for pair in train}
 

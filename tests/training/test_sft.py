@@ -12,14 +12,15 @@ import pytest
 import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from vlm_ops.artifacts import PreparedData, TrainedAdapter, read_record
+from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings, SftSettings
 from vlm_ops.errors import TrainingError
-from vlm_ops.fingerprint import fingerprint
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import LoadedModel, base_ref, load
+from vlm_ops.store.artifact import read_record
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.rows import sft_rows
 from vlm_ops.training.sft import train_sft
@@ -44,7 +45,7 @@ def batch(model: LoadedModel, data: PreparedData, count: int = 6) -> Any:
 
 def frozen_hash(model: torch.nn.Module) -> str:
     """Over every tensor that training must leave alone, quantisation constants included."""
-    from vlm_ops.fingerprint import sha256_bytes
+    from vlm_ops.store.fingerprint import sha256_bytes
 
     state = {
         name: sha256_bytes(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -33,8 +33,8 @@ def charts(
 
     Example: vlm-ops charts ./charts --seed 1
     """
-    from vlm_ops.data.charts.build import build_charts
-    from vlm_ops.data.charts.questions import DEFAULT_KINDS, KINDS
+    from vlm_ops.charts.build import build_charts
+    from vlm_ops.charts.questions import DEFAULT_KINDS, KINDS
 
     if unknown := set(kinds) - set(KINDS):
         raise ConfigError(
@@ -69,7 +69,7 @@ def train(
     """
     # Before torch is loaded, for the reason that the pipeline's steps have (flows/child.py).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    from vlm_ops.training.tiny import TinyRecipe, train_tiny
+    from vlm_ops.pretraining.stage import TinyRecipe, train_tiny
 
     recipe = TinyRecipe(seed=seed, start_from=start_from)
     if steps is not None:

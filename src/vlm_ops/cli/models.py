@@ -28,7 +28,7 @@ def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = Fal
 
     Example: vlm-ops models demo
     """
-    from flows.servers import registry
+    from flows.servers.services import registry
 
     with registry(runs) as uri:
         from vlm_ops.registry.promotion import moves
@@ -85,7 +85,7 @@ def promote(
 
     Example: vlm-ops promote demo 3 --reason "checked by hand on the March charts"
     """
-    from flows.servers import registry
+    from flows.servers.services import registry
 
     with registry(runs) as uri:
         from vlm_ops.registry import promotion
@@ -107,7 +107,7 @@ def rollback(
 
     Example: vlm-ops rollback demo --reason "complaints about pie charts"
     """
-    from flows.servers import registry
+    from flows.servers.services import registry
 
     with registry(runs) as uri:
         from vlm_ops.registry import promotion

@@ -100,7 +100,7 @@ def _find(model: str, runs: Path) -> "ModelRef":
 
     if registered_name(model) is None:
         return find_model(model, tracking_uri=None, cache=runs / "models")
-    from flows.servers import registry
+    from flows.servers.services import registry
 
     with registry(runs) as uri:
         return find_model(model, tracking_uri=uri, cache=runs / "models")

@@ -35,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON on 
 
 _ROWS = {
     "majority": "most frequent answer of each kind",
-    "blind": "sft model, gray images",
+    "sft_gray": "sft model, gray images",
     "base": "before training",
     "sft": "after fine-tuning",
     "candidate": "goes to the gate",
@@ -60,7 +60,7 @@ def run(
     """
     config, overrides = configured(source, overrides, runs)
     folder = config.execution.runs.resolve()
-    from flows.servers import services
+    from flows.servers.services import services
 
     _check_rows(config)
     with services(folder) as found:
@@ -163,8 +163,8 @@ def _tell_showcase(file: Path, name: str) -> tuple[str, str] | None:
 def _table(scores: dict[str, Any]) -> Table:
     whole = scores["candidate"]
     table = Table(
-        title=f"Relaxed accuracy on test: {whole['n']} rows, {whole['n_charts']} images, "
-        f"{whole['n_tables']} groups, none seen in training",
+        title=f"Relaxed accuracy on test: {whole['n']} rows, {whole['n_images']} images, "
+        f"{whole['n_groups']} groups, none seen in training",
         title_justify="left",
         title_style="bold",
     )
@@ -194,8 +194,9 @@ def step(
 
     Example: vlm-ops step prepare demo
     """
-    from vlm_ops.lock import only_run
-    from vlm_ops.steps import STEPS, Plan, perform, plan
+    from vlm_ops.steps.plan import Plan, perform, plan
+    from vlm_ops.steps.table import STEPS
+    from vlm_ops.store.lock import only_run
     from vlm_ops.tracker import NullTracker
 
     offered = [key for key in STEPS if key != "champion"]

@@ -35,7 +35,7 @@ def up(
 
     Example: vlm-ops up --runs /data/runs
     """
-    from flows import worker
+    from flows.servers import worker
 
     worker.up(
         runs, prefect_port=prefect_port, mlflow_port=mlflow_port, pool=pool, limit=limit, say=_say
@@ -47,7 +47,7 @@ def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port =
 
     Example: vlm-ops ui
     """
-    from flows import worker
+    from flows.servers import worker
 
     worker.ui(runs, prefect_port=prefect_port, mlflow_port=mlflow_port, say=_say)
 

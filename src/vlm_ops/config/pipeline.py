@@ -12,12 +12,12 @@ from vlm_ops.config.sections import (
     PairsSettings,
     RegisterSettings,
     SampledPairs,
-    Section,
 )
 from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
+from vlm_ops.store.frozen import Frozen
 
 
-class PipelineConfig(Section):
+class PipelineConfig(Frozen):
     """Everything a retraining run is told: one YAML file."""
 
     name: str = Field(default="demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -52,7 +52,7 @@ class PipelineConfig(Section):
         return self.register_.model or self.name
 
 
-class Job(Section):
+class Job(Frozen):
     """What one step takes from the configuration: all of it goes into the fingerprint."""
 
 

@@ -6,18 +6,14 @@ Nothing here imports a machine-learning library, so that reading a configuration
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from vlm_ops.store.frozen import Frozen
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSettings(Section):
+class ModelSettings(Frozen):
     """Which model is retrained, and in which form it is loaded."""
 
     id: str = "tiny"
@@ -32,7 +28,7 @@ class ModelSettings(Section):
     """Pixels of the longest side that the processor keeps; None keeps the model's own."""
 
 
-class Columns(Section):
+class Columns(Frozen):
     """Which column holds what. The defaults are ChartQA's names."""
 
     image: str = "image"
@@ -49,7 +45,7 @@ class Columns(Section):
     """What is asked, for scores by kind; None calls every row ``all``."""
 
 
-class SplitShares(Section):
+class SplitShares(Frozen):
     """How much of a source without splits of its own is kept from training."""
 
     validation: float = Field(default=0.1, gt=0.0, lt=1.0)
@@ -66,7 +62,7 @@ class SplitShares(Section):
         return self
 
 
-class SplitNames(Section):
+class SplitNames(Frozen):
     """The names of a hub data set's own splits."""
 
     train: str = "train"
@@ -77,7 +73,7 @@ class SplitNames(Section):
     """Split for the one final measurement."""
 
 
-class DataCommon(Section):
+class DataCommon(Frozen):
     """What every source of rows has."""
 
     prompt: str = "{question}"
@@ -143,7 +139,7 @@ class HubData(DataCommon):
 DataSettings = Annotated[ChartsData | FilesData | HubData, Field(discriminator="type")]
 
 
-class SampledPairs(Section):
+class SampledPairs(Frozen):
     """Pairs from the SFT model's own sampled answers that the verifier finds wrong."""
 
     type: Literal["sampled"] = "sampled"
@@ -157,7 +153,7 @@ class SampledPairs(Section):
     """At most this many held-out pairs, from validation rows."""
 
 
-class PairColumns(Section):
+class PairColumns(Frozen):
     """Which column of a preference data set holds what. The defaults are RLAIF-V's names."""
 
     images: str = "images"
@@ -170,7 +166,7 @@ class PairColumns(Section):
     """Text, or a list of chat messages."""
 
 
-class DatasetPairs(Section):
+class DatasetPairs(Frozen):
     """Pairs that somebody else labelled, in a file or on the hub."""
 
     type: Literal["dataset"]
@@ -201,7 +197,7 @@ class DatasetPairs(Section):
 PairsSettings = Annotated[SampledPairs | DatasetPairs, Field(discriminator="type")]
 
 
-class EvaluateSettings(Section):
+class EvaluateSettings(Frozen):
     """How models are asked: the same prompt and decoding for each of them."""
 
     max_new_tokens: int = Field(default=8, ge=1, le=4096)
@@ -209,31 +205,31 @@ class EvaluateSettings(Section):
     batch_size: int = Field(default=32, ge=1)
     """Rows generated at once."""
     max_rows: int | None = Field(default=None, ge=1)
-    """At most this many rows a split, whole clusters, drawn by the seed; None takes all."""
+    """At most this many rows a split, whole images, drawn by the seed; None takes all."""
     resamples: int = Field(default=2000, ge=200, le=100_000)
-    """Bootstrap resamples of the clusters behind every interval."""
+    """Bootstrap resamples of the images behind every interval."""
 
 
-class GateSettings(Section):
+class GateSettings(Frozen):
     """What a candidate must show on the test rows before the champion alias moves."""
 
     over_base: float = Field(default=0.0, ge=-1.0, le=1.0)
     """The lower end of the interval of candidate minus base must lie above this."""
     over_champion: float = Field(default=0.0, ge=-1.0, le=1.0)
     """The lower end of the interval of candidate minus champion must lie above this."""
-    over_blind: float = Field(default=0.1, ge=-1.0, le=1.0)
+    over_gray: float = Field(default=0.1, ge=-1.0, le=1.0)
     """The lower end of the interval of candidate minus its own score on gray images must lie
     above this: a model that does not need the picture is not promoted."""
 
 
-class RegisterSettings(Section):
+class RegisterSettings(Frozen):
     """Where the finished model goes."""
 
     model: str | None = Field(default=None, pattern=r"^[^/:]+$")
     """Name of the registered model; None takes the pipeline's name."""
 
 
-class ExecutionSettings(Section):
+class ExecutionSettings(Frozen):
     """How and where a run works; never part of a fingerprint."""
 
     runs: Path = Path("runs")

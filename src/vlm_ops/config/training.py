@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from vlm_ops.config.sections import Fraction, Section
+from vlm_ops.config.sections import Fraction
+from vlm_ops.store.frozen import Frozen
 
 Tower = Literal["text", "vision", "connector"]
 Engine = Literal["packed", "trl"]
@@ -20,7 +21,7 @@ Loss = Literal[
 ]  # fmt: skip
 
 
-class LoraSettings(Section):
+class LoraSettings(Frozen):
     """The adapter: low-rank matrices beside the frozen weights (LoRA, arXiv:2106.09685)."""
 
     rank: int = Field(default=8, ge=1, le=512)
@@ -46,7 +47,7 @@ class LoraSettings(Section):
     """Names of the linear layers that are adapted inside those towers."""
 
 
-class OptimSettings(Section):
+class OptimSettings(Frozen):
     """What SFT and preference training share."""
 
     epochs: float = Field(default=1.0, gt=0.0, le=1000.0)
@@ -119,7 +120,7 @@ class PreferSettings(OptimSettings):
         return self
 
 
-class FeatureSettings(Section):
+class FeatureSettings(Frozen):
     """How much room the outputs of a frozen vision tower may take; never part of a fingerprint."""
 
     memory_gb: float | None = Field(default=None, ge=0.0)

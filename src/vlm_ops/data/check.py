@@ -12,8 +12,7 @@ from vlm_ops.data.images import ImageStore
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import ImageCell, Problem, RawRow, answer_texts, plain_text
 from vlm_ops.errors import DataError
-from vlm_ops.fingerprint import fingerprint
-from vlm_ops.records import Conversation, ImageRef, Split
+from vlm_ops.records import ImageRef, Row, Split
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class CheckedRow:
     where: str
     split: Split | None
     grouped: bool
-    record: Conversation
+    record: Row
 
 
 class ImageChecks:
@@ -151,14 +150,12 @@ def _problem(row: RawRow, what: str, found: str, expected: str) -> Problem:
 
 def _checked(row: RawRow, images: Sequence[ImageRef | str], prompt: str) -> CheckedRow:
     references = tuple(image for image in images if isinstance(image, ImageRef))
-    hashes = [image.sha256 for image in references]
-    record = Conversation(
+    record = Row(
         id=row.id,
         images=references,
         question=prompt.replace("{question}", question_text(row.question)),
         answers=tuple(dict.fromkeys(answer_texts(row.answers))),
         kind=row.kind,
         group=row.group or "",
-        cluster=row.cluster or (hashes[0] if len(hashes) == 1 else fingerprint(hashes)),
     )
     return CheckedRow(row.where, row.split, row.group is not None, record)

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlm_ops.errors import DataError
-from vlm_ops.fingerprint import sha256_bytes
 from vlm_ops.records import ImageRef
+from vlm_ops.store.fingerprint import sha256_bytes
 
 FOLDER = "images"
 _KEPT = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}

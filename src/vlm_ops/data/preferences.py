@@ -125,7 +125,6 @@ def _raw_rows(
             answers=(row.get(columns.chosen), row.get(columns.rejected)),
             kind=ALL,
             group=None,
-            cluster=None,
             split=None,
         )
 
@@ -153,7 +152,6 @@ def _check(
                         chosen=chosen,
                         rejected=rejected,
                         kind=row.kind,
-                        cluster=kept[0].sha256,
                     )
                 )
         total += len(chunk)

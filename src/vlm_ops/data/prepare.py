@@ -15,14 +15,15 @@ from vlm_ops.data.rows import refuse
 from vlm_ops.data.sources import Source, open_source
 from vlm_ops.data.split import draw, join_by_image, shuffle_images, split_groups
 from vlm_ops.errors import DataError
-from vlm_ops.fingerprint import fingerprint, sha256_file, sha256_files
-from vlm_ops.records import SPLITS, Conversation, Split, write_jsonl
+from vlm_ops.records import SPLITS, Row, Split
+from vlm_ops.store.fingerprint import fingerprint, sha256_file, sha256_files
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 _CONTEXTS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
-Splits = dict[Split, list[Conversation]]
+Splits = dict[Split, list[Row]]
 
 
 def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
@@ -120,7 +121,7 @@ def _shares(data: DataSettings) -> SplitShares:
     return data.split
 
 
-def _with_groups(checked: Sequence[CheckedRow]) -> list[Conversation]:
+def _with_groups(checked: Sequence[CheckedRow]) -> list[Row]:
     """Give rows without a group of their own the group of their images."""
     by_image = join_by_image([[image.sha256 for image in row.record.images] for row in checked])
     return [
@@ -149,7 +150,7 @@ def _refuse_leaks(checked: Sequence[CheckedRow], dealt: Sequence[Split | None]) 
                 )
 
 
-def _leaks(rows: Sequence[Conversation], dealt: Sequence[Split | None]) -> set[int]:
+def _leaks(rows: Sequence[Row], dealt: Sequence[Split | None]) -> set[int]:
     """Return the rows whose image is in a later split too: test keeps its rows, train gives."""
     leaks: set[int] = set()
     taken: set[str] = set()
@@ -160,7 +161,7 @@ def _leaks(rows: Sequence[Conversation], dealt: Sequence[Split | None]) -> set[i
     return leaks
 
 
-def _summary(rows: Sequence[Conversation]) -> SplitSummary:
+def _summary(rows: Sequence[Row]) -> SplitSummary:
     kinds: dict[str, int] = {}
     for row in rows:
         kinds[row.kind] = kinds.get(row.kind, 0) + 1
@@ -173,7 +174,7 @@ def _summary(rows: Sequence[Conversation]) -> SplitSummary:
 
 
 def _track(
-    tracker: Tracker, out: Path, source: Source, splits: Mapping[Split, Sequence[Conversation]]
+    tracker: Tracker, out: Path, source: Source, splits: Mapping[Split, Sequence[Row]]
 ) -> None:
     for split, rows in splits.items():
         digest = sha256_file(out / f"{split}.jsonl")

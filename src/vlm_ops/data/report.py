@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vlm_ops.records import Conversation, Split
+from vlm_ops.records import Row, Split
 
 _TOP_ANSWERS = 5
 _TOP_GROUPS = 20
@@ -25,7 +25,7 @@ _FONT_SIZE = 11
 def write_report(
     out: Path,
     title: str,
-    splits: Mapping[Split, Sequence[Conversation]],
+    splits: Mapping[Split, Sequence[Row]],
     *,
     rows_read: int,
     dropped: Mapping[Split, int],
@@ -52,7 +52,7 @@ def write_report(
     (out / "report.md").write_text(_markdown(report), encoding="utf-8")
 
 
-def contact_sheet(out: Path, rows: Sequence[Conversation], seed: int) -> Image.Image:
+def contact_sheet(out: Path, rows: Sequence[Row], seed: int) -> Image.Image:
     """Draw a dozen training images, each with a question and its answer below.
 
     Args:
@@ -63,7 +63,7 @@ def contact_sheet(out: Path, rows: Sequence[Conversation], seed: int) -> Image.I
     Returns:
         An RGB picture of at most 4 by 3 cells.
     """
-    first: dict[str, Conversation] = {}
+    first: dict[str, Row] = {}
     for row in random.Random(seed).sample(list(rows), len(rows)):
         first.setdefault(row.images[0].sha256, row)
     picked = list(first.values())[:_CELLS]
@@ -118,7 +118,7 @@ def _cut(line: str, font: Any, width: int) -> str:
     return line + "…"
 
 
-def _counts(rows: Sequence[Conversation]) -> dict[str, Any]:
+def _counts(rows: Sequence[Row]) -> dict[str, Any]:
     groups = Counter(row.group for row in rows)
     return {
         "rows": len(rows),
@@ -129,7 +129,7 @@ def _counts(rows: Sequence[Conversation]) -> dict[str, Any]:
     }
 
 
-def _answers(rows: Sequence[Conversation]) -> dict[str, Any]:
+def _answers(rows: Sequence[Row]) -> dict[str, Any]:
     by_kind: dict[str, Counter[str]] = {}
     for row in rows:
         by_kind.setdefault(row.kind, Counter())[row.answers[0]] += 1

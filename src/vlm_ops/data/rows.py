@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.errors import DataError
-from vlm_ops.records import Record, Split, write_jsonl
+from vlm_ops.records import Split
+from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.jsonl import write_jsonl
 
 ImageCell = Path | bytes
 """An image in a row: a file, or the bytes of one."""
@@ -33,7 +35,6 @@ class RawRow:
         answers: The cell with the answer or the list of accepted answers.
         kind: What is asked.
         group: What must not be split; None leaves it to the images.
-        cluster: What stands or falls together; None leaves it to the images.
         split: The split that the source puts the row in; None if it has no splits.
     """
 
@@ -44,11 +45,10 @@ class RawRow:
     answers: Any
     kind: str
     group: str | None
-    cluster: str | None
     split: Split | None
 
 
-class Problem(Record):
+class Problem(Frozen):
     """Why a row can't be used.
 
     Attributes:

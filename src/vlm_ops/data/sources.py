@@ -22,8 +22,8 @@ from vlm_ops.data import hub
 from vlm_ops.data.files import Cells, Table, read_table
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import RawRow, check_columns, image_cells, plain_text
-from vlm_ops.fingerprint import fingerprint, sha256_file
 from vlm_ops.records import SPLITS, Split
+from vlm_ops.store.fingerprint import fingerprint, sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _version(package: str) -> str | None:
 
 
 def _charts(data: ChartsData, seed: int, cache: Path) -> Source:
-    from vlm_ops.data.charts.build import build_charts
+    from vlm_ops.charts.build import build_charts
 
     chosen: dict[str, Any] = {"kinds": data.kinds} if data.kinds else {}
     folder = build_charts(
@@ -187,7 +187,7 @@ def _charts(data: ChartsData, seed: int, cache: Path) -> Source:
         columns = Columns(id="id", group="table_id", kind="kind")
         for split in SPLITS:
             _, cells = read_table(folder / f"{split}.jsonl", cache)
-            yield from _raw_rows(cells, columns, folder, split, cluster="chart_id")
+            yield from _raw_rows(cells, columns, folder, split)
 
     title = f"charts of real tables, drawn with seed {seed}"
     return Source("charts", title, rows(), own_splits=True, own_files=True)
@@ -203,7 +203,6 @@ def _raw_rows(
     columns: Columns,
     folder: Path | None,
     split: Split | None,
-    cluster: str | None = None,
 ) -> Iterator[RawRow]:
     for number, (where, cells) in enumerate(rows, start=1):
         # On the hub the number in the split, so that a drawn row keeps its id.
@@ -217,6 +216,5 @@ def _raw_rows(
             answers=cells.get(columns.answers),
             kind=plain_text(cells.get(columns.kind)) if columns.kind else ALL,
             group=group,
-            cluster=plain_text(cells[cluster]) if cluster else None,
             split=split,
         )

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from vlm_ops.config.sections import SplitShares
 from vlm_ops.errors import DataError
-from vlm_ops.records import Conversation, Split
+from vlm_ops.records import Row, Split
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ def join_by_image(images: Sequence[Sequence[str]]) -> list[str]:
     return [root(hashes[0]) for hashes in images]
 
 
-def shuffle_images(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
+def shuffle_images(rows: Sequence[Row], seed: int) -> list[Row]:
     """Give every row the images of another row, never its own picture.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 from pydantic import ValidationError
 
-from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData, read_record, write_record
+from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData
 from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.data.images import open_image
 from vlm_ops.data.progress import log_progress
@@ -25,12 +25,15 @@ from vlm_ops.evaluation import statistics
 from vlm_ops.evaluation.asking import OneAtATime, Respondent
 from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.protocol import protocol, select_rows
-from vlm_ops.fingerprint import SHORT, fingerprint
-from vlm_ops.records import Answer, Conversation, Record, Split, read_jsonl, write_jsonl
+from vlm_ops.records import Answer, Row, Split
+from vlm_ops.store.artifact import read_record, write_record
+from vlm_ops.store.fingerprint import SHORT, fingerprint
+from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.jsonl import read_jsonl, write_jsonl
 
 logger = logging.getLogger(__name__)
 
-BLIND_COLOR = (128, 128, 128)
+GRAY = (128, 128, 128)
 """What every pixel is when a model is asked without its pictures."""
 
 _ANSWERS = "answers.jsonl"
@@ -38,7 +41,7 @@ _PARTIAL = "partial.jsonl"
 _CACHE = Path(".cache", "evaluate")
 
 
-class _Reply(Record):
+class _Reply(Frozen):
     id: str
     text: str
 
@@ -51,13 +54,13 @@ class _Sheet:
     protocol: str
     split: Split
     blind: bool
-    rows: tuple[Conversation, ...]
+    rows: tuple[Row, ...]
     runs: Path
     label: str
 
     @property
     def fingerprint(self) -> str:
-        gray = BLIND_COLOR if self.blind else None
+        gray = GRAY if self.blind else None
         return fingerprint(["answers", self.model, self.protocol, gray])
 
     @property
@@ -225,7 +228,7 @@ def _open(sheet: _Sheet, batch_size: int) -> list[str]:
     return [reply.text for reply in replies]
 
 
-def _valid_replies(lines: Sequence[str], rows: Sequence[Conversation]) -> Iterator[_Reply]:
+def _valid_replies(lines: Sequence[str], rows: Sequence[Row]) -> Iterator[_Reply]:
     """Yield replies up to the first line that a crash cut off or that fits no row."""
     for line, row in zip(lines, rows, strict=False):
         try:
@@ -254,12 +257,10 @@ def _ask(
         report(start + len(batch), len(sheet.rows))
 
 
-def _images(
-    batch: Sequence[Conversation], data: PreparedData, *, blind: bool
-) -> list[list[Image.Image]]:
+def _images(batch: Sequence[Row], data: PreparedData, *, blind: bool) -> list[list[Image.Image]]:
     """Open the images of a batch; rows that ask about one chart share it."""
     opened = {
-        ref.path: Image.new("RGB", (ref.width, ref.height), BLIND_COLOR)
+        ref.path: Image.new("RGB", (ref.width, ref.height), GRAY)
         if blind
         else open_image(data.image_path(ref.path))
         for ref in {ref.path: ref for row in batch for ref in row.images}.values()

@@ -10,8 +10,8 @@ from vlm_ops.evaluation.asking import ModelRespondent, OneAtATime, OpenModel
 from vlm_ops.evaluation.examples import log_examples, write_showcase
 from vlm_ops.evaluation.report import write_report
 from vlm_ops.evaluation.words import percent, signed
-from vlm_ops.fingerprint import fingerprint
 from vlm_ops.records import Score, Split
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def evaluate(
     Returns:
         The evaluation, its model with the prompt of the rows. Beside ``base``, ``sft``,
         ``candidate``, ``blind`` (the SFT model on gray images) and ``majority``, its scores
-        hold ``candidate_blind``: the candidate on gray images, equal to ``blind`` when the SFT
+        hold ``candidate_gray``: the candidate on gray images, equal to ``blind`` when the SFT
         model is the candidate.
 
     Raises:
@@ -149,7 +149,7 @@ class _Asking:
 def _read_test(asking: _Asking, models: dict[str, ModelRef]) -> dict[str, AnswerSet]:
     """Ask every model; the candidate first, since it is often in memory from validation."""
     candidate = asking.ask("candidate", models["candidate"], "test")
-    candidate_blind = asking.ask("candidate_blind", models["candidate"], "test", blind=True)
+    candidate_gray = asking.ask("candidate_gray", models["candidate"], "test", blind=True)
     sft = asking.ask("sft", models["sft"], "test")
     blind = asking.ask("blind", models["sft"], "test", blind=True)
     base = asking.ask("base", models["base"], "test")
@@ -158,7 +158,7 @@ def _read_test(asking: _Asking, models: dict[str, ModelRef]) -> dict[str, Answer
         "sft": sft,
         "candidate": candidate,
         "blind": blind,
-        "candidate_blind": candidate_blind,
+        "candidate_gray": candidate_gray,
         "majority": asking.majority(),
     }
 

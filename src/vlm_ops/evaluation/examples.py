@@ -9,9 +9,9 @@ from PIL import Image
 
 from vlm_ops.artifacts import AnswerSet, PreparedData
 from vlm_ops.data.images import open_image
-from vlm_ops.evaluation.answers import BLIND_COLOR, read_answers
-from vlm_ops.fingerprint import fingerprint
-from vlm_ops.records import Answer, Conversation
+from vlm_ops.evaluation.answers import GRAY, read_answers
+from vlm_ops.records import Answer, Row
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
 _EACH = 12
@@ -120,7 +120,7 @@ def _spread(answers: Sequence[Answer], seed: int) -> list[Answer]:
     return [answer for _, answer in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def _picture(row: Conversation, data: PreparedData) -> Image.Image:
+def _picture(row: Row, data: PreparedData) -> Image.Image:
     if not row.images:
-        return Image.new("RGB", _NO_IMAGE_SIZE, BLIND_COLOR)
+        return Image.new("RGB", _NO_IMAGE_SIZE, GRAY)
     return open_image(data.image_path(row.images[0].path))

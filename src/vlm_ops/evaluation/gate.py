@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision, read_record
+from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import DataError, OutputError, StepFailed
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.answers import read_answers
-from vlm_ops.fingerprint import fingerprint
 from vlm_ops.records import Difference, Verdict
+from vlm_ops.store.artifact import read_record
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
 _ASK_AGAIN = "remove that folder and run again, which asks the model anew"
@@ -81,7 +82,7 @@ def gate(
                 f"over_{found.than}/high": found.high,
             }
         )
-    tracker.tags({"decision": "promote" if verdict.promote else "refuse"})
+    tracker.tags({"decision": "promote" if verdict.accepted else "refuse"})
     return decision
 
 
@@ -90,14 +91,14 @@ def _judge(
 ) -> Verdict:
     if champion is not None and champion.model == evaluation.model.content:
         return Verdict(
-            promote=False,
+            accepted=False,
             reasons=(f"refused: the candidate is {_champion_name(version)} already",),
             differences=(),
         )
     try:
         candidate = _candidate(evaluation)
     except _DoubtError as doubt:
-        return Verdict(promote=False, reasons=(f"refused: {doubt}",), differences=())
+        return Verdict(accepted=False, reasons=(f"refused: {doubt}",), differences=())
     refused: list[str] = []
     passed: list[str] = []
     differences: list[Difference] = []
@@ -111,7 +112,7 @@ def _judge(
         (passed if found.passed else refused).append(reason)
     yes = "passed" if refused else "promote"
     return Verdict(
-        promote=not refused,
+        accepted=not refused,
         reasons=(*(f"refused: {why}" for why in refused), *(f"{yes}: {why}" for why in passed)),
         differences=tuple(differences),
     )
@@ -132,8 +133,8 @@ def _rivals(
 ) -> Iterator[_Rival]:
     """List what must be beaten, the image first: without it no other number means anything."""
     margins = job.gate
-    blind = _stored(evaluation, "candidate_blind")
-    yield _Rival("blind", "itself on gray images", margins.over_blind, blind)
+    blind = _stored(evaluation, "candidate_gray")
+    yield _Rival("blind", "itself on gray images", margins.over_gray, blind)
     yield _Rival("base", "the base", margins.over_base, _stored(evaluation, "base"))
     if champion is not None or version is not None:
         yield _Rival("champion", _champion_name(version), margins.over_champion, champion)
@@ -234,7 +235,7 @@ def _champion_name(version: str | None) -> str:
 def _write(decision: GateDecision, evaluation: Evaluation) -> None:
     verdict = decision.verdict
     body = {
-        "promote": verdict.promote,
+        "promote": verdict.accepted,
         "reasons": list(verdict.reasons),
         "differences": [found.model_dump() for found in verdict.differences],
         "candidate": {
@@ -248,7 +249,7 @@ def _write(decision: GateDecision, evaluation: Evaluation) -> None:
     text = json.dumps(body, indent=2, ensure_ascii=False) + "\n"
     (decision.folder / "decision.json").write_text(text, encoding="utf-8")
     lines = [
-        f"# {'Promote' if verdict.promote else 'Refused'}",
+        f"# {'Promote' if verdict.accepted else 'Refused'}",
         "",
         *(f"- {reason}" for reason in verdict.reasons),
         "",

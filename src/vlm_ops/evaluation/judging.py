@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.records import Answer, Conversation
+from vlm_ops.records import Answer, Row
 
 MODULE = Path(__file__).parent / "relaxed_accuracy"
 """Folder of the ``evaluate`` module, for ``evaluate.load``."""
@@ -32,7 +32,7 @@ def relaxed_accuracy(cache: Path) -> Any:
         evaluate.config.HF_MODULES_CACHE = configured
 
 
-def judge(rows: Sequence[Conversation], texts: Sequence[str], cache: Path) -> list[Answer]:
+def judge(rows: Sequence[Row], texts: Sequence[str], cache: Path) -> list[Answer]:
     """Judge one answer to each row.
 
     Args:
@@ -48,7 +48,7 @@ def judge(rows: Sequence[Conversation], texts: Sequence[str], cache: Path) -> li
             id=row.id,
             kind=row.kind,
             group=row.group,
-            cluster=row.cluster,
+            image_id=row.image_id,
             expected=row.answers,
             text=text,
             relaxed=relaxed,

@@ -8,51 +8,49 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import METRIC_VERSION
-from vlm_ops.fingerprint import fingerprint
-from vlm_ops.records import Conversation, Split
+from vlm_ops.records import Row, Split
+from vlm_ops.store.fingerprint import fingerprint
 
 ASKING_VERSION = 1
 """Raised when a change of prompting or generation may change an answer."""
 
 
-def select_rows(
-    data: PreparedData, split: Split, max_rows: int | None, seed: int
-) -> list[Conversation]:
-    """Return the rows of a split, or as many whole clusters of them as fit a limit.
+def select_rows(data: PreparedData, split: Split, max_rows: int | None, seed: int) -> list[Row]:
+    """Return the rows of a split, or as many whole images of them as fit a limit.
 
     Args:
         data: The rows.
         split: Which of its splits.
         max_rows: At most this many; None for all.
-        seed: Of the draw. A higher limit keeps what a lower one drew first, unless a cluster
+        seed: Of the draw. A higher limit keeps what a lower one drew first, unless an image
             that was too big for the lower one comes before it.
 
     Raises:
-        DataError: The split is empty, or not even its smallest cluster fits.
+        DataError: The split is empty, or not even its smallest image fits.
     """
     rows = data.rows(split)
     if not rows:
         raise DataError(f"{data.folder / f'{split}.jsonl'}: the {split} split has no rows")
     if max_rows is None or len(rows) <= max_rows:
         return rows
-    sizes = Counter(row.cluster for row in rows)
+    sizes = Counter(row.image_id for row in rows)
     chosen: set[str] = set()
     room = max_rows
     order = sorted(sizes, key=lambda name: fingerprint([seed, name]))
-    for cluster in dropwhile(lambda name: sizes[name] > max_rows, order):
-        if sizes[cluster] > room:
+    for image in dropwhile(lambda name: sizes[name] > max_rows, order):
+        if sizes[image] > room:
             break
-        chosen.add(cluster)
-        room -= sizes[cluster]
+        chosen.add(image)
+        room -= sizes[image]
     if not chosen:
         raise DataError(
-            f"evaluate.max_rows {max_rows} is less than the smallest whole chart of the "
+            f"evaluate.max_rows {max_rows} is less than the smallest whole image of the "
             f"{split} split ({min(sizes.values())} rows); raise it or leave it out"
         )
-    return [row for row in rows if row.cluster in chosen]
+    return [row for row in rows if row.image_id in chosen]
 
 
-def protocol(rows: Sequence[Conversation], split: Split, evaluate: EvaluateSettings) -> str:
+def protocol(rows: Sequence[Row], split: Split, evaluate: EvaluateSettings) -> str:
     """Hash what is asked, how, and how it is judged.
 
     Rows go in by content (where an image lies does not matter), so answers outlive a change of

@@ -17,7 +17,7 @@ _MEANING = {
     "sft": "after supervised fine-tuning",
     "candidate": "chosen on validation",
     "blind": "sft with every image gray",
-    "candidate_blind": "candidate with every image gray",
+    "candidate_gray": "candidate with every image gray",
     "majority": "most frequent training answer of each kind",
 }
 
@@ -27,7 +27,7 @@ _COMPARED = (
     ("sft", "majority"),
     ("candidate", "base"),
     ("candidate", "sft"),
-    ("candidate", "candidate_blind"),
+    ("candidate", "candidate_gray"),
     ("candidate", "majority"),
 )
 
@@ -95,7 +95,7 @@ def _as_json(sets: Mapping[str, AnswerSet], compared: list[Comparison], why: str
                 "model": found.model,
                 "overall": found.score.model_dump(),
                 "by_kind": _dumped(found.by_kind),
-                "by_table": _dumped(found.by_group),
+                "by_group": _dumped(found.by_group),
             }
             for name, found in sets.items()
         },
@@ -130,7 +130,7 @@ def _as_markdown(sets: Mapping[str, AnswerSet], compared: list[Comparison], why:
     parts = [
         "# Evaluation",
         f"{why[0].upper()}{why[1:]}.",
-        f"{score.n} test rows on {score.n_charts} charts of {score.n_tables} tables that no "
+        f"{score.n} test rows on {score.n_images} charts of {score.n_groups} tables that no "
         f"training saw. Relaxed accuracy: numbers within 5 %, else exact. Intervals hold 95 % "
         f"and resample whole charts.",
         _table(["model", "what it is", "relaxed accuracy", "95 %", "exact match"], overall),

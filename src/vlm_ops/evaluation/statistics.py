@@ -1,11 +1,11 @@
-"""Accuracies and their differences with intervals from a bootstrap over clusters.
+"""Accuracies and their differences with intervals from a bootstrap over images.
 
-The questions of one chart stand or fall together, so charts are resampled, not rows. The
-accuracy of a resample is a ratio: right rows over rows, both summed over the drawn charts.
+The questions of one image stand or fall together, so images are resampled, not rows. The
+accuracy of a resample is a ratio: right rows over rows, both summed over the drawn images.
 
 The intervals are bias-corrected and accelerated (BCa; Efron 1987, "Better bootstrap confidence
-intervals", as in ``scipy.stats.bootstrap``). With few charts and near 0 or 1 the percentile
-method flatters the model: of 2,000 simulated sets of 25 charts at 90 %, its interval lay above
+intervals", as in ``scipy.stats.bootstrap``). With few images and near 0 or 1 the percentile
+method flatters the model: of 2,000 simulated sets of 25 images at 90 %, its interval lay above
 the truth in 9 %, that of BCa in 3 %; 2.5 % are due.
 """
 
@@ -33,7 +33,7 @@ _TOSSES = 9_999
 _SHOWN = 3
 
 
-class _Clusters(NamedTuple):
+class _ByImage(NamedTuple):
     right: Floats
     rows: Floats
 
@@ -43,11 +43,11 @@ def score(answers: Sequence[Answer], resamples: int, seed: int) -> Score:
 
     Args:
         answers: Judged rows, in any order.
-        resamples: Of the clusters.
+        resamples: Of the images.
         seed: The same seed and rows give the same interval, to the last bit.
 
     Returns:
-        The score. If all clusters score alike (one cluster, all right, all wrong), resampling
+        The score. If all images score alike (one image, all right, all wrong), resampling
         shows no spread; see :func:`interval` for what is reported then.
 
     Raises:
@@ -55,9 +55,9 @@ def score(answers: Sequence[Answer], resamples: int, seed: int) -> Score:
     """
     if not answers:
         raise DataError("a score needs at least one answer, found none")
-    clusters = _by_cluster(answers, [float(answer.relaxed) for answer in answers])
+    images = _by_image(answers, [float(answer.relaxed) for answer in answers])
     low, high = interval(
-        clusters.right, clusters.rows, bounds=(0.0, 1.0), resamples=resamples, seed=seed
+        images.right, images.rows, bounds=(0.0, 1.0), resamples=resamples, seed=seed
     )
     return Score(
         relaxed_accuracy=float(np.mean([answer.relaxed for answer in answers])),
@@ -65,8 +65,8 @@ def score(answers: Sequence[Answer], resamples: int, seed: int) -> Score:
         high=high,
         exact_match=float(np.mean([answer.exact for answer in answers])),
         n=len(answers),
-        n_charts=len(clusters.rows),
-        n_tables=len({answer.group for answer in answers}),
+        n_images=len(images.rows),
+        n_groups=len({answer.group for answer in answers}),
     )
 
 
@@ -91,17 +91,17 @@ def difference(
 ) -> Difference:
     """Compare two models on the same rows, pair by pair.
 
-    Each resample draws clusters for both models at once, so that what makes a chart hard for
+    Each resample draws images for both models at once, so that what makes a image hard for
     both cancels out. To pass, the interval's lower end must lie above the margin, and tossed
     signs must seldom give as much (:func:`chance_of`): where two models differ on a handful of
-    charts, no bootstrap knows how seldom that happens by luck.
+    images, no bootstrap knows how seldom that happens by luck.
 
     Args:
         candidate: Judged rows of the model in question, in any order.
         other: Judged rows of the model it is compared with.
         than: What to call that model.
         needed: The margin, 0..1.
-        resamples: Of the clusters.
+        resamples: Of the images.
         seed: The same seed and rows give the same interval.
 
     Raises:
@@ -110,11 +110,11 @@ def difference(
     theirs = {answer.id: answer for answer in other}
     _check_same_rows(candidate, theirs, len(other), than)
     gains = [float(answer.relaxed) - theirs[answer.id].relaxed for answer in candidate]
-    clusters = _by_cluster(candidate, gains)
+    images = _by_image(candidate, gains)
     low, high = interval(
-        clusters.right, clusters.rows, bounds=(-1.0, 1.0), resamples=resamples, seed=seed
+        images.right, images.rows, bounds=(-1.0, 1.0), resamples=resamples, seed=seed
     )
-    chance = chance_of(clusters.right - needed * clusters.rows, seed)
+    chance = chance_of(images.right - needed * images.rows, seed)
     return Difference(
         than=than,
         points=float(np.mean(gains)),
@@ -129,18 +129,18 @@ def difference(
 def interval(
     total: Floats, rows: Floats, *, bounds: tuple[float, float], resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Return the 95 % interval of ``total.sum() / rows.sum()`` over resampled clusters.
+    """Return the 95 % interval of ``total.sum() / rows.sum()`` over resampled images.
 
     Args:
-        total: Shape (clusters,): what the rows of each cluster sum up to.
-        rows: Shape (clusters,): how many rows each cluster has, at least one.
+        total: Shape (images,): what the rows of each image sum up to.
+        rows: Shape (images,): how many rows each image has, at least one.
         bounds: Least and greatest value that a row can have.
-        resamples: How many times the clusters are drawn with replacement.
+        resamples: How many times the images are drawn with replacement.
         seed: Of the drawing.
 
     Returns:
-        Lower and upper end. Where all clusters have the same mean, the bootstrap would claim to
-        know the value for certain. Instead: in ``n`` like clusters, a share of unlike ones up
+        Lower and upper end. Where all images have the same mean, the bootstrap would claim to
+        know the value for certain. Instead: in ``n`` like images, a share of unlike ones up
         to ``1 - 0.025 ** (1 / n)`` can go unseen (Clopper and Pearson 1934; the "rule of
         three"), and each of those may be anything within the bounds.
     """
@@ -163,13 +163,13 @@ def interval(
 
 
 def chance_of(gains: Floats, seed: int) -> float:
-    """Return how often the sum is as large or larger if each cluster's sign is tossed.
+    """Return how often the sum is as large or larger if each image's sign is tossed.
 
     The randomization test of paired differences (Fisher 1935, "The Design of Experiments",
-    section 21), over clusters; exact where up to 13 clusters differ, like McNemar's exact test.
+    section 21), over images; exact where up to 13 images differ, like McNemar's exact test.
 
     Args:
-        gains: Shape (clusters,): by how much each cluster is better than it must be.
+        gains: Shape (images,): by how much each image is better than it must be.
         seed: Of the tosses where there are too many to try all.
 
     Returns:
@@ -196,10 +196,10 @@ def _ratio(total: Floats, rows: Floats, axis: int) -> Floats:
     return ratio
 
 
-def _by_cluster(answers: Sequence[Answer], values: Sequence[float]) -> _Clusters:
-    """Sum values by cluster, in the order of cluster names: row order must not matter."""
-    _, position = np.unique([answer.cluster for answer in answers], return_inverse=True)
-    return _Clusters(
+def _by_image(answers: Sequence[Answer], values: Sequence[float]) -> _ByImage:
+    """Sum values by image, in the order of image names: row order must not matter."""
+    _, position = np.unique([answer.image_id for answer in answers], return_inverse=True)
+    return _ByImage(
         right=np.bincount(position, weights=values).astype(np.float64),
         rows=np.bincount(position).astype(np.float64),
     )

@@ -27,8 +27,8 @@ from transformers import (
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ModelError
-from vlm_ops.fingerprint import fingerprint
-from vlm_ops.models.files import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
+from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
+from vlm_ops.store.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 

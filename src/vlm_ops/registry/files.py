@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from vlm_ops.errors import OutputError, RegistryError
-from vlm_ops.fingerprint import sha256_file
 from vlm_ops.registry import tags
+from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.tracking.package import ADAPTER_WEIGHTS
 
 _PACKAGE = "artifacts"

@@ -13,17 +13,18 @@ from typing import Literal
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from vlm_ops.errors import RegistryError
 from vlm_ops.registry import tags
 from vlm_ops.registry.files import check_files
+from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracking.connection import answering, connect
 
 logger = logging.getLogger(__name__)
 
 
-class Move(BaseModel):
+class Move(Frozen):
     """One line of the ledger.
 
     Attributes:
@@ -35,8 +36,6 @@ class Move(BaseModel):
         forced: Whether a person overruled the gate.
         kind: ``promote`` or ``rollback``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     when: datetime
     who: str

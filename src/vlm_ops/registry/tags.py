@@ -7,9 +7,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from pydantic import BaseModel, ConfigDict
 
 from vlm_ops.errors import RegistryError
+from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracking.package import CONTENT_TAG
 
 CANDIDATE = "candidate"
@@ -41,7 +41,7 @@ NONE = "none"
 """Written where there is nothing: MLflow keeps no empty tag apart from a missing one."""
 
 
-class VersionSummary(BaseModel):
+class VersionSummary(Frozen):
     """A registered version, as ``vlm-ops models`` lists it.
 
     Attributes:
@@ -55,8 +55,6 @@ class VersionSummary(BaseModel):
         registered: When.
         mlflow_run_id: The pipeline's run.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str
     aliases: tuple[str, ...]

@@ -11,14 +11,14 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
-from pydantic import BaseModel, ConfigDict
 
 from vlm_ops.artifacts import Evaluation, GateDecision, ModelRef, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import RegistryError
-from vlm_ops.fingerprint import SHORT
 from vlm_ops.registry import tags
 from vlm_ops.registry.files import fetch_package
+from vlm_ops.store.fingerprint import SHORT
+from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracking.connection import answering, connect
 from vlm_ops.tracking.package import open_package
 
@@ -28,7 +28,7 @@ _LOGGED_MODEL = "models:/"
 _IDENTITY = (tags.CONTENT, tags.DATASET, tags.PROTOCOL)
 
 
-class RegisteredVersion(BaseModel):
+class RegisteredVersion(Frozen):
     """A version that a pipeline's candidate has in the registry.
 
     Attributes:
@@ -40,8 +40,6 @@ class RegisteredVersion(BaseModel):
         uri: ``models:/<name>/<version>``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
     version: str
     content: str
@@ -50,7 +48,7 @@ class RegisteredVersion(BaseModel):
     uri: str
 
 
-class Champion(BaseModel):
+class Champion(Frozen):
     """The version that the alias ``champion`` points to.
 
     Attributes:
@@ -59,8 +57,6 @@ class Champion(BaseModel):
         content: Content hash of the model.
         gate: Fingerprint of the decision that is recorded on it, if any.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: str
@@ -233,7 +229,7 @@ def _registered(found: ModelVersion, decision: str, *, created: bool) -> Registe
 
 def _decision_tags(decision: GateDecision) -> dict[str, str]:
     return {
-        tags.DECISION: tags.PROMOTE if decision.verdict.promote else tags.KEEP,
+        tags.DECISION: tags.PROMOTE if decision.verdict.accepted else tags.KEEP,
         tags.REASONS: json.dumps(decision.verdict.reasons, ensure_ascii=False),
         tags.GATE: decision.fingerprint,
         tags.JUDGED_AGAINST: decision.champion or tags.NONE,
@@ -305,11 +301,11 @@ def _point_candidate(client: MlflowClient, found: ModelVersion) -> None:
 def _describe(evaluation: Evaluation, decision: GateDecision, data: PreparedData) -> str:
     lines = [
         f"**{name}**: {score.relaxed_accuracy:.1%} relaxed accuracy "
-        f"({score.low:.1%} to {score.high:.1%}; {score.n} rows, {score.n_charts} images, "
-        f"{score.n_tables} groups)"
+        f"({score.low:.1%} to {score.high:.1%}; {score.n} rows, {score.n_images} images, "
+        f"{score.n_groups} groups)"
         for name, score in evaluation.scores.items()
     ]
-    verdict = "promote" if decision.verdict.promote else "keep the champion"
+    verdict = "promote" if decision.verdict.accepted else "keep the champion"
     against = f"version {decision.champion_version}" if decision.champion else "no champion"
     return "\n\n".join(
         [

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vlm_ops.artifacts import ModelRef, TrainedAdapter, read_record
+from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.check import question_text
 from vlm_ops.data.images import open_image
@@ -12,6 +12,7 @@ from vlm_ops.errors import DataError, ModelError, OutputError
 from vlm_ops.models.generation import Progress, generate
 from vlm_ops.models.loading import LoadedModel, base_ref
 from vlm_ops.serving.names import registered_name
+from vlm_ops.store.artifact import read_record
 
 __all__ = ["answer_file", "answer_rows", "find_model"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.errors import ModelError
-from vlm_ops.fingerprint import sha256_file, sha256_files
+from vlm_ops.store.fingerprint import sha256_file, sha256_files
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 CONTENT_TAG = "vlm_ops.content"

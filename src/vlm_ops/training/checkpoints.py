@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.errors import TrainingError
-from vlm_ops.fingerprint import sha256_file
+from vlm_ops.store.fingerprint import sha256_file
 
 COMPLETE = "complete.json"
 STATE = "trainer_state.json"

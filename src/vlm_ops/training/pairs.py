@@ -15,10 +15,11 @@ from vlm_ops.data.images import open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import number, relaxed_match
-from vlm_ops.fingerprint import fingerprint
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import LoadedModel, load
-from vlm_ops.records import Conversation, PreferencePair, Split, write_jsonl
+from vlm_ops.records import PreferencePair, Row, Split
+from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def make_pairs(
 
     Args:
         job: Which of the two, and how many.
-        data: Conversations; pairs are sampled on ``train``, held-out ones on ``validation``.
+        data: Rows; pairs are sampled on ``train``, held-out ones on ``validation``.
             Labelled pairs about its test images are dropped.
         sft: The model to sample from.
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
@@ -128,7 +129,7 @@ def _sample_split(
     settings: SampledPairs,
     data: PreparedData,
     model: LoadedModel,
-    rows: Sequence[Conversation],
+    rows: Sequence[Row],
     limit: int,
 ) -> list[PreferencePair]:
     pairs: list[PreferencePair] = []
@@ -164,7 +165,7 @@ def _sample_split(
 
 
 def _near_misses(
-    rows: Sequence[Conversation], taken: set[str], missing: int, seed: int
+    rows: Sequence[Row], taken: set[str], missing: int, seed: int
 ) -> list[PreferencePair]:
     """Pair rows with answers that are right for others of their kind, a number with a number."""
     rng = random.Random(seed)
@@ -181,25 +182,25 @@ def _near_misses(
     return pairs
 
 
-def _sort(row: Conversation) -> tuple[str, bool]:
+def _sort(row: Row) -> tuple[str, bool]:
     return row.kind, number(row.answers[0]) is None
 
 
-def _by_turns(rows: Iterable[Conversation], seed: int) -> list[Conversation]:
+def _by_turns(rows: Iterable[Row], seed: int) -> list[Row]:
     """Shuffle rows and deal them kind by kind, so that any prefix holds every kind."""
     rng = random.Random(seed)
-    kinds: dict[str, list[Conversation]] = defaultdict(list)
+    kinds: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         kinds[row.kind].append(row)
     for group in kinds.values():
         rng.shuffle(group)
-    dealt: list[Conversation] = []
+    dealt: list[Row] = []
     for turn in range(max((len(group) for group in kinds.values()), default=0)):
         dealt += [group[turn] for _, group in sorted(kinds.items()) if turn < len(group)]
     return dealt
 
 
-def pair_with(row: Conversation, rejected: str) -> PreferencePair:
+def pair_with(row: Row, rejected: str) -> PreferencePair:
     """Pair a row's first accepted answer with another one."""
     return PreferencePair(
         id=row.id,
@@ -208,7 +209,6 @@ def pair_with(row: Conversation, rejected: str) -> PreferencePair:
         chosen=row.answers[0],
         rejected=rejected,
         kind=row.kind,
-        cluster=row.cluster,
     )
 
 

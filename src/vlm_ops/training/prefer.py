@@ -11,8 +11,8 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from vlm_ops.artifacts import PreferencePairs, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob
 from vlm_ops.config.training import OptimSettings
-from vlm_ops.fingerprint import fingerprint
 from vlm_ops.models.loading import LoadedModel, compute_dtype, load
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import Encoder, row_limit

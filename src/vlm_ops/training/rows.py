@@ -6,17 +6,17 @@ from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value
 
-from vlm_ops.records import Conversation, ImageRef, PreferencePair
+from vlm_ops.records import ImageRef, PreferencePair, Row
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 Locate = Callable[[str], Path]
 
 
-def sft_rows(rows: Iterable[Conversation], locate: Locate) -> Dataset:
+def sft_rows(rows: Iterable[Row], locate: Locate) -> Dataset:
     """Make prompt/completion rows, so that TRL supervises the completion alone.
 
     Args:
-        rows: Conversations; the first accepted answer is the completion.
+        rows: Rows; the first accepted answer is the completion.
         locate: Where a relative image path lies.
     """
     records = [

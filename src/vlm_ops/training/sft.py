@@ -113,8 +113,8 @@ def sft_trainer(
         encoder = Encoder(loaded.processor, row_limit(model, settings.max_length))
         packed = packed_options(
             loaded,
-            encoder.conversations(train),
-            encoder.conversations(validation),
+            encoder.rows(train),
+            encoder.rows(validation),
             locate=data.image_path,
             settings=settings,
             room=job.features,

@@ -18,7 +18,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from vlm_ops.config.training import OptimSettings
 from vlm_ops.errors import Interrupted, TrainingError
-from vlm_ops.fingerprint import sha256_file
+from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.checkpoints import newest_complete
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from vlm_ops.fingerprint import sha256_file
-from vlm_ops.records import Conversation, ImageRef, PreferencePair
+from vlm_ops.records import ImageRef, PreferencePair, Row
+from vlm_ops.store.fingerprint import sha256_file
 
 COLORS = ("red", "green", "blue", "orange")
 
@@ -26,15 +26,14 @@ def picture(folder: Path, number: int, width: int = 96, height: int = 96) -> Ima
 
 def conversation(
     id: str, *images: ImageRef, question: str = "Which color?", answer: str = "Red"
-) -> Conversation:
-    return Conversation(
+) -> Row:
+    return Row(
         id=id,
         images=images,
         question=question,
         answers=(answer, "another accepted answer"),
         kind="color",
         group=id,
-        cluster=id,
     )
 
 
@@ -52,5 +51,4 @@ def pair(
         chosen=chosen,
         rejected=rejected,
         kind="color",
-        cluster=id,
     )

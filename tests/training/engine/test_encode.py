@@ -13,7 +13,7 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from vlm_ops.errors import DataError
-from vlm_ops.models.tiny.architecture import IMAGE_TOKENS, build_processor
+from vlm_ops.pretraining.architecture import IMAGE_TOKENS, build_processor
 from vlm_ops.records import ImageRef
 from vlm_ops.training.engine.encode import Encoder, row_limit
 from vlm_ops.training.rows import preference_rows, sft_rows
@@ -62,7 +62,7 @@ def test_conversations_are_the_tokens_that_trl_makes(
     ]
     collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
     expected = collated(collator, sft_rows(rows, tmp_path.joinpath))
-    encoded = Encoder(processor, LIMIT).conversations(rows)
+    encoded = Encoder(processor, LIMIT).rows(rows)
     tokens = real(expected["input_ids"], expected["attention_mask"])
     assert [row.prompt + row.completions[0] for row in encoded] == tokens
     supervised = [labels[labels != -100].tolist() for labels in expected["labels"]]
@@ -93,7 +93,7 @@ def test_rows_without_images_are_the_tokens_that_trl_makes(
     collator = DataCollatorForVisionLanguageModeling(tiny_processor, completion_only_loss=True)
     expected = collated(collator, sft_rows(rows, tmp_path.joinpath))
     tokens = real(expected["input_ids"], expected["attention_mask"])
-    assert [row.prompt + row.completions[0] for row in encoder.conversations(rows)] == tokens
+    assert [row.prompt + row.completions[0] for row in encoder.rows(rows)] == tokens
     preference = DataCollatorForVisionPreference(tiny_processor)
     check_pairs(encoder.pairs(pairs), collated(preference, preference_rows(pairs, Path)))
 
@@ -113,7 +113,7 @@ def test_only_the_first_accepted_answer_is_learned_and_ends_with_the_end_token(
     tiny_processor: Idefics3Processor, tmp_path: Path
 ) -> None:
     row = conversation("row", picture(tmp_path, 1), answer="Green")
-    (encoded,) = Encoder(tiny_processor, LIMIT).conversations([row])
+    (encoded,) = Encoder(tiny_processor, LIMIT).rows([row])
     tokenizer: Any = tiny_processor.tokenizer
     said = [tokenizer.decode(completion) for completion in encoded.completions]
     assert [text.strip() for text in said] == [f"Green{tokenizer.eos_token}"]
@@ -124,7 +124,7 @@ def test_only_the_first_accepted_answer_is_learned_and_ends_with_the_end_token(
 
 def test_no_rows_are_no_tokens(tiny_processor: Idefics3Processor) -> None:
     encoder = Encoder(tiny_processor, LIMIT)
-    assert encoder.conversations([]) == []
+    assert encoder.rows([]) == []
     assert encoder.pairs([]) == []
 
 
@@ -135,18 +135,16 @@ Spoil = Callable[[Encoder, ImageRef], object]
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda encoder, image: encoder.conversations(
+        lambda encoder, image: encoder.rows(
             [
                 conversation("good", image),
                 conversation("bad", image, question="What does <image> mean?"),
             ]
         ),
-        lambda encoder, image: encoder.conversations(
+        lambda encoder, image: encoder.rows(
             [conversation("good"), conversation("bad", question="<image>What is it?")]
         ),
-        lambda encoder, image: encoder.conversations(
-            [conversation("bad", image, answer="an <image>")]
-        ),
+        lambda encoder, image: encoder.rows([conversation("bad", image, answer="an <image>")]),
         lambda encoder, image: encoder.pairs([pair("bad", image, rejected="an <image>")]),
     ],
     ids=["question", "text-only", "answer", "rejected"],
@@ -162,15 +160,15 @@ def test_a_row_at_the_limit_fits_and_a_longer_one_is_refused(
     tiny_processor: Idefics3Processor, tmp_path: Path
 ) -> None:
     row = conversation("long", picture(tmp_path, 1), answer="a long answer with many words")
-    (encoded,) = Encoder(tiny_processor, LIMIT).conversations([row])
+    (encoded,) = Encoder(tiny_processor, LIMIT).rows([row])
     exact = Encoder(tiny_processor, encoded.length)
-    assert exact.conversations([row]) == [encoded]
+    assert exact.rows([row]) == [encoded]
     with pytest.raises(
         DataError,
         match=rf"row 'long': {encoded.length} tokens \({len(encoded.prompt)} before the answer\), "
         rf"at most {encoded.length - 1} fit.*leave the row out, shorten.*or lower",
     ):
-        Encoder(tiny_processor, encoded.length - 1).conversations([row])
+        Encoder(tiny_processor, encoded.length - 1).rows([row])
 
 
 def test_of_a_pair_the_longer_answer_counts(tiny_processor: Idefics3Processor) -> None:

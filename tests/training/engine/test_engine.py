@@ -16,7 +16,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine, LoraSettings, PreferSettings, SftSettings
 from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.models.loading import base_ref, load
-from vlm_ops.records import Conversation, PreferencePair, Split
+from vlm_ops.records import PreferencePair, Row, Split
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import prefer, sft
 from vlm_ops.training.engine.trainers import ByImage, PackedDpo, PackedSft
@@ -25,9 +25,9 @@ from vlm_ops.training.engine.trainers import ByImage, PackedDpo, PackedSft
 class Rows(PreparedData):
     """The squares in an order of one's own."""
 
-    train: tuple[Conversation, ...]
+    train: tuple[Row, ...]
 
-    def rows(self, split: Split) -> list[Conversation]:
+    def rows(self, split: Split) -> list[Row]:
         return list(self.train) if split == "train" else super().rows(split)
 
 
@@ -78,7 +78,7 @@ def prefer_job(engine: Engine = "packed", **changes: Any) -> PreferJob:
     return PreferJob(seed=3, prefer=settings, engine=engine)
 
 
-def pairs_of(squares: PreparedData, rows: Sequence[Conversation], out: Path) -> Pairs:
+def pairs_of(squares: PreparedData, rows: Sequence[Row], out: Path) -> Pairs:
     pairs = tuple(
         PreferencePair(
             id=row.id,
@@ -87,7 +87,6 @@ def pairs_of(squares: PreparedData, rows: Sequence[Conversation], out: Path) -> 
             chosen=row.answers[0],
             rejected="Purple" if row.kind == "color" else "2",
             kind=row.kind,
-            cluster=row.cluster,
         )
         for row in rows
     )
@@ -232,7 +231,7 @@ def test_rows_of_an_image_follow_each_other_in_another_order_each_epoch(
     from vlm_ops.training.engine.encode import Encoder
 
     loaded = load(base_ref(ModelSettings(id=str(random_base))))
-    rows = Encoder(loaded.processor, 2048).conversations(squares.rows("train"))
+    rows = Encoder(loaded.processor, 2048).rows(squares.rows("train"))
     order = ByImage(rows, seed=0)
     first = list(order)
     order.set_epoch(1)

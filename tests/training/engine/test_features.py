@@ -11,7 +11,7 @@ from pictures import picture
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 from vlm_ops.data.images import open_image
-from vlm_ops.models.tiny.architecture import build_processor
+from vlm_ops.pretraining.architecture import build_processor
 from vlm_ops.records import ImageRef
 from vlm_ops.training.engine.features import FeatureStore
 

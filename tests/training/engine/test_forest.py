@@ -32,16 +32,16 @@ class Packed:
         self.folder = folder
         encoder = Encoder(processor, 2048)
         one, two, wide = (picture(folder, n, width=96 + 32 * (n == 3)) for n in (1, 2, 3))
-        self.sft = encoder.conversations(
+        self.sft = encoder.rows(
             [
                 conversation("one-a", one, question="Which color?", answer="Red"),
-                conversation("blind-a", question="Is 3 more than 2?", answer="Yes, it is"),
+                conversation("imageless-a", question="Is 3 more than 2?", answer="Yes, it is"),
                 conversation("two", two, question="Which color?", answer="Green and blue"),
                 conversation("both", one, two, question="Are they alike?", answer="No"),
                 conversation("one-b", one, question="Which shape?", answer="Bands"),
                 conversation("one-c", one, question="Which color?", answer="Redder"),
                 conversation("swapped", two, one, question="Are they alike?", answer="Yes"),
-                conversation("blind-b", question="Is 3 more than 4?", answer="No"),
+                conversation("imageless-b", question="Is 3 more than 4?", answer="No"),
                 conversation("again", wide, wide, wide, question="Are they alike?", answer="Yes"),
             ]
         )
@@ -49,7 +49,7 @@ class Packed:
             [
                 pair("p-one", one, chosen="Red", rejected="Redder than red"),
                 pair("p-two", two, chosen="Green and blue", rejected="No"),
-                pair("p-blind", chosen="Yes", rejected="Yes, it is"),
+                pair("p-imageless", chosen="Yes", rejected="Yes, it is"),
                 pair("p-one-b", one, question="Which shape?", chosen="Bands", rejected="Red"),
             ]
         )
@@ -140,10 +140,10 @@ def test_every_packed_row_computes_what_it_computes_alone(packed: Packed, kind: 
 
 @pytest.mark.usefixtures("attention")
 def test_a_batch_of_one_row_and_one_without_images_compute_the_same(packed: Packed) -> None:
-    blind = [row for row in packed.sft if not row.images]
-    assert len(blind) == 2
+    imageless = [row for row in packed.sft if not row.images]
+    assert len(imageless) == 2
     with torch.no_grad():
-        close(packed.packed(blind), packed.alone(blind), atol=1e-5)
+        close(packed.packed(imageless), packed.alone(imageless), atol=1e-5)
         close(packed.packed(packed.sft[:1]), packed.alone(packed.sft[:1]), atol=1e-5)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from vlm_ops.errors import DataError
-from vlm_ops.records import Conversation, ImageRef, PreferencePair
+from vlm_ops.records import ImageRef, PreferencePair, Row
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Encoder:
         self._image_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
         self._block = functools.lru_cache(maxsize=None)(self._block_of_size)
 
-    def conversations(self, rows: Iterable[Conversation]) -> list[EncodedRow]:
+    def rows(self, rows: Iterable[Row]) -> list[EncodedRow]:
         """Encode SFT rows; the first accepted answer is learned.
 
         Raises:
@@ -71,7 +71,7 @@ class Encoder:
         """Encode preference pairs.
 
         Raises:
-            DataError: As for conversations, or a chosen answer equals the rejected one.
+            DataError: As for rows, or a chosen answer equals the rejected one.
         """
         records = list(pairs)
         for pair in records:

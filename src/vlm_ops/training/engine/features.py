@@ -17,9 +17,9 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_ops.data.images import open_image
-from vlm_ops.fingerprint import sha256_bytes
 from vlm_ops.models.families import family_of
 from vlm_ops.records import ImageRef
+from vlm_ops.store.fingerprint import sha256_bytes
 
 logger = logging.getLogger(__name__)
 

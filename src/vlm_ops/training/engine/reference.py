@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vlm_ops.fingerprint import sha256_bytes
+from vlm_ops.store.fingerprint import sha256_bytes
 from vlm_ops.training.losses import LogProbs
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from typing import Any
 from peft import PeftModel
 
 from vlm_ops.config.training import FeatureSettings, OptimSettings
-from vlm_ops.fingerprint import fingerprint
 from vlm_ops.models.loading import LoadedModel
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.training.engine.encode import EncodedRow
 from vlm_ops.training.engine.features import FeatureStore
 from vlm_ops.training.trainer import total_steps
@@ -40,9 +40,9 @@ def packed_options(
         room: For features.
         out: The step's folder.
     """
-    blind = sum(not row.images for row in (*train, *validation))
-    if blind:
-        logger.info("%d of %d rows have no image", blind, len(train) + len(validation))
+    imageless = sum(not row.images for row in (*train, *validation))
+    if imageless:
+        logger.info("%d of %d rows have no image", imageless, len(train) + len(validation))
     uses: Counter[str] = Counter()
     # A preference reference is asked about each row once more.
     again = len(train[0].completions) - 1

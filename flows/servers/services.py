@@ -1,0 +1,337 @@
+"""Start, find and end the Prefect and MLflow servers of a runs folder.
+
+Nothing here imports prefect or mlflow: both servers are child processes, and Prefect must not be
+imported before :func:`services` has set its environment. ``PREFECT_API_URL`` and
+``MLFLOW_TRACKING_URI`` are used when they are set. Otherwise a server is started on 127.0.0.1
+with its database under the runs folder, or the one that already runs for that folder is shared:
+two servers on one SQLite file would corrupt each other's view.
+"""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from flows.servers import guard
+from flows.servers.health import ask
+from flows.servers.processes import SILENT, free_port, guarded, holder, log_tail, spawn, writable
+from vlm_ops.errors import OutputError, ServiceError
+
+__all__ = ["Services", "attached", "must_exist", "registry", "services"]
+
+logger = logging.getLogger(__name__)
+
+_TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
+_VARIABLES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
+_FLAGS = {"prefect": "--prefect-port", "mlflow": "--mlflow-port"}
+
+
+@dataclass(frozen=True)
+class Services:
+    """The two servers that a run uses.
+
+    Attributes:
+        prefect_api_url: Base of Prefect's REST API, ``http://…/api``.
+        prefect_ui_url: Prefect's pages.
+        mlflow_url: MLflow's pages and tracking URI (a ``file:`` or ``sqlite:`` URI as given).
+        started: Names of the servers started by this call, of ``prefect`` and ``mlflow``.
+        seconds: Time until both answered.
+    """
+
+    prefect_api_url: str
+    prefect_ui_url: str
+    mlflow_url: str
+    started: tuple[str, ...]
+    seconds: float
+
+
+@contextmanager
+def services(
+    runs: Path,
+    *,
+    prefect_port: int | None = None,
+    mlflow_port: int | None = None,
+    timeout_s: float = 180,
+    only: tuple[str, ...] = ("prefect", "mlflow"),
+    watched: bool = False,
+) -> Iterator[Services]:
+    """Have both servers answer for the duration of the block.
+
+    ``PREFECT_API_URL``, ``PREFECT_HOME``, ``PREFECT_LOGGING_EXTRA_LOGGERS`` and
+    ``MLFLOW_TRACKING_URI`` are set in ``os.environ`` meanwhile and put back at the end. Import
+    prefect inside the block. Servers outlive the block only while another process uses them, and
+    never the last of their users, however it ends.
+
+    Args:
+        runs: The runs folder; made when missing.
+        prefect_port: Port for a Prefect server that is to be started; any free one when None.
+        mlflow_port: Likewise for MLflow. A server that already runs is used whatever its port.
+        timeout_s: How long the servers may take to answer, in seconds.
+        only: The servers that are needed; the address of another is the empty string.
+        watched: The caller has a guard for this folder already.
+
+    Yields:
+        The addresses.
+
+    Raises:
+        ServiceError: A given URL does not answer, a port is taken, or a server does not start.
+        OutputError: The runs folder can't be written.
+    """
+    begin = time.monotonic()
+    urls = _given(only)
+    with ExitStack() as stack:
+        started: tuple[str, ...] = ()
+        if len(urls) < len(only):
+            runs = writable(runs)
+            if not watched:
+                stack.enter_context(guarded(runs))
+            me = guard.identity(os.getpid())
+            stack.callback(guard.leave, runs, me)
+            ports = {"prefect": prefect_port, "mlflow": mlflow_port}
+            wanted = {name: ports[name] for name in only if name not in urls}
+            own, started = _join(runs, me, wanted, timeout_s)
+            urls |= own
+        own_prefect = "prefect" in only and not os.environ.get(_VARIABLES["prefect"])
+        home = runs / "prefect" if own_prefect else None
+        stack.enter_context(_environment(_variables(urls, home)))
+        seconds = time.monotonic() - begin
+        yield _described(urls, started, seconds)
+
+
+@contextmanager
+def attached(runs: Path) -> Iterator[Services]:
+    """Use servers that already run, and start none.
+
+    Args:
+        runs: The runs folder whose servers are looked for where no variable names one.
+
+    Yields:
+        The addresses, with the same variables set as :func:`services` sets.
+
+    Raises:
+        ServiceError: Prefect's or MLflow's server is not there.
+    """
+    begin = time.monotonic()
+    urls = _given(tuple(_VARIABLES))
+    runs = runs.resolve()
+    home = None if "prefect" in urls else runs / "prefect"
+    urls = {name: item["url"] for name, item in guard.read_state(runs)["servers"].items()} | urls
+    for name, variable in _VARIABLES.items():
+        if name not in urls:
+            raise ServiceError(
+                f"no {_TITLES[name]} server: {variable} is not set and {runs / 'services.json'} "
+                "names none that runs; start one with `vlm-ops up` in the same folder, or set "
+                f"{variable}"
+            )
+    with _environment(_variables(urls, home)):
+        yield _described(urls, (), time.monotonic() - begin)
+
+
+def _given(only: tuple[str, ...]) -> dict[str, str]:
+    """Return the URLs that the environment names, each checked to answer."""
+    given = {name: os.environ.get(_VARIABLES[name], "") for name in only}
+    urls = {name: url for name, url in given.items() if url}
+    for name, url in urls.items():
+        if not url.startswith(("http://", "https://")):
+            continue
+        if reason := ask(name, url, timeout_s=10):
+            raise ServiceError(
+                f"{_VARIABLES[name]} is {url}, but no {_TITLES[name]} server answers there: "
+                f"GET {url.rstrip('/')}/health: {reason}; start one with `vlm-ops up`, or unset "
+                f"{_VARIABLES[name]} to let vlm-ops start its own"
+            )
+    return urls
+
+
+def _join(
+    runs: Path, me: dict[str, Any], ports: dict[str, int | None], timeout_s: float
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Become a user of the folder's servers, starting those that don't run."""
+    try:
+        with guard.lock(runs, timeout_s):
+            state = guard.read_state(runs)
+            urls = {name: item["url"] for name, item in state["servers"].items() if name in ports}
+            missing = {name: port for name, port in ports.items() if name not in urls}
+            fresh = _start(runs, missing, timeout_s)
+            state["servers"] |= fresh
+            # Another `services` block of this process may be inside already.
+            state["users"] = [user for user in state["users"] if user["pid"] != me["pid"]] + [me]
+            guard.write_state(runs, state)
+    except filelock.Timeout as error:
+        raise ServiceError(
+            f"another process has been starting or ending the servers of {runs} for {timeout_s:g} "
+            f"s (it holds {runs / 'services.lock'}); try again, or end it"
+        ) from error
+    return urls | {name: item["url"] for name, item in fresh.items()}, tuple(fresh)
+
+
+def _start(runs: Path, ports: dict[str, int | None], timeout_s: float) -> dict[str, dict[str, Any]]:
+    """Start servers side by side and wait until all answer; on failure end all of them."""
+    for name, port in ports.items():
+        _refuse_taken(name, port)
+    logs = {name: runs / "logs" / f"{name}-server.log" for name in ports}
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        for name, port in ports.items():
+            url, command, env = _command(name, runs, port or free_port())
+            logger.info("starting the %s server at %s", _TITLES[name], url)
+            children[name] = spawn(command, env, cwd=runs / name, log=logs[name])
+            found[name] = {"url": url, **guard.identity(children[name].pid)}
+        _await(children, found, logs, timeout_s)
+    except BaseException:
+        guard.end(list(found.values()))
+        raise
+    return found
+
+
+def _await(
+    children: dict[str, subprocess.Popen[bytes]],
+    found: dict[str, dict[str, Any]],
+    logs: dict[str, Path],
+    timeout_s: float,
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    waiting = dict(children)
+    while waiting:
+        for name, child in list(waiting.items()):
+            if child.poll() is not None:
+                problem = f"ended with exit code {child.returncode} while starting"
+            elif ask(name, found[name]["url"], timeout_s=2) is None:
+                del waiting[name]
+                continue
+            elif time.monotonic() > deadline:
+                problem = f"did not answer at {found[name]['url']} within {timeout_s:g} s"
+            else:
+                continue
+            raise ServiceError(
+                f"the {_TITLES[name]} server {problem}; the end of {logs[name]}:\n"
+                f"{log_tail(logs[name])}"
+            )
+        time.sleep(0.1)
+
+
+@contextmanager
+def registry(runs: Path) -> Iterator[str]:
+    """Have the MLflow server with the registered models answer for the duration of the block.
+
+    Args:
+        runs: An existing runs folder; not looked at where ``MLFLOW_TRACKING_URI`` is set.
+
+    Yields:
+        The server's address.
+
+    Raises:
+        OutputError: There is no such folder, or it is not a runs folder.
+        ServiceError: The server does not start or does not answer.
+    """
+    if not os.environ.get(_VARIABLES["mlflow"]):
+        must_exist(runs)
+    with services(runs, only=("mlflow",)) as found:
+        yield found.mlflow_url
+
+
+def must_exist(runs: Path) -> None:
+    """Refuse a folder that no run has worked in, before anything is made there.
+
+    Raises:
+        OutputError: There is no such folder, or it is not a runs folder.
+    """
+    if not (runs / "prefect").is_dir() and not (runs / "mlflow").is_dir():
+        found = "a folder without prefect/ and mlflow/" if runs.is_dir() else "nothing"
+        raise OutputError(
+            f"no runs folder at {runs.resolve()}: found {found}; name the folder of an earlier "
+            "run with --runs, or make one with `vlm-ops run demo`"
+        )
+
+
+def _command(name: str, runs: Path, port: int) -> tuple[str, list[str], dict[str, str]]:
+    """Return a server's URL, command line and environment."""
+    home = runs / name
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    base = f"http://127.0.0.1:{port}"
+    if name == "prefect":
+        env = {
+            "PREFECT_HOME": str(home),
+            # The pages ask this address; Prefect would guess it from its default port.
+            "PREFECT_API_URL": f"{base}/api",
+            # Its telemetry meets the first migrations as "database is locked".
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        }
+        if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
+            env["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{home}/prefect.db"
+        return f"{base}/api", [sys.executable, "-m", "prefect", "server", "start", *where], env
+    store = ["--backend-store-uri", f"sqlite:///{home}/mlflow.db"]
+    store += ["--serve-artifacts", "--artifacts-destination", (home / "artifacts").as_uri()]
+    # Its job runner (seven more processes) serves judges and prompts, which are not used here.
+    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", *where, "--workers", "1", *store]
+    return base, command, env
+
+
+def _refuse_taken(name: str, port: int | None) -> None:
+    if port is None:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServiceError(
+                f"port {port} for the {_TITLES[name]} server is taken{holder(port)}"
+                f" ({error.strerror}); choose another with {_FLAGS[name]}, set "
+                f"{_VARIABLES[name]} if that is the server to use, or end the other program"
+            ) from error
+
+
+def _variables(urls: dict[str, str], home: Path | None) -> dict[str, str]:
+    """Return what clients need: addresses, the home of Prefect's files, the package's log."""
+    loggers = os.environ.get("PREFECT_LOGGING_EXTRA_LOGGERS", "")
+    names = [name for name in loggers.split(",") if name and name != "vlm_ops"]
+    values = SILENT | {_VARIABLES[name]: url for name, url in urls.items()}
+    values["PREFECT_LOGGING_EXTRA_LOGGERS"] = ",".join([*names, "vlm_ops"])
+    if home is not None:
+        # With a server of one's own that is named by a variable, ~/.prefect may hold its key.
+        values["PREFECT_HOME"] = str(home)
+    for key in ("NO_PROXY", "no_proxy"):
+        if "HTTP_PROXY" in os.environ or "http_proxy" in os.environ:
+            values[key] = ",".join(filter(None, [os.environ.get(key), "127.0.0.1"]))
+    return values
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    _refresh_prefect()
+    try:
+        yield
+    finally:
+        for key, old in before.items():
+            if old is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = old
+        _refresh_prefect()
+
+
+def _refresh_prefect() -> None:
+    """Have Prefect read its settings again where the caller had imported it before."""
+    if context := sys.modules.get("prefect.context"):
+        context.refresh_global_settings_context()
+
+
+def _described(urls: dict[str, str], started: tuple[str, ...], seconds: float) -> Services:
+    api = urls.get("prefect", "").rstrip("/")
+    pages = os.environ.get("PREFECT_UI_URL") or api.removesuffix("/api")
+    return Services(api, pages, urls.get("mlflow", ""), started, seconds)

@@ -1,0 +1,265 @@
+"""Servers and a process worker for one machine with a GPU, in the foreground.
+
+The pool, the concurrency limits, the automation and the worker are Prefect's own; all of it can
+be seen and changed in its pages or by its command.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from flows.servers import guard
+from flows.servers.processes import guarded, log_tail, spawn
+from flows.servers.services import Services, must_exist, services
+from vlm_ops.errors import ServiceError
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+__all__ = ["GPU_SLOT", "ZOMBIES", "ensure_pool", "ensure_zombie_automation", "ui", "up"]
+
+GPU_SLOT = "gpu"
+"""The global concurrency limit that heavy steps wait for, whatever pool their run came from."""
+
+ZOMBIES = "Crash zombie flows"
+_HEARTBEAT_S = 30
+_MISSED_S = 90
+_WORKER_START_S = 180
+_WORKER_GRACE_S = 60
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def up(
+    runs: Path,
+    *,
+    prefect_port: int = 4200,
+    mlflow_port: int = 5000,
+    pool: str = "gpu",
+    limit: int = 1,
+    say: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> None:
+    """Run both servers and a process worker until Ctrl-C or SIGTERM.
+
+    What is there already (servers of this folder, pool, limits, automation) is used as it is.
+
+    Args:
+        runs: The runs folder; made when missing.
+        prefect_port: Port of the Prefect server.
+        mlflow_port: Port of the MLflow server.
+        pool: Work pool of type ``process``.
+        limit: How many runs, and heavy steps, at once; one GPU takes one.
+        say: Receives lines for the user.
+        stop: Ends the call when set; without it only a signal does.
+
+    Raises:
+        ServiceError: A server or the worker does not start, or the worker ends by itself.
+        OutputError: The runs folder can't be written.
+    """
+    with (
+        _until_signal(stop) as ended,
+        # One guard for servers and worker, so that a run can still report its end to Prefect.
+        guarded(runs) as charge,
+        services(runs, prefect_port=prefect_port, mlflow_port=mlflow_port, watched=True) as found,
+    ):
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            ensure_pool(client, pool, limit)
+            ensure_zombie_automation(client)
+            with _worker(runs.resolve(), client, pool, limit, charge) as (child, log):
+                _announce(say, found, f"Worker on pool {pool!r}, {limit} run at a time; log: {log}")
+                say('Next: vlm-ops deploy FILE.yaml --cron "0 2 * * 1"')
+                say("Ctrl-C ends all of it.")
+                while not ended.wait(1):
+                    if child.poll() is not None:
+                        raise ServiceError(_died(child, log))
+                say("Ending the worker and the servers ...")
+
+
+def ui(
+    runs: Path,
+    *,
+    prefect_port: int | None = None,
+    mlflow_port: int | None = None,
+    say: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> None:
+    """Open the history of an existing runs folder: the servers alone, until Ctrl-C or SIGTERM.
+
+    Args:
+        runs: A runs folder that an earlier run left.
+        prefect_port: Port of the Prefect server; any free one when None.
+        mlflow_port: Port of the MLflow server; any free one when None.
+        say: Receives lines for the user.
+        stop: Ends the call when set; without it only a signal does.
+
+    Raises:
+        OutputError: There is no such folder, or it is not a runs folder.
+        ServiceError: A server does not start.
+    """
+    must_exist(runs)
+    with (
+        _until_signal(stop) as ended,
+        services(runs, prefect_port=prefect_port, mlflow_port=mlflow_port) as addresses,
+    ):
+        _announce(say, addresses, "Ctrl-C ends the servers; the history stays.")
+        ended.wait()
+
+
+def ensure_pool(client: "SyncPrefectClient", pool: str, limit: int) -> None:
+    """Have a process work pool, and the global concurrency limit that heavy steps wait for.
+
+    Args:
+        client: Client of the server to change.
+        pool: The work pool's name; the limit is :data:`GPU_SLOT`.
+        limit: Concurrency limit of both. A pool or limit that exists keeps its own, so that what
+            was set in Prefect's pages lasts.
+    """
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=limit))
+    try:
+        client.read_global_concurrency_limit_by_name(GPU_SLOT)
+    except ObjectNotFound:
+        slot = GlobalConcurrencyLimitCreate(name=GPU_SLOT, limit=limit)
+        client.create_global_concurrency_limit(slot)
+
+
+def ensure_zombie_automation(client: "SyncPrefectClient", within_s: float = _MISSED_S) -> None:
+    """Have Prefect mark a run as Crashed when its heartbeats stop.
+
+    Without it the run of a worker that was killed stays Running for ever. Any event of the run
+    disarms it, not only the standard states: a run may end as ``Completed(name="Skipped")``, and
+    events carry the state's name. A heartbeat is sent every ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY``
+    seconds (30 at least, 180 by default; the worker of :func:`up` sets 30).
+
+    Args:
+        client: Client of the server to change.
+        within_s: Seconds without a sign of life after which a run counts as crashed.
+
+    Source:
+        Prefect's documentation, "How to detect and respond to zombie flows".
+    """
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    if client.read_automations_by_name(ZOMBIES):
+        return
+    every_run = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
+    trigger = EventTrigger(
+        after={"prefect.flow-run.heartbeat"},
+        expect={"prefect.flow-run.*"},
+        match=every_run,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=within_s),
+    )
+    crash = ChangeFlowRunState(
+        name=None,
+        state=StateType.CRASHED,
+        message="Flow run marked as crashed due to missing heartbeats.",
+        force=False,
+    )
+    client.create_automation(AutomationCore(name=ZOMBIES, trigger=trigger, actions=[crash]))
+
+
+@contextmanager
+def _worker(
+    runs: Path,
+    client: "SyncPrefectClient",
+    pool: str,
+    limit: int,
+    charge: Callable[["subprocess.Popen[bytes]"], None],
+) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """Run Prefect's process worker as a child; yield it once the server knows it as online."""
+    name = f"vlm-ops-{socket.gethostname()}-{os.getpid()}"
+    log = runs / "logs" / "worker.log"
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
+    command += ["--type", "process", "--limit", str(limit), "--name", name]
+    env = {"PREFECT_WORKER_QUERY_SECONDS": "5"}
+    if "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" not in os.environ:
+        env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(_HEARTBEAT_S)
+    child = spawn(command, env, cwd=runs, log=log)
+    me = guard.identity(child.pid)
+    try:
+        charge(child)
+        _await_online(client, child, pool, name, log)
+        yield child, log
+    finally:
+        # Long enough for a run's training step to write its checkpoint.
+        guard.end([me], grace_s=_WORKER_GRACE_S, children_first=True)
+
+
+def _await_online(
+    client: "SyncPrefectClient", child: "subprocess.Popen[bytes]", pool: str, name: str, log: Path
+) -> None:
+    from prefect.client.schemas.filters import WorkerFilter
+    from prefect.client.schemas.objects import WorkerStatus
+
+    deadline = time.monotonic() + _WORKER_START_S
+    online = WorkerFilter.model_validate({"status": {"any_": [WorkerStatus.ONLINE.value]}})
+    # The client's own defaults for limit and offset are refused by the server.
+    while not any(
+        worker.name == name
+        for worker in client.read_workers_for_work_pool(pool, online, limit=200, offset=0)
+    ):
+        if child.poll() is not None:
+            raise ServiceError(_died(child, log))
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                f"the worker {name} was not online on pool {pool!r} within {_WORKER_START_S} s; "
+                f"the end of {log}:\n{log_tail(log)}"
+            )
+        time.sleep(0.3)
+
+
+def _died(child: "subprocess.Popen[bytes]", log: Path) -> str:
+    return f"the worker ended with exit code {child.returncode}; the end of {log}:\n{log_tail(log)}"
+
+
+def _announce(say: Callable[[str], None], found: Services, last: str) -> None:
+    say(f"Prefect  {found.prefect_ui_url}")
+    say(f"MLflow   {found.mlflow_url}")
+    say(last)
+
+
+@contextmanager
+def _until_signal(stop: threading.Event | None) -> Iterator[threading.Event]:
+    """Let SIGTERM and Ctrl-C alike end the block, which they leave by KeyboardInterrupt.
+
+    A shell starts background jobs with Ctrl-C ignored, and children inherit that. Prefect's worker
+    then could not stop: it ends itself by that signal. A handler here undoes it for them, too.
+    """
+    ended = stop or threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield ended
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        ended.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _ENDING}
+    try:
+        yield ended
+    except KeyboardInterrupt:
+        ended.set()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

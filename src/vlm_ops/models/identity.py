@@ -1,0 +1,45 @@
+"""The files of a base model, by content; light, so that a plan can be made without torch."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.models.tiny import weights_folder
+from vlm_ops.store.fingerprint import fingerprint, sha256_file
+
+TINY = "tiny"
+WEIGHT_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+_IGNORED = {"README.md", "recipe.json", "training_log.jsonl"}
+_HUB_BLOB = re.compile(r"[0-9a-f]{64}")
+
+
+def local_folder(settings: ModelSettings) -> Path | None:
+    """Return the folder of a base that needs no hub; None for a hub id."""
+    if settings.id == TINY:
+        return weights_folder()
+    folder = Path(settings.id).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def base_listing(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file that makes a base what it is, by name."""
+    return {path.name: _content_hash(path) for path in _base_files(folder)}
+
+
+def base_sha256(folder: Path) -> str:
+    """Return one hash over weights, configuration and processor of a base."""
+    return fingerprint(base_listing(folder))
+
+
+def _base_files(folder: Path) -> Iterator[Path]:
+    for pattern in WEIGHT_PATTERNS:
+        yield from (path for path in folder.glob(pattern) if path.name not in _IGNORED)
+
+
+def _content_hash(path: Path) -> str:
+    """Hash a file; the hub's cache names large files by their sha256 already."""
+    target = path.resolve()
+    if path.is_symlink() and _HUB_BLOB.fullmatch(target.name):
+        return target.name
+    return sha256_file(target)

@@ -1,0 +1,1 @@
+"""How the tiny base model is made. Nothing that a packaged model needs."""

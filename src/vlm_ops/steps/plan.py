@@ -1,0 +1,178 @@
+"""Whether a step has to run: its fingerprint, its folder, its record."""
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.artifacts import ModelRef
+from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
+from vlm_ops.config.sections import ChartsData, DatasetPairs, FilesData, HubData
+from vlm_ops.errors import StepFailed
+from vlm_ops.steps.table import STEPS, Step
+from vlm_ops.store.artifact import Artifact, read_record, write_record
+from vlm_ops.store.files import make_folder
+from vlm_ops.store.fingerprint import SHORT, fingerprint
+from vlm_ops.tracker import Tracker
+
+Input = Artifact | ModelRef | str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A step that is about to be taken, or was taken before.
+
+    Attributes:
+        step: What kind of work.
+        job: With these settings.
+        inputs: On these artifacts.
+        fingerprint: Of all three.
+        folder: Where the output lies or will lie.
+    """
+
+    step: Step
+    job: Job
+    inputs: Mapping[str, Input]
+    fingerprint: str
+    folder: Path
+
+    def done(self) -> Artifact | None:
+        """Return the artifact if the step was taken before, to the end."""
+        found = read_record(self.folder, self.step.output)
+        return found if found is not None and found.is_whole() else None
+
+
+def plan(name: str, config: PipelineConfig, inputs: Mapping[str, Input]) -> Plan:
+    """Work out what a step would be, without running it.
+
+    Args:
+        name: A key of ``STEPS``.
+        config: The whole configuration; the step takes its part.
+        inputs: By parameter name of the step's function.
+    """
+    step = STEPS[name]
+    job = step.job(config)
+    digest = fingerprint(
+        {
+            "step": name,
+            "version": step.version,
+            "job": _settings(job),
+            "inputs": {key: _content(inputs.get(key)) for key in step.inputs},
+        }
+    )
+    return Plan(
+        step=step,
+        job=job,
+        inputs={key: inputs.get(key) for key in step.inputs},
+        fingerprint=digest,
+        folder=config.execution.runs / f"{name}-{digest[:SHORT]}",
+    )
+
+
+def perform(plan: Plan, tracker: Tracker) -> Artifact:
+    """Return a step's artifact: from its record, or by running the step in this process.
+
+    Args:
+        plan: The step, from :func:`plan`.
+        tracker: Gets what the step says about its work.
+
+    Raises:
+        OutputError: The output folder can't be written to.
+        VlmOpsError: Whatever the step raises.
+    """
+    if (done := plan.done()) is not None:
+        return done
+    make_folder(plan.folder)
+    started = time.monotonic()
+    artifact = step_function(plan.step)(plan.job, **plan.inputs, out=plan.folder, tracker=tracker)
+    artifact = artifact.model_copy(
+        update={
+            "fingerprint": plan.fingerprint,
+            "seconds": round(time.monotonic() - started, 3),
+        }
+    )
+    write_record(artifact)
+    return artifact
+
+
+def step_function(step: Step) -> Callable[..., Artifact]:
+    """Import a step's function."""
+    module, _, name = step.function.partition(":")
+    function: Callable[..., Artifact] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def request(plan: Plan) -> dict[str, Any]:
+    """Write a plan as plain values, for a process of its own."""
+    inputs: dict[str, Any] = {}
+    for name, value in plan.inputs.items():
+        if isinstance(value, Artifact):
+            inputs[name] = str(value.folder)
+        elif isinstance(value, ModelRef):
+            inputs[name] = value.model_dump(mode="json")
+        else:
+            inputs[name] = value
+    return {
+        "step": plan.step.name,
+        "fingerprint": plan.fingerprint,
+        "job": plan.job.model_dump(mode="json"),
+        "inputs": inputs,
+        "folder": str(plan.folder),
+    }
+
+
+def from_request(values: Mapping[str, Any]) -> Plan:
+    """Read a plan back, with its inputs from their records.
+
+    Raises:
+        StepFailed: An input's folder is not complete.
+    """
+    step = STEPS[values["step"]]
+    job_type = step.job.__annotations__["return"]
+    folder = Path(values["folder"])
+    inputs = {
+        name: _read_input(name, kind, values["inputs"].get(name))
+        for name, kind in step.inputs.items()
+    }
+    return Plan(
+        step=step,
+        job=job_type.model_validate(values["job"]),
+        inputs=inputs,
+        fingerprint=values["fingerprint"],
+        folder=folder,
+    )
+
+
+def _read_input(name: str, kind: type[Any], value: Any) -> Input:
+    if value is None or kind is str:
+        return None if value is None else str(value)
+    if issubclass(kind, ModelRef):
+        return ModelRef.model_validate(value)
+    artifact: Artifact | None = read_record(Path(value), kind)
+    if artifact is None:
+        raise StepFailed(f"input {name!r}: {value} holds no complete {kind.__name__}")
+    return artifact
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """Return a job's settings, with the content of its files in place of where they lie."""
+    settings = job.model_dump(exclude={"features"})
+    if isinstance(job, SftJob):
+        from vlm_ops.models.identity import base_sha256, local_folder
+
+        if (folder := local_folder(job.model)) is not None:
+            settings["model"] |= {"id": None, "content": base_sha256(folder)}
+    source = job.data if isinstance(job, PrepareJob) else getattr(job, "pairs", None)
+    if isinstance(source, (ChartsData, FilesData, HubData, DatasetPairs)):
+        from vlm_ops.data.sources import source_content
+
+        section = settings["data" if isinstance(job, PrepareJob) else "pairs"]
+        section.pop("path", None)
+        section["content"] = source_content(source)
+    return settings
+
+
+def _content(value: Input) -> str | None:
+    return value.content if isinstance(value, (Artifact, ModelRef)) else value

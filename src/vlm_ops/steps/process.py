@@ -1,0 +1,97 @@
+"""Run one step in this process: ``python -m vlm_ops.steps.process request.json [parent's pid]``.
+
+This is what a pipeline starts for every heavy step, so that memory is really given back and
+a crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking,
+MLflow. The request holds the step's plan (:func:`vlm_ops.steps.table.request`) and ``tracking``
+(``uri`` and ``run_id``, or null), ``threads`` (or null) and ``result``, a file for the error
+of a step that fails.
+
+Exit codes: 0 done, 1 failed with an error of vlm-ops, 143 asked to stop.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import FrameType
+
+from vlm_ops.errors import Interrupted, VlmOpsError
+from vlm_ops.parent import die_with_parent
+from vlm_ops.steps.plan import from_request, perform
+from vlm_ops.tracker import NullTracker, Tracker
+
+STOPPED = 128 + signal.SIGTERM
+
+logger = logging.getLogger("vlm_ops.steps.process")
+
+
+def main(request_file: Path, parent: int | None = None) -> int:
+    """Run the step of a request file and return the exit code.
+
+    Args:
+        request_file: What to do.
+        parent: Process whose end is this one's end too; None to live on without.
+    """
+    values = json.loads(request_file.read_text(encoding="utf-8"))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("vlm_ops").setLevel(logging.INFO)
+    # It warns on every start that an optional kernel for one CPU family is not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        if parent is not None:
+            die_with_parent(parent)
+        _limit_threads(values.get("threads"))
+        with _tracker(values.get("tracking")) as tracker:
+            perform(from_request(values), tracker)
+    except Interrupted as error:
+        logger.warning("%s", error)
+        return STOPPED
+    except VlmOpsError as error:
+        _report(Path(values["result"]), type(error).__name__, str(error))
+        return 1
+    except Exception as error:
+        logger.exception("the step failed in an unforeseen way")
+        _report(Path(values["result"]), "StepFailed", _unforeseen(error))
+        return 1
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("stopped by SIGTERM; the next run goes on from here")
+
+
+def _limit_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _tracker(tracking: dict[str, str] | None) -> AbstractContextManager[Tracker]:
+    if tracking is None:
+        return contextlib.nullcontext(NullTracker())
+    from vlm_ops.tracking.mlflow import MlflowTracker
+
+    return MlflowTracker(tracking["run_id"], tracking["uri"])
+
+
+def _report(result: Path, kind: str, message: str) -> None:
+    result.write_text(json.dumps({"error": kind, "message": message}), encoding="utf-8")
+
+
+def _unforeseen(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:3])))

@@ -1,0 +1,73 @@
+"""What a step leaves behind: a folder, and in it a record that is written last.
+
+A folder with ``record.json`` is complete and is never written again; one without it is an
+interrupted attempt that the step may go on from.
+"""
+
+import json
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from pydantic import Field
+
+from vlm_ops.errors import OutputError
+from vlm_ops.store.files import write_whole
+from vlm_ops.store.frozen import Frozen
+
+RECORD = "record.json"
+
+
+class Artifact(Frozen):
+    """What every step's record holds.
+
+    Attributes:
+        fingerprint: Of everything that went into the step; names the folder.
+        content: Of what came out; the next step's fingerprint is made of it.
+        seconds: The step's own time, attempts that were cut off not counted.
+        folder: Where the record was read from or will be written to.
+    """
+
+    step: ClassVar[str]
+
+    fingerprint: str = ""
+    content: str
+    seconds: float = 0.0
+    folder: Path = Field(exclude=True)
+
+    def is_whole(self) -> bool:
+        """Return whether what the record speaks of is still there."""
+        return True
+
+
+A = TypeVar("A", bound=Artifact)
+
+
+def write_record(artifact: Artifact) -> None:
+    """Write an artifact's record: from now on the folder is complete.
+
+    Raises:
+        OutputError: The folder can't be written to.
+    """
+    write_whole(artifact.folder / RECORD, artifact.model_dump_json(indent=2) + "\n")
+
+
+def read_record(folder: Path, kind: type[A]) -> A | None:
+    """Return the artifact of a complete folder, None for an unfinished or missing one.
+
+    Raises:
+        OutputError: The record is there but is not such an artifact.
+    """
+    path = folder / RECORD
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise OutputError(f"{path}: can't be read ({error.strerror})") from error
+    try:
+        return kind.model_validate_json(json.dumps(json.loads(text) | {"folder": str(folder)}))
+    except (TypeError, ValueError) as error:
+        raise OutputError(
+            f"{path}: not a record of {kind.__name__}: {error}. "
+            f"Move the folder away to have the step run again."
+        ) from error

@@ -1,0 +1,28 @@
+"""The one form of every value here: frozen, typed, and strict about what it is given."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Frozen(BaseModel):
+    """A frozen value that refuses unknown fields.
+
+    Attributes:
+        renamed: Names that fields had in files of earlier versions, and what they are called now;
+            None for a field that is gone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    renamed: ClassVar[Mapping[str, str | None]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _understand_former_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.keys() & cls.renamed.keys():
+            return values
+        named = {cls.renamed.get(key, key): value for key, value in values.items()}
+        named.pop(None, None)
+        return named

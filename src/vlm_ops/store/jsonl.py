@@ -1,0 +1,83 @@
+"""JSON lines: one object a line, read as they are asked for, written whole."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from vlm_ops.errors import DataError
+from vlm_ops.store.files import replacing
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def write_jsonl(path: Path, records: Iterable[BaseModel | dict[str, Any]]) -> int:
+    """Write records, one JSON line each, and return how many; the file appears whole.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    count = 0
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as handle:
+        for record in records:
+            whole = record.model_dump_json() if isinstance(record, BaseModel) else _line(record)
+            handle.write(whole + "\n")
+            count += 1
+    return count
+
+
+def read_jsonl(path: Path, kind: type[R]) -> Iterator[R]:
+    """Read the records of a JSON-lines file.
+
+    Raises:
+        DataError: The file is not there, or a line is not such a record.
+    """
+    for number, line in read_lines(path):
+        try:
+            yield kind.model_validate_json(line)
+        except ValidationError as error:
+            raise DataError(f"{path}:{number}: not a {kind.__name__}: {error}") from error
+
+
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the objects of a JSON-lines file, with where each stands (``rows.jsonl:12``).
+
+    Raises:
+        DataError: The file is not there, is not UTF-8, or a line holds no JSON object.
+    """
+    for number, line in read_lines(path):
+        where = f"{path.name}:{number}"
+        try:
+            cells = json.loads(line)
+        except ValueError as error:
+            raise DataError(
+                f"{where}: not valid JSON ({error}); expected one object a line, as "
+                f'{{"image": "images/a.png", "query": "…", "label": "…"}}'
+            ) from error
+        if not isinstance(cells, dict):
+            raise DataError(
+                f"{where}: found a {type(cells).__name__}, expected one JSON object a line"
+            )
+        yield where, cells
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Read the lines of a text file that are not blank, numbered from 1.
+
+    Raises:
+        DataError: The file is not there, or is not UTF-8.
+    """
+    try:
+        # By line breaks alone: JSON text may hold other characters that split lines elsewhere.
+        with path.open(encoding="utf-8-sig", newline="\n") as handle:
+            yield from ((n, line) for n, line in enumerate(handle, start=1) if line.strip())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})") from error
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False)

@@ -1,0 +1,16 @@
+"""The nearest right name for one that is wrong."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(word: str, among: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return `` (did you mean 'train'?)``, or nothing where no name is near.
+
+    Args:
+        word: As it was typed.
+        among: The names that exist.
+        cutoff: How alike they must be, 0..1.
+    """
+    close = get_close_matches(word, list(among), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""
