@@ -1,4 +1,4 @@
-"""A heavy step in a process of its own: started, listened to, ended with its flow."""
+"""Heavy steps in a process of their own: started, listened to, ended with its flow."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,37 @@ from vlm_ops.errors import Interrupted, StepFailed, TransientError
 from vlm_ops.steps.plan import Plan, request
 from vlm_ops.steps.process import STOPPED
 from vlm_ops.store.artifact import Artifact
-from vlm_ops.store.files import make_folder
+from vlm_ops.store.files import make_folder, write_whole
 
 _GRACE_S = 60
 _LAST_LINES = 15
 
 
-def run_in_child(plan: Plan, *, tracking: dict[str, str] | None, threads: int | None) -> Artifact:
-    """Run a step in a child process and return its artifact.
+def run_in_child(
+    plans: Sequence[Plan], *, tracking: dict[str, str] | None, threads: int | None
+) -> list[Artifact]:
+    """Take steps in a child process, one after the other, and return their artifacts.
 
-    The child's log lines become this process's, logger ``vlm_ops.<step>``. The child dies with
+    The child's log lines become this process's, logger ``vlm_ops.<stage>``. The child dies with
     this process, and is asked to stop (it writes a checkpoint) when this call is interrupted.
 
     Args:
-        plan: The step.
-        tracking: ``uri`` and ``run_id`` of its MLflow run, or None.
+        plans: Steps of one stage; those that were taken before are found again.
+        tracking: ``uri`` and ``run_id`` of their MLflow run, or None.
         threads: CPU threads of the child, or None.
 
     Raises:
-        VlmOpsError: What the step raised, with the same class and message.
-        TransientError: It was killed by a signal from outside.
-        StepFailed: It ended in another way without its artifact.
+        VlmOpsError: What a step raised, with the same class and message.
+        TransientError: The child was killed by a signal from outside.
+        StepFailed: It ended in another way without its artifacts.
     """
-    make_folder(plan.folder)
-    file, result = plan.folder / "request.json", plan.folder / "error.json"
+    for plan in plans:
+        make_folder(plan.folder)
+    folder, stage = plans[-1].folder, plans[-1].step.stage
+    file, result = folder / "request.json", folder / "error.json"
     result.unlink(missing_ok=True)
-    values = request(plan) | {"tracking": tracking, "threads": threads, "result": str(result)}
-    file.write_text(json.dumps(values, indent=2), encoding="utf-8")
+    values = {"plans": [request(plan) for plan in plans], "tracking": tracking}
+    write_whole(file, json.dumps(values | {"threads": threads, "result": str(result)}, indent=2))
     child = subprocess.Popen(
         [sys.executable, "-m", "vlm_ops.steps.process", str(file), str(os.getpid())],
         stdin=subprocess.DEVNULL,
@@ -50,17 +54,18 @@ def run_in_child(plan: Plan, *, tracking: dict[str, str] | None, threads: int | 
         env=os.environ | _environment(threads),
         start_new_session=True,
     )
-    log = plan.folder / "step.log"
+    log = folder / "step.log"
     assert child.stdout is not None
     try:
-        last = _pass_on(child.stdout, plan.step.name, log)
+        last = _pass_on(child.stdout, stage, log)
         code = child.wait()
     except BaseException:
-        _pass_on(_stop(child, plan.step.name), plan.step.name, log)
+        _pass_on(_stop(child, stage), stage, log)
         raise
-    if code == 0 and (artifact := plan.done()) is not None:
-        return artifact
-    raise _failure(plan.step.name, code, result, last, plan.folder)
+    artifacts = [artifact for plan in plans if (artifact := plan.done()) is not None]
+    if code == 0 and len(artifacts) == len(plans):
+        return artifacts
+    raise _failure(stage, code, result, last, folder)
 
 
 def _environment(threads: int | None) -> dict[str, str]:

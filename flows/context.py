@@ -3,49 +3,108 @@
 import logging
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any, TypeVar
 
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, ServiceError
 from vlm_ops.records import Score
 from vlm_ops.steps.plan import Plan
+from vlm_ops.steps.table import steps_of
+from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
+from vlm_ops.tracker import NullTracker, Tracker
 from vlm_ops.tracking import runs as mlflow_runs
+from vlm_ops.tracking.mlflow import MlflowTracker
+
+A = TypeVar("A", bound=Artifact)
 
 RUN_ID = "mlflow_run_id"
 
 logger = logging.getLogger("vlm_ops.flow")
 
 
-@dataclass
+class Taken:
+    """What one task took.
+
+    A plain object, which Prefect follows from task to task; into anything it knows the form of it
+    would look, and draw arrows between tasks that have a text in common.
+    """
+
+    def __init__(self, artifacts: Mapping[str, Artifact | None], *, fresh: bool) -> None:
+        """Hold artifacts by step; ``fresh`` if any of them was made just now."""
+        self.artifacts = dict(artifacts)
+        self.fresh = fresh
+
+
 class Context:
     """The state of one flow run.
+
+    A plain object, as :class:`Taken`: every task is given it, which is no reason for an arrow.
 
     Attributes:
         config: What was asked for; ``execution.runs`` is absolute.
         tracking_uri: Of the MLflow server.
         flow_run_id: Of the Prefect run, if there is one.
         flow_run_url: Its page.
-        skipped: Names of the steps whose output was there already.
-        seconds: By step, as taken when it ran.
-        folders: By step.
+        outputs: What steps left, by step, and the champion.
+        taken: The task's result that holds a step's output, by step.
+        skipped: Stages whose outputs were there already.
+        seconds: By stage, as taken when it ran.
+        folders: Of each stage's last step.
     """
 
-    config: PipelineConfig
-    tracking_uri: str
-    flow_run_id: str | None
-    flow_run_url: str | None
-    skipped: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    folders: dict[str, Path] = field(default_factory=dict)
-    _parent: str | None = None
+    def __init__(
+        self,
+        config: PipelineConfig,
+        tracking_uri: str,
+        flow_run_id: str | None = None,
+        flow_run_url: str | None = None,
+    ) -> None:
+        """Start with nothing taken."""
+        self.config = config
+        self.tracking_uri = tracking_uri
+        self.flow_run_id = flow_run_id
+        self.flow_run_url = flow_run_url
+        self.outputs: dict[str, Any] = {}
+        self.taken: dict[str, Taken] = {}
+        self.skipped: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self.folders: dict[str, Path] = {}
+        self._parent: str | None = None
 
     @property
     def runs(self) -> Path:
         """The folder of all outputs."""
         return self.config.execution.runs
+
+    def output(self, kind: type[A], step: str) -> A:
+        """Return what a step left."""
+        found = self.outputs[step]
+        assert isinstance(found, kind)
+        return found
+
+    def keep(self, taken: Taken) -> None:
+        """Note what a task took."""
+        self.outputs |= taken.artifacts
+        self.taken |= dict.fromkeys(taken.artifacts, taken)
+
+    def note(self, stage: str) -> None:
+        """Sum up a stage, once all its steps are taken."""
+        steps = [step.name for step in steps_of(stage) if step.name in self.taken]
+        artifacts = [self.output(Artifact, step) for step in steps]
+        self.seconds[stage] = round(sum(artifact.seconds for artifact in artifacts), 3)
+        self.folders[stage] = artifacts[-1].folder
+        if not any(self.taken[step].fresh for step in steps):
+            self.skipped.append(stage)
+
+    def tracker(self, run_id: str | None) -> AbstractContextManager[Tracker]:
+        """Return what keeps the numbers of a step that runs in this process."""
+        if run_id is None:
+            return nullcontext(NullTracker())
+        return MlflowTracker(run_id, self.tracking_uri, system_metrics=False)
 
     @property
     def parent_run(self) -> str | None:

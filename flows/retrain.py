@@ -10,11 +10,11 @@ from prefect.states import Completed
 
 from flows import tasks
 from flows.context import Context
-from flows.summary import Summary, adapters, publish
-from vlm_ops.artifacts import Evaluation, PreferencePairs, PreparedData, TrainedAdapter
+from flows.summary import Summary, publish, summarize
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ServiceError
+from vlm_ops.steps.table import STAGES
 from vlm_ops.store.lock import only_run
 
 
@@ -27,16 +27,14 @@ def retrain(config_file: str, overrides: list[str] | None = None) -> Any:
         overrides: ``key.path=value``, as ``vlm-ops run --set``.
 
     Returns:
-        A :class:`~flows.summary.Summary` as plain values; the run's state is named ``Skipped``
-        when nothing was left to do.
+        A :class:`~flows.summary.Summary` as plain values; the run's state is named
+        ``Promoted``, ``Refused`` (by the gate), ``Stays`` (accepted, but the alias stays) or
+        ``Skipped`` (nothing was left to do).
     """
     context = _context(load_config(config_file, overrides or ()))
     with only_run(context.runs), context:
         summary = _pipeline(context)
-    nothing_new = summary.mlflow_run_id is None
-    return Completed(
-        name="Skipped" if nothing_new else "Completed", data=summary.model_dump(mode="json")
-    )
+    return Completed(name=summary.state, data=summary.model_dump(mode="json"))
 
 
 def retrain_here(config_file: str, overrides: list[str]) -> dict[str, Any]:
@@ -49,35 +47,13 @@ def retrain_here(config_file: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def _pipeline(context: Context) -> Summary:
-    data = tasks.take(PreparedData, "prepare", context)
-    sft = tasks.take(TrainedAdapter, "sft", context, data=data)
-    pairs = tasks.take(PreferencePairs, "pairs", context, data=data, sft=sft)
-    prefer = tasks.take(TrainedAdapter, "prefer", context, pairs=pairs, sft=sft)
-    evaluation = tasks.take(Evaluation, "evaluate", context, data=data, sft=sft, prefer=prefer)
-    decision = tasks.judge(context, data, evaluation)
-    version = tasks.register(context, data, evaluation, decision)
-    champion = tasks.promote(context, version, decision)
-    promoted = decision.verdict.accepted and champion == version.version
-    summary = Summary(
-        status="promoted" if promoted else "kept",
-        name=version.name,
-        scores=evaluation.scores,
-        decision={
-            "promote": decision.verdict.accepted,
-            "reasons": list(decision.verdict.reasons),
-        },
-        model_version=version.version,
-        champion_version=champion,
-        mlflow_run_id=context.parent_run,
-        prefect_run_id=context.flow_run_id,
-        seconds=context.seconds,
-        folders={name: str(folder) for name, folder in context.folders.items()},
-        skipped=context.skipped,
-        adapter_sha256=adapters(sft, evaluation),
-        showcase=evaluation.folder / "showcase.json",
-    )
-    publish(context, summary, decision)
-    context.log_outcome(summary.scores, summary.status, summary.model_version)
+    for stage in STAGES:
+        tasks.take(context, stage)
+    known = {step: context.taken[step] for step in ("prepare", "evaluate", "gate")}
+    version = tasks.register(context, known)
+    champion = tasks.promote(context, version)
+    summary = summarize(context, version, champion)
+    publish(context, summary)
     return summary
 
 

@@ -8,9 +8,17 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from flows.context import Context
 from vlm_ops.artifacts import Evaluation, GateDecision, TrainedAdapter
 from vlm_ops.records import Score
+from vlm_ops.registry.versions import RegisteredVersion
 from vlm_ops.store.frozen import Frozen
 
 Status = Literal["promoted", "kept"]
+
+_MEANING = {
+    "Promoted": "promoted, it is the champion now",
+    "Refused": "refused by the gate; the champion stays",
+    "Stays": "accepted by the gate; the champion stays all the same",
+    "Skipped": "nothing changed since the last run",
+}
 
 
 class Summary(Frozen):
@@ -46,28 +54,65 @@ class Summary(Frozen):
     adapter_sha256: dict[str, str | None]
     showcase: Path
 
+    @property
+    def state(self) -> str:
+        """What the run's state in Prefect is called."""
+        if self.mlflow_run_id is None:
+            return "Skipped"
+        if self.status == "promoted":
+            return "Promoted"
+        return "Stays" if self.decision["promote"] else "Refused"
 
-def publish(context: Context, summary: Summary, decision: GateDecision) -> None:
+
+def summarize(context: Context, version: RegisteredVersion, champion: str | None) -> Summary:
+    """Say what a run came to.
+
+    Args:
+        context: Of the flow run, all stages taken.
+        version: Of the candidate.
+        champion: The version that is champion now.
+    """
+    evaluation = context.output(Evaluation, "evaluate")
+    verdict = context.output(GateDecision, "gate").verdict
+    sft = context.output(TrainedAdapter, "sft")
+    promoted = verdict.accepted and champion == version.version
+    return Summary(
+        status="promoted" if promoted else "kept",
+        name=version.name,
+        scores=evaluation.scores,
+        decision={"promote": verdict.accepted, "reasons": list(verdict.reasons)},
+        model_version=version.version,
+        champion_version=champion,
+        mlflow_run_id=context.parent_run,
+        prefect_run_id=context.flow_run_id,
+        seconds=context.seconds,
+        folders={name: str(folder) for name, folder in context.folders.items()},
+        skipped=context.skipped,
+        adapter_sha256={
+            "sft": sft.adapter_sha256,
+            "candidate": evaluation.model.adapter_sha256,
+        },
+        showcase=evaluation.folder / "showcase.json",
+    )
+
+
+def publish(context: Context, summary: Summary) -> None:
     """Put table, verdict and the way to MLflow on the flow run's page in Prefect."""
     create_table_artifact(
         key="scores",
         table=[{"model": name, **_cells(score)} for name, score in summary.scores.items()],
         description=f"Relaxed accuracy on test, {summary.name}",
     )
-    verdict = "promoted" if summary.status == "promoted" else "not promoted: the champion stays"
-    reasons = "\n".join(f"- {reason}" for reason in decision.verdict.reasons)
+    reasons = "\n".join(f"- {reason}" for reason in summary.decision["reasons"])
+    title = f"{summary.name} version {summary.model_version}: {_MEANING[summary.state]}"
     create_markdown_artifact(
         key="verdict",
-        markdown=f"# {summary.name} version {summary.model_version}: {verdict}\n\n{reasons}\n",
+        markdown=f"# {title}\n\n{reasons}\n",
         description="The gate's decision",
     )
     if (url := context.mlflow_run_url()) is not None:
         create_link_artifact(key="mlflow-run", link=url, link_text="This run in MLflow")
-
-
-def adapters(sft: TrainedAdapter, evaluation: Evaluation) -> dict[str, str | None]:
-    """Return the hashes by which two runs are compared."""
-    return {"sft": sft.adapter_sha256, "candidate": evaluation.model.adapter_sha256}
+    context.log_outcome(summary.scores, summary.state, summary.model_version)
 
 
 def _cells(score: Score) -> dict[str, str]:
@@ -75,6 +120,6 @@ def _cells(score: Score) -> dict[str, str]:
         "relaxed accuracy": f"{score.relaxed_accuracy:.1%}",
         "95 % interval": f"{score.low:.1%} to {score.high:.1%}",
         "rows": str(score.n),
-        "charts": str(score.n_images),
-        "tables": str(score.n_groups),
+        "images": str(score.n_images),
+        "groups": str(score.n_groups),
     }

@@ -1,8 +1,9 @@
 """The pipeline's steps as Prefect tasks: thin, one place for processes, slots and retries."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
@@ -12,34 +13,42 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
 from flows.child import run_in_child
-from flows.context import Context, git_commit
+from flows.context import Context, Taken, git_commit
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.artifacts import ChampionAnswers, Evaluation, GateDecision, ModelRef, PreparedData
+from vlm_ops.artifacts import ChampionRef, Evaluation, GateDecision, ModelRef, PreparedData
 from vlm_ops.errors import TransientError
 from vlm_ops.registry import promotion, versions
-from vlm_ops.steps.plan import Input, perform, plan
+from vlm_ops.steps.plan import Outputs, Plan, perform, plan
+from vlm_ops.steps.table import CHAMPION, STEPS, Step, steps_of, together
 from vlm_ops.store.artifact import Artifact, read_record
 from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
 
 logger = logging.getLogger("vlm_ops.flow")
-A = TypeVar("A", bound=Artifact)
 
 
-def take(kind: type[A], name: str, context: Context, **inputs: Input) -> A:
-    """Take a step as a Prefect task and return its artifact.
+def take(context: Context, stage: str) -> None:
+    """Take the steps of a stage, each one, or several that ask models, as a Prefect task.
 
     Args:
-        kind: Type of the artifact.
-        name: The step's name.
-        context: Of this flow run.
-        **inputs: Artifacts of earlier steps, by parameter name.
+        context: Of this flow run; gets what the steps leave.
+        stage: As ``sft``.
     """
-    retrying = _step.with_options(
-        name=name, task_run_name=name, retries=context.config.execution.retries
-    )
-    return cast(A, unwrap(retrying(context, name, inputs)))
+    for steps in together(steps_of(stage)):
+        if steps[0].name == "champion on test":
+            _meet_champion(context)
+            if context.outputs[CHAMPION] is None:
+                continue
+        name = stage if stage in {step.name for step in steps} else f"{stage}: {steps[0].work}"
+        retrying = _take.with_options(
+            name=name, task_run_name=name, retries=context.config.execution.retries
+        )
+        sources = {need.step for step in steps for need in step.inputs.values()}
+        inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
+        taken = unwrap(retrying(context, [step.name for step in steps], inputs))
+        context.keep(taken)
+    context.note(stage)
 
 
 def unwrap(value: Any) -> Any:
@@ -52,36 +61,44 @@ def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
 
 
 @task(retry_condition_fn=_is_transient, persist_result=False, cache_policy=NO_CACHE)
-def _step(context: Context, name: str, inputs: dict[str, Input]) -> Any:
-    """Take one step, or find that it was taken before."""
-    planned = plan(name, context.config, inputs)
-    context.folders[name] = planned.folder
-    if (done := planned.done()) is not None:
-        context.skipped.append(name)
-        context.seconds[name] = done.seconds
-        logger.info("%s: nothing changed, found in %s", name, planned.folder.name)
-        return Completed(name="Cached", data=done, message=f"found in {planned.folder}")
-    run_id = context.start_step(planned)
+def _take(context: Context, names: list[str], inputs: dict[str, Taken]) -> Any:
+    """Take steps, or find that they were taken before.
+
+    Args:
+        context: Of this flow run.
+        names: Of the steps.
+        inputs: What earlier tasks took; Prefect draws its arrows from it.
+    """
+    plans = [plan(name, context.config, context.outputs) for name in names]
+    found = {planned.step.name: planned.done() for planned in plans}
+    missing = [planned for planned in plans if found[planned.step.name] is None]
+    if not missing:
+        logger.info("%s: nothing changed, found in %s", names[-1], plans[-1].folder.name)
+        return Completed(name="Cached", data=Taken(found, fresh=False))
+    run_id = context.start_step(missing[-1]) if STEPS[names[-1]].tracked else None
     try:
-        if planned.step.heavy:
-            with _gpu_slot(name):
-                artifact = run_in_child(
-                    planned,
-                    tracking={"uri": context.tracking_uri, "run_id": run_id},
-                    threads=context.config.execution.threads,
-                )
-        else:
-            with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
-                artifact = perform(planned, tracker)
+        for planned, artifact in zip(missing, _perform(context, missing, run_id), strict=True):
+            found[planned.step.name] = artifact
     except BaseException as error:
-        context.finish(run_id, error)
+        if run_id is not None:
+            context.finish(run_id, error)
         raise
-    context.finish(run_id, None)
-    context.seconds[name] = artifact.seconds
-    return artifact
+    if run_id is not None:
+        context.finish(run_id, None)
+    return Taken(found, fresh=True)
 
 
-def _gpu_slot(step: str) -> AbstractContextManager[None]:
+def _perform(context: Context, plans: Sequence[Plan], run_id: str | None) -> list[Artifact]:
+    step = plans[-1].step
+    tracking = None if run_id is None else {"uri": context.tracking_uri, "run_id": run_id}
+    if step.heavy:
+        with _gpu_slot(step):
+            return run_in_child(plans, tracking=tracking, threads=context.config.execution.threads)
+    with context.tracker(run_id) as tracker:
+        return [perform(planned, tracker) for planned in plans]
+
+
+def _gpu_slot(step: Step) -> AbstractContextManager[None]:
     """Wait for the global concurrency slot, where the server has one (``vlm-ops up`` makes it)."""
     with get_client(sync_client=True) as client:
         try:
@@ -90,58 +107,53 @@ def _gpu_slot(step: str) -> AbstractContextManager[None]:
             return nullcontext()
     if slot.active and slot.active_slots >= slot.limit:
         logger.info(
-            "%s: waits until another run gives the concurrency limit %r free", step, slot.name
-        )
+            "%s: waits until another run gives the concurrency limit %r free",
+            step.stage, slot.name,
+        )  # fmt: skip
     return concurrency(GPU_SLOT, strict=True, raise_on_lease_renewal_failure=True)
 
 
-def judge(context: Context, data: PreparedData, evaluation: Evaluation) -> GateDecision:
-    """Have the gate judge the candidate against the base and today's champion.
+def _meet_champion(context: Context) -> None:
+    """Find out whom the candidate has to beat.
 
     If the candidate is the champion already, the decision that made it so still counts, so
     that running the same thing twice changes nothing. On other rows or under other margins the
     gate says that it is the champion already.
     """
-    inputs: dict[str, Input] = {"evaluation": evaluation, "champion": None}
-    champion = versions.champion(context.tracking_uri, context.config.registered_model)
-    if champion is not None:
-        before = None
-        if champion.content == evaluation.model.content:
-            before = _as_judged_before(context, evaluation, champion.gate)
-        inputs |= before or _asked(context, data, champion)
-    return take(GateDecision, "gate", context, **inputs)
+    found = versions.champion(context.tracking_uri, context.config.registered_model)
+    if found is None:
+        context.outputs[CHAMPION] = None
+        return
+    evaluation = context.output(Evaluation, "evaluate")
+    before = None
+    if found.content == evaluation.model.content:
+        before = _as_judged_before(context, found.gate)
+    if before is None:
+        model = versions.download(
+            context.tracking_uri, found.name, found.version, context.runs / "models"
+        )
+        context.outputs[CHAMPION] = ChampionRef(version=found.version, model=model)
+    else:
+        context.outputs |= before
 
 
-def _asked(context: Context, data: PreparedData, champion: versions.Champion) -> dict[str, Input]:
-    model = versions.download(
-        context.tracking_uri, champion.name, champion.version, context.runs / "models"
-    )
-    asked = take(ChampionAnswers, "champion", context, data=data, model=model)
-    return {"champion": asked.answer_set(), "champion_version": champion.version}
-
-
-def _as_judged_before(
-    context: Context, evaluation: Evaluation, gate: str | None
-) -> dict[str, Input] | None:
-    """Return the inputs of the decision recorded on the champion, if it was on these very terms."""
-    if gate is None:
+def _as_judged_before(context: Context, gate: str | None) -> Outputs | None:
+    """Return what the decision recorded on the champion rests on, if it was on these very terms."""
+    earlier = gate and read_record(context.runs / f"gate-{gate[:SHORT]}", GateDecision)
+    if not earlier:
         return None
-    earlier = read_record(context.runs / f"gate-{gate[:SHORT]}", GateDecision)
-    if earlier is None:
-        return None
-    inputs: dict[str, Input] = {
-        "champion": earlier.champion_answers,
-        "champion_version": earlier.champion_version,
+    recalled = {
+        "champion on test": earlier.champion_answers,
+        CHAMPION: earlier.champion_version,
     }
-    same = plan("gate", context.config, {"evaluation": evaluation, **inputs})
-    return inputs if same.done() is not None else None
+    same = plan("gate", context.config, context.outputs | recalled)
+    return recalled if same.done() is not None else None
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
-def register(
-    context: Context, data: PreparedData, evaluation: Evaluation, decision: GateDecision
-) -> versions.RegisteredVersion:
+def register(context: Context, inputs: dict[str, Taken]) -> versions.RegisteredVersion:
     """Make the candidate a version of the registered model, whatever the gate said."""
+    evaluation = context.output(Evaluation, "evaluate")
 
     def keep(model: ModelRef) -> str:
         uri = context.tracking_uri
@@ -152,8 +164,8 @@ def register(
         context.tracking_uri,
         config=context.config,
         evaluation=evaluation,
-        decision=decision,
-        data=data,
+        decision=context.output(GateDecision, "gate"),
+        data=context.output(PreparedData, "prepare"),
         base=evaluation.model.model_copy(update={"adapter": None, "adapter_sha256": None}),
         git_commit=git_commit(),
         prefect_run_id=context.flow_run_id,
@@ -166,10 +178,8 @@ def register(
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
-def promote(
-    context: Context, version: versions.RegisteredVersion, decision: GateDecision
-) -> str | None:
-    """Move the champion alias if the gate said yes.
+def promote(context: Context, version: versions.RegisteredVersion) -> str | None:
+    """Move the champion alias if the gate accepted the candidate.
 
     A model that was champion before and is not now was replaced or put back for a reason; a
     schedule does not undo that.
@@ -178,6 +188,7 @@ def promote(
         The version that is champion now; None if there is none.
     """
     uri, name = context.tracking_uri, version.name
+    decision = context.output(GateDecision, "gate")
     champion = versions.champion(uri, name)
     stays = champion.version if champion is not None else None
     if not decision.verdict.accepted or stays == version.version:

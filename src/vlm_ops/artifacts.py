@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Literal
 
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.records import PreferencePair, Row, Score, Split, Verdict
-from vlm_ops.store.artifact import RECORD, Artifact, read_record
-from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.records import Answer, PreferencePair, Row, Score, Split, Verdict
+from vlm_ops.store.artifact import Artifact
+from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import read_jsonl
+
+ANSWERS = "answers.jsonl"
+"""File of an answer set."""
 
 BARE_QUESTION = "{question}"
 """The prompt of a model that is asked the question and nothing else."""
@@ -45,6 +48,42 @@ class ModelRef(Frozen):
         return self.prompt.replace(BARE_QUESTION, question)
 
 
+class RowsRef(Frozen):
+    """The rows of one split by content.
+
+    Attributes:
+        data: Folder of the prepared data set.
+        split: Which of its splits.
+        images: Where the rows' image paths start.
+        content: Hash of the rows; it changes when a row or an image does.
+    """
+
+    data: Path
+    split: Split
+    images: Path
+    content: str
+
+    def read(self) -> list[Row]:
+        """Read the rows, in their order."""
+        return list(read_jsonl(self.data / f"{self.split}.jsonl", Row))
+
+    def image_path(self, relative: str) -> Path:
+        """Return where an image of these rows lies."""
+        return self.images / relative
+
+
+class ChampionRef(Frozen):
+    """The champion that a candidate has to beat.
+
+    Attributes:
+        version: Its number in the registry.
+        model: Its files.
+    """
+
+    version: str
+    model: ModelRef
+
+
 class SplitSummary(Frozen):
     """One split of a prepared data set, counted."""
 
@@ -72,6 +111,21 @@ class PreparedData(Artifact):
     def rows(self, split: Split) -> list[Row]:
         """Read the rows of a split, in their order."""
         return list(read_jsonl(self.folder / f"{split}.jsonl", Row))
+
+    @property
+    def validation(self) -> RowsRef:
+        """The validation rows."""
+        return self._part("validation")
+
+    @property
+    def test(self) -> RowsRef:
+        """The test rows."""
+        return self._part("test")
+
+    def _part(self, split: Split) -> RowsRef:
+        content = sha256_file(self.folder / f"{split}.jsonl")
+        images = self.image_path("")
+        return RowsRef(data=self.folder, split=split, images=images, content=content)
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of this data set lies."""
@@ -139,9 +193,9 @@ class AnswerSet(Artifact):
     Attributes:
         model: Content hash of the model.
         protocol: Hash of data, prompt, decoding and metric: scores compare only within one.
-        score: Over all rows.
-        by_kind: By question kind.
-        by_group: By table (deck, patient, …).
+        split: Whose rows were asked.
+        gray: Whether every image was replaced by a gray one.
+        relaxed_accuracy: Share of rows that are right, 0..1.
     """
 
     step = "answers"
@@ -149,63 +203,55 @@ class AnswerSet(Artifact):
     model: str
     protocol: str
     split: Split
-    blind: bool
-    score: Score
-    by_kind: dict[str, Score]
-    by_group: dict[str, Score]
+    gray: bool
+    relaxed_accuracy: float
+
+    def read(self) -> list[Answer]:
+        """Read the judged answers, in the order of the rows."""
+        return list(read_jsonl(self.folder / ANSWERS, Answer))
 
 
-class ChampionAnswers(Artifact):
-    """The current champion's answers to this run's test rows.
+class Choice(Artifact):
+    """Which model goes to the gate, chosen on validation.
 
     Attributes:
-        answers: Folder of its answer set, below the runs folder.
-        score: On test.
+        candidate: Its name.
+        why: That choice in words.
+        validation: Relaxed accuracy on validation by model.
+        model: The candidate's files.
     """
 
-    step = "champion"
+    step = "choose"
 
-    answers: str
-    score: Score
-
-    def answer_set(self) -> AnswerSet | None:
-        """Read the answers' record."""
-        return read_record(self.folder.parent / self.answers, AnswerSet)
+    candidate: Literal["sft", "preferred"]
+    why: str
+    validation: dict[str, float]
+    model: ModelRef
 
 
 class Evaluation(Artifact):
-    """Who is the candidate, and how every model did.
+    """Who is the candidate, and how every model did on test.
 
     Attributes:
-        candidate: The stage whose model goes on, chosen on validation.
+        candidate: Name of the model that goes to the gate, chosen on validation.
         why: That choice in words.
-        validation: Relaxed accuracy on validation by model (``sft``, ``prefer``).
+        validation: Relaxed accuracy on validation by model.
         model: The candidate's files.
-        answers: Folder of the test answers by name (``base``, ``sft``, ``candidate``,
-            ``blind``, ``majority``), below the runs folder.
-        scores: On test, by the same names.
+        scores: On test, by name (``base``, ``sft``, ``candidate``, ``sft_gray``,
+            ``candidate_gray``, ``majority``).
         logged_models: Where the tracker keeps models, by name.
         protocol: Hash of data, prompt, decoding and metric.
     """
 
     step = "evaluate"
 
-    candidate: Literal["sft", "prefer"]
+    candidate: Literal["sft", "preferred"]
     why: str
     validation: dict[str, float]
     model: ModelRef
-    answers: dict[str, str]
     scores: dict[str, Score]
     logged_models: dict[str, str]
     protocol: str
-
-    def answer_folder(self, name: str) -> Path:
-        """Return the folder of one model's answers."""
-        return self.folder.parent / self.answers[name]
-
-    def is_whole(self) -> bool:
-        """Return whether all answers are there: someone may have made room."""
-        return all((self.answer_folder(name) / RECORD).is_file() for name in self.answers)
 
 
 class GateDecision(Artifact):

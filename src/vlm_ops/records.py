@@ -164,6 +164,11 @@ class Verdict(Frozen):
     reasons: tuple[str, ...]
     differences: tuple[Difference, ...]
 
+    @property
+    def word(self) -> str:
+        """``accepted`` or ``refused``."""
+        return "accepted" if self.accepted else "refused"
+
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

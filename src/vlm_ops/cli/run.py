@@ -1,4 +1,4 @@
-"""``run`` and ``step``: the pipeline, or one part of it."""
+"""``run``: the whole pipeline."""
 
 import json
 import logging
@@ -12,11 +12,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vlm_ops.cli.console import err, guarded, out, print_json, progress
+from vlm_ops.cli.console import err, out, print_json, progress
 from vlm_ops.config.load import load_config, presets
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import FilesData
-from vlm_ops.errors import ConfigError, StepFailed
 
 Source = Annotated[str, typer.Argument(help="A preset (demo, …) or a YAML file.")]
 Overrides = Annotated[
@@ -33,9 +32,9 @@ ConfiguredRuns = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout.")]
 
-_ROWS = {
+_MODELS = {
     "majority": "most frequent answer of each kind",
-    "sft_gray": "sft model, gray images",
+    "sft_gray": "sft model on gray images",
     "base": "before training",
     "sft": "after fine-tuning",
     "candidate": "goes to the gate",
@@ -45,7 +44,6 @@ _ROWS = {
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command()(run)
-    app.command()(step)
 
 
 def run(
@@ -172,7 +170,7 @@ def _table(scores: dict[str, Any]) -> Table:
     table.add_column("accuracy", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("")
-    for name, note in _ROWS.items():
+    for name, note in _MODELS.items():
         score = scores[name]
         table.add_row(
             name,
@@ -181,58 +179,3 @@ def _table(scores: dict[str, Any]) -> Table:
             f"[dim]{note}[/]",
         )
     return table
-
-
-def step(
-    name: Annotated[str, typer.Argument(help="prepare, sft, pairs, prefer, evaluate or gate.")],
-    source: Source,
-    overrides: Overrides = [],  # noqa: B006
-    runs: ConfiguredRuns = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run one step in this process, without Prefect and MLflow; its inputs must be there.
-
-    Example: vlm-ops step prepare demo
-    """
-    from vlm_ops.steps.plan import Plan, perform, plan
-    from vlm_ops.steps.table import STEPS
-    from vlm_ops.store.lock import only_run
-    from vlm_ops.tracker import NullTracker
-
-    offered = [key for key in STEPS if key != "champion"]
-    if name not in offered:
-        raise ConfigError(f"there is no step {name!r}; the steps are: {', '.join(offered)}")
-    config, _ = configured(source, overrides, runs)
-    folder = config.execution.runs.resolve()
-    execution = config.execution.model_copy(update={"runs": folder})
-    config = config.model_copy(update={"execution": execution})
-
-    given = "".join(f" --set {shlex.quote(change)}" for change in overrides)
-    given += f" --runs {shlex.quote(str(runs))}" if runs is not None else ""
-
-    def planned(wanted: str) -> Plan:
-        inputs: dict[str, Any] = {}
-        for parameter in STEPS[wanted].inputs:
-            source_step = {"data": "prepare", "evaluation": "evaluate"}.get(parameter, parameter)
-            if source_step not in offered:
-                continue
-            before = planned(source_step)
-            inputs[parameter] = before.done()
-            if inputs[parameter] is None:
-                raise StepFailed(
-                    f"step {wanted!r} needs the output of {source_step!r}, which is not in "
-                    f"{before.folder}. Run it first: vlm-ops step {source_step} {source}{given}"
-                )
-        return plan(wanted, config, inputs)
-
-    guarded.checkpoint_on_interrupt()
-    with only_run(folder), progress():
-        todo = planned(name)
-        skipped = todo.done() is not None
-        artifact = perform(todo, NullTracker())
-    if as_json:
-        fields = artifact.model_dump(mode="json") | {"folder": str(artifact.folder)}
-        print_json(fields | {"step": name, "skipped": skipped})
-    else:
-        done = "nothing changed, found" if skipped else f"done in {artifact.seconds:.0f} s"
-        out.print(f"{name}: {done} in {artifact.folder}")

@@ -1,5 +1,7 @@
 """The configuration of a whole pipeline, and the part of it that each step takes."""
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from vlm_ops.config.sections import (
@@ -14,6 +16,7 @@ from vlm_ops.config.sections import (
     SampledPairs,
 )
 from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
+from vlm_ops.records import Split
 from vlm_ops.store.frozen import Frozen
 
 
@@ -53,7 +56,13 @@ class PipelineConfig(Frozen):
 
 
 class Job(Frozen):
-    """What one step takes from the configuration: all of it goes into the fingerprint."""
+    """What one step takes from the configuration.
+
+    Attributes:
+        changes_nothing: Fields that change no result; all others go into the fingerprint.
+    """
+
+    changes_nothing: ClassVar[frozenset[str]] = frozenset()
 
 
 class PrepareJob(Job):
@@ -65,6 +74,8 @@ class PrepareJob(Job):
 
 class SftJob(Job):
     """What ``sft`` takes."""
+
+    changes_nothing = frozenset({"features"})
 
     seed: int
     model: ModelSettings
@@ -85,25 +96,48 @@ class PairsJob(Job):
 class PreferJob(Job):
     """What ``prefer`` takes."""
 
+    changes_nothing = frozenset({"features"})
+
     seed: int
     prefer: PreferSettings
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
 
 
+class AnswersJob(Job):
+    """What asking one model takes.
+
+    Attributes:
+        seed: Draws the rows where there are more than ``max_rows``.
+        split: Which rows.
+        gray: Whether every image is replaced by a gray one.
+        max_new_tokens: Longest answer.
+        batch_size: Rows at once; greedy answers do not depend on it.
+        max_rows: At most this many rows.
+    """
+
+    changes_nothing = frozenset({"batch_size"})
+
+    seed: int
+    split: Split
+    gray: bool
+    max_new_tokens: int
+    batch_size: int
+    max_rows: int | None
+
+
+class ChooseJob(Job):
+    """What choosing the candidate takes."""
+
+    max_loss_on_validation: float
+
+
 class EvaluateJob(Job):
     """What ``evaluate`` takes."""
 
     seed: int
-    evaluate: EvaluateSettings
-    max_loss_on_validation: float
-
-
-class ChampionJob(Job):
-    """What asking the champion takes."""
-
-    seed: int
-    evaluate: EvaluateSettings
+    max_rows: int | None
+    resamples: int
 
 
 class GateJob(Job):

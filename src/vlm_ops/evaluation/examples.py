@@ -1,4 +1,4 @@
-"""Answers to look at: right and wrong ones with their pictures, and one chart to show."""
+"""Answers to look at: right and wrong ones with their images, and one to show."""
 
 import json
 from collections import Counter
@@ -7,37 +7,39 @@ from pathlib import Path
 
 from PIL import Image
 
-from vlm_ops.artifacts import AnswerSet, PreparedData
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.data.images import open_image
-from vlm_ops.evaluation.answers import GRAY, read_answers
+from vlm_ops.evaluation.answers import GRAY
+from vlm_ops.evaluation.measured import Measured
 from vlm_ops.records import Answer, Row
+from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
 _EACH = 12
 """How many right and how many wrong answers are kept with their pictures."""
 
-_ASKED = ("base", "sft", "candidate", "blind", "majority")
+_ASKED = ("base", "sft", "candidate", "sft_gray", "majority")
 _NO_IMAGE_SIZE = (64, 64)
 
 
 def log_examples(
-    data: PreparedData, sets: Mapping[str, AnswerSet], *, seed: int, tracker: Tracker
+    data: PreparedData, measured: Mapping[str, Measured], *, seed: int, tracker: Tracker
 ) -> None:
     """Hand a dozen right and a dozen wrong answers of the candidate to the tracker.
 
     Args:
         data: With rows and images.
-        sets: Test answers by name.
+        measured: By model.
         seed: Of the draw; every question kind gets its turn.
         tracker: Keeps them as the table ``answers.json``.
     """
     rows = {row.id: row for row in data.rows("test")}
     texts = {
-        name: {answer.id: answer.text for answer in read_answers(sets[name].folder)}
+        name: {answer.id: answer.text for answer in measured[name].answers}
         for name in ("base", "sft")
     }
-    candidate = read_answers(sets["candidate"].folder)
+    candidate = measured["candidate"].answers
     wrong = _spread([answer for answer in candidate if not answer.relaxed], seed)
     right = _spread([answer for answer in candidate if answer.relaxed], seed)
     shown = [*wrong[:_EACH], *right[:_EACH]]
@@ -57,25 +59,23 @@ def log_examples(
 
 
 def write_showcase(
-    out: Path, data: PreparedData, sets: Mapping[str, AnswerSet], *, seed: int
+    out: Path, data: PreparedData, measured: Mapping[str, Measured], *, seed: int
 ) -> None:
-    """Write one test chart where the base was wrong and the candidate is right.
+    """Write one test image where the base was wrong and the candidate is right.
 
-    A chart that ``blind`` and ``majority`` get wrong too is preferred, and a question that is
+    An image that ``sft_gray`` and ``majority`` get wrong too is preferred, and a question that is
     not answered by yes or no: there the picture, not luck, made the difference.
 
     Args:
         out: Gets ``showcase.json`` (id, kind, question, expected, answers by model, image) and
-            the image beside it. If there is no such chart, neither is there afterwards.
+            the image beside it. If there is no such image, neither is there afterwards.
         data: With rows and images.
-        sets: Test answers by name.
-        seed: Of the draw among equally good charts.
+        measured: By model.
+        seed: Of the draw among equally good images.
     """
     target = out / "showcase.json"
     target.unlink(missing_ok=True)
-    answers = {
-        name: {answer.id: answer for answer in read_answers(sets[name].folder)} for name in _ASKED
-    }
+    answers = {name: {answer.id: answer for answer in measured[name].answers} for name in _ASKED}
     found = _best(answers, seed)
     if found is None:
         return
@@ -90,7 +90,7 @@ def write_showcase(
         "answers": {name: answers[name][row.id].text for name in _ASKED},
         "image": image.name,
     }
-    target.write_text(json.dumps(showcase, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(target, json.dumps(showcase, indent=2, ensure_ascii=False) + "\n")
 
 
 def _best(answers: Mapping[str, Mapping[str, Answer]], seed: int) -> str | None:
@@ -103,7 +103,7 @@ def _best(answers: Mapping[str, Mapping[str, Answer]], seed: int) -> str | None:
         return None
 
     def luck(answer: Answer) -> tuple[int, str]:
-        guessed = sum(answers[name][answer.id].relaxed for name in ("blind", "majority"))
+        guessed = sum(answers[name][answer.id].relaxed for name in ("sft_gray", "majority"))
         yes_no = answer.expected[0].strip().casefold() in {"yes", "no"}
         return guessed + yes_no, fingerprint([seed, answer.id])
 

@@ -8,15 +8,12 @@ from typing import NamedTuple
 
 from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision
 from vlm_ops.config.pipeline import GateJob
-from vlm_ops.errors import DataError, OutputError, StepFailed
+from vlm_ops.errors import DataError
 from vlm_ops.evaluation import statistics, words
-from vlm_ops.evaluation.answers import read_answers
 from vlm_ops.records import Difference, Verdict
-from vlm_ops.store.artifact import read_record
+from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
-
-_ASK_AGAIN = "remove that folder and run again, which asks the model anew"
 
 
 class _Rival(NamedTuple):
@@ -29,39 +26,38 @@ class _Rival(NamedTuple):
 
 
 class _DoubtError(Exception):
-    """A number is missing or can't be compared: a "no" in words, never a crash."""
+    """A number is missing or can't be compared: a refusal in words, never a crash."""
 
 
 def gate(
     job: GateJob,
     *,
     evaluation: Evaluation,
-    champion: AnswerSet | None,
     champion_version: str | None,
     out: Path,
     tracker: Tracker,
+    **answers: AnswerSet | None,
 ) -> GateDecision:
-    """Judge the candidate against base, its blind self and the champion.
+    """Judge the candidate against base, itself on gray images and the champion.
 
     For each of them, the lower end of the paired 95 % interval must lie above the margin of
-    the settings, and tossed signs must give as much in at most 2.5 % of cases. Missing, infinite
-    or mismatched numbers mean "no", with the reason in words.
+    the settings, and tossed signs must give as much in at most 2.5 % of cases. Where a number is
+    missing, infinite or not comparable, the gate refuses and says why.
 
     Args:
         job: The margins, the bootstrap's resamples and its seed.
-        evaluation: The candidate and its rivals on the test rows.
-        champion: The champion's answers to the same rows; None if there is no champion.
-        champion_version: The champion's version in the registry.
+        evaluation: Who is the candidate.
+        champion_version: The champion's version in the registry; None if there is no champion.
         out: Gets ``decision.json`` and ``decision.md``.
-        tracker: Gets both, the differences and the word.
+        tracker: Gets both, the differences and the verdict.
+        **answers: To the test rows: ``candidate``, ``candidate_gray``, ``base``, and ``champion``,
+            which is None if there is no champion.
 
     Returns:
-        The decision; a "no" is a decision like any other.
-
-    Raises:
-        StepFailed: Answers can't be read now; a decision would outlive their return.
+        The decision; a refusal is a decision like any other.
     """
-    verdict = _judge(job, evaluation, champion, champion_version)
+    verdict = _judge(job, evaluation, champion_version, answers)
+    champion = answers["champion"]
     decision = GateDecision(
         folder=out,
         content=fingerprint([verdict, evaluation.model.content, champion and champion.model]),
@@ -75,34 +71,29 @@ def gate(
     for name in ("decision.json", "decision.md"):
         tracker.file(out / name)
     for found in verdict.differences:
-        tracker.metrics(
-            {
-                f"over_{found.than}/points": found.points,
-                f"over_{found.than}/low": found.low,
-                f"over_{found.than}/high": found.high,
-            }
-        )
-    tracker.tags({"decision": "promote" if verdict.accepted else "refuse"})
+        numbers = {"points": found.points, "low": found.low, "high": found.high}
+        tracker.metrics({f"over_{found.than}/{key}": value for key, value in numbers.items()})
+    tracker.tags({"verdict": verdict.word})
     return decision
 
 
 def _judge(
-    job: GateJob, evaluation: Evaluation, champion: AnswerSet | None, version: str | None
+    job: GateJob,
+    evaluation: Evaluation,
+    version: str | None,
+    answers: dict[str, AnswerSet | None],
 ) -> Verdict:
+    champion = answers["champion"]
     if champion is not None and champion.model == evaluation.model.content:
-        return Verdict(
-            accepted=False,
-            reasons=(f"refused: the candidate is {_champion_name(version)} already",),
-            differences=(),
-        )
+        return _refusal(f"the candidate is {_champion_name(version)} already")
     try:
-        candidate = _candidate(evaluation)
+        candidate = _candidate(evaluation, answers["candidate"])
     except _DoubtError as doubt:
-        return Verdict(accepted=False, reasons=(f"refused: {doubt}",), differences=())
+        return _refusal(str(doubt))
     refused: list[str] = []
     passed: list[str] = []
     differences: list[Difference] = []
-    for rival in _rivals(job, evaluation, champion, version):
+    for rival in _rivals(job, version, answers):
         try:
             found, reason = _compare(candidate, rival, evaluation, job)
         except _DoubtError as doubt:
@@ -110,7 +101,7 @@ def _judge(
             continue
         differences.append(found)
         (passed if found.passed else refused).append(reason)
-    yes = "passed" if refused else "promote"
+    yes = "passed" if refused else "accepted"
     return Verdict(
         accepted=not refused,
         reasons=(*(f"refused: {why}" for why in refused), *(f"{yes}: {why}" for why in passed)),
@@ -118,39 +109,44 @@ def _judge(
     )
 
 
-def _candidate(evaluation: Evaluation) -> AnswerSet:
+def _refusal(why: str) -> Verdict:
+    return Verdict(accepted=False, reasons=(f"refused: {why}",), differences=())
+
+
+def _candidate(evaluation: Evaluation, answers: AnswerSet | None) -> AnswerSet:
     for name, score in evaluation.scores.items():
         if not math.isfinite(score.relaxed_accuracy):
             raise _DoubtError(f"the evaluation's score of {name} is not a number")
-    found = _comparable("the candidate", _stored(evaluation, "candidate"), evaluation)
+    found = _comparable("the candidate", answers, evaluation)
     if found.model != evaluation.model.content:
-        raise _DoubtError("the stored answers are another model's than the candidate's")
+        raise _DoubtError("the answers are another model's than the candidate's")
     return found
 
 
 def _rivals(
-    job: GateJob, evaluation: Evaluation, champion: AnswerSet | None, version: str | None
+    job: GateJob, version: str | None, answers: dict[str, AnswerSet | None]
 ) -> Iterator[_Rival]:
     """List what must be beaten, the image first: without it no other number means anything."""
     margins = job.gate
-    blind = _stored(evaluation, "candidate_gray")
-    yield _Rival("blind", "itself on gray images", margins.over_gray, blind)
-    yield _Rival("base", "the base", margins.over_base, _stored(evaluation, "base"))
-    if champion is not None or version is not None:
-        yield _Rival("champion", _champion_name(version), margins.over_champion, champion)
+    gray = answers["candidate_gray"]
+    yield _Rival("gray", "itself on gray images", margins.over_gray, gray)
+    yield _Rival("base", "the base", margins.over_base, answers["base"])
+    if version is not None or answers["champion"] is not None:
+        name = _champion_name(version)
+        yield _Rival("champion", name, margins.over_champion, answers["champion"])
 
 
 def _compare(
     candidate: AnswerSet, rival: _Rival, evaluation: Evaluation, job: GateJob
 ) -> tuple[Difference, str]:
-    blind = rival.than == "blind"
-    other = _comparable(rival.name, rival.answers, evaluation, blind=blind)
-    if blind and other.model != candidate.model:
+    gray = rival.than == "gray"
+    other = _comparable(rival.name, rival.answers, evaluation, gray=gray)
+    if gray and other.model != candidate.model:
         raise _DoubtError("the answers on gray images are another model's than the candidate's")
     try:
         found = statistics.difference(
-            read_answers(candidate.folder),
-            read_answers(other.folder),
+            candidate.read(),
+            other.read(),
             than=rival.than,
             needed=rival.needed,
             resamples=job.resamples,
@@ -162,9 +158,9 @@ def _compare(
 
 
 def _reason(found: Difference, rival: _Rival, candidate: AnswerSet, other: AnswerSet) -> str:
-    ours = words.percent(candidate.score.relaxed_accuracy)
-    theirs = words.percent(other.score.relaxed_accuracy)
-    if rival.than == "blind":
+    ours = words.percent(candidate.relaxed_accuracy)
+    theirs = words.percent(other.relaxed_accuracy)
+    if rival.than == "gray":
         head = f"{_sight(found)}: {ours} with the images, {theirs} with gray ones instead"
     elif found.passed:
         head = f"{ours} against {rival.name}'s {theirs}"
@@ -190,22 +186,8 @@ def _sight(found: Difference) -> str:
     return "its answers do not depend on the image"
 
 
-def _stored(evaluation: Evaluation, name: str) -> AnswerSet | None:
-    """Return one model's test answers, None if the evaluation has none of it."""
-    if name not in evaluation.answers:
-        return None
-    folder = evaluation.answer_folder(name)
-    try:
-        found = read_record(folder, AnswerSet)
-    except OutputError as error:
-        raise StepFailed(f"{error}; {_ASK_AGAIN}") from error
-    if found is None:
-        raise StepFailed(f"{folder}: expected the answers of {name}, found none; {_ASK_AGAIN}")
-    return found
-
-
 def _comparable(
-    name: str, found: AnswerSet | None, evaluation: Evaluation, *, blind: bool = False
+    name: str, found: AnswerSet | None, evaluation: Evaluation, *, gray: bool = False
 ) -> AnswerSet:
     """Return answers that may be compared, or raise the doubt about them."""
     if found is None:
@@ -218,12 +200,12 @@ def _comparable(
             f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, prompt, "
             f"decoding or metric differ)"
         )
-    if found.blind != blind:
+    if found.gray != gray:
         raise _DoubtError(
-            f"{name} was asked {'on gray images' if found.blind else 'with the images'}, which "
+            f"{name} was asked {'on gray images' if found.gray else 'with the images'}, which "
             f"is the wrong way for this comparison"
         )
-    if not math.isfinite(found.score.relaxed_accuracy):
+    if not math.isfinite(found.relaxed_accuracy):
         raise _DoubtError(f"{name}'s score is not a number")
     return found
 
@@ -235,11 +217,11 @@ def _champion_name(version: str | None) -> str:
 def _write(decision: GateDecision, evaluation: Evaluation) -> None:
     verdict = decision.verdict
     body = {
-        "promote": verdict.accepted,
+        "accepted": verdict.accepted,
         "reasons": list(verdict.reasons),
         "differences": [found.model_dump() for found in verdict.differences],
         "candidate": {
-            "stage": evaluation.candidate,
+            "name": evaluation.candidate,
             "model": decision.candidate,
             "why": evaluation.why,
         },
@@ -247,12 +229,12 @@ def _write(decision: GateDecision, evaluation: Evaluation) -> None:
         "protocol": evaluation.protocol,
     }
     text = json.dumps(body, indent=2, ensure_ascii=False) + "\n"
-    (decision.folder / "decision.json").write_text(text, encoding="utf-8")
+    write_whole(decision.folder / "decision.json", text)
     lines = [
-        f"# {'Promote' if verdict.accepted else 'Refused'}",
+        f"# {verdict.word.capitalize()}",
         "",
         *(f"- {reason}" for reason in verdict.reasons),
         "",
         f"The candidate: {evaluation.why}.",
     ]
-    (decision.folder / "decision.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(decision.folder / "decision.md", "\n".join(lines) + "\n")

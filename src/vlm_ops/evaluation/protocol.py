@@ -4,36 +4,36 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import dropwhile
 
-from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.sections import EvaluateSettings
+from vlm_ops.artifacts import RowsRef
+from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import METRIC_VERSION
-from vlm_ops.records import Row, Split
+from vlm_ops.records import Row
 from vlm_ops.store.fingerprint import fingerprint
 
 ASKING_VERSION = 1
 """Raised when a change of prompting or generation may change an answer."""
 
 
-def select_rows(data: PreparedData, split: Split, max_rows: int | None, seed: int) -> list[Row]:
-    """Return the rows of a split, or as many whole images of them as fit a limit.
+def select_rows(rows: RowsRef, max_rows: int | None, seed: int) -> list[Row]:
+    """Return the rows of a split, or as many of them as fit a limit, whole images at a time.
 
     Args:
-        data: The rows.
-        split: Which of its splits.
+        rows: All rows of the split.
         max_rows: At most this many; None for all.
         seed: Of the draw. A higher limit keeps what a lower one drew first, unless an image
-            that was too big for the lower one comes before it.
+            that had too many rows for the lower one comes before it.
 
     Raises:
-        DataError: The split is empty, or not even its smallest image fits.
+        DataError: The split is empty, or not even the image with the fewest rows fits.
     """
-    rows = data.rows(split)
-    if not rows:
-        raise DataError(f"{data.folder / f'{split}.jsonl'}: the {split} split has no rows")
-    if max_rows is None or len(rows) <= max_rows:
-        return rows
-    sizes = Counter(row.image_id for row in rows)
+    found = rows.read()
+    if not found:
+        where = rows.data / f"{rows.split}.jsonl"
+        raise DataError(f"{where}: the {rows.split} split has no rows")
+    if max_rows is None or len(found) <= max_rows:
+        return found
+    sizes = Counter(row.image_id for row in found)
     chosen: set[str] = set()
     room = max_rows
     order = sorted(sizes, key=lambda name: fingerprint([seed, name]))
@@ -44,13 +44,13 @@ def select_rows(data: PreparedData, split: Split, max_rows: int | None, seed: in
         room -= sizes[image]
     if not chosen:
         raise DataError(
-            f"evaluate.max_rows {max_rows} is less than the smallest whole image of the "
-            f"{split} split ({min(sizes.values())} rows); raise it or leave it out"
+            f"evaluate.max_rows {max_rows} is less than the rows about one image of the "
+            f"{rows.split} split ({min(sizes.values())} at least); raise it or leave it out"
         )
-    return [row for row in rows if row.image_id in chosen]
+    return [row for row in found if row.image_id in chosen]
 
 
-def protocol(rows: Sequence[Row], split: Split, evaluate: EvaluateSettings) -> str:
+def protocol(rows: Sequence[Row], job: AnswersJob) -> str:
     """Hash what is asked, how, and how it is judged.
 
     Rows go in by content (where an image lies does not matter), so answers outlive a change of
@@ -65,11 +65,11 @@ def protocol(rows: Sequence[Row], split: Split, evaluate: EvaluateSettings) -> s
     ]
     return fingerprint(
         {
-            "split": split,
+            "split": job.split,
             "rows": asked,
             "asking": ASKING_VERSION,
             "decoding": "greedy",
-            "max_new_tokens": evaluate.max_new_tokens,
+            "max_new_tokens": job.max_new_tokens,
             "metric": METRIC_VERSION,
         }
     )

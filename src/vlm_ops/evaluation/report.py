@@ -1,29 +1,28 @@
 """The evaluation's report: for machines (``report.json``) and for people (``report.md``)."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_ops.artifacts import AnswerSet
-from vlm_ops.config.sections import EvaluateSettings
+from vlm_ops.config.pipeline import EvaluateJob
 from vlm_ops.evaluation import statistics, words
-from vlm_ops.evaluation.answers import read_answers
-from vlm_ops.records import Answer, Difference, Score
-from vlm_ops.tracker import Tracker
+from vlm_ops.evaluation.measured import Measured
+from vlm_ops.records import Difference, Score
+from vlm_ops.store.files import write_whole
 
 _MEANING = {
     "base": "before training",
     "sft": "after supervised fine-tuning",
     "candidate": "chosen on validation",
-    "blind": "sft with every image gray",
-    "candidate_gray": "candidate with every image gray",
+    "sft_gray": "sft on gray images",
+    "candidate_gray": "candidate on gray images",
     "majority": "most frequent training answer of each kind",
 }
 
 _COMPARED = (
     ("sft", "base"),
-    ("sft", "blind"),
+    ("sft", "sft_gray"),
     ("sft", "majority"),
     ("candidate", "base"),
     ("candidate", "sft"),
@@ -40,56 +39,43 @@ class Comparison(NamedTuple):
 
 
 def write_report(
-    out: Path,
-    sets: Mapping[str, AnswerSet],
-    *,
-    why: str,
-    evaluate: EvaluateSettings,
-    seed: int,
-    tracker: Tracker,
+    out: Path, measured: Mapping[str, Measured], why: str, protocol: str, job: EvaluateJob
 ) -> None:
-    """Write ``report.json`` and ``report.md`` and hand both to the tracker.
+    """Write ``report.json`` and ``report.md``.
 
     Args:
         out: Folder of the evaluation.
-        sets: Test answers by name.
+        measured: By model.
         why: The candidate's choice in words.
-        evaluate: With the bootstrap's resamples.
-        seed: Of the bootstrap.
-        tracker: Keeps both files.
+        protocol: Under which all of them answered.
+        job: The bootstrap's resamples and seed.
     """
-    answers = {name: read_answers(found.folder) for name, found in sets.items()}
     compared = [
-        comparison
-        for comparison in _compare(answers, evaluate.resamples, seed)
-        if sets[comparison.model].model != sets[comparison.difference.than].model
-        or sets[comparison.model].blind != sets[comparison.difference.than].blind
-    ]
-    (out / "report.json").write_text(_as_json(sets, compared, why), encoding="utf-8")
-    (out / "report.md").write_text(_as_markdown(sets, compared, why), encoding="utf-8")
-    for name in ("report.json", "report.md"):
-        tracker.file(out / name)
-
-
-def _compare(
-    answers: Mapping[str, list[Answer]], resamples: int, seed: int
-) -> Iterable[Comparison]:
-    for model, than in _COMPARED:
-        found = statistics.difference(
-            answers[model],
-            answers[than],
-            than=than,
-            needed=0.0,
-            resamples=resamples,
-            seed=seed,
+        Comparison(
+            model,
+            statistics.difference(
+                measured[model].answers,
+                measured[than].answers,
+                than=than,
+                needed=0.0,
+                resamples=job.resamples,
+                seed=job.seed,
+            ),
         )
-        yield Comparison(model, found)
+        for model, than in _COMPARED
+        if (measured[model].model, measured[model].gray)
+        != (measured[than].model, measured[than].gray)
+    ]
+    write_whole(out / "report.json", _as_json(measured, compared, why, protocol))
+    write_whole(out / "report.md", _as_markdown(measured, compared, why))
 
 
-def _as_json(sets: Mapping[str, AnswerSet], compared: list[Comparison], why: str) -> str:
+def _as_json(
+    measured: Mapping[str, Measured], compared: list[Comparison], why: str, protocol: str
+) -> str:
     report = {
         "why": why,
-        "protocol": sets["candidate"].protocol,
+        "protocol": protocol,
         "models": {
             name: {
                 "model": found.model,
@@ -97,7 +83,7 @@ def _as_json(sets: Mapping[str, AnswerSet], compared: list[Comparison], why: str
                 "by_kind": _dumped(found.by_kind),
                 "by_group": _dumped(found.by_group),
             }
-            for name, found in sets.items()
+            for name, found in measured.items()
         },
         "differences": [
             {"model": model, **found.model_dump(exclude={"needed", "passed"})}
@@ -111,8 +97,8 @@ def _dumped(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
     return {name: score.model_dump() for name, score in scores.items()}
 
 
-def _as_markdown(sets: Mapping[str, AnswerSet], compared: list[Comparison], why: str) -> str:
-    score = sets["candidate"].score
+def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], why: str) -> str:
+    score = measured["candidate"].score
     overall = [
         [
             name,
@@ -121,7 +107,7 @@ def _as_markdown(sets: Mapping[str, AnswerSet], compared: list[Comparison], why:
             words.spread(found.score),
             words.percent(found.score.exact_match),
         ]
-        for name, found in sets.items()
+        for name, found in measured.items()
     ]
     differences = [
         [f"{model} − {found.than}", words.difference(found)]  # noqa: RUF001  (minus)
@@ -130,16 +116,16 @@ def _as_markdown(sets: Mapping[str, AnswerSet], compared: list[Comparison], why:
     parts = [
         "# Evaluation",
         f"{why[0].upper()}{why[1:]}.",
-        f"{score.n} test rows on {score.n_images} charts of {score.n_groups} tables that no "
+        f"{score.n} test rows about {score.n_images} images in {score.n_groups} groups that no "
         f"training saw. Relaxed accuracy: numbers within 5 %, else exact. Intervals hold 95 % "
-        f"and resample whole charts.",
+        f"and resample whole images.",
         _table(["model", "what it is", "relaxed accuracy", "95 %", "exact match"], overall),
         "## Paired differences on the same rows",
         _table(["", "relaxed accuracy"], differences),
         "## By question kind",
-        _breakdown("kind", {name: found.by_kind for name, found in sets.items()}),
-        "## By table",
-        _breakdown("table", {name: found.by_group for name, found in sets.items()}),
+        _breakdown("kind", {name: found.by_kind for name, found in measured.items()}),
+        "## By group",
+        _breakdown("group", {name: found.by_group for name, found in measured.items()}),
     ]
     return "\n\n".join(parts) + "\n"
 

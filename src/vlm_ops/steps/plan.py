@@ -1,4 +1,8 @@
-"""Whether a step has to run: its fingerprint, its folder, its record."""
+"""Whether a step has to run: its fingerprint, its folder, its record.
+
+The fingerprint covers the step's job, the content of its inputs and the step's version; the folder
+``<runs>/<work>-<fingerprint>`` tells whether it was done. Nothing else decides about skipping.
+"""
 
 import importlib
 import time
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.artifacts import ModelRef
+from vlm_ops.artifacts import ChampionRef, ModelRef, RowsRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
 from vlm_ops.config.sections import ChartsData, DatasetPairs, FilesData, HubData
 from vlm_ops.errors import StepFailed
@@ -17,7 +21,12 @@ from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.tracker import Tracker
 
-Input = Artifact | ModelRef | str | None
+Value = Artifact | ModelRef | RowsRef | str | None
+"""What a step may be given."""
+
+Outputs = Mapping[str, Artifact | ChampionRef | str | None]
+"""What there is so far, by step; under ``CHAMPION`` what the registry says. A text stands for the
+content of something that need not be read again."""
 
 
 @dataclass(frozen=True)
@@ -34,41 +43,36 @@ class Plan:
 
     step: Step
     job: Job
-    inputs: Mapping[str, Input]
+    inputs: Mapping[str, Value]
     fingerprint: str
     folder: Path
 
     def done(self) -> Artifact | None:
         """Return the artifact if the step was taken before, to the end."""
-        found = read_record(self.folder, self.step.output)
-        return found if found is not None and found.is_whole() else None
+        return read_record(self.folder, self.step.output)
 
 
-def plan(name: str, config: PipelineConfig, inputs: Mapping[str, Input]) -> Plan:
+def plan(name: str, config: PipelineConfig, outputs: Outputs) -> Plan:
     """Work out what a step would be, without running it.
 
     Args:
         name: A key of ``STEPS``.
         config: The whole configuration; the step takes its part.
-        inputs: By parameter name of the step's function.
+        outputs: What earlier steps left; the table says what of it is taken.
     """
     step = STEPS[name]
+    inputs = {key: _part(outputs.get(need.step), need.part) for key, need in step.inputs.items()}
     job = step.job(config)
     digest = fingerprint(
         {
-            "step": name,
+            "step": step.work,
             "version": step.version,
             "job": _settings(job),
-            "inputs": {key: _content(inputs.get(key)) for key in step.inputs},
+            "inputs": {key: _content(value) for key, value in inputs.items()},
         }
     )
-    return Plan(
-        step=step,
-        job=job,
-        inputs={key: inputs.get(key) for key in step.inputs},
-        fingerprint=digest,
-        folder=config.execution.runs / f"{name}-{digest[:SHORT]}",
-    )
+    folder = config.execution.runs / f"{step.work}-{digest[:SHORT]}"
+    return Plan(step, job, inputs, digest, folder)
 
 
 def perform(plan: Plan, tracker: Tracker) -> Artifact:
@@ -87,12 +91,8 @@ def perform(plan: Plan, tracker: Tracker) -> Artifact:
     make_folder(plan.folder)
     started = time.monotonic()
     artifact = step_function(plan.step)(plan.job, **plan.inputs, out=plan.folder, tracker=tracker)
-    artifact = artifact.model_copy(
-        update={
-            "fingerprint": plan.fingerprint,
-            "seconds": round(time.monotonic() - started, 3),
-        }
-    )
+    seconds = round(time.monotonic() - started, 3)
+    artifact = artifact.model_copy(update={"fingerprint": plan.fingerprint, "seconds": seconds})
     write_record(artifact)
     return artifact
 
@@ -106,19 +106,11 @@ def step_function(step: Step) -> Callable[..., Artifact]:
 
 def request(plan: Plan) -> dict[str, Any]:
     """Write a plan as plain values, for a process of its own."""
-    inputs: dict[str, Any] = {}
-    for name, value in plan.inputs.items():
-        if isinstance(value, Artifact):
-            inputs[name] = str(value.folder)
-        elif isinstance(value, ModelRef):
-            inputs[name] = value.model_dump(mode="json")
-        else:
-            inputs[name] = value
     return {
         "step": plan.step.name,
         "fingerprint": plan.fingerprint,
         "job": plan.job.model_dump(mode="json"),
-        "inputs": inputs,
+        "inputs": {name: _plain(value) for name, value in plan.inputs.items()},
         "folder": str(plan.folder),
     }
 
@@ -130,35 +122,48 @@ def from_request(values: Mapping[str, Any]) -> Plan:
         StepFailed: An input's folder is not complete.
     """
     step = STEPS[values["step"]]
-    job_type = step.job.__annotations__["return"]
-    folder = Path(values["folder"])
-    inputs = {
-        name: _read_input(name, kind, values["inputs"].get(name))
-        for name, kind in step.inputs.items()
-    }
     return Plan(
         step=step,
-        job=job_type.model_validate(values["job"]),
-        inputs=inputs,
+        job=step.job_type.model_validate(values["job"]),
+        inputs={
+            name: _read_input(name, need.kind, values["inputs"][name])
+            for name, need in step.inputs.items()
+        },
         fingerprint=values["fingerprint"],
-        folder=folder,
+        folder=Path(values["folder"]),
     )
 
 
-def _read_input(name: str, kind: type[Any], value: Any) -> Input:
+def _plain(value: Value) -> Any:
+    if isinstance(value, Artifact):
+        return str(value.folder)
+    return value.model_dump(mode="json") if isinstance(value, (ModelRef, RowsRef)) else value
+
+
+def _read_input(name: str, kind: type[Any], value: Any) -> Value:
     if value is None or kind is str:
         return None if value is None else str(value)
-    if issubclass(kind, ModelRef):
-        return ModelRef.model_validate(value)
+    if issubclass(kind, (ModelRef, RowsRef)):
+        return kind.model_validate(value)
     artifact: Artifact | None = read_record(Path(value), kind)
     if artifact is None:
         raise StepFailed(f"input {name!r}: {value} holds no complete {kind.__name__}")
     return artifact
 
 
+def _part(source: Any, part: str) -> Any:
+    if isinstance(source, str) or not part:
+        return source
+    return None if source is None else getattr(source, part)
+
+
+def _content(value: Value) -> str | None:
+    return value.content if isinstance(value, (Artifact, ModelRef, RowsRef)) else value
+
+
 def _settings(job: Job) -> dict[str, Any]:
     """Return a job's settings, with the content of its files in place of where they lie."""
-    settings = job.model_dump(exclude={"features"})
+    settings = job.model_dump(exclude=set(job.changes_nothing))
     if isinstance(job, SftJob):
         from vlm_ops.models.identity import base_sha256, local_folder
 
@@ -172,7 +177,3 @@ def _settings(job: Job) -> dict[str, Any]:
         section.pop("path", None)
         section["content"] = source_content(source)
     return settings
-
-
-def _content(value: Input) -> str | None:
-    return value.content if isinstance(value, (Artifact, ModelRef)) else value

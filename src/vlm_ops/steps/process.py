@@ -1,10 +1,10 @@
-"""Run one step in this process: ``python -m vlm_ops.steps.process request.json [parent's pid]``.
+"""Take steps in this process: ``python -m vlm_ops.steps.process request.json [parent's pid]``.
 
-This is what a pipeline starts for every heavy step, so that memory is really given back and
-a crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking,
-MLflow. The request holds the step's plan (:func:`vlm_ops.steps.table.request`) and ``tracking``
-(``uri`` and ``run_id``, or null), ``threads`` (or null) and ``result``, a file for the error
-of a step that fails.
+This is what a pipeline starts for its heavy steps, so that memory is really given back and a
+crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking, MLflow.
+The request holds ``plans`` (:func:`vlm_ops.steps.plan.request`), taken one after the other,
+``tracking`` (``uri`` and ``run_id``, or null), ``threads`` (or null) and ``result``, a file for the
+error of a step that fails.
 
 Exit codes: 0 done, 1 failed with an error of vlm-ops, 143 asked to stop.
 """
@@ -23,15 +23,16 @@ from types import FrameType
 from vlm_ops.errors import Interrupted, VlmOpsError
 from vlm_ops.parent import die_with_parent
 from vlm_ops.steps.plan import from_request, perform
+from vlm_ops.store.files import write_whole
 from vlm_ops.tracker import NullTracker, Tracker
 
 STOPPED = 128 + signal.SIGTERM
 
-logger = logging.getLogger("vlm_ops.steps.process")
+logger = logging.getLogger("vlm_ops.step")
 
 
 def main(request_file: Path, parent: int | None = None) -> int:
-    """Run the step of a request file and return the exit code.
+    """Take the steps of a request file and return the exit code.
 
     Args:
         request_file: What to do.
@@ -49,7 +50,8 @@ def main(request_file: Path, parent: int | None = None) -> int:
             die_with_parent(parent)
         _limit_threads(values.get("threads"))
         with _tracker(values.get("tracking")) as tracker:
-            perform(from_request(values), tracker)
+            for plan in values["plans"]:
+                perform(from_request(plan), tracker)
     except Interrupted as error:
         logger.warning("%s", error)
         return STOPPED
@@ -85,7 +87,7 @@ def _tracker(tracking: dict[str, str] | None) -> AbstractContextManager[Tracker]
 
 
 def _report(result: Path, kind: str, message: str) -> None:
-    result.write_text(json.dumps({"error": kind, "message": message}), encoding="utf-8")
+    write_whole(result, json.dumps({"error": kind, "message": message}))
 
 
 def _unforeseen(error: Exception) -> str:

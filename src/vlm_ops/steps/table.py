@@ -1,27 +1,28 @@
-"""The steps of the pipeline, and the one place that decides whether one has to run.
+"""The steps of the pipeline: what each one takes, where that comes from, what does the work.
 
-A step is a name, a plain function, one frozen job and the artifacts of earlier steps. Its
-fingerprint covers the job, the content of the inputs and the step's version; the folder
-``<runs>/<step>-<fingerprint>`` tells whether it was done. Functions are imported when they run.
+This is the only place that knows. The flow walks through the table, ``vlm-ops step`` takes one
+stage of it, and the process of a heavy step finds its function here. Functions are imported when
+they run.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from vlm_ops.artifacts import (
     AnswerSet,
-    ChampionAnswers,
+    Choice,
     Evaluation,
     GateDecision,
     ModelRef,
     PreferencePairs,
     PreparedData,
+    RowsRef,
     TrainedAdapter,
 )
 from vlm_ops.config.pipeline import (
-    ChampionJob,
+    AnswersJob,
+    ChooseJob,
     EvaluateJob,
     GateJob,
     Job,
@@ -31,32 +32,57 @@ from vlm_ops.config.pipeline import (
     PrepareJob,
     SftJob,
 )
+from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
-logger = logging.getLogger(__name__)
+CHAMPION = "champion"
+"""What comes from the registry and not from a step: a :class:`~vlm_ops.artifacts.ChampionRef`."""
+
+
+@dataclass(frozen=True)
+class From:
+    """Where an input of a step comes from.
+
+    Attributes:
+        step: A key of ``STEPS``, or ``CHAMPION``.
+        kind: Type of the input.
+        part: Attribute of that step's artifact; empty for the artifact itself.
+    """
+
+    step: str
+    kind: type[Artifact] | type[ModelRef] | type[RowsRef] | type[str]
+    part: str = ""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of work.
+    """One piece of work.
 
     Attributes:
-        name: As people type it.
+        name: Its own.
+        stage: What people call the work it belongs to: a stage is one or more steps.
+        work: The same for steps that do the same on other inputs; it names folders.
         version: Raised when the same job must give another output than before.
         job: Builds what the step takes from the whole configuration.
+        job_type: What that is.
         output: Type of what it leaves.
         function: ``module:function``, imported when the step runs.
-        inputs: Type of each input by its parameter name.
+        inputs: Where each parameter of the function comes from.
         heavy: Whether it loads a model, so that it belongs into a process of its own.
+        tracked: Whether it has a run of its own in MLflow.
     """
 
     name: str
+    stage: str
+    work: str
     version: int
     job: Callable[[PipelineConfig], Job]
+    job_type: type[Job]
     output: type[Artifact]
     function: str
-    inputs: Mapping[str, type[Artifact] | type[ModelRef] | type[str]]
-    heavy: bool
+    inputs: Mapping[str, From]
+    heavy: bool = True
+    tracked: bool = True
 
 
 def _prepare_job(config: PipelineConfig) -> PrepareJob:
@@ -80,88 +106,183 @@ def _prefer_job(config: PipelineConfig) -> PreferJob:
     return PreferJob(prefer=config.prefer, **_training(config))
 
 
+def _choose_job(config: PipelineConfig) -> ChooseJob:
+    return ChooseJob(max_loss_on_validation=config.prefer.max_loss_on_validation)
+
+
 def _evaluate_job(config: PipelineConfig) -> EvaluateJob:
     return EvaluateJob(
         seed=config.seed,
-        evaluate=config.evaluate,
-        max_loss_on_validation=config.prefer.max_loss_on_validation,
+        max_rows=config.evaluate.max_rows,
+        resamples=config.evaluate.resamples,
     )
-
-
-def _champion_job(config: PipelineConfig) -> ChampionJob:
-    return ChampionJob(seed=config.seed, evaluate=config.evaluate)
 
 
 def _gate_job(config: PipelineConfig) -> GateJob:
     return GateJob(seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples)
 
 
-STEPS: dict[str, Step] = {
-    step.name: step
-    for step in (
-        Step(
-            name="prepare",
-            version=1,
-            job=_prepare_job,
-            output=PreparedData,
-            function="vlm_ops.data.prepare:prepare",
-            inputs={},
-            heavy=True,
-        ),
-        Step(
-            name="sft",
-            version=2,
-            job=_sft_job,
-            output=TrainedAdapter,
-            function="vlm_ops.training.sft:train_sft",
-            inputs={"data": PreparedData},
-            heavy=True,
-        ),
-        Step(
-            name="pairs",
-            version=2,
-            job=_pairs_job,
-            output=PreferencePairs,
-            function="vlm_ops.training.pairs:make_pairs",
-            inputs={"data": PreparedData, "sft": TrainedAdapter},
-            heavy=True,
-        ),
-        Step(
-            name="prefer",
-            version=2,
-            job=_prefer_job,
-            output=TrainedAdapter,
-            function="vlm_ops.training.prefer:train_prefer",
-            inputs={"pairs": PreferencePairs, "sft": TrainedAdapter},
-            heavy=True,
-        ),
-        Step(
-            name="evaluate",
-            version=1,
-            job=_evaluate_job,
-            output=Evaluation,
-            function="vlm_ops.evaluation.evaluate:evaluate",
-            inputs={"data": PreparedData, "sft": TrainedAdapter, "prefer": TrainedAdapter},
-            heavy=True,
-        ),
-        Step(
-            name="champion",
-            version=1,
-            job=_champion_job,
-            output=ChampionAnswers,
-            function="vlm_ops.evaluation.champion:ask_champion",
-            inputs={"data": PreparedData, "model": ModelRef},
-            heavy=True,
-        ),
-        Step(
-            name="gate",
-            version=1,
-            job=_gate_job,
-            output=GateDecision,
-            function="vlm_ops.evaluation.gate:gate",
-            inputs={"evaluation": Evaluation, "champion": AnswerSet, "champion_version": str},
-            heavy=False,
-        ),
+def _answers(
+    name: str, model: From, split: Split, *, gray: bool = False, stage: str = "evaluate"
+) -> Step:
+    """One model's answers to one split, with its images or gray ones."""
+
+    def job(config: PipelineConfig) -> AnswersJob:
+        asked = config.evaluate.model_dump(include={"max_new_tokens", "batch_size", "max_rows"})
+        return AnswersJob(seed=config.seed, split=split, gray=gray, **asked)
+
+    return Step(
+        name=name,
+        stage=stage,
+        work="answers",
+        version=1,
+        job=job,
+        job_type=AnswersJob,
+        output=AnswerSet,
+        function="vlm_ops.evaluation.answers:ask",
+        inputs={"rows": From("prepare", RowsRef, split), "model": model},
+        tracked=False,
     )
-}
+
+
+_DATA = From("prepare", PreparedData)
+_SFT = From("sft", TrainedAdapter)
+_PREFER = From("prefer", TrainedAdapter)
+_SFT_MODEL = From("sft", ModelRef, "model")
+_CANDIDATE = From("choose", ModelRef, "model")
+
+_ALL = (
+    Step(
+        name="prepare",
+        stage="prepare",
+        work="prepare",
+        version=1,
+        job=_prepare_job,
+        job_type=PrepareJob,
+        output=PreparedData,
+        function="vlm_ops.data.prepare:prepare",
+        inputs={},
+    ),
+    Step(
+        name="sft",
+        stage="sft",
+        work="sft",
+        version=2,
+        job=_sft_job,
+        job_type=SftJob,
+        output=TrainedAdapter,
+        function="vlm_ops.training.sft:train_sft",
+        inputs={"data": _DATA},
+    ),
+    Step(
+        name="pairs",
+        stage="pairs",
+        work="pairs",
+        version=2,
+        job=_pairs_job,
+        job_type=PairsJob,
+        output=PreferencePairs,
+        function="vlm_ops.training.pairs:make_pairs",
+        inputs={"data": _DATA, "sft": _SFT},
+    ),
+    Step(
+        name="prefer",
+        stage="prefer",
+        work="prefer",
+        version=2,
+        job=_prefer_job,
+        job_type=PreferJob,
+        output=TrainedAdapter,
+        function="vlm_ops.training.prefer:train_prefer",
+        inputs={"pairs": From("pairs", PreferencePairs), "sft": _SFT},
+    ),
+    _answers("sft on validation", _SFT_MODEL, "validation"),
+    _answers("preferred on validation", From("prefer", ModelRef, "model"), "validation"),
+    Step(
+        name="choose",
+        stage="evaluate",
+        work="choose",
+        version=1,
+        job=_choose_job,
+        job_type=ChooseJob,
+        output=Choice,
+        function="vlm_ops.evaluation.choose:choose",
+        inputs={
+            "sft": _SFT,
+            "prefer": _PREFER,
+            "sft_answers": From("sft on validation", AnswerSet),
+            "preferred_answers": From("preferred on validation", AnswerSet),
+        },
+        heavy=False,
+        tracked=False,
+    ),
+    # The candidate first: it is often the model that was asked last on validation.
+    _answers("candidate on test", _CANDIDATE, "test"),
+    _answers("candidate on gray", _CANDIDATE, "test", gray=True),
+    _answers("sft on test", _SFT_MODEL, "test"),
+    _answers("sft on gray", _SFT_MODEL, "test", gray=True),
+    _answers("base on test", From("sft", ModelRef, "base"), "test"),
+    Step(
+        name="evaluate",
+        stage="evaluate",
+        work="evaluate",
+        version=2,
+        job=_evaluate_job,
+        job_type=EvaluateJob,
+        output=Evaluation,
+        function="vlm_ops.evaluation.evaluate:evaluate",
+        inputs={
+            "data": _DATA,
+            "sft": _SFT,
+            "choice": From("choose", Choice),
+            "base_answers": From("base on test", AnswerSet),
+            "sft_answers": From("sft on test", AnswerSet),
+            "sft_gray_answers": From("sft on gray", AnswerSet),
+            "candidate_answers": From("candidate on test", AnswerSet),
+            "candidate_gray_answers": From("candidate on gray", AnswerSet),
+        },
+    ),
+    _answers("champion on test", From(CHAMPION, ModelRef, "model"), "test", stage="gate"),
+    Step(
+        name="gate",
+        stage="gate",
+        work="gate",
+        version=2,
+        job=_gate_job,
+        job_type=GateJob,
+        output=GateDecision,
+        function="vlm_ops.evaluation.gate:gate",
+        inputs={
+            "evaluation": From("evaluate", Evaluation),
+            "candidate": From("candidate on test", AnswerSet),
+            "candidate_gray": From("candidate on gray", AnswerSet),
+            "base": From("base on test", AnswerSet),
+            "champion": From("champion on test", AnswerSet),
+            "champion_version": From(CHAMPION, str, "version"),
+        },
+        heavy=False,
+    ),
+)
+
+STEPS: dict[str, Step] = {step.name: step for step in _ALL}
+"""By name, in the order of the pipeline."""
+
+Stage = Literal["prepare", "sft", "pairs", "prefer", "evaluate", "gate"]
+STAGES: tuple[Stage, ...] = ("prepare", "sft", "pairs", "prefer", "evaluate", "gate")
 """In the order of the pipeline."""
+
+
+def steps_of(stage: str) -> tuple[Step, ...]:
+    """Return the steps of a stage, in their order."""
+    return tuple(step for step in STEPS.values() if step.stage == stage)
+
+
+def together(steps: tuple[Step, ...]) -> list[tuple[Step, ...]]:
+    """Group neighboring steps that ask models: one process takes them, and keeps the model."""
+    groups: list[tuple[Step, ...]] = []
+    for step in steps:
+        if groups and step.work == "answers" == groups[-1][0].work:
+            groups[-1] += (step,)
+        else:
+            groups.append((step,))
+    return groups

@@ -1,0 +1,76 @@
+"""One model's answers with all its scores; and the baseline that sees nothing."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vlm_ops.evaluation import statistics
+from vlm_ops.evaluation.judging import judge
+from vlm_ops.records import Answer, Row, Score
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's judged answers to the test rows, and what they amount to.
+
+    Attributes:
+        model: Content hash of the model; the baseline's name if it is none.
+        gray: Whether it was asked on gray images.
+        answers: Judged, in the order of the rows.
+        score: Over all rows.
+        by_kind: By question kind.
+        by_group: By group.
+    """
+
+    model: str
+    gray: bool
+    answers: Sequence[Answer]
+    score: Score
+    by_kind: Mapping[str, Score]
+    by_group: Mapping[str, Score]
+
+
+def measure(
+    answers: Sequence[Answer], *, model: str, gray: bool, resamples: int, seed: int
+) -> Measured:
+    """Score answers, over all and by part.
+
+    Args:
+        answers: Judged.
+        model: Whose they are.
+        gray: Whether the images were gray.
+        resamples: Of the bootstrap behind every interval.
+        seed: Of the bootstrap.
+    """
+    return Measured(
+        model=model,
+        gray=gray,
+        answers=answers,
+        score=statistics.score(answers, resamples, seed),
+        by_kind=statistics.by_kind(answers, resamples, seed),
+        by_group=statistics.by_group(answers, resamples, seed),
+    )
+
+
+def majority(trained: Sequence[Row], rows: Sequence[Row]) -> list[Answer]:
+    """Answer every question with the most frequent training answer of its kind.
+
+    What a model must beat to show that it looks at all: this baseline sees neither image nor
+    question. A kind that training lacks gets the most frequent answer of all; among equally
+    frequent ones the alphabet decides.
+
+    Args:
+        trained: Training rows, at least one.
+        rows: What is answered.
+    """
+    overall = _most_frequent([row.answers[0] for row in trained])
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for row in trained:
+        kinds[row.kind].append(row.answers[0])
+    favorites = {kind: _most_frequent(said) for kind, said in kinds.items()}
+    return judge(rows, [favorites.get(row.kind, overall) for row in rows])
+
+
+def _most_frequent(answers: Sequence[str]) -> str:
+    counts = Counter(answers)
+    return min(counts, key=lambda said: (-counts[said], said))

@@ -1,0 +1,78 @@
+"""Who answers questions: a model that is loaded at the first question."""
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from PIL import Image
+
+from vlm_ops.artifacts import ModelRef
+from vlm_ops.config.pipeline import AnswersJob
+
+if TYPE_CHECKING:
+    from vlm_ops.models.loading import LoadedModel
+
+
+class Respondent(Protocol):
+    """Anything that answers questions about images."""
+
+    def respond(
+        self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]], job: AnswersJob
+    ) -> list[str]:
+        """Answer one batch: a question and its images per row, one answer per row."""
+
+
+OpenModel = Callable[[ModelRef], Respondent]
+"""Makes a respondent of a model; tests pass one of their own."""
+
+
+class ModelRespondent:
+    """A model that answers greedily; it is loaded only when it is asked something.
+
+    One model at a time stays in memory: whoever opens the same one again finds it there.
+    """
+
+    _held: "LoadedModel | None" = None
+
+    def __init__(self, ref: ModelRef) -> None:
+        """Take a model by reference, without loading it."""
+        self._ref = ref
+
+    def respond(
+        self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]], job: AnswersJob
+    ) -> list[str]:
+        """Answer one batch, greedily.
+
+        Raises:
+            ModelError: The model can't be loaded.
+        """
+        from vlm_ops.models.generation import generate
+
+        return generate(
+            self._load(),
+            questions,
+            images,
+            max_new_tokens=job.max_new_tokens,
+            batch_size=job.batch_size,
+        )
+
+    def _load(self) -> "LoadedModel":
+        from vlm_ops.models.loading import load
+
+        held = ModelRespondent._held
+        if held is None or held.ref.content != self._ref.content:
+            self.free()
+            held = ModelRespondent._held = load(self._ref)
+        return held
+
+    @staticmethod
+    def free() -> None:
+        """Give the memory of the model that is held back."""
+        if ModelRespondent._held is None:
+            return
+        import torch
+
+        ModelRespondent._held = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
