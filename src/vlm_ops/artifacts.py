@@ -1,7 +1,8 @@
 """What the steps of the pipeline leave behind, and the model that they speak of."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.records import Answer, PreferencePair, Row, Score, Split, Verdict
@@ -25,8 +26,8 @@ class ModelRef(Frozen):
         base_sha256: Over the base's weights and processor files.
         adapter: Folder with the adapter, or None for the bare base.
         adapter_sha256: Of ``adapter_model.safetensors``.
-        prompt: What it was measured with; ``{question}`` stands for the question. Prepared
-            rows hold it already.
+        prompt: What it was trained and measured with; ``{question}`` stands for the question.
+            Prepared rows hold it already.
     """
 
     settings: ModelSettings
@@ -152,6 +153,13 @@ class TrainedAdapter(Artifact):
     best_step: int
     steps: int
     metrics: dict[str, float]
+
+    def completed(self, inputs: Mapping[str, Any]) -> Self:
+        """Return the artifact with the prompt it was trained with, which was not kept at first."""
+        given = inputs.get("data") or inputs["sft"].base
+        return self.model_copy(
+            update={"base": self.base.model_copy(update={"prompt": given.prompt})}
+        )
 
     @property
     def model(self) -> ModelRef:

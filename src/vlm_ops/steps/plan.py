@@ -14,11 +14,11 @@ from typing import Any
 from vlm_ops.artifacts import ChampionRef, ModelRef, RowsRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
 from vlm_ops.config.sections import ChartsData, DatasetPairs, FilesData, HubData
-from vlm_ops.errors import StepFailed
 from vlm_ops.steps.table import STEPS, Step
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
+from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracker import Tracker
 
 Value = Artifact | ModelRef | RowsRef | str | None
@@ -49,7 +49,8 @@ class Plan:
 
     def done(self) -> Artifact | None:
         """Return the artifact if the step was taken before, to the end."""
-        return read_record(self.folder, self.step.output)
+        found = read_record(self.folder, self.step.output)
+        return found and found.completed(self.inputs)
 
 
 def plan(name: str, config: PipelineConfig, outputs: Outputs) -> Plan:
@@ -116,17 +117,13 @@ def request(plan: Plan) -> dict[str, Any]:
 
 
 def from_request(values: Mapping[str, Any]) -> Plan:
-    """Read a plan back, with its inputs from their records.
-
-    Raises:
-        StepFailed: An input's folder is not complete.
-    """
+    """Read a plan back."""
     step = STEPS[values["step"]]
     return Plan(
         step=step,
         job=step.job_type.model_validate(values["job"]),
         inputs={
-            name: _read_input(name, need.kind, values["inputs"][name])
+            name: _read_input(need.kind, values["inputs"][name])
             for name, need in step.inputs.items()
         },
         fingerprint=values["fingerprint"],
@@ -135,20 +132,17 @@ def from_request(values: Mapping[str, Any]) -> Plan:
 
 
 def _plain(value: Value) -> Any:
-    if isinstance(value, Artifact):
-        return str(value.folder)
-    return value.model_dump(mode="json") if isinstance(value, (ModelRef, RowsRef)) else value
+    if not isinstance(value, Frozen):
+        return value
+    where = {"folder": str(value.folder)} if isinstance(value, Artifact) else {}
+    return value.model_dump(mode="json") | where
 
 
-def _read_input(name: str, kind: type[Any], value: Any) -> Value:
-    if value is None or kind is str:
-        return None if value is None else str(value)
-    if issubclass(kind, (ModelRef, RowsRef)):
-        return kind.model_validate(value)
-    artifact: Artifact | None = read_record(Path(value), kind)
-    if artifact is None:
-        raise StepFailed(f"input {name!r}: {value} holds no complete {kind.__name__}")
-    return artifact
+def _read_input(kind: type[Any], value: Any) -> Value:
+    if value is None or isinstance(value, str):
+        return value
+    found: Value = kind.model_validate(value)
+    return found
 
 
 def _part(source: Any, part: str) -> Any:

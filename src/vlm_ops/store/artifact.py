@@ -5,8 +5,9 @@ interrupted attempt that the step may go on from.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
@@ -34,9 +35,13 @@ class Artifact(Frozen):
     seconds: float = 0.0
     folder: Path = Field(exclude=True)
 
-    def is_whole(self) -> bool:
-        """Return whether what the record speaks of is still there."""
-        return True
+    def completed(self, inputs: Mapping[str, Any]) -> Self:
+        """Return the artifact with what records of earlier versions lack.
+
+        Args:
+            inputs: What the step was given.
+        """
+        return self
 
 
 A = TypeVar("A", bound=Artifact)
