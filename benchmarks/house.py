@@ -110,7 +110,7 @@ def duplicates() -> Bar:
     # Bit 8 says that something was found; 1, 2 and 32 that pylint could not do its work.
     if done.returncode & ~8:
         raise RuntimeError(f"pylint ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    found = [part for part in done.stdout.split("Similar lines in ")[1:]]
+    _, *found = done.stdout.split("Similar lines in ")
     name = f"code that stands twice, {SAME_LINES} lines"
     return Bar(name, len(found), 0, tuple(part.strip() for part in found))
 
