@@ -44,7 +44,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     skipped = len(reporter.stats.get("skipped", []))
     if skipped > SKIPS:
-        reporter.write_line(f"\n{skipped} tests skipped, {SKIPS} may be (tests/conftest.py)", red=True)
+        reporter.write_line(
+            f"\n{skipped} tests skipped, {SKIPS} may be (tests/conftest.py)", red=True
+        )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -61,7 +63,9 @@ def random_tiny(tiny_processor: "Idefics3Processor") -> "Idefics3ForConditionalG
     """The tiny architecture, weights drawn at random; not to be changed."""
     from vlm_ops.pretraining.architecture import build_config, build_model
 
-    return build_model(build_config(tiny_processor), seed=0).eval()
+    model = build_model(build_config(tiny_processor), seed=0)
+    model.eval()
+    return model
 
 
 @pytest.fixture(scope="session")
