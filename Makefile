@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+# Tests run side by side, a whole file to a worker. Each takes about a core and 2 GB.
+JOBS ?= 2
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo demo-bad test lint format clean
+.PHONY: install demo demo-bad test test-all lint house format clean
 
 install: $(STAMP)
 
@@ -25,13 +28,21 @@ demo-bad: $(STAMP)
 	$(BIN)/vlm-ops run demo-shuffled
 
 test: $(DEV)
-	$(BIN)/pytest
+	$(PYTEST) -m 'not thorough'
+
+test-all: $(DEV)
+	$(PYTEST)
 
 lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/house.py
+
+# The same count, and code that stands twice: a minute or two of pylint.
+house: $(DEV)
+	$(BIN)/python benchmarks/house.py --duplicates
 
 format: $(DEV)
 	$(BIN)/ruff format .

@@ -227,7 +227,7 @@ def _random_base(model: str, folder: Path) -> Path:
         **special,
     )
     torch.manual_seed(0)
-    drawn = Idefics3ForConditionalGeneration(config).to(torch.bfloat16)
+    drawn = Idefics3ForConditionalGeneration(config).bfloat16()
     drawn.save_pretrained(out)
     processor.save_pretrained(out)
     done.touch()

@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Tests run side by side, one to a core; read when torch is imported, here and in every child.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from mlflow_fixtures import make_model, mlflow_server  # noqa: F401
@@ -24,6 +27,27 @@ if TYPE_CHECKING:
     from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 COLORS = ("red", "green", "blue", "orange")
+SKIPS = 0
+"""How many tests may be skipped on Linux. A test that is always skipped proves nothing."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail when more tests were skipped than this file says."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or sys.platform != "linux":  # a worker, or where the kernel's part lacks
+        return
+    skipped = len(reporter.stats.get("skipped", []))
+    if skipped > SKIPS:
+        reporter.write_line(
+            f"\n{skipped} tests skipped, {SKIPS} may be (tests/conftest.py)", red=True
+        )
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +63,9 @@ def random_tiny(tiny_processor: "Idefics3Processor") -> "Idefics3ForConditionalG
     """The tiny architecture, weights drawn at random; not to be changed."""
     from vlm_ops.pretraining.architecture import build_config, build_model
 
-    return build_model(build_config(tiny_processor), seed=0).eval()
+    model = build_model(build_config(tiny_processor), seed=0)
+    model.eval()
+    return model
 
 
 @pytest.fixture(scope="session")

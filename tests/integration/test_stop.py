@@ -11,7 +11,7 @@ from small import command, environment, write_small
 
 from vlm_ops.artifacts import PreparedData
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def newest(runs: Path) -> int:

@@ -33,7 +33,7 @@ def orphans(script: str, *arguments: str, ready: Callable[[Processes], bool]) ->
 def _when(ready: Callable[[Processes], bool], parent: "subprocess.Popen[bytes]") -> Processes:
     deadline = time.monotonic() + 120
     while parent.poll() is None and time.monotonic() < deadline:
-        children = psutil.Process(parent.pid).children(recursive=True)
+        children: Processes = psutil.Process(parent.pid).children(recursive=True)
         if ready(children):
             return children
         time.sleep(0.01)

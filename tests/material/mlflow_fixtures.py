@@ -57,6 +57,7 @@ def make_model(
 ) -> Callable[[int], ModelRef]:
     """Make a model with an adapter of random weights; another seed gives another model."""
     import torch
+    from transformers import PreTrainedModel
 
     from vlm_ops.models.adapters import add_adapter
     from vlm_ops.models.loading import base_ref, load
@@ -65,12 +66,14 @@ def make_model(
 
     def make(seed: int) -> ModelRef:
         folder = tmp_path_factory.mktemp("adapter") / "adapter"
-        model = add_adapter(load(base).model, LoraSettings(rank=4))
+        plain = load(base).model
+        assert isinstance(plain, PreTrainedModel)
+        model = add_adapter(plain, LoraSettings(rank=4))
         torch.manual_seed(seed)
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.5)
-        model.save_pretrained(folder)
+        model.save_pretrained(str(folder))
         sha256 = sha256_file(folder / "adapter_model.safetensors")
         return base.model_copy(update={"adapter": folder, "adapter_sha256": sha256})
 
