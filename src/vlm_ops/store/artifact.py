@@ -34,10 +34,6 @@ class Artifact(Frozen):
     seconds: float = 0.0
     folder: Path = Field(exclude=True)
 
-    def is_whole(self) -> bool:
-        """Return whether what the record speaks of is still there."""
-        return True
-
 
 A = TypeVar("A", bound=Artifact)
 
