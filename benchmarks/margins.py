@@ -11,17 +11,20 @@ Everything is kept under ``--runs`` as the pipeline keeps it, so an interrupted 
 import argparse
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from flows.child import run_in_child
-from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData, TrainedAdapter
+from vlm_ops.artifacts import AnswerSet, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.evaluation.answers import answer, majority, read_answers
+from vlm_ops.evaluation.measured import majority, measure
+from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.evaluation.statistics import difference
-from vlm_ops.steps.plan import plan
+from vlm_ops.records import Answer
+from vlm_ops.steps.plan import Outputs, perform, plan
+from vlm_ops.tracker import NullTracker
 
-NAMES = ("majority", "blind", "base", "shuffled", "sft")
+NAMES = ("majority", "sft_gray", "base", "shuffled", "sft")
 
 
 def main() -> None:
@@ -32,59 +35,64 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
     found = {
-        seed: measure(seed, options.runs.resolve(), options.overrides) for seed in options.seeds
+        seed: margins_of(seed, options.runs.resolve(), options.overrides) for seed in options.seeds
     }
     for seed, margins in found.items():
         print(f"seed {seed}:", json.dumps(margins))
     least = min(m["margins"][other]["points"] for m in found.values() for other in NAMES[:-1])
-    above = max(m["scores"]["blind"] - m["scores"]["majority"] for m in found.values())
+    above = max(m["scores"]["sft_gray"] - m["scores"]["majority"] for m in found.values())
     print(
-        f"smallest margin of sft: {100 * least:.1f} points; blind over majority: {100 * above:+.1f}"
+        f"smallest margin of sft: {100 * least:.1f} points; on gray images over majority: "
+        f"{100 * above:+.1f}"
     )
 
 
-def measure(seed: int, runs: Path, overrides: list[str]) -> dict[str, Any]:
+def margins_of(seed: int, runs: Path, overrides: list[str]) -> dict[str, Any]:
     """Return scores and paired margins of one seed."""
     given = [f"seed={seed}", f"execution.runs={runs}", *overrides]
     config = load_config("demo", given)
-    data, sft = train(config)
-    _, control = train(load_config("demo-shuffled", given))
-    asked = {
-        "majority": majority(data, "test", evaluate=config.evaluate, seed=seed, runs=runs),
-        "blind": ask(config, data, sft.model, blind=True),
-        "base": ask(config, data, sft.base),
-        "shuffled": ask(config, data, control.model),
-        "sft": ask(config, data, sft.model),
+    outputs = train(config)
+    data, control = outputs["prepare"], train(load_config("demo-shuffled", given))["sft"]
+    assert isinstance(data, PreparedData)
+    answers = {
+        "majority": majority(
+            data.rows("train"), select_rows(data.test, config.evaluate.max_rows, seed)
+        ),
+        "sft_gray": ask("sft on gray", config, outputs),
+        "base": ask("base on test", config, outputs),
+        "shuffled": ask("sft on test", config, {"prepare": data, "sft": control}),
+        "sft": ask("sft on test", config, outputs),
     }
-    rows = {name: read_answers(found.folder) for name, found in asked.items()}
+    options = {"resamples": 2000, "seed": seed}
     margins = {
         other: difference(
-            rows["sft"], rows[other], than=other, needed=0.15, resamples=2000, seed=seed
+            answers["sft"], answers[other], than=other, needed=0.15, **options
         ).model_dump()
         for other in NAMES[:-1]
     }
-    scores = {name: found.score.relaxed_accuracy for name, found in asked.items()}
-    kinds = {kind: score.relaxed_accuracy for kind, score in asked["sft"].by_kind.items()}
+    measured = {
+        name: measure(found, model=name, gray=name == "sft_gray", **options)
+        for name, found in answers.items()
+    }
+    scores = {name: found.score.relaxed_accuracy for name, found in measured.items()}
+    kinds = {kind: score.relaxed_accuracy for kind, score in measured["sft"].by_kind.items()}
     return {"scores": scores, "margins": margins, "kinds": kinds}
 
 
-def train(config: PipelineConfig) -> tuple[PreparedData, TrainedAdapter]:
+def train(config: PipelineConfig) -> dict[str, PreparedData | TrainedAdapter]:
     """Prepare and fine-tune, each in a process of its own, unless that was done before."""
-    prepared = plan("prepare", config, {})
-    data = prepared.done() or run_in_child(prepared, tracking=None, threads=None)
-    trained = plan("sft", config, {"data": data})
-    sft = trained.done() or run_in_child(trained, tracking=None, threads=None)
-    return cast(PreparedData, data), cast(TrainedAdapter, sft)
+    outputs: dict[str, Any] = {}
+    for step in ("prepare", "sft"):
+        planned = plan(step, config, outputs)
+        outputs[step] = planned.done() or run_in_child([planned], tracking=None, threads=None)[0]
+    return outputs
 
 
-def ask(
-    config: PipelineConfig, data: PreparedData, model: ModelRef, *, blind: bool = False
-) -> AnswerSet:
-    """Return a model's answers to the test rows."""
-    return answer(
-        model, data, "test", evaluate=config.evaluate, seed=config.seed, blind=blind,
-        runs=config.execution.runs,
-    )  # fmt: skip
+def ask(step: str, config: PipelineConfig, outputs: Outputs) -> list[Answer]:
+    """Return a model's answers, from an earlier run or by asking it."""
+    found = perform(plan(step, config, outputs), NullTracker())
+    assert isinstance(found, AnswerSet)
+    return found.read()
 
 
 if __name__ == "__main__":

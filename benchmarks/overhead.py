@@ -1,6 +1,6 @@
 """What Prefect and MLflow add to the pipeline's wall time.
 
-The pipeline by its flow against the same steps by ``vlm-ops step`` with the null tracker, each in
+The pipeline by its flow against the same stages by ``vlm-ops step`` with the null tracker, each in
 its own process, taken in turns in fresh folders. Server start is measured apart.
 
     python benchmarks/overhead.py demo --repeat 3
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-STEPS = ("prepare", "sft", "pairs", "prefer", "evaluate", "gate")
+from vlm_ops.steps.table import STAGES
 
 
 def main() -> None:
@@ -52,10 +52,10 @@ def by_flow(source: str, given: list[str], folder: Path) -> tuple[float, float]:
 
 
 def by_steps(source: str, given: list[str], folder: Path) -> float:
-    """Return the seconds of the steps one by one."""
+    """Return the seconds of the stages one by one."""
     began = time.monotonic()
-    for step in STEPS:
-        vlm_ops("step", step, source, *given, "--runs", str(folder), "--json")
+    for stage in STAGES:
+        vlm_ops("step", stage, source, *given, "--runs", str(folder), "--json")
     return time.monotonic() - began
 
 

@@ -132,7 +132,7 @@ class Context:
                 self.tracking_uri,
                 parent,
                 plan.step.name,
-                self._tags() | {"vlm_ops.store.fingerprint": plan.fingerprint},
+                self._tags() | {"vlm_ops.fingerprint": plan.fingerprint},
             ),
         )
 

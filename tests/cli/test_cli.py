@@ -120,6 +120,7 @@ def test_every_command_has_help_with_an_example_of_itself(name: str, text: str) 
         (("run", "demo", "--set", "sft.lora.rank"), ("expected key.path=value",)),
         (("step", "train", "demo"), ("no step 'train'", "prepare, sft")),
         (("step", "sft", "demo"), ("needs the output of 'prepare'", "vlm-ops step prepare demo")),
+        (("step", "gate", "demo"), ("needs the output of 'prepare'", "vlm-ops step prepare demo")),
         (("run", "demo", "--runs", "file/runs"), ("file/runs", "can't be written")),
         (("step", "prepare", "demo", "--runs", "file/runs"), ("file/runs", "can't be")),
         (("models", "demo", "--runs", "no-such"), ("no runs folder at", "no-such", "--runs")),

@@ -1,234 +1,289 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
-from squares import Seer, make_data, model_ref
+from squares import Models, Seer, make_data, model_ref, trained
 
 from vlm_ops.artifacts import AnswerSet, PreparedData
-from vlm_ops.config.sections import EvaluateSettings
-from vlm_ops.errors import DataError
-from vlm_ops.evaluation.answers import answer, majority, read_answers
-from vlm_ops.evaluation.asking import OneAtATime
-from vlm_ops.evaluation.protocol import select_rows
+from vlm_ops.config.load import load_config
+from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.errors import DataError, OutputError
+from vlm_ops.evaluation.answers import ask
+from vlm_ops.evaluation.measured import majority, measure
+from vlm_ops.evaluation.protocol import protocol, select_rows
+from vlm_ops.steps.plan import perform, plan
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.jsonl import write_jsonl
+from vlm_ops.tracker import NullTracker
+
+SFT = trained("sft", "a-sft")
 
 
-def ask(
-    model: Seer, data: PreparedData, runs: Path, evaluate: EvaluateSettings, blind: bool = False
-) -> AnswerSet:
-    return answer(model, data, "test", evaluate=evaluate, seed=0, blind=blind, runs=runs)
+def ask_job(**changes: Any) -> AnswersJob:
+    settings = {"max_new_tokens": 8, "batch_size": 4, "max_rows": None}
+    return AnswersJob(seed=0, **{"split": "test", "gray": False, **settings, **changes})
 
 
-def test_every_row_is_asked_in_order_and_judged(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
-) -> None:
-    model = Seer("m")
-    found = ask(model, data, tmp_path, settings)
+def asked(model: Seer, data: PreparedData, out: Path, **changes: Any) -> AnswerSet:
+    """Ask the test rows, without the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    return ask(
+        ask_job(**changes),
+        rows=data.test,
+        model=model_ref("m"),
+        out=out,
+        tracker=NullTracker(),
+        open_model=lambda ref: model,
+    )
+
+
+def taken(data: PreparedData, runs: Path, *overrides: str, step: str = "sft on test") -> AnswerSet:
+    """Take the step as the pipeline takes it: what was asked before is found again."""
+    given = (f"execution.runs={runs}", "evaluate.batch_size=4", "evaluate.resamples=200")
+    config = load_config("demo", [*given, *overrides])
+    found = perform(plan(step, config, {"prepare": data, "sft": SFT}), NullTracker())
+    assert isinstance(found, AnswerSet)
+    return found
+
+
+def test_every_row_is_asked_in_order_and_judged(data: PreparedData, tmp_path: Path) -> None:
+    model = Seer()
+    found = asked(model, data, tmp_path)
     rows = data.rows("test")
     assert model.asked == [row.question for row in rows]
     assert model.batches == [4] * 6
-    answers = read_answers(found.folder)
+    answers = found.read()
     assert [one.id for one in answers] == [row.id for row in rows]
+    assert [one.image_id for one in answers] == [row.images[0].sha256 for row in rows]
     assert all(one.relaxed and one.exact for one in answers)
-    assert found.score.relaxed_accuracy == 1.0
-    assert (found.score.n, found.score.n_images, found.score.n_groups) == (24, 12, 3)
-    assert set(found.by_kind) == {"color", "check"}
-    assert sum(score.n for score in found.by_group.values()) == 24
+    assert found.relaxed_accuracy == 1.0
+    assert (found.model, found.split, found.gray) == (model_ref("m").content, "test", False)
+    whole = measure(answers, model="m", gray=False, resamples=200, seed=0)
+    assert (whole.score.n, whole.score.n_images, whole.score.n_groups) == (24, 12, 3)
+    assert set(whole.by_kind) == {"color", "check"}
+    assert sum(score.n for score in whole.by_group.values()) == 24
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
+
+
+def test_answers_lie_in_a_folder_of_their_own(
+    data: PreparedData, models: Models, tmp_path: Path
+) -> None:
+    found = taken(data, tmp_path)
     assert found.folder == tmp_path / f"answers-{found.fingerprint[:16]}"
     assert sorted(path.name for path in found.folder.iterdir()) == ["answers.jsonl", "record.json"]
 
 
 def test_the_same_question_is_not_asked_twice(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
+    data: PreparedData, models: Models, tmp_path: Path
 ) -> None:
-    first = ask(Seer("m"), data, tmp_path, settings)
-    again = Seer("m")
-    assert ask(again, data, tmp_path, settings) == first
-    assert again.asked == []
-    ask(other := Seer("other"), data, tmp_path, settings)
-    assert len(other.asked) == 24
+    first = taken(data, tmp_path)
+    assert models.asked == 24
+    assert taken(data, tmp_path) == first
+    assert models.asked == 24
+    assert taken(data, tmp_path, step="base on test").content != first.content
+    assert models.asked == 48
 
 
 def test_more_resamples_or_another_batch_size_ask_nothing_anew(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
+    data: PreparedData, models: Models, tmp_path: Path
 ) -> None:
-    first = ask(Seer("m", sees=False), data, tmp_path, settings)
-    finer = settings.model_copy(update={"resamples": 900, "batch_size": 3})
-    model = Seer("m", sees=False)
-    found = ask(model, data, tmp_path, finer)
-    assert model.asked == []
-    assert found.content == first.content
-    assert found.score.relaxed_accuracy == first.score.relaxed_accuracy
-    assert found.score != first.score
+    models.blind = {"a-sft"}
+    first = taken(data, tmp_path)
+    finer = ("evaluate.resamples=5000", "evaluate.batch_size=3")
+    assert taken(data, tmp_path, *finer) == first
+    assert models.asked == 24
+    scores = [
+        measure(first.read(), model="m", gray=False, resamples=resamples, seed=0).score
+        for resamples in (200, 5000)
+    ]
+    assert {score.relaxed_accuracy for score in scores} == {first.relaxed_accuracy}
+    assert scores[0] != scores[1]
 
 
 def test_longer_answers_are_another_protocol(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
+    data: PreparedData, models: Models, tmp_path: Path
 ) -> None:
-    first = ask(Seer("m"), data, tmp_path, settings)
-    longer = settings.model_copy(update={"max_new_tokens": 9})
-    assert ask(Seer("m"), data, tmp_path, longer).protocol != first.protocol
+    first = taken(data, tmp_path)
+    assert taken(data, tmp_path, "evaluate.max_new_tokens=9").protocol != first.protocol
+    assert models.asked == 48
 
 
-def test_new_training_rows_leave_test_answers_valid(
-    settings: EvaluateSettings, tmp_path: Path
-) -> None:
+def test_new_training_rows_leave_test_answers_valid(models: Models, tmp_path: Path) -> None:
     old = make_data(tmp_path / "old", {"train": 4, "validation": 2, "test": 6})
     new = make_data(tmp_path / "new", {"train": 8, "validation": 2, "test": 6})
-    first = ask(Seer("m"), old, tmp_path, settings)
-    model = Seer("m")
-    assert ask(model, new, tmp_path, settings).fingerprint == first.fingerprint
-    assert model.asked == []
+    first = taken(old, tmp_path)
+    assert taken(new, tmp_path) == first
+    assert models.asked == 12
+    other = make_data(tmp_path / "other", {"train": 8, "validation": 2, "test": 7})
+    assert taken(other, tmp_path).protocol != first.protocol
+    assert models.asked == 12 + 14
 
 
-def test_blind_sees_gray_of_the_same_size_under_the_same_protocol(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
+def test_gray_images_have_the_same_size_and_come_under_the_same_protocol(
+    data: PreparedData, tmp_path: Path
 ) -> None:
     sizes = []
 
     class Looker(Seer):
-        def respond(self, questions, images, settings):  # type: ignore[no-untyped-def]
+        def respond(self, questions, images, job):  # type: ignore[no-untyped-def]
             sizes.extend(row[0].size for row in images)
             assert all(image.getcolors() == [(image.width * 8, (128,) * 3)] for (image,) in images)
-            return super().respond(questions, images, settings)
+            return super().respond(questions, images, job)
 
-    seen = ask(Seer("m"), data, tmp_path, settings)
-    blind = ask(Looker("m"), data, tmp_path, settings, blind=True)
+    seen = asked(Seer(), data, tmp_path / "a")
+    gray = asked(Looker(), data, tmp_path / "b", gray=True)
     assert sizes == [(row.images[0].width, row.images[0].height) for row in data.rows("test")]
-    assert blind.blind
-    assert blind.protocol == seen.protocol
-    assert blind.folder != seen.folder
-    assert blind.by_kind["color"].relaxed_accuracy == 0.0
+    assert gray.gray
+    assert gray.protocol == seen.protocol
+    assert not any(one.relaxed for one in gray.read() if one.kind == "color")
+
+
+def test_answers_on_gray_images_are_another_set(
+    data: PreparedData, models: Models, tmp_path: Path
+) -> None:
+    seen, gray = (taken(data, tmp_path, step=f"sft on {what}") for what in ("test", "gray"))
+    assert seen.folder != gray.folder
+    assert (seen.gray, gray.gray) == (False, True)
+    assert seen.protocol == gray.protocol
+    assert gray.relaxed_accuracy < seen.relaxed_accuracy == 1.0
 
 
 def test_an_interrupted_set_goes_on_after_its_last_whole_batch(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
+    data: PreparedData, tmp_path: Path
 ) -> None:
-    undisturbed = ask(Seer("m"), data, tmp_path / "a", settings)
+    undisturbed = asked(Seer(), data, tmp_path / "a")
+    folder = tmp_path / "b"
     with pytest.raises(KeyboardInterrupt):
-        ask(Seer("m", fails_after=8), data, tmp_path / "b", settings)
-    folder = tmp_path / "b" / undisturbed.folder.name
-    assert read_record(folder, AnswerSet) is None
+        asked(Seer(fails_after=8), data, folder)
+    assert not (folder / "answers.jsonl").exists()
     with (folder / "partial.jsonl").open("a") as partial:  # a crash in the middle of a batch
         partial.write(json.dumps({"id": "test-4-color", "text": "red"}) + "\n")
         partial.write('{"id": "test-4-ch')
-    model = Seer("m")
-    resumed = ask(model, data, tmp_path / "b", settings)
+    model = Seer()
+    resumed = asked(model, data, folder)
     assert len(model.asked) == 24 - 8
     assert resumed.content == undisturbed.content
-    names = ("answers.jsonl",)
-    for name in names:
-        assert (resumed.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes()
+    told = [(found.folder / "answers.jsonl").read_bytes() for found in (resumed, undisturbed)]
+    assert told[0] == told[1]
+
+
+def test_an_interrupted_step_leaves_no_record_and_is_gone_on_with(
+    data: PreparedData, models: Models, tmp_path: Path
+) -> None:
+    models.seers[SFT.model.content] = Seer(fails_after=8)
+    with pytest.raises(KeyboardInterrupt):
+        taken(data, tmp_path)
+    [folder] = tmp_path.iterdir()
+    assert read_record(folder, AnswerSet) is None
+    models.seers[SFT.model.content].fails_after = None
+    assert taken(data, tmp_path).folder == folder
+    assert models.asked == 24
 
 
 def test_a_crash_before_the_record_asks_nothing_again(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
+    data: PreparedData, models: Models, tmp_path: Path
 ) -> None:
-    done = ask(Seer("m"), data, tmp_path, settings)
-    replies = [json.dumps({"id": one.id, "text": one.text}) for one in read_answers(done.folder)]
+    done = taken(data, tmp_path)
+    replies = [json.dumps({"id": one.id, "text": one.text}) for one in done.read()]
     (done.folder / "record.json").unlink()
     (done.folder / "partial.jsonl").write_text("\n".join(replies) + "\n")
-    model = Seer("m")
-    assert ask(model, data, tmp_path, settings.model_copy(update={"batch_size": 5})).content
-    assert model.asked == []
+    again = taken(data, tmp_path, "evaluate.batch_size=5")
+    assert again.content == done.content
+    assert models.asked == 24
 
 
-def test_leftovers_of_other_rows_are_not_trusted(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
-) -> None:
-    done = ask(Seer("m"), data, tmp_path, settings)
-    (done.folder / "record.json").unlink()
+def test_leftovers_of_other_rows_are_not_trusted(data: PreparedData, tmp_path: Path) -> None:
+    done = asked(Seer(), data, tmp_path)
     (done.folder / "partial.jsonl").write_text('{"id": "somebody", "text": "red"}\n' * 24)
-    model = Seer("m")
-    assert ask(model, data, tmp_path, settings).content == done.content
+    model = Seer()
+    assert asked(model, data, tmp_path).content == done.content
     assert len(model.asked) == 24
 
 
-def test_a_row_limit_takes_whole_charts_by_the_seed(data: PreparedData) -> None:
-    rows = select_rows(data, "test", 7, seed=0)
+def test_leftovers_that_can_not_be_read_are_named(data: PreparedData, tmp_path: Path) -> None:
+    (tmp_path / "partial.jsonl").mkdir()
+    with pytest.raises(OutputError, match=r"partial\.jsonl: can't be read"):
+        asked(Seer(), data, tmp_path)
+
+
+def test_a_row_limit_takes_whole_images_by_the_seed(data: PreparedData) -> None:
+    rows = select_rows(data.test, 7, seed=0)
     assert len(rows) == 6
-    assert len({row.cluster for row in rows}) == 3
-    more = select_rows(data, "test", 11, seed=0)
+    assert len({row.image_id for row in rows}) == 3
+    more = select_rows(data.test, 11, seed=0)
     assert {row.id for row in rows} < {row.id for row in more}
-    assert rows != select_rows(data, "test", 7, seed=1)
-    assert select_rows(data, "test", 1000, seed=0) == data.rows("test")
-    with pytest.raises(DataError, match=r"max_rows 1 is less than the smallest.*\(2 rows\)"):
-        select_rows(data, "test", 1, seed=0)
+    assert rows != select_rows(data.test, 7, seed=1)
+    assert select_rows(data.test, 1000, seed=0) == data.rows("test")
+    with pytest.raises(DataError, match=r"max_rows 1 is less than the rows about.*\(2 at least\)"):
+        select_rows(data.test, 1, seed=0)
 
 
-def test_charts_too_big_for_the_row_limit_are_passed_over(tmp_path: Path) -> None:
-    """One chart has all questions but two; wherever the draw puts it, the small one is found."""
+def test_images_with_too_many_rows_for_the_limit_are_passed_over(tmp_path: Path) -> None:
+    """One image has all rows but two; wherever the draw puts it, the small one is found."""
     data = make_data(tmp_path / "data", {"train": 0, "validation": 0, "test": 6})
     rows = data.rows("test")
-    big = [row.model_copy(update={"cluster": "big"}) for row in rows[2:]]
+    big = [row.model_copy(update={"images": rows[2].images}) for row in rows[2:]]
     write_jsonl(data.folder / "test.jsonl", [*rows[:2], *big])
     for seed in range(8):
-        assert select_rows(data, "test", 3, seed) == rows[:2]
+        assert select_rows(data.test, 3, seed) == rows[:2]
     for seed in range(8):
-        assert len(select_rows(data, "test", 10, seed)) in (2, 10)
+        assert len(select_rows(data.test, 10, seed)) in (2, 10)
 
 
-def test_a_limit_above_the_rows_is_the_same_protocol(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
-) -> None:
-    first = ask(Seer("m"), data, tmp_path, settings)
-    limited = settings.model_copy(update={"max_rows": 24})
-    assert ask(Seer("m"), data, tmp_path, limited).protocol == first.protocol
+def test_a_limit_above_the_rows_is_the_same_protocol(data: PreparedData, tmp_path: Path) -> None:
+    first = asked(Seer(), data, tmp_path / "a")
+    assert asked(Seer(), data, tmp_path / "b", max_rows=24).protocol == first.protocol
+    assert asked(Seer(), data, tmp_path / "c", max_rows=22).protocol != first.protocol
 
 
-def test_a_split_without_rows_and_a_lost_image_are_clear_errors(
-    settings: EvaluateSettings, tmp_path: Path
-) -> None:
+def test_where_an_image_lies_is_not_part_of_the_protocol(data: PreparedData) -> None:
+    rows = data.rows("test")
+    moved = [
+        row.model_copy(
+            update={"images": tuple(one.model_copy(update={"path": "x"}) for one in row.images)}
+        )
+        for row in rows
+    ]
+    assert protocol(moved, ask_job()) == protocol(rows, ask_job())
+    assert protocol(rows, ask_job(split="validation")) != protocol(rows, ask_job())
+
+
+def test_a_split_without_rows_and_a_lost_image_are_clear_errors(tmp_path: Path) -> None:
     empty = make_data(tmp_path / "none", {"train": 2, "validation": 2, "test": 0})
     with pytest.raises(DataError, match=r"test\.jsonl: the test split has no rows"):
-        ask(Seer("m"), empty, tmp_path, settings)
+        asked(Seer(), empty, tmp_path / "a")
     damaged = make_data(tmp_path / "damaged", {"train": 2, "validation": 2, "test": 2})
-    (damaged.folder / "images" / "red12.png").write_bytes(b"not a picture")
+    (damaged.folder / "images" / "test-0.png").write_bytes(b"not a picture")
     with pytest.raises(
-        DataError, match=r"red12\.png: an image that can't be decoded \(no known format\)"
+        DataError, match=r"test-0\.png: an image that can't be decoded \(no known format\)"
     ):
-        ask(Seer("m"), damaged, tmp_path, settings)
+        asked(Seer(), damaged, tmp_path / "b")
 
 
-def test_majority_answers_by_kind(
-    data: PreparedData, settings: EvaluateSettings, tmp_path: Path
-) -> None:
+def test_majority_answers_by_kind(data: PreparedData) -> None:
     """8 training squares: 3 red, 3 green, 2 blue; the alphabet settles the tie."""
-    found = majority(data, "test", evaluate=settings, seed=0, runs=tmp_path)
-    said = {(one.kind, one.text) for one in read_answers(found.folder)}
-    assert said == {("color", "green"), ("check", "no")}
+    rows = data.rows("test")
+    answers = majority(data.rows("train"), rows)
+    assert [one.id for one in answers] == [row.id for row in rows]
+    assert {(one.kind, one.text) for one in answers} == {("color", "green"), ("check", "no")}
+    found = measure(answers, model="majority", gray=False, resamples=200, seed=0)
     assert found.by_kind["color"].relaxed_accuracy == pytest.approx(1 / 3)
     assert found.by_kind["check"].relaxed_accuracy == pytest.approx(2 / 3)
-    assert found.protocol == ask(Seer("m"), data, tmp_path, settings).protocol
-    assert majority(data, "test", evaluate=settings, seed=0, runs=tmp_path) == found
+
+
+def test_majority_knows_an_answer_to_a_kind_that_training_lacks(data: PreparedData) -> None:
+    """Of all training answers "no" is the most frequent: 5 of 16."""
+    other = [row.model_copy(update={"kind": "shape"}) for row in data.rows("test")]
+    assert {one.text for one in majority(data.rows("train"), other)} == {"no"}
 
 
 def test_progress_is_logged(
-    data: PreparedData,
-    settings: EvaluateSettings,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="vlm_ops.evaluation")
-    options = {"evaluate": settings, "seed": 0, "blind": False, "runs": tmp_path, "name": "sft"}
-    answer(Seer("m"), data, "test", **options)
-    assert "answers sft on test: 24/24, 0 s left" in caplog.messages
-    found = answer(Seer("m"), data, "test", **options)
-    assert f"answers sft on test: 24 rows found in {found.folder.name}" in caplog.messages
-
-
-def test_one_model_is_in_memory_at_a_time() -> None:
-    opened: list[Seer] = []
-
-    def open_model(ref):  # type: ignore[no-untyped-def]
-        opened.append(Seer(ref.content))
-        return opened[-1]
-
-    with OneAtATime(open_model) as one:
-        first = one.model(model_ref())
-        assert one.model(model_ref()) is first
-        one.model(model_ref("adapter"))
-        assert [seer.closed for seer in opened] == [1, 0]
-    assert [seer.closed for seer in opened] == [1, 1]
+    asked(Seer(), data, tmp_path / "a")
+    asked(Seer(), data, tmp_path / "b", gray=True)
+    assert "answers on test: 24/24, 0 s left" in caplog.messages
+    assert "answers on gray images of test: 24/24, 0 s left" in caplog.messages

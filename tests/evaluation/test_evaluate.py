@@ -4,14 +4,15 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from squares import Seer, judged, make_data, trained
+from squares import Models, Seer, make_data, trained
 
-from vlm_ops.artifacts import Evaluation, ModelRef, PreparedData
-from vlm_ops.config.pipeline import EvaluateJob
-from vlm_ops.config.sections import EvaluateSettings
-from vlm_ops.evaluation.evaluate import choose, evaluate
-from vlm_ops.evaluation.statistics import score
-from vlm_ops.store.artifact import read_record, write_record
+from vlm_ops.artifacts import AnswerSet, Evaluation, ModelRef, PreparedData
+from vlm_ops.config.load import load_config
+from vlm_ops.errors import DataError
+from vlm_ops.steps.plan import Outputs, from_request, perform, plan, request
+from vlm_ops.steps.table import steps_of
+from vlm_ops.store.artifact import Artifact, read_record, write_record
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 
 SFT = trained("sft", "a-sft")
@@ -25,6 +26,7 @@ class Notebook(NullTracker):
         self.said: list[tuple[str, Any]] = []
         self.numbers: dict[tuple[str | None, str], float] = {}
         self.tables: dict[str, Any] = {}
+        self.kept: list[ModelRef] = []
 
     def metrics(self, values, step=None, model=None):  # type: ignore[no-untyped-def]
         self.said.append(("metrics", model))
@@ -32,6 +34,7 @@ class Notebook(NullTracker):
 
     def model(self, name, model):  # type: ignore[no-untyped-def]
         self.said.append(("model", name))
+        self.kept.append(model)
         return f"models:/m-{name}"
 
     def dataset(self, name, digest, context, rows, source):  # type: ignore[no-untyped-def]
@@ -45,35 +48,26 @@ class Notebook(NullTracker):
         self.tables[name] = columns
 
 
-class Models:
-    """Opens models of which the base, and perhaps the preference model, can't see."""
+def stage(
+    data: PreparedData, tracker: NullTracker | None = None, **given: Artifact
+) -> dict[str, Any]:
+    """Take the steps of the stage as the pipeline takes them; return what each one left."""
+    runs = data.folder.parent
+    config = load_config(
+        "demo",
+        [f"execution.runs={runs}", "evaluate.batch_size=4", "evaluate.resamples=200",
+         "prefer.max_loss_on_validation=0.01"],
+    )  # fmt: skip
+    outputs: dict[str, Any] = {"prepare": data, "sft": SFT, "prefer": PREFER, **given}
+    for step in steps_of("evaluate"):
+        outputs[step.name] = perform(plan(step.name, config, outputs), tracker or NullTracker())
+    return outputs
 
-    def __init__(self, prefer_sees: bool = True, base_sees: bool = False) -> None:
-        self.sees = {None: base_sees, "a-sft": True, "b-prefer": prefer_sees}
-        self.opened: list[Seer] = []
 
-    def __call__(self, ref: ModelRef) -> Seer:
-        self.opened.append(Seer(ref.content, sees=self.sees[ref.adapter_sha256]))
-        return self.opened[-1]
-
-
-def run(data: PreparedData, models: Models, tracker: NullTracker | None = None) -> Evaluation:
-    out = data.folder.parent / "evaluate-0"
-    out.mkdir(exist_ok=True)
-    job = EvaluateJob(
-        seed=0,
-        evaluate=EvaluateSettings(batch_size=4, resamples=200),
-        max_loss_on_validation=0.01,
-    )
-    return evaluate(
-        job,
-        data=data,
-        sft=SFT,
-        prefer=PREFER,
-        out=out,
-        tracker=tracker or NullTracker(),
-        open_model=models,
-    )
+def run(data: PreparedData, tracker: NullTracker | None = None) -> Evaluation:
+    found = stage(data, tracker)["evaluate"]
+    assert isinstance(found, Evaluation)
+    return found
 
 
 @pytest.fixture
@@ -81,61 +75,63 @@ def own(tmp_path: Path) -> PreparedData:
     return make_data(tmp_path / "prepare-0", {"train": 8, "validation": 6, "test": 60})
 
 
-def test_everything_is_measured_and_kept(own: PreparedData) -> None:
-    tracker, models = Notebook(), Models()
-    found = run(own, models, tracker)
-    assert found.candidate == "prefer"
+def test_everything_is_measured_and_kept(own: PreparedData, models: Models) -> None:
+    tracker = Notebook()
+    found = run(own, tracker)
+    assert found.candidate == "preferred"
     assert found.model == PREFER.model
-    assert found.validation == {"sft": 1.0, "prefer": 1.0}
+    assert found.validation == {"sft": 1.0, "preferred": 1.0}
     shares = {name: score.relaxed_accuracy for name, score in found.scores.items()}
     assert shares == {
         "base": pytest.approx(1 / 3),
         "sft": 1.0,
         "candidate": 1.0,
-        "blind": pytest.approx(1 / 3),
+        "sft_gray": pytest.approx(1 / 3),
         "candidate_gray": pytest.approx(1 / 3),
         "majority": pytest.approx(1 / 2),
     }
     assert found.logged_models["candidate"] == "models:/m-candidate"
-    assert all(found.answer_folder(name).is_dir() for name in found.scores)
-    # Models are kept before they are scored; each is asked every row once.
+    # Models are kept before they are scored.
     kinds = [word for word, _ in tracker.said]
     assert max(i for i, word in enumerate(kinds) if word == "model") < kinds.index("metrics")
     assert tracker.numbers["candidate", "relaxed_accuracy"] == 1.0
     assert tracker.numbers["base", "by_kind/color"] == 0.0
     assert tracker.numbers[None, "majority/relaxed_accuracy"] == 0.5
-    assert tracker.numbers[None, "validation/prefer/relaxed_accuracy"] == 1.0
+    assert tracker.numbers[None, "validation/preferred/relaxed_accuracy"] == 1.0
     assert ("dataset", ("test", 120)) in tracker.said
-    assert sum(len(seer.asked) for seer in models.opened) == 2 * 12 + 5 * 120
-    assert all(seer.closed == 1 for seer in models.opened)
-    write_record(found)
     assert read_record(found.folder, Evaluation) == found
 
 
-def test_the_models_are_kept_with_the_prompt_that_the_rows_were_asked_with(
-    own: PreparedData,
+def test_each_model_is_asked_every_row_once_and_loaded_as_seldom_as_can_be(
+    own: PreparedData, models: Models
 ) -> None:
-    kept: list[ModelRef] = []
+    run(own)
+    assert models.asked == 2 * 12 + 5 * 120
+    assert [ref.adapter_sha256 for ref in models.loaded] == ["a-sft", "b-prefer", "a-sft", None]
 
-    class Keeper(NullTracker):
-        def model(self, name: str, model: ModelRef) -> None:
-            kept.append(model)
 
-    models = Models()
-    prompt = "{question}\nBriefly."
-    found = run(own.model_copy(update={"prompt": prompt}), models, Keeper())
-    assert found.model == PREFER.model.model_copy(update={"prompt": prompt})
-    assert [model.prompt for model in kept] == [prompt] * 3
+def test_the_models_are_kept_with_the_prompt_that_the_rows_were_asked_with(
+    own: PreparedData, models: Models
+) -> None:
+    prompt = {"prompt": "{question}\nBriefly."}
+    sft, prefer = (
+        adapter.model_copy(update={"base": adapter.base.model_copy(update=prompt)})
+        for adapter in (SFT, PREFER)
+    )
+    tracker = Notebook()
+    found = stage(own.model_copy(update=prompt), tracker, sft=sft, prefer=prefer)["evaluate"]
+    assert found.model == prefer.model
+    assert [model.prompt for model in tracker.kept] == [prompt["prompt"]] * 3
     # The rows hold the prompt already: they are asked as they are.
-    asked = {question for seer in models.opened for question in seer.asked}
+    asked = {question for seer in models.seers.values() for question in seer.asked}
     assert asked == {row.question for row in own.rows("test")}
 
 
-def test_the_report_reads_well(own: PreparedData) -> None:
-    found = run(own, Models())
+def test_the_report_reads_well(own: PreparedData, models: Models) -> None:
+    found = run(own)
     text = (found.folder / "report.md").read_text(encoding="utf-8")
-    assert "Prefer goes on as the candidate: 100.0 % on validation" in text
-    assert "120 test rows on 60 charts of 15 tables" in text
+    assert "The preferred model is the candidate: 100.0 % on validation" in text
+    assert "120 test rows about 60 images in 15 groups" in text
     assert "| candidate | chosen on validation | 100.0 % | 94.0 to 100.0 | 100.0 % |" in text
     assert "| color | 60 | 0.0 % | 100.0 % | 100.0 % | 0.0 % | 0.0 % | 33.3 % |" in text
     assert "| test-table0 | 8 |" in text
@@ -148,9 +144,19 @@ def test_the_report_reads_well(own: PreparedData) -> None:
     assert report["protocol"] == found.protocol
 
 
-def test_examples_have_pictures_and_every_kind(own: PreparedData) -> None:
+def test_the_report_compares_no_model_with_itself(own: PreparedData, models: Models) -> None:
+    models.blind = {None, "b-prefer"}
+    found = run(own)
+    assert found.candidate == "sft"
+    report = json.loads((found.folder / "report.json").read_text(encoding="utf-8"))
+    gaps = {(gap["model"], gap["than"]) for gap in report["differences"]}
+    assert ("candidate", "sft") not in gaps
+    assert {("sft", "sft_gray"), ("candidate", "candidate_gray")} <= gaps
+
+
+def test_examples_have_pictures_and_every_kind(own: PreparedData, models: Models) -> None:
     tracker = Notebook()
-    run(own, Models(), tracker)
+    run(own, tracker)
     table = tracker.tables["answers.json"]
     assert len({len(column) for column in table.values()}) == 1
     assert all(isinstance(picture, Image.Image) for picture in table["image"])
@@ -159,8 +165,10 @@ def test_examples_have_pictures_and_every_kind(own: PreparedData) -> None:
     assert "purple" in table["base"]
 
 
-def test_the_showcase_is_a_chart_that_only_seeing_answers(own: PreparedData) -> None:
-    found = run(own, Models())
+def test_the_showcase_is_an_image_that_only_seeing_answers(
+    own: PreparedData, models: Models
+) -> None:
+    found = run(own)
     showcase = json.loads((found.folder / "showcase.json").read_text(encoding="utf-8"))
     assert showcase["kind"] == "color"
     assert showcase["answers"]["candidate"] in showcase["expected"]
@@ -170,41 +178,76 @@ def test_the_showcase_is_a_chart_that_only_seeing_answers(own: PreparedData) -> 
         assert picture.width in (8, 12)
 
 
-def test_a_preference_model_that_lost_on_validation_does_not_go_on(own: PreparedData) -> None:
-    models = Models(prefer_sees=False)
-    found = run(own, models)
+def test_a_preferred_model_that_lost_on_validation_is_not_the_candidate(
+    own: PreparedData, models: Models
+) -> None:
+    models.blind = {None, "b-prefer"}
+    left = stage(own)
+    found = left["evaluate"]
     assert found.candidate == "sft"
     assert found.model == SFT.model
     assert found.why == (
-        "sft goes on as the candidate, prefer lost too much: 33.3 % on validation against "
-        "sft's 100.0 %: -66.7 points; a loss of up to 1.0 is allowed"
+        "the sft model is the candidate, the preferred one lost too much: 33.3 % on validation "
+        "against sft's 100.0 %: -66.7 points; a loss of up to 1.0 is allowed"
     )
-    # The candidate is sft: nothing is asked twice, and prefer never sees the test rows.
-    assert found.answers["candidate"] == found.answers["sft"]
-    assert found.answers["candidate_gray"] == found.answers["blind"]
-    assert sum(len(seer.asked) for seer in models.opened) == 2 * 12 + 3 * 120
+    # The candidate is sft: nothing is asked twice, and preferred never sees the test rows.
+    assert left["candidate on test"] == left["sft on test"]
+    assert left["candidate on gray"] == left["sft on gray"]
+    assert models.asked == 2 * 12 + 3 * 120
+    assert len(models.seers[PREFER.model.content].asked) == 12
 
 
-def test_no_showcase_without_a_gain(own: PreparedData) -> None:
-    run(own, Models())
-    for folder in own.folder.parent.glob("answers-*"):
-        for path in folder.iterdir():
-            path.unlink()
-    found = run(own, Models(base_sees=True))
+def test_no_showcase_without_a_gain(own: PreparedData, models: Models) -> None:
+    before = run(own)
+    assert (before.folder / "showcase.json").exists()
+    for pattern in ("answers-*", "evaluate-*"):
+        for folder in own.folder.parent.glob(pattern):
+            (folder / "record.json").unlink()
+    models.seers = {SFT.base.content: Seer(sees=True)}
+    found = run(own)
     assert not (found.folder / "showcase.json").exists()
 
 
-def test_the_same_evaluation_again_asks_nothing(own: PreparedData) -> None:
-    first = run(own, Models())
-    models = Models()
-    assert run(own, models) == first
-    assert [seer.asked for seer in models.opened] == [[]] * len(models.opened)
+def test_the_same_evaluation_again_asks_nothing(own: PreparedData, models: Models) -> None:
+    first = run(own)
+    models.seers.clear()
+    models.loaded.clear()
+    assert run(own) == first
+    assert models.asked == 0
+    assert models.loaded == []
 
 
-@pytest.mark.parametrize(("wrong", "stage"), [(0, "prefer"), (1, "prefer"), (2, "sft")])
-def test_the_allowed_loss_is_inclusive(wrong: int, stage: str) -> None:
-    sft = score(judged([True] * 100), 200, seed=0)
-    prefer = score(judged([True] * (100 - wrong) + [False] * wrong), 200, seed=0)
-    chosen, why = choose({"sft": sft, "prefer": prefer}, SFT, PREFER, 0.01)
-    assert chosen.stage == stage
-    assert why.startswith(f"{stage} goes on")
+def test_answers_that_are_gone_are_asked_again_and_nothing_else(
+    own: PreparedData, models: Models
+) -> None:
+    first = stage(own)
+    (first["base on test"].folder / "record.json").unlink()
+    models.seers.clear()
+    assert run(own) == first["evaluate"]
+    assert {content: len(seer.asked) for content, seer in models.seers.items()} == {
+        SFT.base.content: 120
+    }
+
+
+def test_without_training_rows_there_is_no_baseline(own: PreparedData, models: Models) -> None:
+    write_jsonl(own.folder / "train.jsonl", [])
+    with pytest.raises(DataError, match="majority baseline needs training rows, found none"):
+        run(own)
+
+
+def test_every_plan_survives_the_way_to_another_process(
+    own: PreparedData, models: Models, tmp_path: Path
+) -> None:
+    adapters = {
+        adapter.stage: adapter.model_copy(update={"folder": tmp_path / adapter.stage})
+        for adapter in (SFT, PREFER)
+    }
+    for artifact in (own, *adapters.values()):
+        artifact.folder.mkdir(exist_ok=True)
+        write_record(artifact)
+    outputs: Outputs = stage(own, **adapters)
+    config = load_config("demo", [f"execution.runs={tmp_path}"])
+    for step in steps_of("evaluate"):
+        planned = plan(step.name, config, outputs)
+        assert from_request(json.loads(json.dumps(request(planned)))) == planned
+    assert isinstance(outputs["base on test"], AnswerSet)

@@ -1,17 +1,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from squares import judged, model_ref
 
 from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision
+from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.config.sections import GateSettings
-from vlm_ops.errors import StepFailed
+from vlm_ops.errors import VlmOpsError
 from vlm_ops.evaluation.gate import gate
-from vlm_ops.evaluation.statistics import by_group, by_kind, score
+from vlm_ops.evaluation.statistics import score
+from vlm_ops.steps.plan import Outputs, from_request, plan, request
 from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
@@ -21,7 +23,7 @@ ROWS = 200
 
 
 def share(right: float, rows: int = ROWS) -> list[bool]:
-    """``right`` of the rows, spread evenly over the charts."""
+    """``right`` of the rows, spread evenly over the images."""
     return [int((n + 1) * right) > int(n * right) for n in range(rows)]
 
 
@@ -30,11 +32,11 @@ def store(
     model: str,
     right: list[bool],
     *,
-    blind: bool = False,
+    gray: bool = False,
     wrong: str | None = None,
 ) -> AnswerSet:
     answers = judged(right)
-    folder = runs / f"answers-{model}-{blind}"
+    folder = runs / f"answers-{model}-{gray}"
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "answers.jsonl", answers)
     found = AnswerSet(
@@ -43,51 +45,59 @@ def store(
         model=wrong or model,
         protocol="protocol",
         split="test",
-        blind=blind,
-        score=score(answers, 200, 0),
-        by_kind=by_kind(answers, 200, 0),
-        by_group=by_group(answers, 200, 0),
+        gray=gray,
+        relaxed_accuracy=sum(right) / len(right),
     )
     write_record(found)
     return found
 
 
-def evaluation(runs: Path, candidate: float, blind: float, base: float) -> Evaluation:
+class Measured(NamedTuple):
+    """An evaluation, and the answers that it rests on."""
+
+    evaluation: Evaluation
+    answers: dict[str, AnswerSet | None]
+
+
+def evaluation(runs: Path, candidate: float, gray: float, base: float) -> Measured:
     sets = {
         "base": store(runs, model_ref().content, share(base)),
         "candidate": store(runs, CANDIDATE.content, share(candidate)),
-        "candidate_gray": store(runs, CANDIDATE.content, share(blind), blind=True),
+        "candidate_gray": store(runs, CANDIDATE.content, share(gray), gray=True),
     }
-    return Evaluation(
+    found = Evaluation(
         folder=runs / "evaluate-0",
         content="e",
-        candidate="prefer",
-        why="prefer goes on as the candidate",
+        candidate="preferred",
+        why="the preferred model is the candidate",
         validation={},
         model=CANDIDATE,
-        answers={name: found.folder.name for name, found in sets.items()},
-        scores={name: found.score for name, found in sets.items()},
+        scores={name: score(answers.read(), 200, 0) for name, answers in sets.items()},
         logged_models={},
         protocol="protocol",
     )
+    return Measured(found, dict(sets))
 
 
 def decide(
     runs: Path,
-    found: Evaluation,
+    found: Measured,
     champion: AnswerSet | None = None,
     version: str | None = None,
+    *,
+    tracker: NullTracker | None = None,
     **margins: float,
 ) -> GateDecision:
     out = runs / "gate-0"
     out.mkdir(exist_ok=True)
     return gate(
         GateJob(seed=0, gate=GateSettings(**margins), resamples=400),
-        evaluation=found,
-        champion=champion,
+        evaluation=found.evaluation,
         champion_version=version,
         out=out,
-        tracker=NullTracker(),
+        tracker=tracker or NullTracker(),
+        champion=champion,
+        **found.answers,
     )
 
 
@@ -98,18 +108,18 @@ def refusal(decision: GateDecision) -> str:
     return first.removeprefix("refused: ")
 
 
-def test_a_better_model_that_looks_is_promoted(tmp_path: Path) -> None:
+def test_a_better_model_that_looks_is_accepted(tmp_path: Path) -> None:
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.3, 0.1))
     assert decision.verdict.accepted
-    assert [found.than for found in decision.verdict.differences] == ["blind", "base"]
+    assert [found.than for found in decision.verdict.differences] == ["gray", "base"]
     assert all(found.passed for found in decision.verdict.differences)
     image, base = decision.verdict.reasons
     assert image.startswith(
-        "promote: its answers depend on the image: 70.0 % with the images, 30.0 % with gray "
+        "accepted: its answers depend on the image: 70.0 % with the images, 30.0 % with gray "
         "ones instead: +40.0 points (95 % interval +"
     )
     assert image.endswith(", above the needed +10.0")
-    assert base.startswith("promote: 70.0 % against the base's 10.0 %: +60.0 points (95 % int")
+    assert base.startswith("accepted: 70.0 % against the base's 10.0 %: +60.0 points (95 % int")
     assert base.endswith(", above the needed +0.0")
     assert decision.candidate == CANDIDATE.content
     assert decision.champion is decision.champion_version is None
@@ -159,7 +169,7 @@ def test_a_gain_within_the_margin_is_refused(tmp_path: Path) -> None:
     assert "the needed +59.0" in refusal(decide(tmp_path, found, over_base=0.59))
 
 
-def test_the_champion_itself_is_not_promoted_again(tmp_path: Path) -> None:
+def test_the_champion_itself_is_not_accepted_again(tmp_path: Path) -> None:
     champion = store(tmp_path, CANDIDATE.content, share(0.7))
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.2, 0.1), champion, "3")
     assert refusal(decision) == "the candidate is the champion (version 3) already"
@@ -170,10 +180,10 @@ def test_the_champion_itself_is_not_promoted_again(tmp_path: Path) -> None:
     [
         ({"protocol": "other"}, "was asked in another way than the evaluation"),
         ({"split": "validation"}, "answered the validation rows, not the test rows"),
-        ({"blind": True}, "was asked on gray images"),
+        ({"gray": True}, "was asked on gray images"),
     ],
 )
-def test_a_champion_that_can_not_be_compared_is_a_no(
+def test_a_champion_that_can_not_be_compared_is_a_refusal(
     tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
     champion = store(tmp_path, "old", share(0.1)).model_copy(update=changes)
@@ -182,7 +192,7 @@ def test_a_champion_that_can_not_be_compared_is_a_no(
     assert len(decision.verdict.differences) == 2
 
 
-def test_a_champion_on_other_rows_or_without_answers_is_a_no(tmp_path: Path) -> None:
+def test_a_champion_on_other_rows_or_without_answers_is_a_refusal(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
     fewer = store(tmp_path, "old", share(0.1, rows=100))
     assert "can't be compared with the champion" in refusal(decide(tmp_path, found, fewer))
@@ -190,10 +200,9 @@ def test_a_champion_on_other_rows_or_without_answers_is_a_no(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["base", "candidate", "candidate_gray"])
-def test_missing_answers_are_a_no(tmp_path: Path, name: str) -> None:
+def test_missing_answers_are_a_refusal(tmp_path: Path, name: str) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    lacking = {key: value for key, value in found.answers.items() if key != name}
-    without = found.model_copy(update={"answers": lacking})
+    without = found._replace(answers=found.answers | {name: None})
     assert "has no answers on the test rows" in refusal(decide(tmp_path, without))
 
 
@@ -203,21 +212,28 @@ def test_answers_that_are_gone_leave_no_verdict_behind(
     tmp_path: Path, name: str, damage: Callable[[Path], Any]
 ) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    assert found.is_whole()
-    damage(found.answer_folder(name) / "record.json")
-    with pytest.raises(StepFailed, match="run again, which asks the model anew"):
-        decide(tmp_path, found)
-    assert not (tmp_path / "gate-0" / "decision.json").exists()
+    found.evaluation.folder.mkdir()
+    write_record(found.evaluation)
+    sources = {"base": "base on test", "candidate": "candidate on test",
+               "candidate_gray": "candidate on gray"}  # fmt: skip
+    outputs: Outputs = {
+        "evaluate": found.evaluation,
+        **{sources[key]: answers for key, answers in found.answers.items()},
+    }
+    config = load_config("demo", [f"execution.runs={tmp_path}"])
+    planned = plan("gate", config, outputs)
+    asked = request(planned)
+    assert from_request(asked) == planned
+    answers = found.answers[name]
+    assert answers is not None
+    damage(answers.folder / "record.json")
+    with pytest.raises(VlmOpsError, match=r"no complete AnswerSet|not a record of AnswerSet"):
+        from_request(asked)
+    assert not list(tmp_path.glob("gate-*"))
 
 
-def test_an_evaluation_without_its_answers_is_not_whole(tmp_path: Path) -> None:
-    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    (found.answer_folder("base") / "record.json").unlink()
-    assert not found.is_whole()
-
-
-def test_a_gain_on_a_handful_of_charts_is_luck(tmp_path: Path) -> None:
-    """On 5 of 100 charts: 1 in 32 by luck; on 6: 1 in 64."""
+def test_a_gain_on_a_handful_of_images_is_luck(tmp_path: Path) -> None:
+    """On 5 of 100 images: 1 in 32 by luck; on 6: 1 in 64."""
     better = share(0.5)
     wrong = [n for n in range(0, ROWS, 2) if not better[n]]
     verdicts = []
@@ -226,37 +242,66 @@ def test_a_gain_on_a_handful_of_charts_is_luck(tmp_path: Path) -> None:
         rows = list(better)
         for n in wrong[:gained]:
             rows[n] = True
-        store(tmp_path, CANDIDATE.content, rows)
+        candidate = store(tmp_path, CANDIDATE.content, rows)
+        found = found._replace(answers=found.answers | {"candidate": candidate})
         champion = store(tmp_path, "old", better)
         verdicts.append(decide(tmp_path, found, champion, "3").verdict)
     assert [verdict.accepted for verdict in verdicts] == [False, True]
     assert "luck alone gives in 3.1 % of cases" in verdicts[0].reasons[0]
 
 
-def test_a_truncated_answer_file_is_a_no(tmp_path: Path) -> None:
+def test_a_truncated_answer_file_is_a_refusal(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    path = found.answer_folder("base") / "answers.jsonl"
+    assert found.answers["base"] is not None
+    path = found.answers["base"].folder / "answers.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     assert "can't be compared with the base" in refusal(decide(tmp_path, found))
     path.unlink()
     assert "can't be compared with the base" in refusal(decide(tmp_path, found))
 
 
-def test_numbers_that_are_none_are_a_no(tmp_path: Path) -> None:
+def test_numbers_that_are_none_are_a_refusal(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    nan = found.scores["base"].model_copy(update={"relaxed_accuracy": float("nan")})
-    broken = found.model_copy(update={"scores": {**found.scores, "base": nan}})
-    assert refusal(decide(tmp_path, broken)) == "the evaluation's score of base is not a number"
-    champion = store(tmp_path, "old", share(0.1)).model_copy(update={"score": nan})
+    scores = found.evaluation.scores
+    nan = scores["base"].model_copy(update={"relaxed_accuracy": float("nan")})
+    broken = found.evaluation.model_copy(update={"scores": {**scores, "base": nan}})
+    reason = refusal(decide(tmp_path, found._replace(evaluation=broken)))
+    assert reason == "the evaluation's score of base is not a number"
+    champion = store(tmp_path, "old", share(0.1)).model_copy(
+        update={"relaxed_accuracy": float("nan")}
+    )
     assert "the champion's score is not a number" in refusal(decide(tmp_path, found, champion))
 
 
-def test_answers_of_another_model_are_a_no(tmp_path: Path) -> None:
+def test_answers_of_another_model_are_a_refusal(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    store(tmp_path, CANDIDATE.content, share(0.2), blind=True, wrong="another")
-    assert "gray images are another model's" in refusal(decide(tmp_path, found))
-    store(tmp_path, CANDIDATE.content, share(0.7), wrong="another")
-    assert "stored answers are another model's" in refusal(decide(tmp_path, found))
+    gray = store(tmp_path, CANDIDATE.content, share(0.2), gray=True, wrong="another")
+    mixed = found._replace(answers=found.answers | {"candidate_gray": gray})
+    assert "gray images are another model's" in refusal(decide(tmp_path, mixed))
+    seen = store(tmp_path, CANDIDATE.content, share(0.7), wrong="another")
+    mixed = found._replace(answers=found.answers | {"candidate": seen})
+    assert "the answers are another model's than the candidate's" in refusal(
+        decide(tmp_path, mixed)
+    )
+
+
+def test_the_comparisons_and_the_verdict_are_tracked(tmp_path: Path) -> None:
+    numbers: dict[str, float] = {}
+    labels: dict[str, str] = {}
+
+    class Keeper(NullTracker):
+        def metrics(self, values, step=None, model=None):  # type: ignore[no-untyped-def]
+            numbers.update(values)
+
+        def tags(self, values):  # type: ignore[no-untyped-def]
+            labels.update(values)
+
+    champion = store(tmp_path, "old", share(0.4))
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    decide(tmp_path, found, champion, "3", tracker=Keeper())
+    assert {name.split("/")[0] for name in numbers} == {"over_gray", "over_base", "over_champion"}
+    assert numbers["over_champion/points"] == pytest.approx(0.3)
+    assert labels == {"verdict": "accepted"}
 
 
 def test_the_decision_is_written_and_reproducible(tmp_path: Path) -> None:
@@ -264,10 +309,10 @@ def test_the_decision_is_written_and_reproducible(tmp_path: Path) -> None:
     decision = decide(tmp_path, found)
     assert decide(tmp_path, found) == decision
     body = json.loads((decision.folder / "decision.json").read_text(encoding="utf-8"))
-    assert body["promote"] is True
+    assert body["accepted"] is True
     assert body["reasons"] == list(decision.verdict.reasons)
     assert body["candidate"]["model"] == CANDIDATE.content
     text = (decision.folder / "decision.md").read_text(encoding="utf-8")
-    assert text.startswith("# Promote\n\n- promote: its answers depend on the image")
+    assert text.startswith("# Accepted\n\n- accepted: its answers depend on the image")
     write_record(decision)
     assert read_record(decision.folder, GateDecision) == decision

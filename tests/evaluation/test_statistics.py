@@ -18,7 +18,7 @@ def flips(n: int, share: float, seed: int) -> list[bool]:
     return [bool(value) for value in np.random.default_rng(seed).random(n) < share]
 
 
-def test_a_score_counts_rows_charts_and_tables() -> None:
+def test_a_score_counts_rows_images_and_groups() -> None:
     found = score(judged([True, False, True, True]), N, seed=0)
     assert (found.n, found.n_images, found.n_groups) == (4, 2, 1)
     assert found.relaxed_accuracy == found.exact_match == 0.75
@@ -26,7 +26,7 @@ def test_a_score_counts_rows_charts_and_tables() -> None:
 
 
 def test_the_interval_agrees_with_brute_force_over_all_resamples() -> None:
-    """Four clusters have 4**4 resamples: the exact distribution of the ratio."""
+    """Four images have 4**4 resamples: the exact distribution of the ratio."""
     total, rows = np.array([0.0, 1.0, 2.0, 3.0]), np.array([2.0, 2.0, 3.0, 3.0])
     exact = sorted(
         sum(total[i] for i in draw) / sum(rows[i] for i in draw)
@@ -39,7 +39,7 @@ def test_the_interval_agrees_with_brute_force_over_all_resamples() -> None:
 
 
 def test_independent_rows_agree_with_the_normal_approximation() -> None:
-    answers = judged(flips(1000, 0.7, seed=3), per_chart=1)
+    answers = judged(flips(1000, 0.7, seed=3), per_image=1)
     found = score(answers, 4000, seed=0)
     p = found.relaxed_accuracy
     half = 1.96 * (p * (1 - p) / 1000) ** 0.5
@@ -47,11 +47,11 @@ def test_independent_rows_agree_with_the_normal_approximation() -> None:
     assert found.high == pytest.approx(p + half, abs=0.004)
 
 
-def test_rows_of_one_chart_count_as_one_draw() -> None:
-    """Rows copied within their chart add no information; the interval must not shrink."""
+def test_rows_of_one_image_count_as_one_draw() -> None:
+    """Rows copied within their image add no information; the interval must not shrink."""
     once = flips(100, 0.6, seed=5)
-    alone = score(judged(once, per_chart=1), 2000, seed=0)
-    copied = score(judged([v for v in once for _ in range(6)], per_chart=6), 2000, seed=0)
+    alone = score(judged(once, per_image=1), 2000, seed=0)
+    copied = score(judged([v for v in once for _ in range(6)], per_image=6), 2000, seed=0)
     assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high))
 
 
@@ -84,17 +84,17 @@ def test_another_seed_draws_other_resamples() -> None:
     assert score(answers, N, seed=1) != score(answers, N, seed=2)
 
 
-@pytest.mark.parametrize(("charts", "low"), [(1, 0.025), (10, 0.6915), (300, 0.98778)])
-def test_all_right_reports_what_so_many_charts_can_tell(charts: int, low: float) -> None:
+@pytest.mark.parametrize(("images", "low"), [(1, 0.025), (10, 0.6915), (300, 0.98778)])
+def test_all_right_reports_what_so_many_images_can_tell(images: int, low: float) -> None:
     """Clopper and Pearson's bound for n of n: 0.025 ** (1 / n)."""
-    found = score(judged([True] * charts, per_chart=1), N, seed=0)
+    found = score(judged([True] * images, per_image=1), N, seed=0)
     assert found.relaxed_accuracy == found.high == 1.0
     assert found.low == pytest.approx(low, abs=1e-4)
-    wrong = score(judged([False] * charts, per_chart=1), N, seed=0)
+    wrong = score(judged([False] * images, per_image=1), N, seed=0)
     assert (wrong.low, wrong.high) == (0.0, pytest.approx(1 - low, abs=1e-4))
 
 
-def test_one_chart_never_passes() -> None:
+def test_one_image_never_passes() -> None:
     found = difference(
         judged([True] * 2), judged([False] * 2), than="base", needed=0.0, resamples=N, seed=0
     )
@@ -112,7 +112,7 @@ def test_equal_models_differ_by_nothing() -> None:
 
 def test_the_lower_end_must_lie_above_the_margin() -> None:
     ours, theirs = judged(flips(200, 0.9, seed=0)), judged(flips(200, 0.5, seed=1))
-    options = {"than": "blind", "resamples": N, "seed": 0}
+    options = {"than": "gray", "resamples": N, "seed": 0}
     found = difference(ours, theirs, needed=0.1, **options)
     assert found.passed
     assert not difference(ours, theirs, needed=found.low, **options).passed
@@ -120,7 +120,7 @@ def test_the_lower_end_must_lie_above_the_margin() -> None:
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(3, 0), (6, 0), (8, 2), (9, 1), (7, 7)])
-def test_chance_is_the_sign_tests_where_charts_differ_alike(wins: int, losses: int) -> None:
+def test_chance_is_the_sign_tests_where_images_differ_alike(wins: int, losses: int) -> None:
     gains = np.array([1.0] * wins + [-1.0] * losses + [0.0] * 50)
     exact = stats.binomtest(wins, wins + losses, alternative="greater").pvalue
     assert chance_of(gains, seed=0) == pytest.approx(exact, abs=0.02 if wins == losses else 1e-9)
@@ -163,9 +163,9 @@ def test_parts_add_up_to_the_whole() -> None:
     st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40), st.integers(1, 3)
 )
 def test_intervals_are_finite_ordered_and_within_bounds(
-    pairs: list[tuple[bool, bool]], per_chart: int
+    pairs: list[tuple[bool, bool]], per_image: int
 ) -> None:
-    ours, theirs = (judged(list(column), per_chart) for column in zip(*pairs, strict=True))
+    ours, theirs = (judged(list(column), per_image) for column in zip(*pairs, strict=True))
     found = score(ours, 200, seed=0)
     assert 0.0 <= found.low <= found.relaxed_accuracy <= found.high <= 1.0
     gap = difference(ours, theirs, than="base", needed=0.0, resamples=200, seed=0)

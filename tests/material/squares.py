@@ -3,51 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from PIL import Image
 
 from vlm_ops.artifacts import ModelRef, PreparedData, SplitSummary, TrainedAdapter
-from vlm_ops.config.sections import EvaluateSettings, ModelSettings
-from vlm_ops.records import Answer, ImageRef, Row, Split
+from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.records import SPLITS, Answer, ImageRef, Row, Split
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 
 COLORS = {"red": (220, 20, 20), "green": (20, 160, 20), "blue": (20, 20, 220)}
 
 
-def make_data(folder: Path, charts: dict[Split, int], source: str = "squares") -> PreparedData:
-    """Two questions (color, is it red) about each square; four squares to a table."""
+def make_data(folder: Path, images: dict[Split, int], source: str = "squares") -> PreparedData:
+    """Two questions (color, is it red) about each square; four squares to a group."""
     (folder / "images").mkdir(parents=True)
-    refs = {}
-    for name, color in COLORS.items():
-        for width in (8, 12):
-            path = folder / "images" / f"{name}{width}.png"
-            Image.new("RGB", (width, 8), color).save(path)
-            refs[name, width] = ImageRef(
-                path=f"images/{path.name}", sha256=sha256_file(path), width=width, height=8
-            )
     splits: dict[Split, SplitSummary] = {}
-    for split, count in charts.items():
-        rows = []
-        for chart in range(count):
-            name = list(COLORS)[chart % 3]
-            common = {
-                "images": (refs[name, 8 if chart % 2 else 12],),
-                "group": f"{split}-table{chart // 4}",
-                "cluster": f"{split}-chart{chart}",
-            }
-            said = "yes" if name == "red" else "no"
-            asked = {"color": ("Which color?", name), "check": ("Is it red?", said)}
-            rows += [
-                Row(
-                    id=f"{split}-{chart}-{kind}",
-                    question=question,
-                    answers=(expected,),
-                    kind=kind,
-                    **common,
-                )
-                for kind, (question, expected) in asked.items()
-            ]
+    for split, count in images.items():
+        rows = [row for number in range(count) for row in _square(folder, split, number)]
         write_jsonl(folder / f"{split}.jsonl", rows)
         splits[split] = SplitSummary(
             rows=len(rows),
@@ -55,38 +31,57 @@ def make_data(folder: Path, charts: dict[Split, int], source: str = "squares") -
             groups=len({row.group for row in rows}),
             kinds={"color": count, "check": count},
         )
-    return PreparedData(folder=folder, content=fingerprint(charts), splits=splits, source=source)
+    return PreparedData(folder=folder, content=fingerprint(images), splits=splits, source=source)
+
+
+def _square(folder: Path, split: Split, number: int) -> list[Row]:
+    """The rows about one square; a pixel in its corner makes it another image than all others."""
+    name = list(COLORS)[number % 3]
+    width = 8 if number % 2 else 12
+    path = folder / "images" / f"{split}-{number}.png"
+    square = Image.new("RGB", (width, 8), COLORS[name])
+    square.putpixel((width - 1, 7), (number, SPLITS.index(split), 0))
+    square.save(path)
+    image = ImageRef(path=f"images/{path.name}", sha256=sha256_file(path), width=width, height=8)
+    said = "yes" if name == "red" else "no"
+    asked = {"color": ("Which color?", name), "check": ("Is it red?", said)}
+    return [
+        Row(
+            id=f"{split}-{number}-{kind}",
+            images=(image,),
+            question=question,
+            answers=(expected,),
+            kind=kind,
+            group=f"{split}-table{number // 4}",
+        )
+        for kind, (question, expected) in asked.items()
+    ]
 
 
 @dataclass
 class Seer:
     """Names the color in the picture, unless it is told not to see; counts what it is asked."""
 
-    content: str
     sees: bool = True
     asked: list[str] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     fails_after: int | None = None
-    closed: int = 0
 
     def respond(
-        self,
-        questions: Sequence[str],
-        images: Sequence[Sequence[Image.Image]],
-        settings: EvaluateSettings,
+        self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]], job: AnswersJob
     ) -> list[str]:
+        return self.say(questions, images)
+
+    def say(self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> list[str]:
         if self.fails_after is not None and len(self.asked) >= self.fails_after:
             raise KeyboardInterrupt
         self.asked += questions
         self.batches.append(len(questions))
         return [
-            self._say(question, row[0]) for question, row in zip(questions, images, strict=True)
+            self._answer(question, row[0]) for question, row in zip(questions, images, strict=True)
         ]
 
-    def close(self) -> None:
-        self.closed += 1
-
-    def _say(self, question: str, image: Image.Image) -> str:
+    def _answer(self, question: str, image: Image.Image) -> str:
         pixel = image.getpixel((0, 0))
         name = next((name for name, color in COLORS.items() if color == pixel), "gray")
         if not self.sees:
@@ -94,6 +89,43 @@ class Seer:
         if question.startswith("Which"):
             return name
         return "yes" if name == "red" else "no"
+
+
+class Models:
+    """Stands where models are loaded and generate: seers, of which the base can't see.
+
+    Attributes:
+        blind: Adapters of models that can't see; None for the base.
+        loaded: What was loaded, in this order.
+        seers: What each model content is asked.
+    """
+
+    def __init__(self) -> None:
+        self.blind: set[str | None] = {None}
+        self.loaded: list[ModelRef] = []
+        self.seers: dict[str, Seer] = {}
+
+    def load(self, ref: ModelRef) -> Any:
+        self.loaded.append(ref)
+        return SimpleNamespace(ref=ref)
+
+    def generate(
+        self,
+        model: Any,
+        questions: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        *,
+        max_new_tokens: int,
+        batch_size: int,
+    ) -> list[str]:
+        ref: ModelRef = model.ref
+        seer = Seer(sees=ref.adapter_sha256 not in self.blind)
+        return self.seers.setdefault(ref.content, seer).say(questions, images)
+
+    @property
+    def asked(self) -> int:
+        """How many questions were asked in all."""
+        return sum(len(seer.asked) for seer in self.seers.values())
 
 
 def model_ref(adapter: str | None = None) -> ModelRef:
@@ -118,14 +150,14 @@ def trained(stage: str, adapter: str) -> TrainedAdapter:
     )
 
 
-def judged(right: Sequence[bool], per_chart: int = 2, charts_per_table: int = 4) -> list[Answer]:
-    """Answers with the given judgements, ``per_chart`` neighbors to a cluster."""
+def judged(right: Sequence[bool], per_image: int = 2, images_per_group: int = 4) -> list[Answer]:
+    """Answers with the given judgements, ``per_image`` neighbors to an image."""
     return [
         Answer(
             id=f"row{number}",
             kind="count" if number % 2 else "color",
-            group=f"table{number // per_chart // charts_per_table}",
-            cluster=f"chart{number // per_chart}",
+            group=f"group{number // per_image // images_per_group}",
+            image_id=f"image{number // per_image}",
             expected=("1",),
             text="1" if value else "7",
             relaxed=value,

@@ -1,20 +1,20 @@
 """Which change re-runs which step; what a step's folder promises."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from left import left
 
-from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.load import load_config
-from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import OutputError, StepFailed
 from vlm_ops.steps.plan import from_request, perform, plan, request
-from vlm_ops.steps.table import STEPS
-from vlm_ops.store.artifact import RECORD, Artifact
+from vlm_ops.steps.table import CHAMPION, STAGES, STEPS
+from vlm_ops.store.artifact import RECORD, Artifact, write_record
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import NullTracker
-
-ALL = ("prepare", "sft", "pairs", "prefer", "evaluate", "gate")
 
 
 class Content(Artifact):
@@ -23,61 +23,120 @@ class Content(Artifact):
     step = "earlier"
 
 
-def fingerprints(*overrides: str, **contents: str) -> dict[str, str]:
-    config = load_config("demo", overrides)
-    found = {}
-    for name in ALL:
-        inputs: dict[str, Any] = {
-            key: Content(content=contents.get(key, key), folder=Path(key))
-            for key in STEPS[name].inputs
-            if key != "champion_version"
-        }
-        found[name] = plan(name, config, inputs).fingerprint
-    return found
+def fingerprints(config: PipelineConfig, outputs: dict[str, Any]) -> dict[str, str]:
+    return {name: plan(name, config, outputs).fingerprint for name in STEPS}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [name for name in STEPS if before[name] != after[name]]
 
 
 @pytest.mark.parametrize(
     ("override", "rerun"),
     [
-        ("seed=1", ALL),
+        ("seed=1", STAGES),
         ("name=other", ()),
         ("register.model=other", ()),
         ("execution.threads=1", ()),
         ("execution.runs=elsewhere", ()),
+        ("features.memory_gb=1", ()),
         ("data.train_charts=32", ("prepare",)),
         ("data.shuffle_images=true", ("prepare",)),
         ("model.dtype=float32", ("sft",)),
         ("sft.learning_rate=0.5", ("sft",)),
         ("sft.lora.rank=2", ("sft",)),
+        ("engine=trl", ("sft", "prefer")),
         ("pairs.temperature=2.0", ("pairs",)),
         ("prefer.beta=0.5", ("prefer",)),
         ("prefer.max_loss_on_validation=0.5", ("prefer", "evaluate")),
-        ("evaluate.max_new_tokens=9", ("pairs", "evaluate")),
-        ("evaluate.batch_size=16", ("pairs", "evaluate")),
-        ("evaluate.max_rows=100", ("evaluate",)),
+        # The champion is asked in the gate's stage, as the candidate was asked before.
+        ("evaluate.max_new_tokens=9", ("pairs", "evaluate", "gate")),
+        ("evaluate.batch_size=16", ("pairs",)),
+        ("evaluate.max_rows=100", ("evaluate", "gate")),
         ("evaluate.resamples=500", ("evaluate", "gate")),
+        ("gate.over_base=0.2", ("gate",)),
+        ("gate.over_champion=0.2", ("gate",)),
         ("gate.over_gray=0.2", ("gate",)),
     ],
 )
-def test_a_setting_re_runs_its_own_steps(override: str, rerun: tuple[str, ...]) -> None:
-    before, after = fingerprints(), fingerprints(override)
-    assert tuple(name for name in ALL if before[name] != after[name]) == rerun
+def test_a_setting_re_runs_its_own_stages(
+    override: str, rerun: tuple[str, ...], tmp_path: Path
+) -> None:
+    outputs = left(tmp_path)
+    before = fingerprints(load_config("demo"), outputs)
+    after = fingerprints(load_config("demo", [override]), outputs)
+    again = {STEPS[name].stage for name in changed(before, after)}
+    assert tuple(stage for stage in STAGES if stage in again) == rerun
+
+
+def test_new_resamples_ask_no_model_anew(tmp_path: Path) -> None:
+    outputs = left(tmp_path)
+    before = fingerprints(load_config("demo"), outputs)
+    after = fingerprints(load_config("demo", ["evaluate.resamples=500"]), outputs)
+    assert changed(before, after) == ["evaluate", "gate"]
 
 
 @pytest.mark.parametrize(
     ("content", "rerun"),
     [
-        ("data", ("sft", "pairs", "evaluate")),
-        ("sft", ("pairs", "prefer", "evaluate")),
-        ("pairs", ("prefer",)),
-        ("prefer", ("evaluate",)),
-        ("evaluation", ("gate",)),
-        ("champion", ("gate",)),
+        ("train", ["sft", "pairs", "evaluate"]),
+        ("validation",
+         ["sft", "pairs", "sft on validation", "preferred on validation", "evaluate"]),
+        ("test",
+         ["sft", "pairs", "candidate on test", "candidate on gray", "sft on test", "sft on gray",
+          "base on test", "evaluate", "champion on test"]),
+        ("sft",
+         ["pairs", "prefer", "sft on validation", "choose", "sft on test", "sft on gray",
+          "evaluate"]),
+        ("pairs", ["prefer"]),
+        ("prefer", ["preferred on validation", "choose"]),
+        ("sft_on_validation", ["choose"]),
+        ("preferred_on_validation", ["choose"]),
+        ("choose", ["candidate on test", "candidate on gray", "evaluate"]),
+        ("candidate_on_test", ["evaluate", "gate"]),
+        ("candidate_on_gray", ["evaluate", "gate"]),
+        ("sft_on_test", ["evaluate"]),
+        ("sft_on_gray", ["evaluate"]),
+        ("base_on_test", ["evaluate", "gate"]),
+        ("evaluate", ["gate"]),
+        ("champion", ["champion on test"]),
+        ("champion_on_test", ["gate"]),
+        ("version", ["gate"]),
+        ("gate", []),
     ],
-)
-def test_an_output_re_runs_the_steps_behind_it(content: str, rerun: tuple[str, ...]) -> None:
-    before, after = fingerprints(), fingerprints(**{content: "new"})
-    assert tuple(name for name in ALL if before[name] != after[name]) == rerun
+)  # fmt: skip
+def test_an_output_re_runs_the_steps_behind_it(
+    content: str, rerun: list[str], tmp_path: Path
+) -> None:
+    config = load_config("demo")
+    before = fingerprints(config, left(tmp_path))
+    assert changed(before, fingerprints(config, left(tmp_path, **{content: "new"}))) == rerun
+
+
+def test_the_same_model_asked_the_same_rows_is_the_same_step(tmp_path: Path) -> None:
+    outputs = left(tmp_path)
+    outputs["choose"] = outputs["choose"].model_copy(update={"model": outputs["sft"].model})
+    config = load_config("demo")
+    for rows in ("test", "gray"):
+        folders = {plan(f"{who} on {rows}", config, outputs).folder for who in ("candidate", "sft")}
+        assert len(folders) == 1
+    assert plan("base on test", config, outputs).folder not in folders
+
+
+def test_without_a_champion_its_answers_are_none(tmp_path: Path) -> None:
+    outputs = left(tmp_path) | {CHAMPION: None, "champion on test": None}
+    inputs = plan("gate", load_config("demo"), outputs).inputs
+    assert inputs["champion"] is inputs["champion_version"] is None
+    assert inputs["base"] is outputs["base on test"]
+
+
+def test_a_champion_of_which_only_the_hash_is_known_is_the_same_to_the_gate(
+    tmp_path: Path,
+) -> None:
+    """So the flow finds an earlier decision without fetching the champion."""
+    config, whole = load_config("demo"), left(tmp_path)
+    recalled = whole | {"champion on test": whole["champion on test"].content, CHAMPION: "1"}
+    assert plan("gate", config, recalled).folder == plan("gate", config, whole).folder
 
 
 def own_rows(folder: Path) -> Path:
@@ -86,6 +145,44 @@ def own_rows(folder: Path) -> Path:
     rows = folder / "rows.jsonl"
     rows.write_text('{"image": "a.png", "query": "What?", "label": "This"}\n')
     return rows
+
+
+def own_base(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+BEFORE = {
+    "prepare": "3a809ba147580036746fc52131176866090060231d8614031aafc97513a3b0c7",
+    "sft": "0e37bcda273f2f2348559b80c9bcc98060c2ac5127d929e4a9e42b671c1f3d21",
+    "pairs": "c3c1e6a803ff0f83f8d994f8c9ba75b64c2b440cecfe3ee7106aace44a97c022",
+    "prefer": "e598385260b1e48b50a7af5e32e396d0b15906faf9f9d320b7fa28e4508a5a94",
+}
+"""Fingerprints of commit 6bc08d3, on files and a base that these tests write."""
+
+
+def test_nothing_is_prepared_or_trained_again_that_an_earlier_version_made(tmp_path: Path) -> None:
+    """What costs hours is found again by the versions after the one that made it."""
+    rows, base = own_rows(tmp_path / "rows"), own_base(tmp_path / "base")
+    config = load_config("demo", [f"data={{type: files, path: {rows}}}", f"model.id={base}"])
+    outputs = {
+        step: Content(content=content, folder=Path(step))
+        for step, content in {"prepare": "data", "sft": "sft", "pairs": "pairs"}.items()
+    }
+    assert {name: plan(name, config, outputs).fingerprint for name in BEFORE} == BEFORE
+
+
+def test_the_demos_base_and_data_are_those_of_the_earlier_version() -> None:
+    """On commit 6bc08d3 too; the charts themselves depend on installed packages."""
+    config = load_config("demo")
+    data = {"prepare": Content(content="data", folder=Path())}
+    assert plan("sft", config, data).fingerprint == (
+        "23a188975018255ad1c855ccb6d6fac5f664270c890ddfb1467dbd35e321ecd3"
+    )
+    assert fingerprint(plan("prepare", config, {}).job.model_dump()) == (
+        "6845edbb277647cce6270cd759428ed3f1426e05b295e42cd371def4988b6d39"
+    )
 
 
 def files_fingerprint(rows: Path) -> str:
@@ -103,32 +200,49 @@ def test_files_count_by_content_not_by_place(tmp_path: Path) -> None:
 
 def base_fingerprint(folder: Path) -> str:
     config = load_config("demo", [f"model.id={folder}"])
-    return plan("sft", config, {"data": Content(content="data", folder=Path())}).fingerprint
+    data = {"prepare": Content(content="data", folder=Path())}
+    return plan("sft", config, data).fingerprint
 
 
 def test_a_base_in_a_folder_counts_by_content_not_by_place(tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    for folder in (here, there):
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"weights")
+    here, there = own_base(tmp_path / "here"), own_base(tmp_path / "there")
     assert base_fingerprint(here) == base_fingerprint(there)
     before = base_fingerprint(here)
     (here / "model.safetensors").write_bytes(b"other weights")
     assert base_fingerprint(here) != before
 
 
-def test_a_plan_survives_the_way_to_another_process(tmp_path: Path) -> None:
+def kept(folder: Path) -> dict[str, Any]:
+    """What the steps left, each with its record in a folder of its own."""
+    outputs = left(folder / "prepare-0")
+    for name, artifact in outputs.items():
+        if isinstance(artifact, Artifact) and name != "prepare":
+            outputs[name] = artifact.model_copy(update={"folder": folder / name})
+            outputs[name].folder.mkdir()
+        if isinstance(artifact, Artifact):
+            write_record(outputs[name])
+    return outputs
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_plan_survives_the_way_to_another_process(name: str, tmp_path: Path) -> None:
     config = load_config("demo", [f"execution.runs={tmp_path}"])
-    champion = ModelRef(settings=ModelSettings(), base_sha256="0", adapter=tmp_path)
-    planned = plan("champion", config, {"data": None, "model": champion})
-    assert from_request(request(planned)) == planned
+    planned = plan(name, config, kept(tmp_path))
+    assert from_request(json.loads(json.dumps(request(planned)))) == planned
+
+
+def test_a_plan_without_a_champion_survives_it_too(tmp_path: Path) -> None:
+    config = load_config("demo", [f"execution.runs={tmp_path}"])
+    planned = plan("gate", config, kept(tmp_path) | {CHAMPION: None, "champion on test": None})
+    assert planned.inputs["champion"] is None
+    assert from_request(json.loads(json.dumps(request(planned)))) == planned
 
 
 def test_an_input_that_is_not_complete_is_named(tmp_path: Path) -> None:
     config = load_config("demo", [f"execution.runs={tmp_path}"])
     data = Content(content="data", folder=tmp_path / "prepare-0")
     with pytest.raises(StepFailed, match=r"'data'.*prepare-0 holds no complete PreparedData"):
-        from_request(request(plan("sft", config, {"data": data})))
+        from_request(request(plan("sft", config, {"prepare": data})))
 
 
 def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:

@@ -77,7 +77,12 @@ class _Stage:
 
     def take(self) -> list[Artifact]:
         """Take the steps, and return what they left."""
-        names = [todo.name for todo in steps_of(self._name)]
+        steps = steps_of(self._name)
+        names = [todo.name for todo in steps]
+        # What other stages left comes first: no model is asked before something is missed.
+        for source in {need.step: None for todo in steps for need in todo.inputs.values()}:
+            if source != CHAMPION and source not in names:
+                self._have(source)
         for name in names:
             self._have(name)
         return [self._outputs[name] for name in names if self._outputs[name] is not None]

@@ -59,11 +59,11 @@ class ModelRespondent:
     def _load(self) -> "LoadedModel":
         from vlm_ops.models.loading import load
 
-        held = ModelRespondent._held
-        if held is None or held.ref.content != self._ref.content:
+        # No name here for what is held: it would keep the other model alive beside this one.
+        if ModelRespondent._held is None or ModelRespondent._held.ref.content != self._ref.content:
             self.free()
-            held = ModelRespondent._held = load(self._ref)
-        return held
+            ModelRespondent._held = load(self._ref)
+        return ModelRespondent._held
 
     @staticmethod
     def free() -> None:

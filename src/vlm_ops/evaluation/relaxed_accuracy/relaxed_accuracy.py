@@ -1,7 +1,6 @@
 """ChartQA's relaxed accuracy as a local module of the ``evaluate`` library."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import datasets
 import evaluate
@@ -17,12 +16,10 @@ _INPUTS = """
 Args:
     predictions (`list` of `str`): what the model said.
     references (`list` of `str` or of `list` of `str`): accepted answers of each row.
-    per_row (`bool`): also return the judgement of every row.
 
 Returns:
     relaxed_accuracy (`float`): 0..1.
     exact_match (`float`): share of answers equal to the letter, 0..1.
-    relaxed, exact (`list` of `bool`): with `per_row=True`.
 """
 
 _CITATION = """\
@@ -53,16 +50,12 @@ class RelaxedAccuracy(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(
-        self,
-        predictions: Sequence[str],
-        references: Sequence[str | Sequence[str]],
-        per_row: bool = False,
-    ) -> dict[str, Any]:
+        self, predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+    ) -> dict[str, float]:
         targets = [[row] if isinstance(row, str) else list(row) for row in references]
         relaxed = [relaxed_match(*row) for row in zip(predictions, targets, strict=True)]
         exact = [exact_match(*row) for row in zip(predictions, targets, strict=True)]
-        result: dict[str, Any] = {
+        return {
             "relaxed_accuracy": sum(relaxed) / len(relaxed),
             "exact_match": sum(exact) / len(exact),
         }
-        return {**result, "relaxed": relaxed, "exact": exact} if per_row else result

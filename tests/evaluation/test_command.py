@@ -1,0 +1,128 @@
+"""``vlm-ops step evaluate`` and ``vlm-ops step gate``: the same table, without a flow."""
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from squares import Models, make_data, model_ref, trained
+
+from vlm_ops.artifacts import ChampionRef, PreferencePairs
+from vlm_ops.cli import app
+from vlm_ops.cli import step as command
+from vlm_ops.config.load import load_config
+from vlm_ops.errors import StepFailed
+from vlm_ops.steps.plan import plan
+from vlm_ops.store.artifact import Artifact, write_record
+
+SETTINGS = ("evaluate.batch_size=4", "evaluate.resamples=200")
+
+
+@pytest.fixture(autouse=True)
+def the_signals_of_the_tests() -> Iterator[None]:
+    """The command has Ctrl-C do what SIGTERM does; the tests go on with their own."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runs folder in which everything up to ``prefer`` is done, and no registry ever was."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = load_config("demo", [f"execution.runs={tmp_path}", *SETTINGS])
+    outputs: dict[str, Artifact] = {}
+
+    def done(step: str, artifact: Artifact) -> None:
+        planned = plan(step, config, outputs)
+        planned.folder.mkdir(exist_ok=True)
+        update = {"folder": planned.folder, "fingerprint": planned.fingerprint}
+        outputs[step] = artifact.model_copy(update=update)
+        write_record(outputs[step])
+
+    folder = plan("prepare", config, {}).folder
+    done("prepare", make_data(folder, {"train": 8, "validation": 6, "test": 30}))
+    done("sft", trained("sft", "a-sft"))
+    pairs = {"train": 1, "validation": 1, "images": Path(), "source": "none"}
+    done("pairs", PreferencePairs(folder=folder, content="pairs", **pairs))
+    done("prefer", trained("prefer", "b-prefer"))
+    return tmp_path
+
+
+@pytest.fixture
+def champion(monkeypatch: pytest.MonkeyPatch) -> ChampionRef:
+    """A registry with a champion stands in for the real one, which the integration tests ask."""
+    found = ChampionRef(version="7", model=model_ref("the-champion"))
+    monkeypatch.setattr(command, "_registry", lambda runs: contextlib.nullcontext("http://here"))
+    monkeypatch.setattr(command, "champion_ref", lambda uri, config: found)
+    return found
+
+
+def step(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
+    """Take a stage with --json; return what it printed, and what it said on stderr."""
+    given = [word for setting in SETTINGS for word in ("--set", setting)]
+    app(["step", name, "demo", *given, "--runs", str(runs), "--json"], standalone_mode=False)
+    told, said = capsys.readouterr()
+    assert told.count("\n") == 1
+    return json.loads(told), said
+
+
+def test_evaluate_takes_all_its_steps_and_is_not_done_twice(
+    runs: Path, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, _ = step("evaluate", runs, capsys)
+    assert (told["step"], told["skipped"], told["candidate"]) == ("evaluate", False, "preferred")
+    assert set(told["scores"]) == {
+        "base", "sft", "candidate", "sft_gray", "candidate_gray", "majority"
+    }  # fmt: skip
+    assert told["scores"]["candidate"]["relaxed_accuracy"] == 1.0
+    assert (Path(told["folder"]) / "report.md").is_file()
+    assert models.asked == 2 * 12 + 5 * 60
+    assert step("evaluate", runs, capsys)[0] == told | {"skipped": True}
+    assert models.asked == 2 * 12 + 5 * 60
+
+
+def test_gate_names_what_is_missing_before_it_asks_the_champion(
+    runs: Path, models: Models, champion: ChampionRef, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StepFailed, match=r"needs the output of 'evaluate'.*vlm-ops step evaluate"):
+        step("gate", runs, capsys)
+    assert models.asked == 0
+    assert not list(runs.glob("gate-*"))
+
+
+def test_gate_says_that_there_is_no_champion(
+    runs: Path, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step("evaluate", runs, capsys)
+    told, said = step("gate", runs, capsys)
+    assert "demo has no champion: judged against the base alone" in said
+    assert told["verdict"]["accepted"]
+    assert [found["than"] for found in told["verdict"]["differences"]] == ["gray", "base"]
+    assert told["champion"] is told["champion_version"] is None
+    assert not (runs / "mlflow").exists()
+
+
+@pytest.mark.parametrize("sees", [False, True])
+def test_gate_judges_against_the_champion(
+    sees: bool,
+    runs: Path,
+    models: Models,
+    champion: ChampionRef,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    models.blind |= set() if sees else {champion.model.adapter_sha256}
+    step("evaluate", runs, capsys)
+    asked = models.asked
+    told, said = step("gate", runs, capsys)
+    assert "no champion" not in said
+    assert models.asked == asked + 60
+    assert told["verdict"]["accepted"] is not sees
+    assert [found["than"] for found in told["verdict"]["differences"]][-1] == "champion"
+    assert (told["champion"], told["champion_version"]) == (champion.model.content, "7")
+    again, _ = step("gate", runs, capsys)
+    assert again == told | {"skipped": True}
+    assert models.asked == asked + 60

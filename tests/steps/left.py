@@ -1,0 +1,84 @@
+"""What the steps of a small pipeline might have left: records without the work."""
+
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.artifacts import (
+    AnswerSet,
+    ChampionRef,
+    Choice,
+    Evaluation,
+    GateDecision,
+    ModelRef,
+    PreferencePairs,
+    PreparedData,
+    TrainedAdapter,
+)
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.records import SPLITS, Verdict
+from vlm_ops.steps.table import CHAMPION, STEPS
+
+BASE = ModelRef(settings=ModelSettings(), base_sha256="base")
+
+
+def adapted(adapter: str) -> ModelRef:
+    return BASE.model_copy(update={"adapter": Path(adapter), "adapter_sha256": adapter})
+
+
+def left(folder: Path, **contents: str) -> dict[str, Any]:
+    """Return an output for every step.
+
+    Args:
+        folder: Gets the prepared splits.
+        **contents: What is new, in one word; of ``train``, ``validation`` and ``test`` rows, of a
+            step (``_`` for every space), of the champion's ``version``.
+    """
+    new = {name: contents.get(name.replace(" ", "_"), "old") for name in STEPS}
+    rows = {split: contents.get(split, "old") for split in SPLITS}
+    return {
+        "prepare": _prepared(folder, rows),
+        "sft": _trained("sft", new["sft"]),
+        "pairs": PreferencePairs(
+            folder=folder, content=new["pairs"], train=1, validation=1, images=Path(), source="s"
+        ),
+        "prefer": _trained("prefer", new["prefer"]),
+        "choose": Choice(
+            folder=folder, content=new["choose"], candidate="sft", why="w", validation={},
+            model=adapted(f"candidate {new['choose']}"),
+        ),
+        "evaluate": Evaluation(
+            folder=folder, content=new["evaluate"], candidate="sft", why="w", validation={},
+            model=BASE, scores={}, logged_models={}, protocol="p",
+        ),
+        "gate": GateDecision(
+            folder=folder, content=new["gate"],
+            verdict=Verdict(accepted=True, reasons=(), differences=()),
+            candidate="c", champion=None, champion_answers=None, champion_version=None,
+        ),
+        CHAMPION: ChampionRef(
+            version=contents.get("version", "1"),
+            model=adapted(f"champion {contents.get(CHAMPION, 'old')}"),
+        ),
+        **{
+            name: AnswerSet(
+                folder=folder, content=f"{name} {new[name]}", model="m", protocol="p",
+                split="test", gray=False, relaxed_accuracy=0.5,
+            )
+            for name, step in STEPS.items()
+            if step.output is AnswerSet
+        },
+    }  # fmt: skip
+
+
+def _prepared(folder: Path, rows: dict[Any, str]) -> PreparedData:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, text in rows.items():
+        (folder / f"{split}.jsonl").write_text(text)
+    return PreparedData(folder=folder, content="".join(rows.values()), splits={}, source="s")
+
+
+def _trained(stage: Any, content: str) -> TrainedAdapter:
+    return TrainedAdapter(
+        folder=Path(stage), content=content, stage=stage, base=BASE,
+        adapter_sha256=f"{stage} {content}", best_step=1, steps=1, metrics={},
+    )  # fmt: skip

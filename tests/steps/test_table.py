@@ -1,0 +1,98 @@
+"""The step table holds together: every input comes from an earlier step and fits."""
+
+import inspect
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from vlm_ops.artifacts import AnswerSet, ChampionRef
+from vlm_ops.config.load import load_config
+from vlm_ops.steps.plan import step_function
+from vlm_ops.steps.table import CHAMPION, STAGES, STEPS, From, Step, steps_of, together
+from vlm_ops.store.artifact import Artifact
+from vlm_ops.store.frozen import Frozen
+from vlm_ops.tracker import Tracker
+
+EACH = pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+
+
+def kind_of(source: type[Frozen], part: str) -> Any:
+    """Return the type of a field or property of an artifact; of itself without a part."""
+    if not part:
+        return source
+    if part in source.model_fields:
+        return source.model_fields[part].annotation
+    found = getattr(source, part)
+    assert isinstance(found, property)
+    assert found.fget is not None
+    return get_type_hints(found.fget)["return"]
+
+
+def source_of(need: From) -> type[Frozen]:
+    return ChampionRef if need.step == CHAMPION else STEPS[need.step].output
+
+
+@EACH
+def test_every_input_comes_from_an_earlier_step_and_is_of_its_kind(step: Step) -> None:
+    earlier = [CHAMPION, *list(STEPS)[: list(STEPS).index(step.name)]]
+    for name, need in step.inputs.items():
+        assert need.step in earlier, name
+        assert kind_of(source_of(need), need.part) is need.kind, name
+
+
+@EACH
+def test_every_function_takes_the_inputs_and_leaves_the_output(step: Step) -> None:
+    function = step_function(step)
+    taken = dict.fromkeys(step.inputs) | {"out": None, "tracker": None}
+    inspect.signature(function).bind(None, **taken)
+    hints = get_type_hints(function)
+    assert hints["job"] is step.job_type
+    assert hints["out"] is Path
+    assert hints["tracker"] is Tracker
+    assert hints["return"] is step.output
+    for name, need in step.inputs.items():
+        # What is not named is among the answers, which evaluate and gate take by name.
+        hint = hints.get(name, hints.get("answers"))
+        assert need.kind in (hint, *get_args(hint)), name
+        assert name in hints or need.kind is AnswerSet
+
+
+@EACH
+def test_every_job_is_of_its_type_and_says_what_it_covers(step: Step) -> None:
+    job = step.job(load_config("demo"))
+    assert type(job) is step.job_type
+    assert job.changes_nothing <= set(type(job).model_fields)
+
+
+def test_every_step_has_a_stage_of_its_name_or_belongs_to_one() -> None:
+    assert [stage for step in STEPS.values() for stage in STAGES if stage == step.name] == list(
+        STAGES
+    )
+    assert [step for stage in STAGES for step in steps_of(stage)] == list(STEPS.values())
+    assert all(steps_of(stage)[-1].name == stage for stage in STAGES)
+
+
+def test_steps_that_share_work_share_all_that_names_their_folder() -> None:
+    shared: dict[str, Any] = {}
+    for step in STEPS.values():
+        same = (step.version, step.job_type, step.output, step.function, sorted(step.inputs))
+        assert shared.setdefault(step.work, same) == same
+
+
+def test_models_are_asked_together_and_nothing_else_is() -> None:
+    groups = [[step.name for step in group] for group in together(steps_of("evaluate"))]
+    assert groups == [
+        ["sft on validation", "preferred on validation"],
+        ["choose"],
+        ["candidate on test", "candidate on gray", "sft on test", "sft on gray", "base on test"],
+        ["evaluate"],
+    ]
+    assert [len(group) for stage in STAGES for group in together(steps_of(stage))] == [
+        1, 1, 1, 1, 2, 1, 5, 1, 1, 1,
+    ]  # fmt: skip
+
+
+def test_only_a_step_that_loads_nothing_runs_in_the_flows_own_process() -> None:
+    assert {step.name for step in STEPS.values() if not step.heavy} == {"choose", "gate"}
+    assert all(issubclass(step.output, Artifact) for step in STEPS.values())
