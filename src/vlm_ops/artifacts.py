@@ -1,10 +1,12 @@
 """What the steps of the pipeline leave behind, and the model that they speak of."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.records import PreferencePair, Row, Score, Split, Verdict
+from vlm_ops.errors import DataError
+from vlm_ops.records import AboutImages, PreferencePair, Row, Score, Split, Verdict
 from vlm_ops.store.artifact import RECORD, Artifact, read_record
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
@@ -55,12 +57,14 @@ class SplitSummary(Frozen):
 
 
 class PreparedData(Artifact):
-    """Checked rows, split and normalised: ``<split>.jsonl`` beside ``images/``.
+    """Checked rows, split and normalised: ``<split>.jsonl``.
 
     Attributes:
         splits: Counts by split.
         source: One line for people: where the rows came from.
         prompt: What is around each question of the rows.
+        images: Where the rows' image paths start, seen from ``folder``. The folder of images is
+            shared by all that was prepared in a runs folder; earlier versions had one each.
     """
 
     step = "prepare"
@@ -68,6 +72,7 @@ class PreparedData(Artifact):
     splits: dict[Split, SplitSummary]
     source: str
     prompt: str = BARE_QUESTION
+    images: Path = Path()
 
     def rows(self, split: Split) -> list[Row]:
         """Read the rows of a split, in their order."""
@@ -75,7 +80,11 @@ class PreparedData(Artifact):
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of this data set lies."""
-        return self.folder / relative
+        return self.folder / self.images / relative
+
+    def is_whole(self) -> bool:
+        """Return whether the rows and their images are there."""
+        return _have_images((row for split in self.splits for row in self.rows(split)), self)
 
 
 class TrainedAdapter(Artifact):
@@ -131,6 +140,18 @@ class PreferencePairs(Artifact):
     def image_path(self, relative: str) -> Path:
         """Return where an image of these pairs lies."""
         return self.folder / self.images / relative
+
+    def is_whole(self) -> bool:
+        """Return whether the pairs and their images are there."""
+        return _have_images((*self.pairs("train"), *self.pairs("validation")), self)
+
+
+def _have_images(rows: Iterable[AboutImages], holder: PreparedData | PreferencePairs) -> bool:
+    try:
+        paths = {image.path for row in rows for image in row.images}
+    except DataError:  # the rows themselves are gone
+        return False
+    return all(holder.image_path(path).is_file() for path in paths)
 
 
 class AnswerSet(Artifact):

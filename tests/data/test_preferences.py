@@ -11,6 +11,7 @@ from PIL import Image
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
+from vlm_ops.data.images import STORE
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
 from vlm_ops.records import ImageRef, Row, Split
@@ -91,8 +92,8 @@ def test_chats_become_pairs_and_images_are_held_out_whole(
         number = int(pair.id) - 1
         assert pair.question == f"What is {number}?"
         assert (pair.chosen, pair.rejected) == (f"It is {number}.", "I can't say.")
-        assert (out / pair.images[0].path).is_file()
-    assert {path.name for path in out.iterdir()} == {"images", "refused.jsonl"}
+        assert (out / STORE / pair.images[0].path).is_file()
+    assert {path.name for path in out.iterdir()} == {"refused.jsonl"}
 
 
 def test_plain_texts_and_other_column_names(data: PreparedData, tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_a_pair_about_a_test_image_is_dropped(
     assert len(train) + len(held_out) == 10
     assert dropped == {"test": 10, "validation": 0}
     assert not tested & {image.sha256 for pair in train + held_out for image in pair.images}
-    assert len(list((out / "images").iterdir())) == 5
+    assert len(list((out / STORE / "images").iterdir())) == 5
     assert "pairs.jsonl: 10 pairs dropped: an image of theirs is a test image" in caplog.text
 
 

@@ -49,7 +49,8 @@ def load_preferences(
     Args:
         settings: File or hub data set, columns, share that is held out.
         data: What the model is chosen and measured on.
-        out: Images go to ``out/images/<sha256>.<ending>``, complaints to ``refused.jsonl``.
+        out: The step's folder. Images go into the store that belongs to it
+            (:class:`~vlm_ops.data.images.ImageStore`), complaints to ``out/refused.jsonl``.
         seed: Draws at most ``max_pairs`` pairs, and the images that are held out.
 
     Raises:
@@ -58,58 +59,50 @@ def load_preferences(
     """
     cache = out / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    title, (columns, cells) = _open(settings, cache, seed)
+    title, raw = _open(settings, cache, seed)
+    with ImageStore(out) as store:
+        pairs, problems, total = _check(raw, store)
+        refuse(problems, total, out, title)
+        useful = [pair for pair in pairs if pair.chosen != pair.rejected]
+        if left_out := len(pairs) - len(useful):
+            logger.warning("%s: %d pairs left out: chosen = rejected", title, left_out)
+        found = _without_leaks(useful, data, settings.validation, seed)
+        reasons = _reasons(found)
+        for reason in reasons:
+            logger.warning("%s: %s", title, reason)
+        if not found.train or not found.held_out:
+            raise DataError(
+                f"{title}: {len(found.train)} pairs to train on and {len(found.held_out)} held "
+                f"out of {total} rows; expected some of both. "
+                + "".join(f"{reason}; give pairs about other images. " for reason in reasons)
+                + f"Pairs are split by image: give more images, or another pairs.validation (now "
+                f"{settings.validation})."
+            )
+        used = found.train + found.held_out
+        store.keep({image.path for pair in used for image in pair.images})
+    shutil.rmtree(cache, ignore_errors=True)
+    return found
+
+
+def _open(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Iterator[RawRow]]:
+    title, (columns, cells) = _open_table(settings, cache, seed)
     wanted = {f"pairs.columns.{k}": v for k, v in settings.columns.model_dump().items()}
     check_columns(wanted, columns, title)
     folder = settings.path.parent if settings.path is not None else None
     raw = _raw_rows(cells, settings.columns, folder)
     if settings.path is not None and settings.max_pairs is not None:
         raw = iter(draw(list(raw), settings.max_pairs, seed))
-    store = ImageStore(out)
-    pairs, problems, total = _check(raw, store)
-    refuse(problems, total, out, title)
-    useful = [pair for pair in pairs if pair.chosen != pair.rejected]
-    if len(useful) < len(pairs):
-        logger.warning("%s: %d pairs left out: chosen = rejected", title, len(pairs) - len(useful))
-    untested = _without(useful, data, "test")
-    others, held_out = _split(untested, settings.validation, seed)
-    train = _without(others, data, "validation")
-    found = Preferences(
-        train,
-        held_out,
-        {"test": len(useful) - len(untested), "validation": len(others) - len(train)},
-    )
-    reasons = _reasons(found)
-    for reason in reasons:
-        logger.warning("%s: %s", title, reason)
-    if not train or not held_out:
-        raise DataError(
-            f"{title}: {len(train)} pairs to train on and {len(held_out)} held out of {total} "
-            f"rows; expected some of both. "
-            + "".join(f"{reason}; give pairs about other images. " for reason in reasons)
-            + f"Pairs are split by image: give more images, or another pairs.validation (now "
-            f"{settings.validation})."
-        )
-    store.keep_only({image.path for pair in train + held_out for image in pair.images})
-    shutil.rmtree(cache, ignore_errors=True)
-    return found
+    return title, raw
 
 
-def _open(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Table]:
+def _open_table(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Table]:
     if settings.path is not None:
         return settings.path.name, read_table(settings.path, cache)
     assert settings.id is not None  # the schema's own check, as the next
     assert settings.revision is not None
     folder = hub.fetch(settings.id, settings.revision, cache)
-    table = hub.read_split(
-        folder,
-        settings.split,
-        cache,
-        name=settings.id,
-        max_rows=settings.max_pairs,
-        seed=seed,
-    )
-    return settings.id, table
+    files = hub.HubFiles(folder, settings.id, cache)
+    return settings.id, hub.read_split(files, settings.split, settings.max_pairs, seed)
 
 
 def _raw_rows(
@@ -205,6 +198,20 @@ def message_text(cell: Any, roles: tuple[str, ...]) -> str:
         items = content if isinstance(content, (list, tuple)) else [{"text": content}]
         parts += [plain_text(item.get("text")) for item in items if isinstance(item, Mapping)]
     return "\n".join(part for part in parts if part)
+
+
+def _without_leaks(
+    pairs: list[PreferencePair], data: PreparedData, share: float, seed: int
+) -> Preferences:
+    """Split pairs, and drop those with an image that the model is chosen or measured on."""
+    untested = _without(pairs, data, "test")
+    others, held_out = _split(untested, share, seed)
+    train = _without(others, data, "validation")
+    return Preferences(
+        train,
+        held_out,
+        {"test": len(pairs) - len(untested), "validation": len(others) - len(train)},
+    )
 
 
 def _without(
