@@ -221,6 +221,25 @@ def test_what_is_wrong_with_an_override_is_said(tmp_path: Path, override: str, s
     assert said in wrong(tmp_path, "name: a", override)
 
 
+def test_an_override_of_the_type_names_it_once(tmp_path: Path) -> None:
+    said = wrong(tmp_path, "name: a", "data.type=fils")
+    assert said.startswith("--set data.type: found 'fils', expected charts or files or hub")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "resolved JSON: found '[]', expected an object"),
+        ("{", "resolved JSON: not valid JSON"),
+        ('{"sft": {"epochs": 0}}', "resolved JSON: sft.epochs: found 0, expected greater than 0"),
+    ],
+)
+def test_what_is_wrong_with_json_is_said(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_json(text)
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [

@@ -61,12 +61,13 @@ class Places:
         return self.of(key) if key in self.overrides else f"{self.of(key)}: {'.'.join(key)}"
 
     def rename(self, old: Key, new: Key) -> None:
-        """Know a key by another name from now on."""
-        if old in self.lines:
-            self.lines[new] = self.lines.pop(old)
-        if old in self.overrides:
-            self.overrides.remove(old)
-            self.overrides.add(new)
+        """Know a key, and all below it, by another name from now on."""
+
+        def now(key: Key) -> Key:
+            return (*new, *key[len(old) :]) if key[: len(old)] == old else key
+
+        self.lines = {now(key): line for key, line in self.lines.items()}
+        self.overrides = {now(key) for key in self.overrides}
 
 
 def explain(error: ValidationError, root: type[BaseModel], places: Places) -> str:

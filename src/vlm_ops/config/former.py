@@ -34,7 +34,8 @@ def with_present_names(
         if name != key:
             _tell((*above, key), name, places, given=values)
         if name is not None:
-            places.rename((*above, key), (*above, name))
+            if name != key:
+                places.rename((*above, key), (*above, name))
             for model in variants_of(section, name).values():
                 if isinstance(value, Mapping) and issubclass(model, Frozen):
                     value = with_present_names(value, model, places, (*above, name))

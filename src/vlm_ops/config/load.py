@@ -51,10 +51,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> PipelineCo
     for section, variant in _VARIANTS.items():
         if isinstance(values.get(section), dict):
             values[section].setdefault("type", variant)
-    try:
-        return PipelineConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(explain(error, PipelineConfig, places)) from error
+    return _checked(values, places)
 
 
 def presets() -> dict[str, str]:
@@ -76,12 +73,19 @@ def from_json(text: str) -> PipelineConfig:
     """
     places = Places("resolved JSON")
     try:
-        values = with_present_names(json.loads(text), PipelineConfig, places)
-        return PipelineConfig.model_validate_json(json.dumps(values))
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{places.name}: not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{places.name}: found {text[:40]!r}, expected an object")
+    return _checked(with_present_names(values, PipelineConfig, places), places)
+
+
+def _checked(values: dict[str, Any], places: Places) -> PipelineConfig:
+    try:
+        return PipelineConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, PipelineConfig, places)) from error
-    except (AttributeError, ValueError) as error:
-        raise ConfigError(f"{places.name}: not a configuration ({error})") from error
 
 
 def _presets_folder() -> Path:
