@@ -14,6 +14,7 @@ from vlm_ops.serving.names import registered_name
 if TYPE_CHECKING:
     from vlm_ops.artifacts import ModelRef
     from vlm_ops.models.loading import LoadedModel
+    from vlm_ops.serving.predict import AskedRow
 
 _SHOWN = 10
 """Rows without an answer that a message names; the file has all of them."""
@@ -65,27 +66,35 @@ def predict(
         else:
             out.print(said, markup=False)
     elif source is not None and target is not None:
-        from vlm_ops.serving.predict import answer_file, read_questions
+        from vlm_ops.serving.predict import read_questions
 
         rows = read_questions(source)
-        loaded = _load(model, runs)
-        with err.status("answering") as status:
-            failed = answer_file(
-                loaded,
-                rows,
-                target,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                progress=lambda done, total: status.update(f"answering {done}/{total}"),
-            )
+        limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        failed = _answer_all(_load(model, runs), rows, target, **limits)
         if as_json:
             print_json({"rows": len(rows), "failed": len(failed), "output": str(target)})
         else:
             out.print(f"{len(rows) - len(failed)} answers in {target}")
-        _complain(failed, len(rows), target)
+        _refuse(failed, len(rows), target)
 
 
-def _complain(failed: list[str], rows: int, target: Path) -> None:
+def _answer_all(
+    loaded: "LoadedModel", rows: "list[AskedRow]", target: Path, **limits: int
+) -> list[str]:
+    from vlm_ops.serving.predict import answer_file
+
+    with err.status("answering") as status:
+        return answer_file(
+            loaded,
+            rows,
+            target,
+            progress=lambda done, total: status.update(f"answering {done}/{total}"),
+            **limits,
+        )
+
+
+def _refuse(failed: list[str], rows: int, target: Path) -> None:
+    """Say which rows have no answer; the exit code is 1 then."""
     if failed:
         more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
         raise DataError(

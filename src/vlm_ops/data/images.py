@@ -178,6 +178,10 @@ class ImageStore:
             self._staged[relative] = self._stage(source, data, relative)
         return ImageRef(path=relative, sha256=sha256, width=image.width, height=image.height)
 
+    def find(self, reference: ImageRef) -> Path:
+        """Return where an image lies that was added: staged still, or in the store."""
+        return self._staged.get(reference.path, self._root / reference.path)
+
     def keep(self, references: set[str]) -> None:
         """Move staged images into the store.
 

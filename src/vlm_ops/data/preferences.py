@@ -12,13 +12,15 @@ from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.check import ImageChecks, image_problems, question_text
 from vlm_ops.data.files import Cells, Table, read_table
-from vlm_ops.data.images import ImageStore
+from vlm_ops.data.images import STORE, ImageStore, open_image
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import Problem, RawRow, check_columns, image_cells, plain_text, refuse
 from vlm_ops.data.sources import ALL
 from vlm_ops.data.split import draw, join_by_image, position
 from vlm_ops.errors import DataError
 from vlm_ops.records import ImageRef, PreferencePair
+from vlm_ops.store.files import make_folder
+from vlm_ops.store.fingerprint import sha256_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ def load_preferences(
             one of the two parts is empty.
     """
     cache = out / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     title, raw = _open(settings, cache, seed)
     with ImageStore(out) as store:
         pairs, problems, total = _check(raw, store)
@@ -66,20 +68,26 @@ def load_preferences(
         useful = [pair for pair in pairs if pair.chosen != pair.rejected]
         if left_out := len(pairs) - len(useful):
             logger.warning("%s: %d pairs left out: chosen = rejected", title, left_out)
-        found = _without_leaks(useful, data, settings.validation, seed)
+        untested = _without(useful, data, "test", store)
+        others, held_out = _split(untested, settings.validation, seed)
+        train = _without(others, data, "validation", store)
+        found = Preferences(
+            train,
+            held_out,
+            {"test": len(useful) - len(untested), "validation": len(others) - len(train)},
+        )
         reasons = _reasons(found)
         for reason in reasons:
             logger.warning("%s: %s", title, reason)
-        if not found.train or not found.held_out:
+        if not train or not held_out:
             raise DataError(
-                f"{title}: {len(found.train)} pairs to train on and {len(found.held_out)} held "
-                f"out of {total} rows; expected some of both. "
+                f"{title}: {len(train)} pairs to train on and {len(held_out)} held out of {total} "
+                f"rows; expected some of both. "
                 + "".join(f"{reason}; give pairs about other images. " for reason in reasons)
                 + f"Pairs are split by image: give more images, or another pairs.validation (now "
                 f"{settings.validation})."
             )
-        used = found.train + found.held_out
-        store.keep({image.path for pair in used for image in pair.images})
+        store.keep({image.path for pair in train + held_out for image in pair.images})
     shutil.rmtree(cache, ignore_errors=True)
     return found
 
@@ -200,26 +208,27 @@ def message_text(cell: Any, roles: tuple[str, ...]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _without_leaks(
-    pairs: list[PreferencePair], data: PreparedData, share: float, seed: int
-) -> Preferences:
-    """Split pairs, and drop those with an image that the model is chosen or measured on."""
-    untested = _without(pairs, data, "test")
-    others, held_out = _split(untested, share, seed)
-    train = _without(others, data, "validation")
-    return Preferences(
-        train,
-        held_out,
-        {"test": len(pairs) - len(untested), "validation": len(others) - len(train)},
-    )
-
-
 def _without(
-    pairs: list[PreferencePair], data: PreparedData, split: Literal["test", "validation"]
+    pairs: list[PreferencePair],
+    data: PreparedData,
+    split: Literal["test", "validation"],
+    store: ImageStore,
 ) -> list[PreferencePair]:
     """Leave out the pairs with an image of a split."""
-    seen = {image.sha256 for row in data.rows(split) for image in row.images}
+    shown = {image.sha256: image for row in data.rows(split) for image in row.images}
+    seen = set(shown)
+    if data.images != STORE:
+        # An earlier version wrote images anew that were turned or transparent, so that their
+        # hashes tell nothing about the file they came from; their pixels do.
+        pixels = {_pixels(data.image_path(image.path)) for image in shown.values()}
+        asked = {image.sha256: image for pair in pairs for image in pair.images}
+        seen |= {key for key, image in asked.items() if _pixels(store.find(image)) in pixels}
     return [pair for pair in pairs if not any(image.sha256 in seen for image in pair.images)]
+
+
+def _pixels(path: Path) -> tuple[tuple[int, int], str]:
+    image = open_image(path)
+    return image.size, sha256_bytes(image.tobytes())
 
 
 def _reasons(found: Preferences) -> list[str]:
