@@ -101,7 +101,7 @@ def _trainer(run: Run, rows: list[Any], loaded: Any, data: Any, out: Path) -> An
         prefer = PreferSettings(**changes)
         pairs = Pairs(
             folder=out, content="bench", train=len(rows), validation=1, images=Path(),
-            source="bench", chosen=tuple(rows), folder_of_images=data.folder,
+            source="bench", chosen=tuple(rows), folder_of_images=data.folder / data.images,
         )  # fmt: skip
         job_of_pairs = PreferJob(seed=0, prefer=prefer, engine=engine)
         trainer = prefer_trainer(

@@ -13,6 +13,7 @@ from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings
+from vlm_ops.data.images import STORE
 from vlm_ops.data.prepare import prepare
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import base_ref, load
@@ -112,7 +113,7 @@ def demo_rows(folder: Path) -> PreparedData:
         job = PrepareJob(seed=config.seed, data=config.data)
         prepare(job, out=out, tracker=NullTracker())
         done.touch()
-    return PreparedData(folder=out, content="demo", splits={}, source="demo")
+    return PreparedData(folder=out, content="demo", splits={}, source="demo", images=STORE)
 
 
 def shaped(data: PreparedData, shape: str, count: int) -> list[Row]:

@@ -1,15 +1,19 @@
 """What the steps of the pipeline leave behind, and the model that they speak of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.records import Answer, PreferencePair, Row, Score, Split, Verdict
+from vlm_ops.errors import DataError
+from vlm_ops.records import AboutImages, Answer, PreferencePair, Row, Score, Split, Verdict
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import read_jsonl
+
+PairSplit = Literal["train", "validation"]
+PAIR_SPLITS: tuple[PairSplit, ...] = ("train", "validation")
 
 ANSWERS = "answers.jsonl"
 """File of an answer set."""
@@ -95,12 +99,14 @@ class SplitSummary(Frozen):
 
 
 class PreparedData(Artifact):
-    """Checked rows, split and normalised: ``<split>.jsonl`` beside ``images/``.
+    """Checked rows, split and normalised: ``<split>.jsonl``.
 
     Attributes:
         splits: Counts by split.
         source: One line for people: where the rows came from.
         prompt: What is around each question of the rows.
+        images: Where the rows' image paths start, seen from ``folder``. The folder of images is
+            shared by all that was prepared in a runs folder; earlier versions had one each.
     """
 
     step = "prepare"
@@ -108,6 +114,7 @@ class PreparedData(Artifact):
     splits: dict[Split, SplitSummary]
     source: str
     prompt: str = BARE_QUESTION
+    images: Path = Path()
 
     def rows(self, split: Split) -> list[Row]:
         """Read the rows of a split, in their order."""
@@ -130,7 +137,12 @@ class PreparedData(Artifact):
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of this data set lies."""
-        return self.folder / relative
+        return self.folder / self.images / relative
+
+    def completed(self, inputs: Mapping[str, Any]) -> Self | None:
+        """Return the data set if its rows and their images are still there."""
+        rows = (row for split in self.splits for row in self.rows(split))
+        return self if _have_images(rows, self) else None
 
 
 class TrainedAdapter(Artifact):
@@ -186,13 +198,26 @@ class PreferencePairs(Artifact):
     images: Path
     source: str
 
-    def pairs(self, split: Literal["train", "validation"]) -> list[PreferencePair]:
+    def pairs(self, split: PairSplit) -> list[PreferencePair]:
         """Read the pairs of a split, in their order."""
         return list(read_jsonl(self.folder / f"{split}.jsonl", PreferencePair))
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of these pairs lies."""
         return self.folder / self.images / relative
+
+    def completed(self, inputs: Mapping[str, Any]) -> Self | None:
+        """Return the pairs if they and their images are still there."""
+        pairs = (pair for split in PAIR_SPLITS for pair in self.pairs(split))
+        return self if _have_images(pairs, self) else None
+
+
+def _have_images(rows: Iterable[AboutImages], holder: PreparedData | PreferencePairs) -> bool:
+    try:
+        paths = {image.path for row in rows for image in row.images}
+    except DataError:  # the rows themselves are gone
+        return False
+    return all(holder.image_path(path).is_file() for path in paths)
 
 
 class AnswerSet(Artifact):

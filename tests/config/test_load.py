@@ -123,18 +123,24 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (
             "name: a\nsft:\n  learning_rat: 1",
-            "my.yaml:3: unknown key sft.learning_rat; did you mean 'learning_rate'? Keys here: ep",
+            "my.yaml:3: sft.learning_rat: unknown key (did you mean 'learning_rate'?). Keys here:",
         ),
         (
             "modle: {}",
-            "my.yaml:1: unknown key modle; did you mean 'model'? Keys here: name, seed, model,",
+            "my.yaml:1: modle: unknown key (did you mean 'model'?). Keys here: name, seed, model,",
         ),
-        ("registre: {}", "did you mean 'register'?"),
-        ("sft:\n  lora:\n    rnk: 4", "my.yaml:3: unknown key sft.lora.rnk; did you mean 'rank'?"),
-        ("data:\n  path: a", "unknown key data.path: it belongs to type files. Keys here: prompt,"),
+        ("registre: {}", "registre: unknown key (did you mean 'register'?)"),
+        (
+            "sft:\n  lora:\n    rnk: 4",
+            "my.yaml:3: sft.lora.rnk: unknown key (did you mean 'rank'?).",
+        ),
+        (
+            "data:\n  path: a",
+            "data.path: unknown key: it belongs to type files. Keys here: prompt,",
+        ),
         (
             "data: {type: files, path: a, columns: {imag: x}}",
-            "unknown key data.columns.imag; did you mean 'image'?",
+            "data.columns.imag: unknown key (did you mean 'image'?).",
         ),
         (
             "sft:\n  learning_rate: -1",
@@ -148,7 +154,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
         ),
         (
             "data: {type: file}",
-            "found 'file', expected charts or files or hub; did you mean 'files'?",
+            "found 'file', expected charts or files or hub (did you mean 'files'?)",
         ),
         ("data: {type: files}", "data.path is missing; data needs it"),
         ("data: {prompt: hello}", "data: prompt must contain {question}, found 'hello'"),
@@ -206,13 +212,32 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     ("override", "said"),
     [
         ("sft.epochs", "'sft.epochs': expected key.path=value, as in sft.learning_rate=1e-4"),
-        ("sft.epochs=0", "--set sft.epochs: sft.epochs: found 0, expected greater than 0"),
-        ("sft.epoch=1", "--set sft.epoch: unknown key sft.epoch; did you mean 'epochs'?"),
+        ("sft.epochs=0", "--set sft.epochs: found 0, expected greater than 0"),
+        ("sft.epoch=1", "--set sft.epoch: unknown key (did you mean 'epochs'?)."),
         ("sft.epochs=[", "the value is not valid YAML"),
     ],
 )
 def test_what_is_wrong_with_an_override_is_said(tmp_path: Path, override: str, said: str) -> None:
     assert said in wrong(tmp_path, "name: a", override)
+
+
+def test_an_override_of_the_type_names_it_once(tmp_path: Path) -> None:
+    said = wrong(tmp_path, "name: a", "data.type=fils")
+    assert said.startswith("--set data.type: found 'fils', expected charts or files or hub")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "resolved JSON: found '[]', expected an object"),
+        ("{", "resolved JSON: not valid JSON"),
+        ('{"sft": {"epochs": 0}}', "resolved JSON: sft.epochs: found 0, expected greater than 0"),
+    ],
+)
+def test_what_is_wrong_with_json_is_said(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_json(text)
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

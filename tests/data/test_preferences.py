@@ -11,6 +11,7 @@ from PIL import Image
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
+from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
 from vlm_ops.records import ImageRef, Row, Split
@@ -67,7 +68,7 @@ def prepared(folder: Path, **images: list[Path]) -> PreparedData:
             for path in images.get(split, [])
         ]
         write_jsonl(folder / f"{split}.jsonl", rows)
-    return PreparedData(folder=folder, content="", splits={}, source="nowhere")
+    return PreparedData(folder=folder, content="", splits={}, source="nowhere", images=STORE)
 
 
 @pytest.fixture
@@ -91,8 +92,8 @@ def test_chats_become_pairs_and_images_are_held_out_whole(
         number = int(pair.id) - 1
         assert pair.question == f"What is {number}?"
         assert (pair.chosen, pair.rejected) == (f"It is {number}.", "I can't say.")
-        assert (out / pair.images[0].path).is_file()
-    assert {path.name for path in out.iterdir()} == {"images", "refused.jsonl"}
+        assert (out / STORE / pair.images[0].path).is_file()
+    assert {path.name for path in out.iterdir()} == {"refused.jsonl"}
 
 
 def test_plain_texts_and_other_column_names(data: PreparedData, tmp_path: Path) -> None:
@@ -144,8 +145,32 @@ def test_a_pair_about_a_test_image_is_dropped(
     assert len(train) + len(held_out) == 10
     assert dropped == {"test": 10, "validation": 0}
     assert not tested & {image.sha256 for pair in train + held_out for image in pair.images}
-    assert len(list((out / "images").iterdir())) == 5
+    assert len(list((out / STORE / "images").iterdir())) == 5
     assert "pairs.jsonl: 10 pairs dropped: an image of theirs is a test image" in caplog.text
+
+
+def test_a_test_image_that_the_version_before_turned_is_known_by_its_pixels(
+    tmp_path: Path,
+) -> None:
+    rows = pairs_rows(tmp_path)
+    turned = Image.effect_noise((40, 20), 80).convert("RGB")
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "4.png", exif=exif)
+    folder = tmp_path / "before"
+    data = prepared(folder, test=[tmp_path / "9.png"]).model_copy(update={"images": Path()})
+    open_image(tmp_path / "4.png").save(folder / "4.png")  # as it wrote such an image anew
+    row = data.rows("test")[0]
+    images = (
+        ImageRef(path="4.png", sha256=sha256_file(folder / "4.png"), width=20, height=40),
+        row.images[0].model_copy(update={"path": "../9.png"}),
+    )
+    write_jsonl(folder / "test.jsonl", [row.model_copy(update={"images": images})])
+    settings = from_file(tmp_path, rows)
+    train, held_out, dropped = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
+    assert dropped == {"test": 4, "validation": 0}
+    said = {pair.question for pair in train + held_out}
+    assert not said & {f"What is {number}?" for number in (8, 9, 18, 19)}
 
 
 def test_one_image_of_several_is_enough(tmp_path: Path) -> None:

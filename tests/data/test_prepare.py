@@ -1,6 +1,7 @@
 """The first step: what comes out of good rows, and what is said about bad ones."""
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,18 +62,17 @@ def test_every_row_comes_out_once_with_its_image(own_data: Make, tmp_path: Path)
 
 def test_the_folder_holds_what_is_promised_and_no_leftovers(own_data: Make, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    (out / "images").mkdir(parents=True)
-    (out / "images" / "leftover.png").write_bytes(b"of an attempt that was cut off")
+    (out / "cache" / "images").mkdir(parents=True)
+    (out / "cache" / "images" / "leftover.png").write_bytes(b"of an attempt that was cut off")
     run(own_data(), out)
     assert {path.name for path in out.iterdir()} == {
         *(f"{split}.jsonl" for split in SPLITS),
-        "images",
         "report.json",
         "report.md",
         "contact_sheet.png",
         "refused.jsonl",
     }
-    assert len(list((out / "images").iterdir())) == 24
+    assert len(list((tmp_path / "images").iterdir())) == 24
     assert (out / "refused.jsonl").read_text() == ""
 
 
@@ -133,7 +133,7 @@ def test_max_rows_draws_by_the_seed(own_data: Make, tmp_path: Path) -> None:
     data = run(path, tmp_path / "a", max_rows=4)
     assert all(data.splits[split].rows <= 4 for split in SPLITS)
     assert data.splits["train"].rows == 4
-    assert len(list((tmp_path / "a" / "images").iterdir())) <= 12
+    assert len(list((tmp_path / "images").iterdir())) <= 12
     assert run(path, tmp_path / "b", max_rows=4).content == data.content
 
 
@@ -328,14 +328,76 @@ def test_several_images_stay_in_order(own_data: Make, tmp_path: Path) -> None:
 
 def test_charts_of_real_tables(tmp_path: Path) -> None:
     data = ChartsData(train_charts=16, validation_charts=8, test_charts=12)
-    made = prepare(PrepareJob(seed=3, data=data), out=tmp_path, tracker=NullTracker())
+    out = tmp_path / "prepared"
+    made = prepare(PrepareJob(seed=3, data=data), out=out, tracker=NullTracker())
     assert made.splits["train"].images == 16
     assert made.splits["test"].rows == 12 * 3
     rows = [row for split in SPLITS for row in made.rows(split)]
     assert len({row.image_id for row in rows}) == 36
     assert all(row.image_id != row.group for row in rows)
     assert all(len({r.group for r in rows if r.image_id == row.image_id}) == 1 for row in rows[:9])
-    assert not (tmp_path / "cache").exists()
+    assert not (out / "cache").exists()
+    kept = {path.stem for path in (tmp_path / "images").iterdir()}
+    assert kept == {row.image_id for row in rows}
+
+
+# The store of images
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_retrain_adds_its_new_images_to_the_runs_folder_and_no_other(tmp_path: Path) -> None:
+    """The bar: 300 images prepared three times, with one row more each time."""
+    own, runs = tmp_path / "own", tmp_path / "runs"
+    (own / "images").mkdir(parents=True)
+    rows: Rows = []
+    for number in range(302):
+        name = f"images/{number}.png"
+        picture = Image.frombytes("RGB", (64, 64), random.Random(number).randbytes(64 * 64 * 3))
+        picture.save(own / name)
+        rows.append({"image": name, "query": "What?", "label": "This", "source": f"t{number}"})
+    taken: list[int] = []
+    for count in (300, 301, 302):
+        path = write_rows(own / "rows.jsonl", rows[:count])
+        before = size(runs)
+        data = run(path, runs / f"prepare-{count}")
+        assert data.completed({})
+        new = sum((own / row["image"]).stat().st_size for row in rows[:count][-1 if taken else 0 :])
+        assert size(runs / "images") == sum(taken) + new
+        taken.append(new)
+        # Beside images: the rows, the report and the sheet with a dozen thumbnails.
+        assert size(runs) - before - new == size(data.folder) < 700_000
+    assert len(list((runs / "images").iterdir())) == 302
+    assert size(runs / "prepare-302") < taken[0] / 5
+
+
+def test_a_prepared_data_set_without_its_images_is_not_whole(
+    own_data: Make, tmp_path: Path
+) -> None:
+    data = run(own_data(), tmp_path / "runs" / "prepare-0")
+    assert data.completed({})
+    image = data.rows("test")[0].images[0]
+    data.image_path(image.path).unlink()
+    assert not data.completed({})
+    assert run(own_data(), data.folder).content == data.content
+    assert data.completed({})
+    (data.folder / "train.jsonl").unlink()
+    assert not data.completed({})
+
+
+def test_a_record_of_the_version_before_has_its_images_beside_its_rows(
+    own_data: Make, tmp_path: Path
+) -> None:
+    data = run(own_data(), tmp_path / "runs" / "prepare-0")
+    (tmp_path / "runs" / "images").rename(data.folder / "images")
+    record = json.loads(data.model_dump_json(exclude={"images"})) | {"folder": str(data.folder)}
+    before = PreparedData.model_validate(record)
+    image = before.rows("train")[0].images[0]
+    assert before.image_path(image.path) == data.folder / image.path
+    assert before.completed({})
 
 
 def test_squares_differ(tmp_path: Path) -> None:

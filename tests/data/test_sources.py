@@ -116,7 +116,8 @@ def test_parquet_images_of_every_form(tmp_path: Path, form: str) -> None:
         pq.write_table(pa.table({"image": [cell[form]], **texts}), path)
     data = FilesData(type="files", path=path)
     source = open_source(data, seed=0, cache=tmp_path / "cache")
-    checked, problems, _ = check_rows(source.rows, ImageStore(tmp_path / "out"), "{question}")
+    with ImageStore(tmp_path / "out") as store:
+        checked, problems, _ = check_rows(source.rows, store, "{question}")
     assert problems == []
     assert checked[0].where == "rows.parquet:row 1"
     assert checked[0].record.answers == ("x",)
@@ -183,12 +184,13 @@ def test_a_hub_data_set_brings_splits_kinds_and_images(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(hub, "fetch", lambda *_: downloaded)
-    made = prepare(PrepareJob(seed=0, data=hub_data()), out=tmp_path, tracker=NullTracker())
+    out = tmp_path / "prepared"
+    made = prepare(PrepareJob(seed=0, data=hub_data()), out=out, tracker=NullTracker())
     assert [row.id for row in made.rows("test")] == ["test-0", "test-1", "test-2"]
     assert [row.kind for row in made.rows("test")] == ["human", "machine", "human"]
     assert made.splits["train"].rows == 6  # one of seven shows a test image
     assert "team/charts at 0123456: 1 rows were dropped" in caplog.text
-    assert json.loads((tmp_path / "report.json").read_text())["dropped_as_leaks"]["train"] == 1
+    assert json.loads((out / "report.json").read_text())["dropped_as_leaks"]["train"] == 1
     assert made.source == "team/charts at 0123456: 12 rows"
 
 

@@ -22,8 +22,16 @@ def place(tmp_path: Path) -> Path:
 def test_its_versions_and_its_ledger_are_read(place: Path) -> None:
     found = vlm_ops("models", "small", cwd=place)
     newer, older = found["versions"]
-    assert (newer["version"], newer["aliases"], newer["decision"]) == ("2", ["candidate"], "refused")
-    assert (older["version"], older["aliases"], older["decision"]) == ("1", ["champion"], "accepted")
+    assert (newer["version"], newer["aliases"], newer["decision"]) == (
+        "2",
+        ["candidate"],
+        "refused",
+    )
+    assert (older["version"], older["aliases"], older["decision"]) == (
+        "1",
+        ["champion"],
+        "accepted",
+    )
     assert older["scores"]["candidate"] == pytest.approx(0.95)
     assert [_line(move) for move in found["moves"]] == [
         ("promote", None, "1", False),

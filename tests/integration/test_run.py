@@ -40,7 +40,14 @@ def test_the_first_run_promotes(place: Path, first: Any) -> None:
     assert first["model_version"] == "1"
     assert first["mlflow_run_id"]
     assert first["prefect_run_id"]
-    assert set(first["scores"]) >= {"base", "sft", "candidate", "sft_gray", "candidate_gray", "majority"}
+    assert set(first["scores"]) >= {
+        "base",
+        "sft",
+        "candidate",
+        "sft_gray",
+        "candidate_gray",
+        "majority",
+    }
     assert set(first["adapter_sha256"]) == {"sft", "candidate"}
     assert list(first["folders"]) == STEPS
     assert set(first["seconds"]) >= set(STEPS)

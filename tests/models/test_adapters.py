@@ -61,7 +61,7 @@ def test_modules_that_are_not_there_are_named_with_those_that_are() -> None:
 
 
 def test_a_misspelt_module_is_guessed() -> None:
-    with pytest.raises(ModelError, match=r"Did you mean q_proj\?"):
+    with pytest.raises(ModelError, match=r"no layer is named qproj \(did you mean 'q_proj'\?\)"):
         lora_config(LoraSettings(modules=("qproj",)), smolvlm_instruct())
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from vlm_ops.charts.draw import draw
 from vlm_ops.charts.spec import COLOR_NAMES
 from vlm_ops.errors import TrainingError
+from vlm_ops.pretraining import stage as tiny
 from vlm_ops.pretraining.packing import Packer, pixels
 from vlm_ops.pretraining.scores import held_out_scores, predict
 from vlm_ops.pretraining.shards import (
@@ -28,7 +29,6 @@ from vlm_ops.pretraining.stage import TinyRecipe, train_tiny
 from vlm_ops.pretraining.synthetic import invent
 from vlm_ops.pretraining.tasks import Task, tasks_for
 from vlm_ops.pretraining.view import View
-from vlm_ops.pretraining import stage as tiny
 
 RECIPE = TinyRecipe(
     steps=3,

@@ -9,10 +9,11 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.data.images import ImageStore, open_image
+from vlm_ops.data.images import STORE, ImageStore, open_image
+from vlm_ops.errors import DataError
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.serving import predict
-from vlm_ops.serving.predict import answer_file, answer_rows, find_model
+from vlm_ops.serving.predict import answer, answer_file, find_model, read_questions
 
 PROMPT = "{question}\nBriefly."
 
@@ -23,12 +24,14 @@ class Asked:
     def __init__(self) -> None:
         self.questions: list[str] = []
         self.images: list[Image.Image] = []
+        self.batches: list[int] = []
 
     def __call__(
         self, model: LoadedModel, questions: list[str], images: Any, **options: Any
     ) -> list[str]:
         self.questions += questions
         self.images += [image for row in images for image in row]
+        self.batches.append(len(questions))
         return ["5"] * len(questions)
 
 
@@ -49,7 +52,7 @@ def model(prompt: str) -> Any:
     ("prompt", "told"), [(PROMPT, "What color?\nBriefly."), ("{question}", "What color?")]
 )
 def test_the_model_s_prompt_surrounds_the_question(asked: Asked, prompt: str, told: str) -> None:
-    answer_rows(model(prompt), [(" <image>What color? ", [])], max_new_tokens=4, batch_size=1)
+    assert answer(model(prompt), " <image>What color? ", [], max_new_tokens=4) == "5"
     assert asked.questions == [told]
 
 
@@ -60,7 +63,8 @@ def test_a_file_s_rows_get_the_prompt_and_are_written_as_they_were(
     row = {"image": "a.png", "query": "What color?"}
     source, target = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
     source.write_text(json.dumps(row))
-    assert answer_file(model(PROMPT), source, target, max_new_tokens=4, batch_size=1) == 1
+    rows = read_questions(source)
+    assert answer_file(model(PROMPT), rows, target, max_new_tokens=4, batch_size=1) == []
     assert asked.questions == ["What color?\nBriefly."]
     assert json.loads(target.read_text()) == {**row, "answer": "5"}
 
@@ -80,9 +84,76 @@ def test_pictures_are_the_ones_that_training_sees(asked: Asked, tmp_path: Path) 
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.jpg", exif=exif)
     paths = [tmp_path / "clear.png", tmp_path / "turned.jpg"]
-    answer_rows(model(PROMPT), [("What color?", paths)], max_new_tokens=4, batch_size=1)
-    store = ImageStore(tmp_path / "out")
-    trained = [open_image(tmp_path / "out" / store.add(path).path) for path in paths]
+    answer(model(PROMPT), "What color?", paths, max_new_tokens=4)
+    with ImageStore(tmp_path / "out") as store:
+        kept = [store.add(path).path for path in paths]
+        store.keep(set(kept))
+    trained = [open_image(tmp_path / "out" / STORE / path) for path in kept]
     assert [image.tobytes() for image in asked.images] == [image.tobytes() for image in trained]
     assert asked.images[0].getpixel((7, 0)) == (255, 255, 255)
     assert asked.images[1].size == (20, 40)
+
+
+def test_rows_that_trained_are_readable_with_their_byte_order_mark(tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    text = json.dumps({"image": ["a.png", "b.png"], "query": "a\u2028b"}, ensure_ascii=False)
+    source.write_text(f"\ufeff{text}\n\n", encoding="utf-8")
+    (row,) = read_questions(source)
+    assert row.question == "a\u2028b"
+    assert row.images == (tmp_path / "a.png", tmp_path / "b.png")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "rows.jsonl:2: not valid JSON"),
+        ("[]", "rows.jsonl:2: found a list, expected one JSON object a line"),
+        ('{"query": "q"}', "rows.jsonl:2: no image; found query; expected image (a path) and"),
+        ('{"image": "", "query": "q"}', "rows.jsonl:2: image is empty: found ''; expected image"),
+        ('{"image": "a.png", "query": " "}', "rows.jsonl:2: query is empty: found ' '; expected"),
+    ],
+)
+def test_a_row_that_asks_nothing_is_named_at_once(tmp_path: Path, line: str, said: str) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text(f'{{"image": "a.png", "query": "q"}}\n{line}\n')
+    with pytest.raises(DataError) as caught:
+        read_questions(source)
+    assert said in str(caught.value)
+
+
+def test_a_file_without_rows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n")
+    with pytest.raises(DataError, match=r"rows\.jsonl: no rows; expected one JSON object a line"):
+        read_questions(tmp_path / "rows.jsonl")
+
+
+def test_a_broken_picture_is_an_error_of_its_row_alone(asked: Asked, tmp_path: Path) -> None:
+    Image.effect_noise((40, 40), 80).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    names = ("a.png", "cut.png", "a.png", "gone.png", "a.png")
+    rows = [{"image": name, "query": f"q{number}"} for number, name in enumerate(names)]
+    rows[0]["error"] = "of an earlier attempt"
+    source, target = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen: list[tuple[int, int]] = []
+    failed = answer_file(
+        model("{question}"),
+        read_questions(source),
+        target,
+        max_new_tokens=4,
+        batch_size=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert failed == ["rows.jsonl:2", "rows.jsonl:4"]
+    assert (asked.questions, asked.batches) == (["q0", "q2", "q4"], [1, 1, 1])
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [line.get("answer") for line in lines] == ["5", None, "5", None, "5"]
+    assert [sorted(line) for line in lines[:2]] == [
+        ["answer", "image", "query"],
+        ["error", "image", "query"],
+    ]
+    assert "cut.png: an image that can't be decoded" in lines[1]["error"]
+    assert "no file" in lines[3]["error"]
+    assert "gone.png" in lines[3]["error"]

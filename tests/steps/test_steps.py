@@ -9,7 +9,7 @@ from left import left
 
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.errors import OutputError, StepFailed
+from vlm_ops.errors import OutputError
 from vlm_ops.steps.plan import from_request, perform, plan, request
 from vlm_ops.steps.table import CHAMPION, STAGES, STEPS
 from vlm_ops.store.artifact import RECORD, Artifact, write_record
@@ -236,13 +236,6 @@ def test_a_plan_without_a_champion_survives_it_too(tmp_path: Path) -> None:
     planned = plan("gate", config, kept(tmp_path) | {CHAMPION: None, "champion on test": None})
     assert planned.inputs["champion"] is None
     assert from_request(json.loads(json.dumps(request(planned)))) == planned
-
-
-def test_an_input_that_is_not_complete_is_named(tmp_path: Path) -> None:
-    config = load_config("demo", [f"execution.runs={tmp_path}"])
-    data = Content(content="data", folder=tmp_path / "prepare-0")
-    with pytest.raises(StepFailed, match=r"'data'.*prepare-0 holds no complete PreparedData"):
-        from_request(request(plan("sft", config, {"prepare": data})))
 
 
 def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:

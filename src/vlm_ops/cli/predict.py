@@ -13,6 +13,11 @@ from vlm_ops.serving.names import registered_name
 
 if TYPE_CHECKING:
     from vlm_ops.artifacts import ModelRef
+    from vlm_ops.models.loading import LoadedModel
+    from vlm_ops.serving.predict import AskedRow
+
+_SHOWN = 10
+"""Rows without an answer that a message names; the file has all of them."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,38 +57,51 @@ def predict(
         )
     registered_name(model)
     _check_files([*image, *([source] if source else [])], target)
-    from transformers.utils import logging as library
-
-    from vlm_ops.models.loading import load
-    from vlm_ops.serving.predict import answer_file, answer_rows
-
-    library.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    loaded = load(_find(model, runs))
     if question is not None:
-        answer = answer_rows(
-            loaded, [(question, image)], max_new_tokens=max_new_tokens, batch_size=1
-        )[0]
+        from vlm_ops.serving.predict import answer
+
+        said = answer(_load(model, runs), question, image, max_new_tokens)
         if as_json:
-            print_json({"answer": answer})
+            print_json({"answer": said})
         else:
-            out.print(answer, markup=False)
-        return
-    assert source is not None
-    assert target is not None
+            out.print(said, markup=False)
+    elif source is not None and target is not None:
+        from vlm_ops.serving.predict import read_questions
+
+        rows = read_questions(source)
+        limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        failed = _answer_all(_load(model, runs), rows, target, **limits)
+        if as_json:
+            print_json({"rows": len(rows), "failed": len(failed), "output": str(target)})
+        else:
+            out.print(f"{len(rows) - len(failed)} answers in {target}")
+        _refuse(failed, len(rows), target)
+
+
+def _answer_all(
+    loaded: "LoadedModel", rows: "list[AskedRow]", target: Path, **limits: int
+) -> list[str]:
+    from vlm_ops.serving.predict import answer_file
+
     with err.status("answering") as status:
-        count = answer_file(
+        return answer_file(
             loaded,
-            source,
+            rows,
             target,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
             progress=lambda done, total: status.update(f"answering {done}/{total}"),
+            **limits,
         )
-    if as_json:
-        print_json({"rows": count, "output": str(target)})
-    else:
-        out.print(f"{count} answers in {target}")
+
+
+def _refuse(failed: list[str], rows: int, target: Path) -> None:
+    """Say which rows have no answer; the exit code is 1 then."""
+    if failed:
+        more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+        raise DataError(
+            f"{len(failed)} of {rows} rows have no answer, for an image of theirs can't be "
+            f"opened: {', '.join(failed[:_SHOWN])}{more}. Why stands in their lines of {target}, "
+            f"under 'error'."
+        )
 
 
 def _check_files(read: list[Path], target: Path | None) -> None:
@@ -93,6 +111,16 @@ def _check_files(read: list[Path], target: Path | None) -> None:
             raise DataError(f"{path}: there is no such file")
     if target is not None and not target.absolute().parent.is_dir():
         raise OutputError(f"{target}: there is no folder {target.parent} to write it to; make it")
+
+
+def _load(model: str, runs: Path) -> "LoadedModel":
+    from transformers.utils import logging as library
+
+    from vlm_ops.models.loading import load
+
+    library.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    return load(_find(model, runs))
 
 
 def _find(model: str, runs: Path) -> "ModelRef":

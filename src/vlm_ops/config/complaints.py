@@ -1,7 +1,6 @@
 """Turn what pydantic finds wrong into sentences with file, line, key and the nearest right key."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from vlm_ops.errors import ConfigError
+from vlm_ops.store.names import nearest
 
 Key = tuple[str, ...]
 
@@ -56,6 +56,19 @@ class Places:
             return f"{self.name}:{self.lines[key]}"
         return self.of(key[:-1]) if key else self.name
 
+    def at(self, key: Key) -> str:
+        """Return a key's place and the key, named once: ``my.yaml:3: sft.epochs``."""
+        return self.of(key) if key in self.overrides else f"{self.of(key)}: {'.'.join(key)}"
+
+    def rename(self, old: Key, new: Key) -> None:
+        """Know a key, and all below it, by another name from now on."""
+
+        def now(key: Key) -> Key:
+            return (*new, *key[len(old) :]) if key[: len(old)] == old else key
+
+        self.lines = {now(key): line for key, line in self.lines.items()}
+        self.overrides = {now(key) for key in self.overrides}
+
 
 def explain(error: ValidationError, root: type[BaseModel], places: Places) -> str:
     """Write one line for each thing that is wrong.
@@ -71,23 +84,24 @@ def explain(error: ValidationError, root: type[BaseModel], places: Places) -> st
 
 def _line(details: ErrorDetails, root: type[BaseModel], places: Places) -> str:
     key, section, variants = _walk(details["loc"], root)
-    where, shown, kind = places.of(key), ".".join(key), details["type"]
+    at, kind = places.at(key), details["type"]
     if kind == "extra_forbidden":
-        return f"{where}: unknown key {shown}{_hint(key[-1], section, variants)}"
+        return f"{at}: unknown key{_hint(key[-1], section, variants)}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag = details["input"].get("type") if isinstance(details["input"], dict) else None
         tags = [str(item) for item in variants]
-        near = get_close_matches(str(tag), tags, n=1, cutoff=0.4)
-        guess = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{where}: {shown}.type: found {tag!r}, expected {' or '.join(tags)}{guess}"
+        return (
+            f"{places.at((*key, 'type'))}: found {tag!r}, expected {' or '.join(tags)}"
+            f"{nearest(str(tag), tags, 0.4)}"
+        )
     if kind == "missing":
-        return f"{where}: {shown} is missing; {'.'.join(key[:-1]) or 'the file'} needs it"
+        return f"{at} is missing; {'.'.join(key[:-1]) or 'the file'} needs it"
     if kind == "model_type":
-        return f"{where}: {shown}: found {_short(details['input'])}, expected keys below it"
+        return f"{at}: found {_short(details['input'])}, expected keys below it"
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "value_error":
-        return f"{where}: {shown or 'configuration'}: {message}"
-    return f"{where}: {shown}: found {_short(details['input'])}, expected {_lower(message)}"
+        return f"{at if key else f'{places.name}: configuration'}: {message}"
+    return f"{at}: found {_short(details['input'])}, expected {_lower(message)}"
 
 
 def _hint(key: str, section: type[BaseModel], variants: dict[str, type[BaseModel]]) -> str:
@@ -95,9 +109,7 @@ def _hint(key: str, section: type[BaseModel], variants: dict[str, type[BaseModel
     owners = [tag for tag, model in variants.items() if key in _keys(model)]
     if owners:
         return f": it belongs to type {' or '.join(owners)}. Keys here: {', '.join(keys)}."
-    near = get_close_matches(key, keys, n=1, cutoff=0.5)
-    guess = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{guess} Keys here: {', '.join(keys)}."
+    return f"{nearest(key, keys)}. Keys here: {', '.join(keys)}."
 
 
 def _walk(
@@ -119,7 +131,7 @@ def _walk(
             section, tag_follows = variants[part], False
             continue
         key.append(part)
-        found = _variants(section, part)
+        found = variants_of(section, part)
         tag_follows = len(found) > 1
         if tag_follows:
             variants = found
@@ -128,7 +140,7 @@ def _walk(
     return tuple(key), section, variants
 
 
-def _variants(section: type[BaseModel], key: str) -> dict[str, type[BaseModel]]:
+def variants_of(section: type[BaseModel], key: str) -> dict[str, type[BaseModel]]:
     """Return the models a field may hold: by ``type`` for a union, by name for a single one."""
     for name, field in section.model_fields.items():
         if key in (name, field.alias):

@@ -4,8 +4,8 @@ Whatever is wrong is said with the file, the line, the key, what was found and w
 before any machine-learning library is imported.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import yaml
 from pydantic import ValidationError
 
 from vlm_ops.config.complaints import Places, explain
+from vlm_ops.config.former import with_present_names
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError
+from vlm_ops.store.names import nearest
 
 _PATHS = (("data", "path"), ("pairs", "path"))
 _VARIANTS = {"data": "charts", "pairs": "sampled"}
@@ -49,10 +51,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> PipelineCo
     for section, variant in _VARIANTS.items():
         if isinstance(values.get(section), dict):
             values[section].setdefault("type", variant)
-    try:
-        return PipelineConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(explain(error, PipelineConfig, places)) from error
+    return _checked(values, places)
 
 
 def presets() -> dict[str, str]:
@@ -72,10 +71,21 @@ def from_json(text: str) -> PipelineConfig:
     Raises:
         ConfigError: The text is not such a configuration.
     """
+    places = Places("resolved JSON")
     try:
-        return PipelineConfig.model_validate_json(text)
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{places.name}: not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{places.name}: found {text[:40]!r}, expected an object")
+    return _checked(with_present_names(values, PipelineConfig, places), places)
+
+
+def _checked(values: dict[str, Any], places: Places) -> PipelineConfig:
+    try:
+        return PipelineConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, PipelineConfig, Places("resolved JSON"))) from error
+        raise ConfigError(explain(error, PipelineConfig, places)) from error
 
 
 def _presets_folder() -> Path:
@@ -98,13 +108,13 @@ def _find(source: str | Path) -> Path:
         raise ConfigError(f"{text}: found a folder, expected a preset or a YAML file")
     names = list(presets())
     raise ConfigError(
-        f"{text}: there is neither a preset nor a file of that name{_nearest(path.stem, names)}. "
+        f"{text}: there is neither a preset nor a file of that name{nearest(path.stem, names)}. "
         f"Presets: {', '.join(names)}."
     )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Places]:
-    """Parse a YAML file and note on which line each key stands."""
+    """Parse a YAML file, give its keys their present names, note the line of each."""
     places = Places(path.stem if path.parent == _presets_folder() else str(path))
     try:
         text = path.read_text(encoding="utf-8")
@@ -129,7 +139,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Places]:
         raise ConfigError(
             f"{path}: found a {type(values).__name__}, expected 'key: value' lines at the top"
         )
-    return values, places
+    return with_present_names(values, PipelineConfig, places), places
 
 
 def _preset_values(name: Any, path: Path, places: Places) -> dict[str, Any]:
@@ -137,7 +147,7 @@ def _preset_values(name: Any, path: Path, places: Places) -> dict[str, Any]:
     if name not in names:
         raise ConfigError(
             f"{places.of(('extends',))}: extends: there is no preset {name!r}"
-            f"{_nearest(str(name), names)}. Presets: {', '.join(names)}."
+            f"{nearest(str(name), names)}. Presets: {', '.join(names)}."
         )
     below = _presets_folder() / f"{name}.yaml"
     if below == path:
@@ -193,9 +203,4 @@ def _parse_overrides(overrides: Sequence[str], places: Places) -> dict[str, Any]
                 raise ConfigError(f"{text!r}: {part!r} was given a plain value before")
         inner[parts[-1]] = parsed
         places.overrides.add(tuple(parts))
-    return values
-
-
-def _nearest(word: str, among: Sequence[str]) -> str:
-    close = get_close_matches(word, among, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return with_present_names(values, PipelineConfig, places)

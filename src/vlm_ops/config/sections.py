@@ -211,7 +211,9 @@ class EvaluateSettings(Frozen):
 
 
 class GateSettings(Frozen):
-    """What a candidate must show on the test rows before the champion alias moves."""
+    """What a candidate must show on the test rows before the gate accepts it."""
+
+    renamed = {"over_blind": "over_gray"}
 
     over_base: float = Field(default=0.0, ge=-1.0, le=1.0)
     """The lower end of the interval of candidate minus base must lie above this."""
@@ -219,7 +221,7 @@ class GateSettings(Frozen):
     """The lower end of the interval of candidate minus champion must lie above this."""
     over_gray: float = Field(default=0.1, ge=-1.0, le=1.0)
     """The lower end of the interval of candidate minus its own score on gray images must lie
-    above this: a model that does not need the picture is not promoted."""
+    above this: a model that does not need the picture is refused."""
 
 
 class RegisterSettings(Frozen):

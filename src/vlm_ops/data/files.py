@@ -1,8 +1,8 @@
 """Rows of a JSONL, CSV or Parquet file, cell by cell as they stand there.
 
-JSONL and CSV are read through ``datasets`` line by line and not by its ``json`` and ``csv``
-loaders: those guess types, and a label ``2020-01-01`` becomes a point in time, ``007`` becomes
-7, ``NA`` becomes nothing, and a row with one comma too many moves its cells to the left.
+``datasets`` reads Parquet here, and not JSONL and CSV: its loaders guess types, and a label
+``2020-01-01`` becomes a point in time, ``007`` becomes 7, ``NA`` becomes nothing, and a row with
+one comma too many moves its cells to the left.
 """
 
 import csv
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.errors import DataError
+from vlm_ops.store.jsonl import read_objects
 
 Cells = dict[str, Any]
 Table = tuple[list[str], Iterator[tuple[str, Cells]]]
@@ -60,75 +61,49 @@ def read_table(path: Path, cache: Path) -> Table:
     return columns, rows
 
 
-def _lines(path: Path, cache: Path) -> Iterator[str]:
-    from datasets import load_dataset
-
-    rows = load_dataset(
-        "text",
-        data_files=glob.escape(str(path)),
-        split="train",
-        streaming=True,
-        cache_dir=str(cache),
-        keep_linebreaks=True,
-        encoding="utf-8-sig",
-    )
-    try:
-        for row in rows:
-            yield row["text"]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
-
-
 def _read_jsonl(path: Path, cache: Path) -> Table:
-    rows = _json_rows(path, cache)
+    rows = read_objects(path)
     first = list(islice(rows, _PEEK))
     columns = list(dict.fromkeys(key for _, cells in first for key in cells))
     return columns, chain(first, rows)
 
 
-def _json_rows(path: Path, cache: Path) -> Iterator[tuple[str, Cells]]:
-    for number, line in enumerate(_lines(path, cache), start=1):
-        if not line.strip():
-            continue
-        where = f"{path.name}:{number}"
-        try:
-            cells = json.loads(line)
-        except ValueError as error:
-            raise DataError(
-                f"{where}: not valid JSON ({error}); expected one object a line, as "
-                f'{{"image": "images/a.png", "query": "…", "label": "…"}}'
-            ) from error
-        if not isinstance(cells, dict):
-            raise DataError(
-                f"{where}: found a {type(cells).__name__}, expected one JSON object a line"
-            )
-        yield where, cells
-
-
 def _read_csv(path: Path, cache: Path) -> Table:
-    reader = csv.reader(_lines(path, cache))
-    columns = [name.strip() for name in next(reader, [])]
-    return columns, _csv_rows(path, reader, columns)
+    lines = _csv_lines(path)
+    _, header = next(lines, ("", []))
+    columns = [name.strip() for name in header]
+    return columns, _csv_rows(lines, columns)
 
 
-def _csv_rows(path: Path, reader: Any, columns: list[str]) -> Iterator[tuple[str, Cells]]:
-    start = reader.line_num + 1
+def _csv_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Read the cells of each row, with the line on which it starts."""
+    start = 1
     try:
-        for values in reader:
-            where, start = f"{path.name}:{start}", reader.line_num + 1
-            if not values:
-                continue
-            if len(values) != len(columns):
-                raise DataError(
-                    f"{where}: found {len(values)} cells, expected {len(columns)} as in the "
-                    f"first line ({', '.join(columns)}). Quote cells that hold commas."
-                )
-            yield (
-                where,
-                {name: _json_list(value) for name, value in zip(columns, values, strict=True)},
-            )
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.reader(handle)
+            for values in reader:
+                yield f"{path.name}:{start}", values
+                start = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})") from error
     except csv.Error as error:
         raise DataError(f"{path.name}:{start}: not valid CSV ({error})") from error
+
+
+def _csv_rows(
+    lines: Iterator[tuple[str, list[str]]], columns: list[str]
+) -> Iterator[tuple[str, Cells]]:
+    for where, values in lines:
+        if values and len(values) != len(columns):
+            raise DataError(
+                f"{where}: found {len(values)} cells, expected {len(columns)} as in the "
+                f"first line ({', '.join(columns)}). Quote cells that hold commas."
+            )
+        if values:
+            cells = map(_json_list, values)
+            yield where, dict(zip(columns, cells, strict=True))
 
 
 def _json_list(text: str) -> Any:

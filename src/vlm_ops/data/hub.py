@@ -3,11 +3,12 @@
 import logging
 import random
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 from vlm_ops.data.files import Cells, Table, named_labels
 from vlm_ops.errors import DataError
+from vlm_ops.store.names import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -63,24 +64,28 @@ def fetch(repository: str, revision: str, cache: Path) -> Path:
     return Path(folder)
 
 
-def read_split(
-    folder: Path,
-    split: str,
-    cache: Path,
-    *,
-    name: str,
-    subset: str | None = None,
-    max_rows: int | None = None,
-    seed: int = 0,
-) -> Table:
+class HubFiles(NamedTuple):
+    """A downloaded data set.
+
+    Attributes:
+        folder: Its files.
+        name: For messages.
+        cache: Folder that ``datasets`` may write to.
+        subset: The data set's configuration, if it has several.
+    """
+
+    folder: Path
+    name: str
+    cache: Path
+    subset: str | None = None
+
+
+def read_split(files: HubFiles, split: str, max_rows: int | None, seed: int) -> Table:
     """Open one split of a downloaded data set.
 
     Args:
-        folder: The data set's files.
-        split: The data set's own name of the split.
-        cache: Folder that ``datasets`` may write to.
-        name: The data set's name, for messages.
-        subset: Its configuration, if it has several.
+        files: The data set.
+        split: Its own name of the split.
         max_rows: At most this many rows, drawn by ``seed`` before any image is looked at.
         seed: Draws them.
 
@@ -90,20 +95,21 @@ def read_split(
     from datasets import load_dataset
 
     try:
-        splits = load_dataset(str(folder), name=subset, cache_dir=str(cache))
+        splits = load_dataset(str(files.folder), name=files.subset, cache_dir=str(files.cache))
     except Exception as error:  # ValueError, FileNotFoundError, pyarrow's and its own errors
-        raise DataError(f"{name}: can't be read as a data set ({error})") from error
+        raise DataError(f"{files.name}: can't be read as a data set ({error})") from error
     if split not in splits:
-        near = get_close_matches(split, list(splits), n=1, cutoff=0.4)
-        guess = f" (did you mean {near[0]!r}?)" if near else ""
-        raise DataError(f"{name}: no split {split!r}{guess}. Splits there: {', '.join(splits)}.")
+        raise DataError(
+            f"{files.name}: no split {split!r}{nearest(split, splits, 0.4)}. Splits there: "
+            f"{', '.join(splits)}."
+        )
     rows = splits[split]
     chosen = list(range(len(rows)))
     if max_rows is not None and max_rows < len(chosen):
         chosen = sorted(random.Random(f"{seed}:{split}").sample(chosen, max_rows))
         rows = rows.select(chosen)
     cells = named_labels(rows.to_iterable_dataset())
-    return list(rows.features), _placed(f"{name} {split}", chosen, cells)
+    return list(rows.features), _placed(f"{files.name} {split}", chosen, cells)
 
 
 def _placed(place: str, chosen: list[int], cells: Iterator[Cells]) -> Iterator[tuple[str, Cells]]:

@@ -1,32 +1,40 @@
-"""Images by content: opened to the last byte, made RGB and upright, kept under their hash."""
+"""Images by content: checked once when they come in, kept in their own bytes, turned when opened.
+
+A file of the store is opened often and was checked to its last byte when it entered;
+:func:`open_image` only decodes it. Whatever else a person hands over goes through
+:func:`decode`. Both give the same picture of the same bytes.
+"""
 
 import io
-import os
-import threading
+import shutil
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vlm_ops.errors import DataError
+from vlm_ops.errors import DataError, OutputError
 from vlm_ops.records import ImageRef
+from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_bytes
 
 FOLDER = "images"
-_KEPT = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+STORE = Path("..")
+"""Where the folder of images lies, seen from a step's own folder: beside it."""
+_ENDINGS = {"JPEG": ".jpg"}
+"""File endings that are not the format's own name."""
 _ORIENTATION = 0x0112
 """EXIF tag: how the camera was held (Exif 2.32, section 4.6.4)."""
 
 
-def decode(data: bytes) -> tuple[Image.Image, str | None]:
-    """Decode an image completely.
+def decode(data: bytes) -> tuple[Image.Image, str]:
+    """Check and decode an image that comes from outside.
 
     Args:
-        data: The bytes of an image file.
+        data: The bytes of an image file; of several frames the first counts.
 
     Returns:
-        The image in RGB, upright by its EXIF orientation, transparency laid on white; and the
-        file ending under which the bytes can be kept as they are, None if they need to be
-        written anew.
+        The image in RGB, upright by its EXIF orientation, transparency laid on white, 16-bit
+        gray scaled to 8; and the file ending that goes with its format.
 
     Raises:
         DataError: The bytes are no image, are cut short or are damaged.
@@ -36,20 +44,16 @@ def decode(data: bytes) -> tuple[Image.Image, str | None]:
         # overlooks.
         Image.open(io.BytesIO(data)).verify()
         image = Image.open(io.BytesIO(data))
-        image.load()
-        upright = image.getexif().get(_ORIENTATION, 1) == 1
-        plain = image.mode == "RGB" and "transparency" not in image.info
-        single = getattr(image, "n_frames", 1) == 1
-        ending = _KEPT.get(image.format or "") if upright and plain and single else None
-        return _to_rgb(image), ending
+        name = str(image.format)
+        return _upright_rgb(image), _ENDINGS.get(name, f".{name.lower()}")
     except UnidentifiedImageError as error:
         raise DataError("an image that can't be decoded (no known format)") from error
     except Exception as error:  # Pillow's decoders raise whatever their formats suggest
         raise DataError(f"an image that can't be decoded ({error})") from error
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open an image file as :func:`decode` does.
+def read_image(path: Path) -> Image.Image:
+    """Check and decode an image file of a user, as :func:`decode` does.
 
     Raises:
         DataError: It is missing, cut short or damaged; the message names the file.
@@ -61,8 +65,44 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: {error}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+def open_image(path: Path) -> Image.Image:
+    """Open an image of the store: as :func:`decode` gives it, without the checks it has passed.
+
+    Raises:
+        DataError: It is not there, or is not what entered the store.
+    """
+    try:
+        with Image.open(path) as image:
+            return _upright_rgb(image)
+    except Exception as error:  # as in decode
+        raise DataError(
+            f"{path}: an image that was kept before can't be opened ({error}). Move the folder "
+            f"of the step that prepared it away, to have it kept anew."
+        ) from error
+
+
+def for_other_readers(path: Path) -> str | dict[str, Any]:
+    """Hand an image of the store to a library that opens files in its own way.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its path where any reader sees what :func:`open_image` gives; else, as ``datasets``
+        stores an image, a mapping with ``bytes`` of a PNG that is upright and RGB.
+    """
+    with Image.open(path) as image:
+        if _is_plain(image) and _is_upright(image):
+            return str(path)
+    buffer = io.BytesIO()
+    open_image(path).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if not _is_upright(image):
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         # 16-bit gray: converting to RGB would clip everything above 255 to white.
         image = image.convert("I").point(lambda value: value / 256).convert("L")
@@ -70,75 +110,110 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         image = Image.new("RGBA", layer.size, "white")
         image.alpha_composite(layer)
-    return image.convert("RGB")
+    return image if _is_plain(image) else image.convert("RGB")
+
+
+def _is_upright(image: Image.Image) -> bool:
+    return bool(image.getexif().get(_ORIENTATION, 1) == 1)
+
+
+def _is_plain(image: Image.Image) -> bool:
+    return image.mode == "RGB" and not image.has_transparency_data
 
 
 class ImageStore:
-    """Keeps images as ``<out>/images/<sha256>.<ending>``, each content once.
+    """The images of a runs folder, shared by all that was prepared in it.
 
-    Every kept file is RGB and upright. A file that already is so is kept byte for byte, others
-    are written anew as PNG. Safe to use from several threads.
+    An image lies in the bytes it came in, once, as ``images/<sha256>.<ending>`` beside the
+    steps' folders. This is the one place outside its own folder that a step writes to: new
+    images are staged below its folder and enter the store, each whole, when the step knows
+    which of them it needs; leaving the block drops the others. Nothing in the store is ever
+    changed or removed. Safe to use from several threads, and beside other processes.
     """
 
-    def __init__(self, out: Path, *, link: bool = False) -> None:
-        """Open a store.
+    def __init__(self, out: Path, *, take_files: bool = False) -> None:
+        """Open the store that belongs to a step's folder.
 
         Args:
-            out: Folder of the data set.
-            link: Hard-link files instead of copying them. Only for files that nobody writes
-                to: a link would follow the change.
+            out: The step's folder; the store is :data:`STORE` from there.
+            take_files: Move files in instead of copying them: they were made for this.
         """
-        self._out = out
-        self._link = link
-        (out / FOLDER).mkdir(parents=True, exist_ok=True)
+        self._root = out / STORE
+        self._staging = out / "cache" / FOLDER
+        self._take_files = take_files
+        self._staged: dict[str, Path] = {}
+
+    def __enter__(self) -> "ImageStore":
+        """Make room to stage images.
+
+        Raises:
+            OutputError: The step's folder can't be written to.
+        """
+        make_folder(self._staging)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Drop what is staged still."""
+        shutil.rmtree(self._staging, ignore_errors=True)
 
     def add(self, source: Path | bytes) -> ImageRef:
-        """Check an image and keep it.
+        """Check an image and stage it, unless the store has it.
 
         Args:
             source: An image file, or the bytes of one.
 
+        Returns:
+            The image; ``width`` and ``height`` are those of the upright picture.
+
         Raises:
             DataError: The file is missing, can't be read, is cut short or is no image; the
                 message says what was found.
+            OutputError: The image can't be written.
         """
         data = source if isinstance(source, bytes) else _read(source)
         image, ending = decode(data)
-        original = source if self._link and isinstance(source, Path) and ending else None
-        if ending is None:
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            data, ending = buffer.getvalue(), ".png"
         sha256 = sha256_bytes(data)
         relative = f"{FOLDER}/{sha256}{ending}"
-        if not (self._out / relative).exists():
-            self._write(self._out / relative, data, original)
+        if not _has_size(self._root / relative, len(data)):
+            self._staged[relative] = self._stage(source, data, relative)
         return ImageRef(path=relative, sha256=sha256, width=image.width, height=image.height)
 
-    def keep_only(self, references: set[str]) -> None:
-        """Remove the images that no row refers to.
+    def find(self, reference: ImageRef) -> Path:
+        """Return where an image lies that was added: staged still, or in the store."""
+        return self._staged.get(reference.path, self._root / reference.path)
+
+    def keep(self, references: set[str]) -> None:
+        """Move staged images into the store.
 
         Args:
-            references: ``ImageRef.path`` of those that stay.
+            references: ``ImageRef.path`` of those that are needed; the others stay behind.
+
+        Raises:
+            OutputError: The store can't be written to.
         """
-        for path in (self._out / FOLDER).iterdir():
-            if f"{FOLDER}/{path.name}" not in references:
-                path.unlink()
+        make_folder(self._root / FOLDER)
+        for relative in references & self._staged.keys():
+            with replacing(self._root / relative) as beside:
+                # Not a rename: the folder of images may be a link to another disk.
+                shutil.move(self._staged.pop(relative), beside)
 
-    def _write(self, target: Path, data: bytes, original: Path | None) -> None:
-        temporary = target.with_name(f".{target.name}.{threading.get_ident()}")
-        temporary.unlink(missing_ok=True)
-        if original is None or not _linked(original, temporary):
-            temporary.write_bytes(data)
-        temporary.replace(target)
+    def _stage(self, source: Path | bytes, data: bytes, relative: str) -> Path:
+        if self._take_files and isinstance(source, Path):
+            return source
+        staged = self._staging / Path(relative).name
+        try:
+            staged.write_bytes(data)
+        except OSError as error:
+            raise OutputError(f"{staged}: can't be written ({error.strerror})") from error
+        return staged
 
 
-def _linked(original: Path, target: Path) -> bool:
+def _has_size(path: Path, size: int) -> bool:
+    """Tell whether a file is there whole: after a power cut one may be there and empty."""
     try:
-        os.link(original, target)
-    except OSError:  # another file system, or one without hard links
+        return path.stat().st_size == size
+    except OSError:
         return False
-    return True
 
 
 def _read(path: Path) -> bytes:

@@ -12,13 +12,15 @@ from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.check import ImageChecks, image_problems, question_text
 from vlm_ops.data.files import Cells, Table, read_table
-from vlm_ops.data.images import ImageStore
+from vlm_ops.data.images import STORE, ImageStore, open_image
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import Problem, RawRow, check_columns, image_cells, plain_text, refuse
 from vlm_ops.data.sources import ALL
 from vlm_ops.data.split import draw, join_by_image, position
 from vlm_ops.errors import DataError
 from vlm_ops.records import ImageRef, PreferencePair
+from vlm_ops.store.files import make_folder
+from vlm_ops.store.fingerprint import sha256_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ def load_preferences(
     Args:
         settings: File or hub data set, columns, share that is held out.
         data: What the model is chosen and measured on.
-        out: Images go to ``out/images/<sha256>.<ending>``, complaints to ``refused.jsonl``.
+        out: The step's folder. Images go into the store that belongs to it
+            (:class:`~vlm_ops.data.images.ImageStore`), complaints to ``out/refused.jsonl``.
         seed: Draws at most ``max_pairs`` pairs, and the images that are held out.
 
     Raises:
@@ -57,59 +60,57 @@ def load_preferences(
             one of the two parts is empty.
     """
     cache = out / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    title, (columns, cells) = _open(settings, cache, seed)
+    make_folder(cache)
+    title, raw = _open(settings, cache, seed)
+    with ImageStore(out) as store:
+        pairs, problems, total = _check(raw, store)
+        refuse(problems, total, out, title)
+        useful = [pair for pair in pairs if pair.chosen != pair.rejected]
+        if left_out := len(pairs) - len(useful):
+            logger.warning("%s: %d pairs left out: chosen = rejected", title, left_out)
+        untested = _without(useful, data, "test", store)
+        others, held_out = _split(untested, settings.validation, seed)
+        train = _without(others, data, "validation", store)
+        found = Preferences(
+            train,
+            held_out,
+            {"test": len(useful) - len(untested), "validation": len(others) - len(train)},
+        )
+        reasons = _reasons(found)
+        for reason in reasons:
+            logger.warning("%s: %s", title, reason)
+        if not train or not held_out:
+            raise DataError(
+                f"{title}: {len(train)} pairs to train on and {len(held_out)} held out of {total} "
+                f"rows; expected some of both. "
+                + "".join(f"{reason}; give pairs about other images. " for reason in reasons)
+                + f"Pairs are split by image: give more images, or another pairs.validation (now "
+                f"{settings.validation})."
+            )
+        store.keep({image.path for pair in train + held_out for image in pair.images})
+    shutil.rmtree(cache, ignore_errors=True)
+    return found
+
+
+def _open(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Iterator[RawRow]]:
+    title, (columns, cells) = _open_table(settings, cache, seed)
     wanted = {f"pairs.columns.{k}": v for k, v in settings.columns.model_dump().items()}
     check_columns(wanted, columns, title)
     folder = settings.path.parent if settings.path is not None else None
     raw = _raw_rows(cells, settings.columns, folder)
     if settings.path is not None and settings.max_pairs is not None:
         raw = iter(draw(list(raw), settings.max_pairs, seed))
-    store = ImageStore(out)
-    pairs, problems, total = _check(raw, store)
-    refuse(problems, total, out, title)
-    useful = [pair for pair in pairs if pair.chosen != pair.rejected]
-    if len(useful) < len(pairs):
-        logger.warning("%s: %d pairs left out: chosen = rejected", title, len(pairs) - len(useful))
-    untested = _without(useful, data, "test")
-    others, held_out = _split(untested, settings.validation, seed)
-    train = _without(others, data, "validation")
-    found = Preferences(
-        train,
-        held_out,
-        {"test": len(useful) - len(untested), "validation": len(others) - len(train)},
-    )
-    reasons = _reasons(found)
-    for reason in reasons:
-        logger.warning("%s: %s", title, reason)
-    if not train or not held_out:
-        raise DataError(
-            f"{title}: {len(train)} pairs to train on and {len(held_out)} held out of {total} "
-            f"rows; expected some of both. "
-            + "".join(f"{reason}; give pairs about other images. " for reason in reasons)
-            + f"Pairs are split by image: give more images, or another pairs.validation (now "
-            f"{settings.validation})."
-        )
-    store.keep_only({image.path for pair in train + held_out for image in pair.images})
-    shutil.rmtree(cache, ignore_errors=True)
-    return found
+    return title, raw
 
 
-def _open(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Table]:
+def _open_table(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Table]:
     if settings.path is not None:
         return settings.path.name, read_table(settings.path, cache)
     assert settings.id is not None  # the schema's own check, as the next
     assert settings.revision is not None
     folder = hub.fetch(settings.id, settings.revision, cache)
-    table = hub.read_split(
-        folder,
-        settings.split,
-        cache,
-        name=settings.id,
-        max_rows=settings.max_pairs,
-        seed=seed,
-    )
-    return settings.id, table
+    files = hub.HubFiles(folder, settings.id, cache)
+    return settings.id, hub.read_split(files, settings.split, settings.max_pairs, seed)
 
 
 def _raw_rows(
@@ -208,11 +209,26 @@ def message_text(cell: Any, roles: tuple[str, ...]) -> str:
 
 
 def _without(
-    pairs: list[PreferencePair], data: PreparedData, split: Literal["test", "validation"]
+    pairs: list[PreferencePair],
+    data: PreparedData,
+    split: Literal["test", "validation"],
+    store: ImageStore,
 ) -> list[PreferencePair]:
     """Leave out the pairs with an image of a split."""
-    seen = {image.sha256 for row in data.rows(split) for image in row.images}
+    shown = {image.sha256: image for row in data.rows(split) for image in row.images}
+    seen = set(shown)
+    if data.images != STORE:
+        # An earlier version wrote images anew that were turned or transparent, so that their
+        # hashes tell nothing about the file they came from; their pixels do.
+        pixels = {_pixels(data.image_path(image.path)) for image in shown.values()}
+        asked = {image.sha256: image for pair in pairs for image in pair.images}
+        seen |= {key for key, image in asked.items() if _pixels(store.find(image)) in pixels}
     return [pair for pair in pairs if not any(image.sha256 in seen for image in pair.images)]
+
+
+def _pixels(path: Path) -> tuple[tuple[int, int], str]:
+    image = open_image(path)
+    return image.size, sha256_bytes(image.tobytes())
 
 
 def _reasons(found: Preferences) -> list[str]:

@@ -9,13 +9,14 @@ from vlm_ops.artifacts import BARE_QUESTION, PreparedData, SplitSummary
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
 from vlm_ops.data.check import CheckedRow, check_rows
-from vlm_ops.data.images import ImageStore
+from vlm_ops.data.images import STORE, ImageStore
 from vlm_ops.data.report import contact_sheet, write_report
 from vlm_ops.data.rows import refuse
 from vlm_ops.data.sources import Source, open_source
 from vlm_ops.data.split import draw, join_by_image, shuffle_images, split_groups
 from vlm_ops.errors import DataError
 from vlm_ops.records import SPLITS, Row, Split
+from vlm_ops.store.files import replacing
 from vlm_ops.store.fingerprint import fingerprint, sha256_file, sha256_files
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
@@ -33,8 +34,9 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
 
     Args:
         job: Source, prompt, limits and seed.
-        out: Gets ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``images/``,
-            ``report.json``, ``report.md``, ``contact_sheet.png`` and ``refused.jsonl``.
+        out: Gets ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``report.json``,
+            ``report.md``, ``contact_sheet.png`` and ``refused.jsonl``. New images go into the
+            store beside it (:class:`~vlm_ops.data.images.ImageStore`).
         tracker: Told of the data sets, the report and the contact sheet.
 
     Returns:
@@ -47,22 +49,22 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     """
     cache = out / "cache"
     source = open_source(job.data, seed=job.seed, cache=cache)
-    store = ImageStore(out, link=source.own_files)
-    checked, problems, total = check_rows(source.rows, store, job.data.prompt)
-    refuse(problems, total, out, source.title)
-    if not total:
-        raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
-    splits, dropped = _split(checked, source, job)
+    with ImageStore(out, take_files=source.own_files) as store:
+        checked, problems, total = check_rows(source.rows, store, job.data.prompt)
+        refuse(problems, total, out, source.title)
+        if not total:
+            raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
+        splits, dropped = _split(checked, source, job)
+        store.keep({image.path for rows in splits.values() for row in rows for image in row.images})
+    shutil.rmtree(cache, ignore_errors=True)
     if job.data.shuffle_images:
         splits["train"] = shuffle_images(splits["train"], job.seed)
-    images = {image.path for rows in splits.values() for row in rows for image in row.images}
-    store.keep_only(images)
     for split, rows in splits.items():
         write_jsonl(out / f"{split}.jsonl", rows)
-    shutil.rmtree(cache, ignore_errors=True)
     write_report(out, source.title, splits, rows_read=total, dropped=dropped)
-    sheet = contact_sheet(out, splits["train"], job.seed)
-    sheet.save(out / "contact_sheet.png")
+    sheet = contact_sheet(out / STORE, splits["train"], job.seed)
+    with replacing(out / "contact_sheet.png") as beside:
+        sheet.save(beside, "PNG")
     _track(tracker, out, source, splits)
     tracker.image(sheet, "contact_sheet.png")
     return PreparedData(
@@ -71,6 +73,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
         splits={split: _summary(rows) for split, rows in splits.items()},
         source=f"{source.title}: {total} rows",
         prompt=job.data.prompt,
+        images=STORE,
     )
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from vlm_ops.data.images import open_image
 from vlm_ops.records import Row, Split
+from vlm_ops.store.files import write_whole
 
 _TOP_ANSWERS = 5
 _TOP_GROUPS = 20
@@ -48,15 +50,15 @@ def write_report(
         "answers": _answers(splits["train"]),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
-    (out / "report.json").write_text(text + "\n", encoding="utf-8")
-    (out / "report.md").write_text(_markdown(report), encoding="utf-8")
+    write_whole(out / "report.json", text + "\n")
+    write_whole(out / "report.md", _markdown(report))
 
 
-def contact_sheet(out: Path, rows: Sequence[Row], seed: int) -> Image.Image:
+def contact_sheet(folder: Path, rows: Sequence[Row], seed: int) -> Image.Image:
     """Draw a dozen training images, each with a question and its answer below.
 
     Args:
-        out: Folder that the image paths start from.
+        folder: Folder that the image paths start from.
         rows: Training rows.
         seed: Picks them.
 
@@ -75,8 +77,7 @@ def contact_sheet(out: Path, rows: Sequence[Row], seed: int) -> Image.Image:
     for place, row in enumerate(picked):
         left = _MARGIN + place % across * width
         top = _MARGIN + place // across * height
-        with Image.open(out / row.images[0].path) as image:
-            small = image.convert("RGB")
+        small = open_image(folder / row.images[0].path)
         small.thumbnail((_PICTURE, _PICTURE))
         sheet.paste(small, (left + (_PICTURE - small.width) // 2, top))
         draw = ImageDraw.Draw(sheet)

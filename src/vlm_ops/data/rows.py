@@ -6,7 +6,6 @@ files, hub and preference data.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from vlm_ops.errors import DataError
 from vlm_ops.records import Split
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl
+from vlm_ops.store.names import nearest
 
 ImageCell = Path | bytes
 """An image in a row: a file, or the bytes of one."""
@@ -111,9 +111,7 @@ def check_columns(wanted: Mapping[str, str | None], there: Sequence[str], where:
     for setting, column in wanted.items():
         if column is None or column in there:
             continue
-        near = get_close_matches(column, there, n=1, cutoff=0.5)
-        guess = f" (did you mean {near[0]!r}?)" if near else ""
-        lines.append(f"there is no column {column!r}{guess}; {setting} names it")
+        lines.append(f"there is no column {column!r}{nearest(column, there)}; {setting} names it")
     if lines:
         raise DataError(
             f"{where}: {'; '.join(lines)}. Columns there: {', '.join(there) or 'none'}. "

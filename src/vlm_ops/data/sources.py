@@ -48,8 +48,8 @@ class Source:
         title: One line for people.
         rows: The rows; reading them may raise ``DataError``.
         own_splits: Whether each row brings its split.
-        own_files: Whether the images were made for this data set and nobody else writes to
-            them, so that a link does for a copy.
+        own_files: Whether the image files were made for this data set, so that they can be
+            moved instead of copied.
     """
 
     name: str
@@ -94,18 +94,11 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
     Raises:
         DataError: A split or a column is not there.
     """
+    files = hub.HubFiles(folder, data.id, cache, data.subset)
     tables: dict[Split, Table] = {}
     names: dict[Split, str] = {split: getattr(data.splits, split) for split in SPLITS}
     for split, theirs in names.items():
-        tables[split] = hub.read_split(
-            folder,
-            theirs,
-            cache,
-            name=data.id,
-            subset=data.subset,
-            max_rows=data.max_rows,
-            seed=seed,
-        )
+        tables[split] = hub.read_split(files, theirs, data.max_rows, seed)
         _check(tables[split][0], data.columns, f"{data.id} {theirs}")
 
     def rows() -> Iterator[RawRow]:

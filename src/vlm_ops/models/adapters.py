@@ -1,6 +1,5 @@
 """Adapters: low-rank matrices beside frozen weights, in the towers that were asked for."""
 
-import difflib
 import re
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ from transformers import PreTrainedModel
 from vlm_ops.config.training import LoraSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.families import family_of
+from vlm_ops.store.names import nearest
 
 
 def target_pattern(settings: LoraSettings, model_type: str) -> str:
@@ -46,15 +46,10 @@ def lora_config(settings: LoraSettings, model: PreTrainedModel) -> LoraConfig:
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear)
         }
-        meant = dict.fromkeys(
-            match
-            for name in settings.modules
-            for match in difflib.get_close_matches(name, sorted(linear), n=1)
-        )
-        guess = f" Did you mean {', '.join(meant)}?" if meant else ""
+        asked = [name + nearest(name, sorted(linear)) for name in settings.modules]
         raise ModelError(
-            f"sft.lora: no layer is named {', '.join(settings.modules)} in the towers "
-            f"{', '.join(settings.towers)}.{guess} Linear layers of this model: "
+            f"sft.lora: no layer is named {', '.join(asked)} in the towers "
+            f"{', '.join(settings.towers)}. Linear layers of this model: "
             f"{', '.join(sorted(linear))}"
         )
     return LoraConfig(

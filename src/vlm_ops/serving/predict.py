@@ -1,20 +1,22 @@
 """Answers from a base, an adapter folder or a registered model."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.check import question_text
-from vlm_ops.data.images import open_image
-from vlm_ops.errors import DataError, ModelError, OutputError
+from vlm_ops.data.images import read_image
+from vlm_ops.data.rows import image_cells
+from vlm_ops.errors import DataError, ModelError
 from vlm_ops.models.generation import Progress, generate
 from vlm_ops.models.loading import LoadedModel, base_ref
 from vlm_ops.serving.names import registered_name
 from vlm_ops.store.artifact import read_record
-
-__all__ = ["answer_file", "answer_rows", "find_model"]
+from vlm_ops.store.jsonl import read_objects, write_jsonl
 
 
 def find_model(model: str, *, tracking_uri: str | None, cache: Path) -> ModelRef:
@@ -42,114 +44,129 @@ def find_model(model: str, *, tracking_uri: str | None, cache: Path) -> ModelRef
     return trained.model if trained is not None else base_ref(ModelSettings(id=model))
 
 
-def answer_rows(
-    model: LoadedModel,
-    rows: Iterable[tuple[str, list[Path]]],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    progress: Progress | None = None,
-) -> list[str]:
-    """Answer questions about image files, with the prompt that the model was measured with.
+class AskedRow(NamedTuple):
+    """A row of a file that asks.
+
+    Attributes:
+        where: As ``rows.jsonl:12``.
+        cells: The whole row, as it stands there.
+        question: What is asked.
+        images: Files, in the order the prompt shows them.
+    """
+
+    where: str
+    cells: dict[str, Any]
+    question: str
+    images: tuple[Path, ...]
+
+
+def read_questions(source: Path) -> list[AskedRow]:
+    """Read a file of questions, and look at every row; images are opened later.
 
     Args:
-        model: Loaded.
-        rows: Question and image paths of each row.
-        max_new_tokens: Longest answer.
-        batch_size: Rows at once.
-        progress: Called with (rows done, rows in all).
+        source: JSONL with ``image`` (a path from the file's folder, or a list) and ``query``.
+
+    Raises:
+        DataError: The file can't be read, is empty, or a row has no image or no question.
+    """
+    rows = [_asked_row(where, cells, source.parent) for where, cells in read_objects(source)]
+    if not rows:
+        raise DataError(f"{source}: no rows; expected one JSON object a line")
+    return rows
+
+
+def answer(model: LoadedModel, question: str, images: Sequence[Path], max_new_tokens: int) -> str:
+    """Answer one question about image files, with the prompt that the model was measured with.
 
     Raises:
         DataError: An image can't be opened.
     """
-    listed = list(rows)
-    return generate(
-        model,
-        [model.ref.asked(question_text(question)) for question, _ in listed],
-        [[open_image(path) for path in paths] for _, paths in listed],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    pictures = [read_image(path) for path in images]
+    return _answers(model, [(question_text(question), pictures)], max_new_tokens)[0]
 
 
 def answer_file(
     model: LoadedModel,
-    source: Path,
+    rows: Sequence[AskedRow],
     target: Path,
     *,
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None = None,
-) -> int:
-    """Answer a file of rows; the answers appear as ``answer`` beside what the rows hold.
+) -> list[str]:
+    """Answer rows, a batch of pictures at a time, into a file.
+
+    Each line is the row and ``answer`` beside what it holds, or ``error`` where an image of it
+    can't be opened.
 
     Args:
         model: Loaded.
-        source: JSONL with ``image`` (a path from the file's folder, or a list) and ``query``.
-        target: JSONL to write; it appears complete or not at all.
+        rows: From :func:`read_questions`.
+        target: JSONL to write; it appears whole or not at all.
         max_new_tokens: Longest answer.
         batch_size: Rows at once.
         progress: Called with (rows done, rows in all).
 
     Returns:
-        How many rows were answered.
+        Where the rows without an answer stand.
 
     Raises:
-        DataError: A line is not such a row, or an image can't be opened.
         OutputError: The target can't be written.
     """
-    rows = list(_read_rows(source))
-    if not rows:
-        raise DataError(f"{source}: no rows; expected one JSON object a line")
-    answers: list[str] = []
-    chunk = 16 * batch_size
-    for start in range(0, len(rows), chunk):
-        some = rows[start : start + chunk]
-        answers += answer_rows(
-            model,
-            [(str(row["query"]), _paths(row, source.parent)) for row in some],
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-        )
+    lines: list[dict[str, Any]] = []
+    failed: list[str] = []
+    for start in range(0, len(rows), batch_size):
+        opened = [(row, _pictures(row)) for row in rows[start : start + batch_size]]
+        asked = [(row.question, found) for row, found in opened if not isinstance(found, str)]
+        answers = iter(_answers(model, asked, max_new_tokens))
+        for row, found in opened:
+            # What an earlier answering of the same rows left goes.
+            cells = {k: v for k, v in row.cells.items() if k not in ("answer", "error")}
+            if isinstance(found, str):
+                failed.append(row.where)
+                lines.append({**cells, "error": found})
+            else:
+                lines.append({**cells, "answer": next(answers)})
         if progress is not None:
-            progress(len(answers), len(rows))
-    temporary = target.with_name(target.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as handle:
-            for row, answer in zip(rows, answers, strict=True):
-                handle.write(json.dumps({**row, "answer": answer}, ensure_ascii=False) + "\n")
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target}: can't be written ({error.strerror})") from error
-    return len(rows)
+            progress(len(lines), len(rows))
+    write_jsonl(target, lines)
+    return failed
 
 
-def _read_rows(source: Path) -> Iterator[dict[str, object]]:
-    try:
-        # Not splitlines: it also splits at characters that JSON text may hold.
-        lines = source.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{source}: can't be read as UTF-8 text ({error})") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{source}:{number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{source}:{number}: found {line[:40]!r}, expected a JSON object")
-        missing = [name for name in ("image", "query") if name not in row]
-        if missing:
+def _asked_row(where: str, cells: dict[str, Any], folder: Path) -> AskedRow:
+    missing = [name for name in ("image", "query") if name not in cells]
+    if missing:
+        raise DataError(
+            f"{where}: no {' and no '.join(missing)}; found {', '.join(sorted(cells))}; expected "
+            f"image (a path) and query (the question)"
+        )
+    question = question_text(cells["query"])
+    images = tuple(i for i in image_cells(cells["image"], folder) if isinstance(i, Path))
+    for name, found in (("image", images), ("query", question)):
+        if not found:
             raise DataError(
-                f"{source}:{number}: no {' and no '.join(missing)}; found "
-                f"{', '.join(sorted(row))}; expected image (a path) and query (the question)"
+                f"{where}: {name} is empty: found {cells[name]!r}; expected image (a path, or a "
+                f"list of paths) and query (the question)"
             )
-        yield row
+    return AskedRow(where, cells, question, images)
 
 
-def _paths(row: dict[str, object], folder: Path) -> list[Path]:
-    images = row["image"]
-    listed = images if isinstance(images, list) else [images]
-    return [folder / str(image) for image in listed]
+def _pictures(row: AskedRow) -> list[Image.Image] | str:
+    """Open a row's images; returns what is wrong with one instead."""
+    try:
+        return [read_image(path) for path in row.images]
+    except DataError as error:
+        return str(error)
+
+
+def _answers(
+    model: LoadedModel, asked: Sequence[tuple[str, list[Image.Image]]], max_new_tokens: int
+) -> list[str]:
+    """Answer one batch."""
+    return generate(
+        model,
+        [model.ref.asked(question) for question, _ in asked],
+        [pictures for _, pictures in asked],
+        max_new_tokens=max_new_tokens,
+        batch_size=max(1, len(asked)),
+    )

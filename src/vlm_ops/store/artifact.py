@@ -35,8 +35,10 @@ class Artifact(Frozen):
     seconds: float = 0.0
     folder: Path = Field(exclude=True)
 
-    def completed(self, inputs: Mapping[str, Any]) -> Self:
+    def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the artifact with what records of earlier versions lack.
+
+        None if what the record speaks of is gone, so that the step has to run again.
 
         Args:
             inputs: What the step was given.

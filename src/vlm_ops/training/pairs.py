@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import DatasetPairs, SampledPairs
-from vlm_ops.data.images import open_image
+from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import number, relaxed_match
@@ -93,7 +93,7 @@ def _labelled(job: PairsJob, settings: DatasetPairs, data: PreparedData, out: Pa
     found = load_preferences(settings, data=data, out=out, seed=job.seed)
     counts = {f"dropped_{split}_pairs": count for split, count in found.dropped.items()}
     source = f"{settings.path or settings.id}"
-    return _Pairs(found.train, found.held_out, Path(), source, counts)
+    return _Pairs(found.train, found.held_out, STORE, source, counts)
 
 
 def _sampled(
@@ -121,7 +121,8 @@ def _sampled(
     if borrowed:
         source += f", {borrowed} borrowed from other rows of the kind"
     counts = {"sampled_pairs": sampled, "borrowed_pairs": borrowed}
-    return _Pairs(parts[0], parts[1], Path(os.path.relpath(data.folder, out)), source, counts)
+    images = Path(os.path.relpath(data.folder / data.images, out))
+    return _Pairs(parts[0], parts[1], images, source, counts)
 
 
 def _sample_split(

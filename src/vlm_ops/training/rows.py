@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value
 
+from vlm_ops.data.images import for_other_readers
 from vlm_ops.records import ImageRef, PreferencePair, Row
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
@@ -54,8 +55,8 @@ def _dataset(records: list[dict[str, Any]], columns: Sequence[str]) -> Dataset:
     return Dataset.from_list(records, features=features)
 
 
-def _images(images: Sequence[ImageRef], locate: Locate) -> list[str]:
-    return [str(locate(image.path)) for image in images]
+def _images(images: Sequence[ImageRef], locate: Locate) -> list[str | dict[str, Any]]:
+    return [for_other_readers(locate(image.path)) for image in images]
 
 
 def _message(role: str, content: str) -> list[dict[str, str]]:

@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 from unpack import PLACE, replace
+from vlm_ops.models.tiny.architecture import build_config, build_model, build_processor
 
 import vlm_ops
-from vlm_ops.models.tiny.architecture import build_config, build_model, build_processor
 
 logger = logging.getLogger(__name__)
 
