@@ -69,8 +69,10 @@ def run_in_child(
 
 
 def _environment(threads: int | None) -> dict[str, str]:
-    # Weights and data come from where the configuration says; no progress bars in a log.
+    # Nothing is imported from the user's folder; no progress bars in a log, which is UTF-8.
     values = {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONIOENCODING": "utf-8",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONWARNINGS": "ignore",
         "TOKENIZERS_PARALLELISM": "false",

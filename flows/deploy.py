@@ -1,13 +1,17 @@
 """Make an ordinary Prefect deployment of the retraining flow."""
 
+import asyncio
+import json
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 from zoneinfo import available_timezones
 
+from flows.servers.processes import WORK, writable
 from flows.servers.services import attached
-from vlm_ops.config.load import load_config, presets
+from vlm_ops.config.load import anchored, load_config, presets
 from vlm_ops.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,12 +54,12 @@ def deploy(
     name: str | None = None,
     pool: str = "gpu",
     overrides: list[str],
-    runs: Path = Path("runs"),
 ) -> DeploymentInfo:
     """Make, or change, the deployment that retrains by a configuration.
 
-    Its runs work in the folder this is called from, so that a relative ``runs`` is the same one
-    as for ``vlm-ops run``. They read the file anew each time.
+    Its runs work in a folder of their own below the runs folder, and read the configuration's
+    file anew each time. A relative runs folder or path among the overrides is made absolute here,
+    as ``vlm-ops run`` in the current folder would read it.
 
     Args:
         source: A YAML file or the name of a preset.
@@ -65,7 +69,6 @@ def deploy(
         name: Of the deployment; the file's stem when None.
         pool: Work pool that runs it.
         overrides: ``key.path=value``, as ``vlm-ops run --set`` takes them.
-        runs: Runs folder whose servers are used where ``PREFECT_API_URL`` names none.
 
     Returns:
         What the server made of it.
@@ -74,32 +77,18 @@ def deploy(
         ConfigError: The file is missing or wrong, the cron line or time zone is wrong, or there
             is no such work pool.
         ServiceError: No server runs.
+        OutputError: The runs folder can't be written.
     """
-    load_config(source, overrides)
+    runs = load_config(source, overrides).execution.runs
     config_file = str(source) if source in presets() else str(Path(source).absolute())
+    name = name or Path(config_file).stem
+    overrides = _absolute(overrides, runs)
     with attached(runs) as found:
-        from prefect.client.orchestration import get_client
-        from prefect.deployments.runner import RunnerDeployment
-
-        with get_client(sync_client=True) as client:
-            schedule = _schedule(cron, timezone) if cron else None
-            _check_pool(client, pool)
-            deployment = RunnerDeployment.from_entrypoint(
-                ENTRYPOINT,
-                name=name or Path(config_file).stem,
-                schedules=[schedule] if schedule else [],
-                parameters={"config_file": config_file, "overrides": list(overrides)},
-                tags=["vlm-ops"],
-                work_pool_name=pool,
-                job_variables={"working_dir": str(Path.cwd())},
-            )
-            made = cast(UUID, deployment.apply())
-            # Applying an empty list would leave the schedules as they were.
-            for old in [] if schedule else client.read_deployment_schedules(made):
-                client.delete_deployment_schedule(made, old.id)
+        schedule = _schedule(cron, timezone) if cron else None
+        made = _apply(config_file, overrides, name, pool, schedule, writable(runs) / WORK)
     return DeploymentInfo(
         id=str(made),
-        full_name=deployment.full_name,
+        full_name=f"retrain/{name}",
         pool=pool,
         cron=cron,
         timezone=timezone,
@@ -107,8 +96,49 @@ def deploy(
     )
 
 
+def _absolute(overrides: list[str], runs: Path) -> list[str]:
+    """Return overrides that mean the same in the folder of a deployed run."""
+    if runs.is_absolute():
+        return anchored(overrides)
+    place = json.dumps(str(runs.resolve()), ensure_ascii=False)
+    return [*anchored(overrides), f"execution.runs={place}"]
+
+
+def _apply(
+    config_file: str,
+    overrides: list[str],
+    name: str,
+    pool: str,
+    schedule: "Schedule | None",
+    folder: Path,
+) -> UUID:
+    from prefect.client.orchestration import get_client
+    from prefect.deployments.runner import RunnerDeployment
+
+    with get_client(sync_client=True) as client:
+        _check_pool(client, pool)
+        # Prefect imports the flow with the current folder on the path, and each run copies from
+        # the folder of the deployment to that of the run, if they differ.
+        with chdir(folder):
+            deployment = RunnerDeployment.from_entrypoint(
+                ENTRYPOINT,
+                name=name,
+                schedules=[schedule] if schedule else [],
+                parameters={"config_file": config_file, "overrides": overrides},
+                tags=["vlm-ops"],
+                work_pool_name=pool,
+                job_variables={"working_dir": str(folder)},
+            )
+        made = cast(UUID, deployment.apply())
+        # Applying an empty list would leave the schedules as they were.
+        for old in [] if schedule else client.read_deployment_schedules(made):
+            client.delete_deployment_schedule(made, old.id)
+    return made
+
+
 def _schedule(cron: str, timezone: str) -> "Schedule":
     from prefect.schedules import Cron
+    from prefect.server.schemas.schedules import CronSchedule
 
     if timezone not in available_timezones():
         raise ConfigError(
@@ -117,7 +147,10 @@ def _schedule(cron: str, timezone: str) -> "Schedule":
     try:
         if len(cron.split()) != 5 and not cron.startswith("@"):
             raise ValueError(f"{len(cron.split())} fields")
-        return Cron(cron, timezone=timezone)
+        schedule = Cron(cron, timezone=timezone)
+        # The server would keep one that never comes, such as the 31st of February.
+        asyncio.run(CronSchedule(cron=cron, timezone=timezone).get_dates(n=1))
+        return schedule
     except ValueError as error:
         raise ConfigError(
             f"the cron line {cron!r} is wrong ({error}); expected five fields, minute hour day "

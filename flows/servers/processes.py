@@ -15,11 +15,15 @@ import filelock
 import psutil
 
 from flows.servers import guard
+from flows.servers.environment import SILENT
 from vlm_ops.errors import OutputError
 
-__all__ = ["SILENT", "free_port", "guarded", "holder", "log_tail", "spawn", "writable"]
+__all__ = ["WORK", "free_port", "guarded", "holder", "log_tail", "spawn", "writable"]
 
-SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+WORK = "work"
+"""Folder of a runs folder where the worker and its runs start. Prefect puts the folder of a run on
+the path of imports: in a user's folder, an ``evaluate.py`` would stand in for the library."""
+
 _OWN_PORTS = (20_000, 32_000)
 
 
@@ -27,6 +31,8 @@ def spawn(
     command: list[str], env: dict[str, str], *, cwd: Path, log: Path
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, so that the terminal's Ctrl-C passes it by.
+
+    Neither it nor what it starts by ``python -m`` imports from its working folder.
 
     Args:
         command: Program and arguments.
@@ -41,7 +47,7 @@ def spawn(
         return subprocess.Popen(
             command,
             cwd=cwd,
-            env=os.environ | SILENT | env,
+            env=os.environ | SILENT | {"PYTHONSAFEPATH": "1"} | env,
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -50,7 +56,7 @@ def spawn(
 
 
 def writable(runs: Path) -> Path:
-    """Make a runs folder with the folders of servers and logs.
+    """Make a runs folder with the folders of servers, worker and logs.
 
     Args:
         runs: The runs folder.
@@ -63,7 +69,7 @@ def writable(runs: Path) -> Path:
     """
     runs = runs.resolve()
     try:
-        for folder in ("prefect", "mlflow/artifacts", "logs"):
+        for folder in ("prefect", "mlflow/artifacts", "logs", WORK):
             (runs / folder).mkdir(parents=True, exist_ok=True)
         with guard.lock(runs, 0):
             pass

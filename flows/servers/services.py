@@ -17,22 +17,34 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 
 from flows.servers import guard
+from flows.servers.environment import ADDRESSES, environment, for_clients, reaching_this_machine
 from flows.servers.health import ask
-from flows.servers.processes import SILENT, free_port, guarded, holder, log_tail, spawn, writable
+from flows.servers.processes import free_port, guarded, holder, log_tail, spawn, writable
 from vlm_ops.errors import OutputError, ServiceError
 
-__all__ = ["Services", "attached", "must_exist", "registry", "services"]
+__all__ = ["ANY_PORTS", "Ports", "Services", "attached", "must_exist", "registry", "services"]
 
 logger = logging.getLogger(__name__)
 
 _TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
-_VARIABLES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 _FLAGS = {"prefect": "--prefect-port", "mlflow": "--mlflow-port"}
+
+
+class Ports(NamedTuple):
+    """On which ports servers are started; any free one where None.
+
+    Attributes:
+        prefect: Of the Prefect server.
+        mlflow: Of the MLflow server.
+    """
+
+    prefect: int | None = None
+    mlflow: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,27 +66,28 @@ class Services:
     seconds: float
 
 
+ANY_PORTS = Ports()
+"""Whatever is free."""
+
+
 @contextmanager
 def services(
     runs: Path,
     *,
-    prefect_port: int | None = None,
-    mlflow_port: int | None = None,
+    ports: Ports = ANY_PORTS,
     timeout_s: float = 180,
     only: tuple[str, ...] = ("prefect", "mlflow"),
     watched: bool = False,
 ) -> Iterator[Services]:
     """Have both servers answer for the duration of the block.
 
-    ``PREFECT_API_URL``, ``PREFECT_HOME``, ``PREFECT_LOGGING_EXTRA_LOGGERS`` and
-    ``MLFLOW_TRACKING_URI`` are set in ``os.environ`` meanwhile and put back at the end. Import
-    prefect inside the block. Servers outlive the block only while another process uses them, and
-    never the last of their users, however it ends.
+    What clients need (:mod:`flows.servers.environment`) is set in ``os.environ`` meanwhile and put
+    back at the end. Import prefect inside the block. Servers outlive the block only while another
+    process uses them, and never the last of their users, however it ends.
 
     Args:
         runs: The runs folder; made when missing.
-        prefect_port: Port for a Prefect server that is to be started; any free one when None.
-        mlflow_port: Likewise for MLflow. A server that already runs is used whatever its port.
+        ports: For servers that are to be started; one that already runs is used whatever its port.
         timeout_s: How long the servers may take to answer, in seconds.
         only: The servers that are needed; the address of another is the empty string.
         watched: The caller has a guard for this folder already.
@@ -89,6 +102,7 @@ def services(
     begin = time.monotonic()
     urls = _given(only)
     with ExitStack() as stack:
+        stack.enter_context(environment(reaching_this_machine()))
         started: tuple[str, ...] = ()
         if len(urls) < len(only):
             runs = writable(runs)
@@ -96,13 +110,13 @@ def services(
                 stack.enter_context(guarded(runs))
             me = guard.identity(os.getpid())
             stack.callback(guard.leave, runs, me)
-            ports = {"prefect": prefect_port, "mlflow": mlflow_port}
-            wanted = {name: ports[name] for name in only if name not in urls}
+            wanted = {name: port for name, port in ports._asdict().items() if name in only}
+            wanted = {name: port for name, port in wanted.items() if name not in urls}
             own, started = _join(runs, me, wanted, timeout_s)
             urls |= own
-        own_prefect = "prefect" in only and not os.environ.get(_VARIABLES["prefect"])
+        own_prefect = "prefect" in only and not os.environ.get(ADDRESSES["prefect"])
         home = runs / "prefect" if own_prefect else None
-        stack.enter_context(_environment(_variables(urls, home)))
+        stack.enter_context(environment(for_clients(urls, home)))
         seconds = time.monotonic() - begin
         yield _described(urls, started, seconds)
 
@@ -121,33 +135,33 @@ def attached(runs: Path) -> Iterator[Services]:
         ServiceError: Prefect's or MLflow's server is not there.
     """
     begin = time.monotonic()
-    urls = _given(tuple(_VARIABLES))
+    urls = _given(tuple(ADDRESSES))
     runs = runs.resolve()
     home = None if "prefect" in urls else runs / "prefect"
     urls = {name: item["url"] for name, item in guard.read_state(runs)["servers"].items()} | urls
-    for name, variable in _VARIABLES.items():
+    for name, variable in ADDRESSES.items():
         if name not in urls:
             raise ServiceError(
                 f"no {_TITLES[name]} server: {variable} is not set and {runs / 'services.json'} "
                 "names none that runs; start one with `vlm-ops up` in the same folder, or set "
                 f"{variable}"
             )
-    with _environment(_variables(urls, home)):
+    with environment(reaching_this_machine() | for_clients(urls, home)):
         yield _described(urls, (), time.monotonic() - begin)
 
 
 def _given(only: tuple[str, ...]) -> dict[str, str]:
     """Return the URLs that the environment names, each checked to answer."""
-    given = {name: os.environ.get(_VARIABLES[name], "") for name in only}
+    given = {name: os.environ.get(ADDRESSES[name], "") for name in only}
     urls = {name: url for name, url in given.items() if url}
     for name, url in urls.items():
         if not url.startswith(("http://", "https://")):
             continue
         if reason := ask(name, url, timeout_s=10):
             raise ServiceError(
-                f"{_VARIABLES[name]} is {url}, but no {_TITLES[name]} server answers there: "
+                f"{ADDRESSES[name]} is {url}, but no {_TITLES[name]} server answers there: "
                 f"GET {url.rstrip('/')}/health: {reason}; start one with `vlm-ops up`, or unset "
-                f"{_VARIABLES[name]} to let vlm-ops start its own"
+                f"{ADDRESSES[name]} to let vlm-ops start its own"
             )
     return urls
 
@@ -234,7 +248,7 @@ def registry(runs: Path) -> Iterator[str]:
         OutputError: There is no such folder, or it is not a runs folder.
         ServiceError: The server does not start or does not answer.
     """
-    if not os.environ.get(_VARIABLES["mlflow"]):
+    if not os.environ.get(ADDRESSES["mlflow"]):
         must_exist(runs)
     with services(runs, only=("mlflow",)) as found:
         yield found.mlflow_url
@@ -290,45 +304,8 @@ def _refuse_taken(name: str, port: int | None) -> None:
             raise ServiceError(
                 f"port {port} for the {_TITLES[name]} server is taken{holder(port)}"
                 f" ({error.strerror}); choose another with {_FLAGS[name]}, set "
-                f"{_VARIABLES[name]} if that is the server to use, or end the other program"
+                f"{ADDRESSES[name]} if that is the server to use, or end the other program"
             ) from error
-
-
-def _variables(urls: dict[str, str], home: Path | None) -> dict[str, str]:
-    """Return what clients need: addresses, the home of Prefect's files, the package's log."""
-    loggers = os.environ.get("PREFECT_LOGGING_EXTRA_LOGGERS", "")
-    names = [name for name in loggers.split(",") if name and name != "vlm_ops"]
-    values = SILENT | {_VARIABLES[name]: url for name, url in urls.items()}
-    values["PREFECT_LOGGING_EXTRA_LOGGERS"] = ",".join([*names, "vlm_ops"])
-    if home is not None:
-        # With a server of one's own that is named by a variable, ~/.prefect may hold its key.
-        values["PREFECT_HOME"] = str(home)
-    for key in ("NO_PROXY", "no_proxy"):
-        if "HTTP_PROXY" in os.environ or "http_proxy" in os.environ:
-            values[key] = ",".join(filter(None, [os.environ.get(key), "127.0.0.1"]))
-    return values
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    _refresh_prefect()
-    try:
-        yield
-    finally:
-        for key, old in before.items():
-            if old is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = old
-        _refresh_prefect()
-
-
-def _refresh_prefect() -> None:
-    """Have Prefect read its settings again where the caller had imported it before."""
-    if context := sys.modules.get("prefect.context"):
-        context.refresh_global_settings_context()
 
 
 def _described(urls: dict[str, str], started: tuple[str, ...], seconds: float) -> Services:

@@ -19,8 +19,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from flows.servers import guard
-from flows.servers.processes import guarded, log_tail, spawn
-from flows.servers.services import Services, must_exist, services
+from flows.servers.processes import WORK, guarded, log_tail, spawn
+from flows.servers.services import ANY_PORTS, Ports, Services, must_exist, services
 from vlm_ops.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -36,27 +36,26 @@ _HEARTBEAT_S = 30
 _MISSED_S = 90
 _WORKER_START_S = 180
 _WORKER_GRACE_S = 60
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_USUAL = Ports(prefect=4200, mlflow=5000)
 
 
 def up(
     runs: Path,
     *,
-    prefect_port: int = 4200,
-    mlflow_port: int = 5000,
+    ports: Ports = _USUAL,
     pool: str = "gpu",
     limit: int = 1,
     say: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
-    """Run both servers and a process worker until Ctrl-C or SIGTERM.
+    """Run both servers and a process worker until Ctrl-C, SIGTERM or SIGHUP.
 
     What is there already (servers of this folder, pool, limits, automation) is used as it is.
 
     Args:
         runs: The runs folder; made when missing.
-        prefect_port: Port of the Prefect server.
-        mlflow_port: Port of the MLflow server.
+        ports: Of the servers.
         pool: Work pool of type ``process``.
         limit: How many runs, and heavy steps, at once; one GPU takes one.
         say: Receives lines for the user.
@@ -70,7 +69,7 @@ def up(
         _until_signal(stop) as ended,
         # One guard for servers and worker, so that a run can still report its end to Prefect.
         guarded(runs) as charge,
-        services(runs, prefect_port=prefect_port, mlflow_port=mlflow_port, watched=True) as found,
+        services(runs, ports=ports, watched=True) as found,
     ):
         from prefect.client.orchestration import get_client
 
@@ -90,17 +89,15 @@ def up(
 def ui(
     runs: Path,
     *,
-    prefect_port: int | None = None,
-    mlflow_port: int | None = None,
+    ports: Ports = ANY_PORTS,
     say: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
-    """Open the history of an existing runs folder: the servers alone, until Ctrl-C or SIGTERM.
+    """Open the history of an existing runs folder: the servers alone, until Ctrl-C or a signal.
 
     Args:
         runs: A runs folder that an earlier run left.
-        prefect_port: Port of the Prefect server; any free one when None.
-        mlflow_port: Port of the MLflow server; any free one when None.
+        ports: Of the servers.
         say: Receives lines for the user.
         stop: Ends the call when set; without it only a signal does.
 
@@ -111,7 +108,7 @@ def ui(
     must_exist(runs)
     with (
         _until_signal(stop) as ended,
-        services(runs, prefect_port=prefect_port, mlflow_port=mlflow_port) as addresses,
+        services(runs, ports=ports) as addresses,
     ):
         _announce(say, addresses, "Ctrl-C ends the servers; the history stays.")
         ended.wait()
@@ -195,7 +192,7 @@ def _worker(
     env = {"PREFECT_WORKER_QUERY_SECONDS": "5"}
     if "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" not in os.environ:
         env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(_HEARTBEAT_S)
-    child = spawn(command, env, cwd=runs, log=log)
+    child = spawn(command, env, cwd=runs / WORK, log=log)
     me = guard.identity(child.pid)
     try:
         charge(child)
@@ -241,10 +238,11 @@ def _announce(say: Callable[[str], None], found: Services, last: str) -> None:
 
 @contextmanager
 def _until_signal(stop: threading.Event | None) -> Iterator[threading.Event]:
-    """Let SIGTERM and Ctrl-C alike end the block, which they leave by KeyboardInterrupt.
+    """Let SIGTERM, SIGHUP and Ctrl-C alike end the block, which they leave by KeyboardInterrupt.
 
     A shell starts background jobs with Ctrl-C ignored, and children inherit that. Prefect's worker
-    then could not stop: it ends itself by that signal. A handler here undoes it for them, too.
+    then could not stop: it ends itself by that signal. A handler here undoes it for them, too. An
+    ignored SIGHUP, as by ``nohup``, stays so.
     """
     ended = stop or threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -255,7 +253,9 @@ def _until_signal(stop: threading.Event | None) -> Iterator[threading.Event]:
         ended.set()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in _ENDING}
+    hung_up_on = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    ending = [number for number in _ENDING if number != signal.SIGHUP or hung_up_on]
+    before = {number: signal.signal(number, interrupt) for number in ending}
     try:
         yield ended
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.main import get_command
 
-from vlm_ops.cli import app
+from vlm_ops.cli.commands import app
 
 HEAVY = ("torch", "transformers", "prefect", "mlflow", "datasets", "peft", "trl")
 LOADED = f"""

@@ -39,9 +39,12 @@ def test_a_deployment_and_its_change(config: Path, tmp_path: Path) -> None:
         found = client.read_deployment(made.id)
         assert found.parameters == {
             "config_file": str(config),
-            "overrides": ["sft.learning_rate=1e-4"],
+            "overrides": ["sft.learning_rate=1e-4", f'execution.runs="{tmp_path}/runs"'],
         }
-        assert found.job_variables == {"working_dir": str(tmp_path)}
+        # Prefect puts this folder on the path of imports: the user's own has no place there.
+        assert found.job_variables == {"working_dir": f"{tmp_path}/runs/work"}
+        # What lies in the one would be copied into the other.
+        assert found.path == f"{tmp_path}/runs/work"
         # A file (with a colon) would be copied to the run's folder with all that lies beside it.
         assert found.entrypoint == "flows.retrain.retrain"
         (schedule,) = client.read_deployment_schedules(found.id)
@@ -84,6 +87,35 @@ def test_a_wrong_cron_line(config: Path, cron: str) -> None:
         deploy(config, cron=cron, overrides=[])
 
 
+@pytest.mark.parametrize("cron", ["0 0 31 2 *", "0 0 30 2 *"])
+def test_a_cron_line_that_never_comes(config: Path, cron: str) -> None:
+    with pytest.raises(ConfigError, match="failed to find next date"):
+        deploy(config, cron=cron, overrides=[])
+
+
+def test_a_leap_day_comes(config: Path) -> None:
+    assert deploy(config, cron="0 0 29 2 *", overrides=[]).cron == "0 0 29 2 *"
+
+
+def test_relative_paths_among_the_overrides_start_in_this_folder(
+    config: Path, tmp_path: Path
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    given = ["data={type: files, path: rows.jsonl}", "model.id=./base", "execution.runs=own"]
+    (tmp_path / "rows.jsonl").write_text("")
+    made = deploy(config, cron=None, overrides=given)
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment(made.id)
+    assert found.parameters["overrides"] == [
+        f'data={{"type": "files", "path": "{tmp_path}/rows.jsonl"}}',
+        f'model.id="{tmp_path}/base"',
+        "execution.runs=own",
+        f'execution.runs="{tmp_path}/own"',
+    ]
+    assert found.job_variables == {"working_dir": f"{tmp_path}/own/work"}
+
+
 def test_other_bad_input(config: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="time zone 'Mars'"):
         deploy(config, cron="0 2 * * 1", timezone="Mars", overrides=[])
@@ -95,7 +127,7 @@ def test_other_bad_input(config: Path, tmp_path: Path) -> None:
 
 def test_no_server(config: Path, tmp_path: Path, no_urls: None) -> None:
     with pytest.raises(ServiceError, match="vlm-ops up"):
-        deploy(config, cron=None, overrides=[], runs=tmp_path)
+        deploy(config, cron=None, overrides=[f"execution.runs={tmp_path}"])
 
 
 def test_prefects_own_command_does_the_same(config: Path) -> None:
@@ -112,6 +144,12 @@ def test_prefects_own_command_does_the_same(config: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     with get_client(sync_client=True) as client:
         found = client.read_deployment_by_name("retrain/own-data")
-        assert found.job_variables["working_dir"] == str(ROOT)
+        assert found.job_variables["working_dir"] == f"{ROOT}/runs/work"
+        (step,) = found.pull_steps or []
+        assert list(step.values()) == [{"directory": f"{ROOT}/runs/work"}]
+        assert found.parameters == {
+            "config_file": f"{ROOT}/docs/examples/own-data.yaml",
+            "overrides": [f"execution.runs={ROOT}/runs"],
+        }
         assert found.work_pool_name == "gpu"
         assert [item.schedule.cron for item in found.schedules] == ["0 2 * * 1"]  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ import pytest
 
 from flows.servers import guard
 from flows.servers.health import ask
-from flows.servers.services import Services, attached, services
+from flows.servers.services import Ports, Services, attached, services
 from vlm_ops.errors import OutputError, ServiceError
 
 pytestmark = pytest.mark.slow
@@ -149,7 +149,7 @@ def test_a_taken_port_names_its_holder(tmp_path: Path, no_urls: None) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(ServiceError) as caught, services(tmp_path, mlflow_port=port):
+        with pytest.raises(ServiceError) as caught, services(tmp_path, ports=Ports(mlflow=port)):
             pass
     for part in (f"port {port}", f"pid {os.getpid()}", "--mlflow-port", "MLFLOW_TRACKING_URI"):
         assert part in str(caught.value)
@@ -176,3 +176,61 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, no_urls: None) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="can't be written"), services(tmp_path / "file"):
         pass
+
+
+UI = """
+import sys
+from pathlib import Path
+from flows.servers.worker import ui
+ui(Path(sys.argv[1]), say=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize(("start", "left"), [((), True), (("nohup",), False)])
+def test_a_terminal_that_closes_ends_the_call_but_for_nohup(
+    pair: Services, runs: Path, no_urls: None, start: tuple[str, ...], left: bool
+) -> None:
+    command = [*start, sys.executable, "-c", UI, str(runs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as call:
+        assert call.stdout is not None
+        assert call.stdout.readline() == f"Prefect  {pair.prefect_ui_url}\n"
+        call.send_signal(signal.SIGHUP)
+        if not left:
+            with pytest.raises(subprocess.TimeoutExpired):
+                call.wait(timeout=1)
+            call.send_signal(signal.SIGTERM)
+        call.communicate(timeout=30)
+    assert call.returncode == 0
+
+
+ASK = """
+import os, sys
+from pathlib import Path
+from flows.servers.services import attached
+with attached(Path(sys.argv[1])) as found:
+    import mlflow
+    from prefect.client.orchestration import get_client
+    with get_client(sync_client=True) as client:
+        client.hello().raise_for_status()
+    mlflow.MlflowClient(found.mlflow_url).search_experiments()
+    print(os.environ["NO_PROXY"], os.environ["no_proxy"])
+print(os.environ["NO_PROXY"], "no_proxy" in os.environ)
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "scheme"),
+    [("HTTP_PROXY", "http"), ("all_proxy", "http"), ("ALL_PROXY", "socks5")],
+)
+def test_a_proxy_for_the_outside_world_is_not_asked_about_this_machine(
+    pair: Services, runs: Path, no_urls: None, variable: str, scheme: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(runs)],
+        env={**os.environ, variable: f"{scheme}://127.0.0.1:9", "NO_PROXY": "corp.example"},
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    inside, outside = done.stdout.splitlines()
+    assert inside == " ".join(["corp.example,127.0.0.1,localhost"] * 2)
+    assert outside == "corp.example False"

@@ -1,44 +1,13 @@
 """The command line: one file a group of commands, nothing heavy imported before it is needed."""
 
-import logging
-
-import typer
-
-from vlm_ops import __version__
-from vlm_ops.cli import bench, data, models, predict, run, servers, step
-from vlm_ops.cli.console import guarded
-
-app = typer.Typer(
-    name="vlm-ops",
-    help="Retrain a vision language model on a schedule, prove that it is better, promote it.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
-for group in (run, step, servers, models, predict, data, bench):
-    group.add_to(app)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"vlm-ops {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
-    ),
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks and library messages."),
-) -> None:
-    guarded.debug = debug
-    if not debug:
-        # It warns on every start that an optional kernel for one CPU family is not installed.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+from vlm_ops.cli.safe_path import leave_out_working_folder
 
 
 def main() -> None:
     """Run the command line; errors of vlm-ops end it with a message and exit code 1."""
+    leave_out_working_folder()
+    # Behind that: what these import is not to be found in the working folder.
+    from vlm_ops.cli.commands import app
+    from vlm_ops.cli.console import guarded
+
     guarded(app)

@@ -1,5 +1,6 @@
 """What the commands share: where they print, progress from log lines, errors in words."""
 
+import io
 import json
 import logging
 import os
@@ -7,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -33,11 +34,15 @@ class _Guard:
 
     debug = False
     _signal: int | None = None
+    _terminals: tuple[int, ...] = ()
 
     def __call__(self, app: Callable[..., Any]) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._interrupt)
+        self._terminals = tuple(stream for stream in (1, 2) if os.isatty(stream))
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal or file in another encoding than UTF-8 has no sign for what is drawn.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        self._on(self._interrupt, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         try:
             app()
         except Interrupted as error:
@@ -54,14 +59,29 @@ class _Guard:
 
     def checkpoint_on_interrupt(self) -> None:
         """Have Ctrl-C do what SIGTERM does, on which a training in this process saves itself."""
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._relay)
+        self._on(self._relay, signal.SIGINT, signal.SIGHUP)
+
+    def _on(self, handler: Callable[[int, FrameType | None], None], *numbers: int) -> None:
+        """Handle signals, but those that whoever started this process had it ignore."""
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._leave_terminal(number)
         self._signal = self._signal or number
         raise KeyboardInterrupt
 
+    def _leave_terminal(self, number: int) -> None:
+        """Write nowhere after the terminal has gone, where every line would be an error."""
+        if number == signal.SIGHUP and self._terminals:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in self._terminals:
+                os.dup2(nowhere, stream)
+            os.close(nowhere)
+
     def _relay(self, number: int, frame: FrameType | None) -> None:
+        self._leave_terminal(number)
         if self._signal is not None:
             raise KeyboardInterrupt
         self._signal = number
@@ -94,8 +114,9 @@ def threads_remain() -> bool:
 
 
 def print_json(values: Any) -> None:
-    """Print one unwrapped, uncolored line."""
-    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    """Print one unwrapped, uncolored line; in ASCII where stdout can't have all signs."""
+    utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+    sys.stdout.write(json.dumps(values, ensure_ascii=not utf8) + "\n")
     sys.stdout.flush()
 
 
@@ -138,6 +159,11 @@ class _Lines(logging.Handler):
         self._step = ""
 
     def emit(self, record: logging.LogRecord) -> None:
+        # A line that can't be shown, as after the terminal has gone, does not end a training.
+        with suppress(OSError):
+            self._show(record)
+
+    def _show(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         step = record.name.rpartition(".")[2]
         count = _COUNT.search(message)

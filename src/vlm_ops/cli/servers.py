@@ -35,11 +35,10 @@ def up(
 
     Example: vlm-ops up --runs /data/runs
     """
-    from flows.servers import worker
+    from flows.servers import services, worker
 
-    worker.up(
-        runs, prefect_port=prefect_port, mlflow_port=mlflow_port, pool=pool, limit=limit, say=_say
-    )
+    ports = services.Ports(prefect_port, mlflow_port)
+    worker.up(runs, ports=ports, pool=pool, limit=limit, say=_say)
 
 
 def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port = None) -> None:
@@ -47,9 +46,9 @@ def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port =
 
     Example: vlm-ops ui
     """
-    from flows.servers import worker
+    from flows.servers import services, worker
 
-    worker.ui(runs, prefect_port=prefect_port, mlflow_port=mlflow_port, say=_say)
+    worker.ui(runs, ports=services.Ports(prefect_port, mlflow_port), say=_say)
 
 
 def deploy(
@@ -66,7 +65,7 @@ def deploy(
 
     Example: vlm-ops deploy own-data.yaml --cron "0 2 * * 1"
     """
-    config, overrides = configured(source, overrides, runs)
+    _, overrides = configured(source, overrides, runs)
     from flows.deploy import deploy as make
 
     made = make(
@@ -76,7 +75,6 @@ def deploy(
         name=name,
         pool=pool,
         overrides=overrides,
-        runs=config.execution.runs,
     )
     if as_json:
         print_json(dataclasses.asdict(made))

@@ -4,6 +4,7 @@ Whatever is wrong is said with the file, the line, the key, what was found and w
 before any machine-learning library is imported.
 """
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -52,6 +53,19 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> PipelineCo
         if isinstance(values.get(section), dict):
             values[section].setdefault("type", variant)
     return _checked(values, places)
+
+
+def anchored(overrides: Sequence[str]) -> list[str]:
+    """Return overrides that mean the same in every folder: relative paths made absolute.
+
+    Args:
+        overrides: ``key.path=value``, as :func:`load_config` takes them; relative paths start at
+            the current folder.
+
+    Raises:
+        ConfigError: One is not ``key.path=value``.
+    """
+    return [_anchored(text) for text in overrides]
 
 
 def presets() -> dict[str, str]:
@@ -166,6 +180,19 @@ def _anchor(values: dict[str, Any], folder: Path) -> None:
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("id", "")).startswith(("./", "../")):
         model["id"] = str((folder / model["id"]).resolve())
+
+
+def _anchored(override: str) -> str:
+    values = _parse_overrides([override], Places(""))
+    before = copy.deepcopy(values)
+    _anchor(values, Path.cwd())
+    if values == before:
+        return override
+    key = override.partition("=")[0].strip()
+    value: Any = values
+    for part in key.split("."):
+        value = value[part]
+    return f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

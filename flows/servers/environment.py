@@ -1,0 +1,85 @@
+"""The variables by which Prefect's and MLflow's clients and children find the servers."""
+
+import os
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = ["ADDRESSES", "SILENT", "environment", "for_clients", "reaching_this_machine"]
+
+ADDRESSES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
+"""Which variable names which server."""
+
+SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+"""No telemetry."""
+
+_THIS_MACHINE = ("127.0.0.1", "localhost")
+
+
+def for_clients(urls: Mapping[str, str], home: Path | None) -> dict[str, str | None]:
+    """Return what clients need: addresses, the home of Prefect's files, the package's log.
+
+    Args:
+        urls: Of the servers, by name.
+        home: Prefect's folder of an own server, None where its server is somebody else's.
+    """
+    loggers = os.environ.get("PREFECT_LOGGING_EXTRA_LOGGERS", "")
+    names = [name for name in loggers.split(",") if name and name != "vlm_ops"]
+    values: dict[str, str | None] = {**SILENT}
+    values |= {ADDRESSES[name]: url for name, url in urls.items()}
+    values["PREFECT_LOGGING_EXTRA_LOGGERS"] = ",".join([*names, "vlm_ops"])
+    if home is not None:
+        # With a server of one's own that is named by a variable, ~/.prefect may hold its key.
+        values["PREFECT_HOME"] = str(home)
+    return values
+
+
+def reaching_this_machine() -> dict[str, str | None]:
+    """Return what keeps proxies for the outside world away from servers on this machine.
+
+    Prefect's client (httpx) fails at a SOCKS proxy when ``socksio`` is not installed, also where
+    ``NO_PROXY`` excepts the server. Nothing that is built on httpx could use such a proxy then.
+    """
+    proxies = urllib.request.getproxies_environment()
+    excepted = proxies.pop("no", "")
+    if not proxies:
+        return {}
+    values: dict[str, str | None] = {}
+    if find_spec("socksio") is None:
+        socks = [scheme for scheme, url in proxies.items() if url.lower().startswith("socks")]
+        names = [f"{scheme}_proxy" for scheme in socks]
+        values |= {key: None for key in os.environ if key.lower() in names}
+    if excepted.strip() != "*":
+        hosts = [host.strip() for host in excepted.split(",") if host.strip()]
+        hosts += [host for host in _THIS_MACHINE if host not in hosts]
+        values |= dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(hosts))
+    return values
+
+
+@contextmanager
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables for the duration of the block, and put them back at its end.
+
+    Args:
+        values: By name; None takes a variable away.
+    """
+    before = {key: os.environ.get(key) for key in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for key, value in values.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+    # Prefect reads its settings again where the caller had imported it before.
+    if context := sys.modules.get("prefect.context"):
+        context.refresh_global_settings_context()
