@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.training import Engine
 from vlm_ops.records import PreferencePair, Row, Score, Split, Verdict
 from vlm_ops.store.artifact import RECORD, Artifact, read_record
 from vlm_ops.store.fingerprint import fingerprint
@@ -88,6 +89,7 @@ class TrainedAdapter(Artifact):
         best_step: Optimizer step of the checkpoint that was chosen on validation.
         steps: Optimizer steps that were taken.
         metrics: Final numbers (``validation_loss``, ``reward_accuracy``, …).
+        engine: What trained it: TRL's own trainer stands in where ``packed`` fails its check.
     """
 
     step = "train"
@@ -98,6 +100,7 @@ class TrainedAdapter(Artifact):
     best_step: int
     steps: int
     metrics: dict[str, float]
+    engine: Engine = "packed"
 
     @property
     def model(self) -> ModelRef:

@@ -20,6 +20,8 @@ from vlm_ops.records import PreferencePair, Row, Split
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import prefer, sft
 from vlm_ops.training.engine.trainers import ByImage, PackedDpo, PackedSft
+from vlm_ops.training.stage import Stage
+from vlm_ops.training.stage import build as build_trainer
 
 
 class Rows(PreparedData):
@@ -96,6 +98,10 @@ def pairs_of(squares: PreparedData, rows: Sequence[Row], out: Path) -> Pairs:
     )  # fmt: skip
 
 
+def build(stage: Stage) -> Any:
+    return build_trainer(stage, stage.optim)
+
+
 def losses_of(trainer: Any) -> list[float]:
     trainer.args.eval_strategy = trainer.args.save_strategy = "no"
     trainer.args.train_sampling_strategy = "sequential"
@@ -110,11 +116,10 @@ def test_sft_has_the_losses_of_trl_on_the_same_rows(
     rows = squares.rows("train")
     for engine in ("packed", "trl"):
         job = sft_job(random_base, engine=engine, accumulation=2, batch_size=4)
-        loaded = load(base_ref(job.model), trainable=True)
         data = Rows(**squares.model_dump(), folder=squares.folder, train=tuple(rows))
-        trainer = sft.sft_trainer(
-            job, job.sft, loaded, data=data, out=tmp_path / engine, tracker=NullTracker()
-        )
+        out = tmp_path / engine
+        out.mkdir()
+        trainer = build(sft.sft_stage(job, data, out, NullTracker()))
         if engine == "packed":
             rows = [rows[number] for number in trainer._sampler]
         losses[engine] = losses_of(trainer)
@@ -130,11 +135,10 @@ def test_dpo_has_the_losses_of_trl_on_the_same_pairs(
     mixture = {"loss": ("sigmoid", "bco_pair", "sft"), "loss_weights": (0.8, 0.2, 1.0)}
     for engine in ("packed", "trl"):
         job = prefer_job(engine=engine, **mixture)
-        loaded = load(start.model, trainable=True)
-        trainer = prefer.prefer_trainer(
-            job, job.prefer, loaded, pairs=pairs_of(squares, rows, tmp_path / engine),
-            out=tmp_path / engine, tracker=NullTracker(),
-        )  # fmt: skip
+        out = tmp_path / engine
+        out.mkdir()
+        pairs = pairs_of(squares, rows, out)
+        trainer = build(prefer.prefer_stage(job, pairs, start, out=out, tracker=NullTracker()))
         if engine == "packed":
             rows = [rows[number] for number in trainer._sampler]
         losses[engine] = losses_of(trainer)
@@ -248,10 +252,7 @@ def test_a_dora_adapter_in_the_vision_tower_trains_without_a_cache(
 ) -> None:
     lora = LoraSettings(towers=("text", "vision"), modules=("q_proj",), dora=True)
     job = sft_job(random_base, lora=lora, max_steps=2, evaluations=1)
-    loaded = load(base_ref(job.model), trainable=True)
-    trainer = sft.sft_trainer(
-        job, job.sft, loaded, data=squares, out=tmp_path, tracker=NullTracker()
-    )
+    trainer = build(sft.sft_stage(job, squares, tmp_path, NullTracker()))
     before = {n: p.clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
     trainer.train()
     moved = {
