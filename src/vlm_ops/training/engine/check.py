@@ -22,7 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vlm_ops.config.training import Engine
 from vlm_ops.errors import Interrupted
-from vlm_ops.store.files import write_whole
+from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.training.memory import ran_out
 from vlm_ops.training.weights import Weights, set_weights
@@ -120,6 +120,7 @@ def read_check(out: Path) -> Check | None:
 
 def write_check(out: Path, check: Check, stage: str) -> None:
     """Keep the finding, and say it aloud where it is bad."""
+    make_folder(out)
     write_whole(out / CHECK, check.model_dump_json(indent=1) + "\n")
     good = check.said.startswith(_AGREES)
     logger.log(logging.INFO if good else logging.WARNING, "%s: the packed engine %s%s", stage,
