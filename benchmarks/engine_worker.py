@@ -4,14 +4,16 @@ import json
 import statistics
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
-from engine import Run, clock, peak_memory_gb
-from work import LORA, Pairs, Rows, demo_rows, paired, reference, shaped, start
+from engine import Run
+from work import LORA, Pairs, Rows, demo_rows, paired, reference, settings_of, shaped, start
 
-from vlm_ops.artifacts import PreparedData
+from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob, SftJob
 from vlm_ops.config.training import PreferSettings, SftSettings
 from vlm_ops.data.images import open_image
@@ -20,8 +22,11 @@ from vlm_ops.models.loading import load
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.trainers import ByImage
-from vlm_ops.training.prefer import prefer_trainer
-from vlm_ops.training.sft import sft_trainer
+from vlm_ops.training.memory import peak_memory_gb
+from vlm_ops.training.prefer import prefer_stage
+from vlm_ops.training.sft import sft_stage
+from vlm_ops.training.stage import Stage
+from vlm_ops.training.stage import build as build_trainer
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -36,14 +41,11 @@ def train(run: Run) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as out:
         trainer, began = build(run, data, Path(out))
-        built = clock()
-        losses = _Losses(trainer) if run.parity else None
+        built = perf_counter()
         trainer.train()
-        ended = clock()
+        ended = perf_counter()
     features = getattr(trainer, "features", None)
-    peak = peak_memory_gb() - before
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 2**30
+    peak = peak_memory_gb() - (0.0 if torch.cuda.is_available() else before)
     return {
         "samples_per_s": run.rows * run.epochs / (ended - began),
         "peak_memory_gb": peak,
@@ -52,8 +54,14 @@ def train(run: Run) -> dict[str, Any]:
             "training": ended - built,
             "of these on images": features.usage.seconds if features else 0.0,
         },
-        "losses": losses.seen if losses else [],
+        "losses": _logged(trainer, "loss"),
+        "gradient_norms": _logged(trainer, "grad_norm"),
     }
+
+
+def _logged(trainer: Any, name: str) -> list[float]:
+    """Every step's number, where every step is logged."""
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
 
 
 def build(run: Run, data: PreparedData, out: Path) -> tuple[Any, float]:
@@ -74,15 +82,22 @@ def build(run: Run, data: PreparedData, out: Path) -> tuple[Any, float]:
         raise SystemExit(f"{run.shape}: {len(rows)} rows, asked for {run.rows}")
     base = start(ref, folder) if run.task == "dpo" else None
     loaded = load(base.model if base else ref, trainable=True)
-    if run.task == "dpo":
+    if run.engine == "trl":
+        loaded.model.set_attn_implementation({"text_config": run.attention})
+    if base is not None:
         rows = paired(rows, seed=0)
     if run.parity:
         rows = _in_our_order(rows, loaded, run)
-    began = clock()
-    return _trainer(run, rows, loaded, data, out), began
+    stage = _stage(run, rows, base, data, out)
+    began = perf_counter()
+    trainer = build_trainer(replace(stage, load=lambda: loaded), stage.optim)
+    if trainer.engine != run.engine:
+        raise SystemExit(f"{run.engine} was to be measured, and {trainer.engine} trains")
+    _only_the_steps(trainer, run)
+    return trainer, began
 
 
-def _trainer(run: Run, rows: list[Any], loaded: Any, data: Any, out: Path) -> Any:
+def _stage(run: Run, rows: list[Any], base: TrainedAdapter | None, data: Any, out: Path) -> Stage:
     changes: dict[str, Any] = {
         "epochs": run.epochs,
         "batch_size": run.micro,
@@ -90,23 +105,21 @@ def _trainer(run: Run, rows: list[Any], loaded: Any, data: Any, out: Path) -> An
         "learning_rate": 1e-4,
         "evaluations": 1,
     }
-    tracker = NullTracker()
     engine: Any = run.engine
-    if run.task == "sft":
-        sft = SftSettings(**changes, lora=LORA)
-        job = SftJob(seed=0, model=loaded.ref.settings, sft=sft, engine=engine)
+    if base is None:
+        model = settings_of(run.model, Path(run.folder), run.dtype)
+        job = SftJob(seed=0, model=model, sft=SftSettings(**changes, lora=LORA), engine=engine)
         chosen = Rows(**data.model_dump(), folder=data.folder, chosen=tuple(rows))
-        trainer = sft_trainer(job, sft, loaded, data=chosen, out=out, tracker=tracker)
-    else:
-        prefer = PreferSettings(**changes)
-        pairs = Pairs(
-            folder=out, content="bench", train=len(rows), validation=1, images=Path(),
-            source="bench", chosen=tuple(rows), folder_of_images=data.folder / data.images,
-        )  # fmt: skip
-        job_of_pairs = PreferJob(seed=0, prefer=prefer, engine=engine)
-        trainer = prefer_trainer(
-            job_of_pairs, prefer, loaded, pairs=pairs, out=out, tracker=tracker
-        )
+        return sft_stage(job, chosen, out, NullTracker())
+    pairs = Pairs(
+        folder=out, content="bench", train=len(rows), validation=1, images=Path(),
+        source="bench", chosen=tuple(rows), folder_of_images=data.folder / data.images,
+    )  # fmt: skip
+    prefer = PreferJob(seed=0, prefer=PreferSettings(**changes), engine=engine)
+    return prefer_stage(prefer, pairs, base, out=out, tracker=NullTracker())
+
+
+def _only_the_steps(trainer: Any, run: Run) -> None:
     args = trainer.args
     args.eval_strategy, args.save_strategy, args.eval_on_start = "no", "no", False
     # Curves of the pipeline score and save at the end; here the last step is the end.
@@ -124,7 +137,6 @@ def _trainer(run: Run, rows: list[Any], loaded: Any, data: Any, out: Path) -> An
         for name, parameter in trainer.model.named_parameters():
             if parameter.requires_grad and "magnitude" not in name:
                 parameter.data = parameter.data.to(torch.bfloat16)
-    return trainer
 
 
 def _in_our_order(rows: list[Any], loaded: Any, run: Run) -> list[Any]:
@@ -134,21 +146,6 @@ def _in_our_order(rows: list[Any], loaded: Any, run: Run) -> list[Any]:
     encoder = Encoder(loaded.processor, 2**31)
     encoded = encoder.rows(rows) if run.task == "sft" else encoder.pairs(rows)
     return [rows[number] for number in ByImage(encoded, seed=0)]
-
-
-class _Losses:
-    """Collects the loss of every step."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.seen: list[float] = []
-        log = trainer.log
-
-        def keep(logs: dict[str, float], *args: Any) -> None:
-            if "loss" in logs:
-                self.seen.append(logs["loss"])
-            log(logs, *args)
-
-        trainer.log = keep
 
 
 def answer(model: str, rows: int, folder: str, repeat: int) -> dict[str, Any]:
@@ -172,11 +169,11 @@ def answer(model: str, rows: int, folder: str, repeat: int) -> dict[str, Any]:
         for size, seen in speeds.items():
             seen.clear()
             for _ in range(repeat):
-                began = clock()
+                began = perf_counter()
                 answers[size, dtype] = generate(
                     loaded, questions, images, max_new_tokens=8, batch_size=size
                 )
-                seen.append(len(chosen) / (clock() - began))
+                seen.append(len(chosen) / (perf_counter() - began))
             best[size] = max(best.get(size, 0.0), statistics.median(seen))
     same = [
         sum(a == b for a, b in zip(answers[1, dtype], answers[64, dtype], strict=True))

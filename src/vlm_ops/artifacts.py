@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.training import Engine
 from vlm_ops.errors import DataError
 from vlm_ops.records import AboutImages, Answer, PreferencePair, Row, Score, Split, Verdict
 from vlm_ops.store.artifact import Artifact
@@ -155,6 +156,7 @@ class TrainedAdapter(Artifact):
         best_step: Optimizer step of the checkpoint that was chosen on validation.
         steps: Optimizer steps that were taken.
         metrics: Final numbers (``validation_loss``, ``reward_accuracy``, …).
+        engine: What trained it: TRL's own trainer stands in where ``packed`` fails its check.
     """
 
     step = "train"
@@ -165,6 +167,7 @@ class TrainedAdapter(Artifact):
     best_step: int
     steps: int
     metrics: dict[str, float]
+    engine: Engine = "packed"
 
     def completed(self, inputs: Mapping[str, Any]) -> Self:
         """Return the artifact with the prompt it was trained with, which was not kept at first."""

@@ -117,6 +117,7 @@ def test_training_learns_and_leaves_the_base_bit_equal(
     assert base_ref(ModelSettings(id=str(random_base))).base_sha256 == files
     assert _same_without_prefix(load(artifact.model), random_base)
     assert artifact.best_step in (2, 4, 6)
+    assert artifact.base.prompt == artifact.model.prompt == squares.prompt
     assert curves.values("learning_rate")
     assert curves.values("tokens_per_second")
     assert min(curves.values("peak_memory_gb")) > 0

@@ -1,6 +1,6 @@
 """``bench``: the packed engine against stock TRL, measured on this machine."""
 
-import subprocess
+import importlib
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import vlm_ops
-from vlm_ops.errors import ConfigError, StepFailed
+from vlm_ops.errors import ConfigError
 
 
 class Task(StrEnum):
@@ -43,8 +43,8 @@ def bench(
     shape: Annotated[str, typer.Option(help="Of the rows, as the table names them.")] = "charts",
     shapes: Annotated[bool, typer.Option(help="All shapes of rows in turn.")] = False,
     repeat: Annotated[int, typer.Option(min=1, help="Trainings of each engine, in turns.")] = 3,
-    quick: Annotated[bool, typer.Option(help="Search number formats, not micro-batches.")] = False,
-    parity: Annotated[bool, typer.Option(help="Compare the losses first.")] = True,
+    quick: Annotated[bool, typer.Option(help="Do not search micro-batches.")] = False,
+    parity: Annotated[bool, typer.Option(help="Compare losses and gradient norms first.")] = True,
     folder: Annotated[
         Path | None, typer.Option(help="Keeps rows and random weights between calls.")
     ] = None,
@@ -54,20 +54,27 @@ def bench(
 
     Example: vlm-ops bench dpo --epochs 1
     """
-    script = Path(vlm_ops.__file__).parents[2] / "benchmarks" / "engine.py"
-    if not script.is_file():
+    folder_of_benchmarks = Path(vlm_ops.__file__).parents[2] / "benchmarks"
+    if not (folder_of_benchmarks / "engine.py").is_file():
         raise ConfigError(
-            f"bench runs from a checkout of the repository: no {script.parent.name}/ beside the "
-            f"package in {script.parents[1]}. Clone it, and run make install there."
+            f"bench runs from a checkout of the repository: no {folder_of_benchmarks.name}/ beside "
+            f"the package in {folder_of_benchmarks.parent}. Clone it, and run make install there."
         )
-    arguments = [task.value, "--model", model.value, "--epochs", str(epochs)]
-    arguments += ["--shape", shape, "--repeat", str(repeat)]
-    arguments += ["--rows", str(rows)] if rows else []
-    arguments += ["--folder", str(folder)] if folder else []
-    for flag, given in (
-        ("--shapes", shapes), ("--quick", quick), ("--no-parity", not parity), ("--json", json),
-    ):  # fmt: skip
-        arguments += [flag] if given else []
-    code = subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
-    if code:
-        raise StepFailed(f"the benchmark ended with exit code {code}; what it said stands above")
+    # Scripts, not a package: they find one another, and nothing else finds them.
+    sys.path.insert(0, str(folder_of_benchmarks))
+    engine = importlib.import_module("engine")
+    engine.measure(
+        engine.Options(
+            task=task.value,
+            model=model.value,
+            epochs=epochs,
+            rows=rows,
+            shape=shape,
+            shapes=shapes,
+            repeat=repeat,
+            quick=quick,
+            parity=parity,
+            folder=folder,
+            json=json,
+        )
+    )

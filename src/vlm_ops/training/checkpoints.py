@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.errors import TrainingError
+from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import sha256_file
 
 COMPLETE = "complete.json"
@@ -20,8 +21,7 @@ logger = logging.getLogger(__name__)
 class CompleteCheckpoints:
     """Mixin for a transformers ``Trainer``: marks a checkpoint after its last file.
 
-    The mark holds a hash of every file and the settings of the training; it is written beside
-    and renamed.
+    The mark holds a hash of every file and the settings of the training.
 
     Both the regular saving and the one that transformers does on SIGTERM
     (``enable_jit_checkpoint``) pass through ``_save_checkpoint``. The latter may come between
@@ -45,9 +45,7 @@ class CompleteCheckpoints:
         (folder / COMPLETE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         mark = {"settings": self.settings, "files": _hashes(folder)}
-        partial = folder / f"{COMPLETE}.partial"
-        partial.write_text(json.dumps(mark, indent=1), encoding="utf-8")
-        partial.replace(folder / COMPLETE)
+        write_whole(folder / COMPLETE, json.dumps(mark, indent=1))
 
 
 def _validation_is_due(every: int, state: Any) -> bool:

@@ -1,31 +1,21 @@
 """Supervised fine-tuning: QLoRA on the answers, nothing else."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import PreTrainedModel, set_seed
 from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTrainer
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
-from vlm_ops.config.training import OptimSettings
-from vlm_ops.models.adapters import add_adapter, trainable_parameters
-from vlm_ops.models.loading import LoadedModel, base_ref, compute_dtype, load
+from vlm_ops.models.adapters import add_adapter
+from vlm_ops.models.loading import base_ref, load
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.checkpoints import CompleteCheckpoints
-from vlm_ops.training.engine.encode import Encoder, row_limit
-from vlm_ops.training.engine.rows import packed_options
+from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.trainers import PackedSft
 from vlm_ops.training.rows import sft_rows
-from vlm_ops.training.trainer import (
-    Curves,
-    adapter_weights,
-    keep_float32,
-    run_training,
-    training_arguments,
-)
+from vlm_ops.training.stage import Stage, train
 
 
 class TrlSft(CompleteCheckpoints, SFTTrainer):
@@ -47,79 +37,35 @@ def train_sft(job: SftJob, *, data: PreparedData, out: Path, tracker: Tracker) -
         TrainingError: The loss is not a number, or one row does not fit into memory.
         Interrupted: The process was asked to stop.
     """
-    ref = base_ref(job.model)
-    tracker.params(job.model_dump())
-    outcome = run_training(
-        lambda optim: sft_trainer(
-            job, optim, load(ref, trainable=True), data=data, out=out, tracker=tracker
-        ),
-        job.sft,
-        settings=job.model_dump(mode="json", exclude={"features"}),
-        out=out,
-        tracker=tracker,
-    )
-    return TrainedAdapter(
-        stage="sft",
-        folder=out,
-        content=outcome.adapter_sha256,
-        base=ref,
-        adapter_sha256=outcome.adapter_sha256,
-        best_step=outcome.best_step,
-        steps=outcome.steps,
-        metrics=outcome.metrics,
-    )
+    return train(sft_stage(job, data, out, tracker))
 
 
-def sft_trainer(
-    job: SftJob,
-    settings: OptimSettings,
-    loaded: LoadedModel,
-    *,
-    data: PreparedData,
-    out: Path,
-    tracker: Tracker,
-) -> Any:
-    """Build the trainer that the job names.
+def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> Stage:
+    """Say what is SFT's own: a fresh adapter, taught the first accepted answer of each row.
 
     Args:
         job: Model and training settings.
-        settings: Those of the job, or with a smaller micro-batch.
-        loaded: The base, which gets a fresh adapter.
         data: Rows.
         out: The step's folder.
         tracker: Gets the curves.
     """
-    assert isinstance(loaded.model, PreTrainedModel)
-    set_seed(job.seed)
-    model = add_adapter(loaded.model, job.sft.lora)
-    weights = adapter_weights(model)
-    tracker.params({"trainable_parameters": trainable_parameters(model)})
-    train, validation = data.rows("train"), data.rows("validation")
-    bf16 = compute_dtype(job.model) == torch.bfloat16
-    arguments = training_arguments(settings, rows=len(train), seed=job.seed, out=out, bf16=bf16)
-    options: dict[str, Any] = {
-        "model": model,
-        "args": SFTConfig(**arguments, completion_only_loss=True),
-        "processing_class": loaded.processor,
-        "callbacks": [Curves(tracker, "sft")],
-    }
-    if job.engine == "trl":
-        trainer: Any = TrlSft(
-            train_dataset=sft_rows(train, data.image_path),
-            eval_dataset=sft_rows(validation, data.image_path),
-            **options,
-        )
-    else:
-        encoder = Encoder(loaded.processor, row_limit(model, settings.max_length))
-        packed = packed_options(
-            loaded,
-            encoder.rows(train),
-            encoder.rows(validation),
-            locate=data.image_path,
-            settings=settings,
-            room=job.features,
-            out=out,
-        )
-        trainer = PackedSft(**packed, **options)
-    keep_float32(trainer.model, weights)
-    return trainer
+    # The rows hold the prompt already; whoever asks the model later puts it around a question.
+    base = base_ref(job.model).model_copy(update={"prompt": data.prompt})
+    return Stage(
+        name="sft",
+        job=job,
+        optim=job.sft,
+        base=base,
+        out=out,
+        tracker=tracker,
+        load=partial(load, base, trainable=True),
+        adapt=lambda model: add_adapter(model, job.sft.lora),
+        records=data.rows,
+        locate=data.image_path,
+        encode=Encoder.rows,
+        dataset=sft_rows,
+        collator=partial(DataCollatorForVisionLanguageModeling, completion_only_loss=True),
+        config=partial(SFTConfig, completion_only_loss=True),
+        trl=TrlSft,
+        packed=lambda _, options: PackedSft(**options),
+    )

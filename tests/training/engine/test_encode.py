@@ -180,12 +180,6 @@ def test_of_a_pair_the_longer_answer_counts(tiny_processor: Idefics3Processor) -
         Encoder(tiny_processor, longest - 1).pairs([row])
 
 
-def test_a_pair_of_equal_answers_is_refused(tiny_processor: Idefics3Processor) -> None:
-    same = pair("equal", chosen="Red", rejected="Red")
-    with pytest.raises(DataError, match=r"pair 'equal': .* the same \('Red'\).*Leave it out"):
-        Encoder(tiny_processor, LIMIT).pairs([pair("good"), same])
-
-
 def test_the_limit_is_what_is_asked_for_or_what_the_model_holds(
     random_tiny: Idefics3ForConditionalGeneration,
 ) -> None:

@@ -2,24 +2,27 @@
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
+from trainings import pairs_of, prefer_job, sft_job
 from transformers import TrainerCallback
 
-from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
-from vlm_ops.config.pipeline import PreferJob, SftJob
+from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.config.training import Engine, LoraSettings, PreferSettings, SftSettings
+from vlm_ops.config.training import LoraSettings
 from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.models.loading import base_ref, load
-from vlm_ops.records import PreferencePair, Row, Split
+from vlm_ops.records import Row, Split
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import prefer, sft
+from vlm_ops.training.engine.check import read_check
 from vlm_ops.training.engine.trainers import ByImage, PackedDpo, PackedSft
+from vlm_ops.training.stage import Stage
+from vlm_ops.training.stage import build as build_trainer
 
 
 class Rows(PreparedData):
@@ -31,69 +34,8 @@ class Rows(PreparedData):
         return list(self.train) if split == "train" else super().rows(split)
 
 
-class Pairs(PreferencePairs):
-    """Pairs in memory."""
-
-    every: tuple[PreferencePair, ...]
-    root: Path
-
-    def pairs(self, split: Literal["train", "validation"]) -> list[PreferencePair]:
-        return list(self.every if split == "train" else self.every[:4])
-
-    def image_path(self, relative: str) -> Path:
-        return self.root / relative
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are made in one order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def start(
-    random_base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
-) -> TrainedAdapter:
-    """An SFT model to prefer with."""
-    out = tmp_path_factory.mktemp("start")
-    job = sft_job(random_base, max_steps=2, evaluations=1)
-    return sft.train_sft(job, data=squares, out=out, tracker=NullTracker())
-
-
-def sft_job(base: Path, engine: Engine = "packed", **changes: Any) -> SftJob:
-    settings = SftSettings(
-        **{"max_steps": 6, "batch_size": 8, "evaluations": 3, "learning_rate": 1e-3, **changes}
-    )
-    model = ModelSettings(id=str(base), dtype="float32")
-    return SftJob(seed=3, model=model, sft=settings, engine=engine)
-
-
-def prefer_job(engine: Engine = "packed", **changes: Any) -> PreferJob:
-    settings = PreferSettings(
-        **{"max_steps": 6, "batch_size": 4, "evaluations": 3, "learning_rate": 1e-3, **changes}
-    )
-    return PreferJob(seed=3, prefer=settings, engine=engine)
-
-
-def pairs_of(squares: PreparedData, rows: Sequence[Row], out: Path) -> Pairs:
-    pairs = tuple(
-        PreferencePair(
-            id=row.id,
-            images=row.images,
-            question=row.question,
-            chosen=row.answers[0],
-            rejected="Purple" if row.kind == "color" else "2",
-            kind=row.kind,
-        )
-        for row in rows
-    )
-    return Pairs(
-        folder=out, content="pairs", train=len(pairs), validation=4, images=Path(),
-        source="squares", every=pairs, root=squares.folder,
-    )  # fmt: skip
+def build(stage: Stage) -> Any:
+    return build_trainer(stage, stage.optim)
 
 
 def losses_of(trainer: Any) -> list[float]:
@@ -110,11 +52,10 @@ def test_sft_has_the_losses_of_trl_on_the_same_rows(
     rows = squares.rows("train")
     for engine in ("packed", "trl"):
         job = sft_job(random_base, engine=engine, accumulation=2, batch_size=4)
-        loaded = load(base_ref(job.model), trainable=True)
         data = Rows(**squares.model_dump(), folder=squares.folder, train=tuple(rows))
-        trainer = sft.sft_trainer(
-            job, job.sft, loaded, data=data, out=tmp_path / engine, tracker=NullTracker()
-        )
+        out = tmp_path / engine
+        out.mkdir()
+        trainer = build(sft.sft_stage(job, data, out, NullTracker()))
         if engine == "packed":
             rows = [rows[number] for number in trainer._sampler]
         losses[engine] = losses_of(trainer)
@@ -130,11 +71,10 @@ def test_dpo_has_the_losses_of_trl_on_the_same_pairs(
     mixture = {"loss": ("sigmoid", "bco_pair", "sft"), "loss_weights": (0.8, 0.2, 1.0)}
     for engine in ("packed", "trl"):
         job = prefer_job(engine=engine, **mixture)
-        loaded = load(start.model, trainable=True)
-        trainer = prefer.prefer_trainer(
-            job, job.prefer, loaded, pairs=pairs_of(squares, rows, tmp_path / engine),
-            out=tmp_path / engine, tracker=NullTracker(),
-        )  # fmt: skip
+        out = tmp_path / engine
+        out.mkdir()
+        pairs = pairs_of(squares, rows, out)
+        trainer = build(prefer.prefer_stage(job, pairs, start, out=out, tracker=NullTracker()))
         if engine == "packed":
             rows = [rows[number] for number in trainer._sampler]
         losses[engine] = losses_of(trainer)
@@ -248,10 +188,7 @@ def test_a_dora_adapter_in_the_vision_tower_trains_without_a_cache(
 ) -> None:
     lora = LoraSettings(towers=("text", "vision"), modules=("q_proj",), dora=True)
     job = sft_job(random_base, lora=lora, max_steps=2, evaluations=1)
-    loaded = load(base_ref(job.model), trainable=True)
-    trainer = sft.sft_trainer(
-        job, job.sft, loaded, data=squares, out=tmp_path, tracker=NullTracker()
-    )
+    trainer = build(sft.sft_stage(job, squares, tmp_path, NullTracker()))
     before = {n: p.clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
     trainer.train()
     moved = {
@@ -259,6 +196,72 @@ def test_a_dora_adapter_in_the_vision_tower_trains_without_a_cache(
     }
     assert any("vision_model" in name for name in moved)
     assert trainer.features.usage.memory_bytes == 0
+
+
+def test_dora_dropout_and_checkpointing_go_on_as_if_nothing_had_happened(
+    random_base: Path, squares: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = LoraSettings(dora=True, dropout=0.2)
+    job = sft_job(random_base, lora=lora, gradient_checkpointing=True)
+    recomputed: list[bool] = []
+    untouched: list[bool] = []
+
+    class Watched(PackedSft):
+        def training_step(self, *args: Any) -> Any:
+            trainer: Any = self
+            layers = trainer.model.get_base_model().model.text_model.layers
+            recomputed.append(all(layer.gradient_checkpointing for layer in layers))
+            parent: Any = super()
+            return parent.training_step(*args)
+
+        def train(self, **options: Any) -> Any:
+            trainer: Any = self
+            before = frozen(trainer.model)
+            parent: Any = super()
+            try:
+                return parent.train(**options)
+            finally:
+                after = frozen(trainer.model)
+                untouched.append(
+                    before.keys() == after.keys()
+                    and all(torch.equal(before[name], after[name]) for name in before)
+                )
+
+    monkeypatch.setattr(sft, "PackedSft", Watched)
+    out = tmp_path / "whole"
+    out.mkdir()
+    whole = sft.train_sft(job, data=squares, out=out, tracker=NullTracker())
+    assert whole.engine == "packed"
+    check = read_check(out)
+    assert check is not None
+    assert check.said.startswith("agrees with the plain model")
+    assert all(math.isfinite(value) for value in whole.metrics.values())
+
+    class Broken(Watched):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            trainer: Any = self
+            trainer.add_callback(Break())
+
+    (tmp_path / "cut").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "PackedSft", Broken)
+        with pytest.raises(KeyboardInterrupt):
+            sft.train_sft(job, data=squares, out=tmp_path / "cut", tracker=NullTracker())
+    resumed = sft.train_sft(job, data=squares, out=tmp_path / "cut", tracker=NullTracker())
+    assert resumed.adapter_sha256 == whole.adapter_sha256
+    assert untouched == [True] * 3
+    assert recomputed == [True] * (6 + 5 + 2)
+
+
+def frozen(model: Any) -> dict[str, torch.Tensor]:
+    """Everything that training must leave alone."""
+    learned = ("lora_A", "lora_B", "lora_magnitude")
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in model.state_dict().items()
+        if not any(part in name for part in learned)
+    }
 
 
 def test_a_row_longer_than_asked_for_is_refused(

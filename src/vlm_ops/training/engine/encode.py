@@ -71,15 +71,9 @@ class Encoder:
         """Encode preference pairs.
 
         Raises:
-            DataError: As for rows, or a chosen answer equals the rejected one.
+            DataError: As for rows.
         """
         records = list(pairs)
-        for pair in records:
-            if pair.chosen == pair.rejected:
-                raise DataError(
-                    f"pair {pair.id!r}: chosen and rejected are the same ({pair.chosen!r}); it "
-                    f"teaches nothing. Leave it out."
-                )
         return self._encode(
             [pair.id for pair in records],
             [pair.images for pair in records],

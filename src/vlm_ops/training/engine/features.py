@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from vlm_ops.data.images import open_image
 from vlm_ops.models.families import family_of
 from vlm_ops.records import ImageRef
+from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_bytes
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ class FeatureStore:
         self._disk_limit = disk_bytes
         self._memory: dict[str, torch.Tensor] = {}
         self._latest: dict[str, torch.Tensor] = {}
+        self._intact: set[str] = set()
+        """Images whose file has been hashed since it was found or written."""
         self.frozen = not _trains_vision(model)
         self.usage = Usage()
         # An attempt that was cut off has left them.
@@ -132,6 +135,16 @@ class FeatureStore:
         self._latest = known if self.frozen else {}
         in_order: Any = [known[image.sha256] for image in images]
         return {"image": BaseModelOutputWithPooling(pooler_output=in_order)}
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Compute features afresh inside the block, and neither keep nor count them."""
+        kept = (self._uses, self._memory, self._latest, self.usage)
+        self._uses, self._memory, self._latest, self.usage = {}, {}, {}, Usage()
+        try:
+            yield
+        finally:
+            self._uses, self._memory, self._latest, self.usage = kept
 
     def close(self) -> None:
         """Delete the files: they have served."""
@@ -220,11 +233,9 @@ class FeatureStore:
         return self._folder / f"{name}.safetensors"
 
     def _write(self, key: str, features: torch.Tensor) -> None:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({_TENSOR: features}, partial, metadata={"sha256": _digest(features)})
-        partial.replace(path)
+        make_folder(self._folder)
+        with replacing(self._path(key)) as beside:
+            save_file({_TENSOR: features}, beside, metadata={"sha256": _digest(features)})
 
     def _read(self, key: str) -> torch.Tensor | None:
         path = self._path(key)
@@ -233,7 +244,9 @@ class FeatureStore:
         try:
             with safe_open(path, framework="pt") as file:
                 features: torch.Tensor = file.get_tensor(_TENSOR)
-                if (file.metadata() or {}).get("sha256") == _digest(features):
+                meta = file.metadata() or {}
+                if key in self._intact or meta.get("sha256") == _digest(features):
+                    self._intact.add(key)
                     return features
         except (SafetensorError, OSError):
             pass

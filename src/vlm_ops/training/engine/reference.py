@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_bytes
 from vlm_ops.training.losses import LogProbs
 
@@ -79,11 +80,10 @@ class Reference:
         return LogProbs(*(self._table[name][where].to(rows.device) for name in _FIELDS))
 
     def _write(self, table: dict[str, torch.Tensor]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
+        make_folder(self._path.parent)
         meta = {"identity": self._identity, "sha256": _digest(table)}
-        save_file(table, partial, metadata=meta)
-        partial.replace(self._path)
+        with replacing(self._path) as beside:
+            save_file(table, beside, metadata=meta)
 
     def _read(self) -> dict[str, torch.Tensor]:
         if not self._path.exists():

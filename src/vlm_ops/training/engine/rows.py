@@ -12,9 +12,9 @@ from peft import PeftModel
 from vlm_ops.config.training import FeatureSettings, OptimSettings
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.training.arguments import total_steps
 from vlm_ops.training.engine.encode import EncodedRow
 from vlm_ops.training.engine.features import FeatureStore
-from vlm_ops.training.trainer import total_steps
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """TRL's trainers, fed with packed rows and cached features."""
 
+import itertools
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,8 @@ class ByImage(Sampler[int]):
 class PackedTraining(CompleteCheckpoints):
     """Mixin before a TRL trainer: order, packing and features.
 
+    The model computes as TRL has it until :meth:`get_ready` is called.
+
     Args:
         train: Training rows.
         validation: Rows to score.
@@ -90,6 +93,9 @@ class PackedTraining(CompleteCheckpoints):
             data_collator=self.collate,
             **options,
         )
+
+    def get_ready(self) -> None:
+        """Put the engine's forwards into the model; from here on it takes packed rows."""
         trainer: Any = self
         if "ref" in trainer.model.peft_config:
             # TRL's own reference, a copy of the adapter: ours is asked beforehand.
@@ -97,7 +103,25 @@ class PackedTraining(CompleteCheckpoints):
         base = trainer.model.get_base_model()
         add_head(base)
         logger.info("%d LoRA layers compute in one operation", fuse_lora(base))
-        _choose_attention(base, longest_line(self._every, options["args"].train_batch_size))
+        _choose_attention(base, longest_line(self._every, trainer.args.train_batch_size))
+
+    def first_rows(self, count: int) -> list[int]:
+        """Return the numbers of the rows that training meets first."""
+        return list(itertools.islice(self._sampler, count))
+
+    def plain_loss(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return TRL's loss of a batch that its own collator made; before :meth:`get_ready`."""
+        trainer: Any = self
+        parent: Any = super()
+        loss: torch.Tensor = parent.compute_loss(trainer.model, trainer._prepare_inputs(batch))
+        return loss
+
+    def packed_loss(self, count: int) -> torch.Tensor:
+        """Return the loss of the first rows as training computes it."""
+        trainer: Any = self
+        batch = self.collate([{"row": number} for number in self.first_rows(count)])
+        loss: torch.Tensor = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
+        return loss
 
     def _get_train_sampler(self, *_: Any) -> ByImage:
         return self._sampler
@@ -167,12 +191,13 @@ class PackedDpo(PackedTraining, DPOTrainer):
         self._loss = loss
         self._reference = reference
 
-    def ask_reference(self) -> None:
-        """Score every pair under the model as it is now, unless that was done before.
+    def get_ready(self) -> None:
+        """Do that, and score every pair under the model as it is now, unless that was done before.
 
         Raises:
             Interrupted: SIGTERM came; what was asked is kept.
         """
+        super().get_ready()
         trainer: Any = self
         watches = (
             callback.jit_manager

@@ -1,0 +1,69 @@
+"""From settings to the arguments that TRL's two configurations share."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlm_ops.config.training import OptimSettings
+
+CHECKPOINTS = "checkpoints"
+_LOGS_PER_TRAINING = 50
+
+
+def total_steps(settings: OptimSettings, rows: int) -> int:
+    """Return how many optimizer steps a training takes."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    per_epoch = math.ceil(rows / (settings.batch_size * settings.accumulation))
+    return max(1, math.ceil(per_epoch * settings.epochs))
+
+
+def training_arguments(
+    settings: OptimSettings, *, rows: int, seed: int, out: Path, bf16: bool
+) -> dict[str, Any]:
+    """Translate settings into the arguments that TRL's configs share.
+
+    Args:
+        settings: Of the step.
+        rows: Training rows.
+        seed: Of the order of rows and of dropout.
+        out: The step's folder.
+        bf16: Whether products run in bfloat16 autocast.
+    """
+    steps = total_steps(settings, rows)
+    interval = math.ceil(steps / settings.evaluations)
+    return {
+        "output_dir": str(out / CHECKPOINTS),
+        "max_steps": steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.scheduler,
+        "warmup_steps": math.ceil(steps * settings.warmup_ratio),
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulation,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "eval_strategy": "steps",
+        "eval_steps": interval,
+        "save_strategy": "steps",
+        "save_steps": interval,
+        # The best, the newest, and one more: an older one goes before the newest is complete.
+        "save_total_limit": 3,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "enable_jit_checkpoint": True,
+        "logging_steps": max(1, steps // _LOGS_PER_TRAINING),
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "bf16": bf16,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "max_length": None,
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }

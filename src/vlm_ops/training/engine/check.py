@@ -1,0 +1,186 @@
+"""Whether the packed engine computes what the plain model does: looked at before it trains.
+
+The engine copies a decoder layer and replaces forwards of libraries that change. So the first
+rows of a training go through TRL's own collator, forward and loss on the model as it is, images
+through the vision tower, and then through the engine. Loss and gradients must agree.
+
+Two things would hide a fault: a fresh adapter, whose B is zero, and preference training at its
+start, where the loss is ln 2 whatever the answers score. So both sides compute with small random
+numbers added to B, against the reference as it is. Dropout is off on both.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from vlm_ops.config.training import Engine
+from vlm_ops.errors import Interrupted
+from vlm_ops.store.files import make_folder, write_whole
+from vlm_ops.store.frozen import Frozen
+from vlm_ops.training.memory import ran_out
+from vlm_ops.training.weights import Weights, set_weights
+
+logger = logging.getLogger(__name__)
+
+ROWS = 4
+"""How many rows are compared: with three questions an image, a shared prefix and a second tree."""
+CHECK = "engine.json"
+_NOISE = 0.02
+_AT_MOST = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (2e-2, 1e-1)}
+"""Differences that rounding may make: of the loss, and between the gradients, by the type that
+products run in. Measured: see docs/engine.md."""
+_FLOOR = 0.1
+"""Of the denominator of the loss' relative difference."""
+_AGREES = "agrees with"
+_FALLEN_BACK = (
+    ". TRL's own trainer takes over: the same training, several times slower. Are the versions of "
+    "transformers, trl and peft those of constraints.txt?"
+)
+
+
+class Check(Frozen):
+    """What the comparison came to; kept beside the checkpoints, so that it is made once.
+
+    Attributes:
+        engine: What trains.
+        said: The finding in words.
+    """
+
+    engine: Engine
+    said: str
+
+
+class _Look:
+    """Loss and gradients of a few rows, with the adapter disturbed."""
+
+    def __init__(self, trainer: Any, weights: Weights, loss_of: Callable[[], torch.Tensor]) -> None:
+        model = trainer.model
+        set_weights(model, _disturbed(weights))
+        try:
+            with _still(trainer), trainer.features.aside(), trainer.accelerator.autocast():
+                loss = loss_of()
+                torch.autograd.backward(loss)
+            self.loss = loss.item()
+            self.gradients = {
+                name: parameter.grad.float()
+                for name, parameter in model.named_parameters()
+                if parameter.grad is not None
+            }
+        finally:
+            model.zero_grad(set_to_none=True)
+            set_weights(model, weights)
+        self.norm = _norm(self.gradients.values())
+
+
+def compare(trainer: Any, plain_batch: Callable[[], dict[str, Any]], weights: Weights) -> Check:
+    """Compare, and leave the trainer ready, with the engine's forward and the adapter as it was.
+
+    Random numbers, features and the trainer's means are as if nobody had looked.
+
+    Args:
+        trainer: A packed trainer that is not ready yet: its model computes as TRL has it.
+        plain_batch: Makes TRL's batch of its first ``ROWS`` rows.
+        weights: The adapter's, by parameter name.
+
+    Raises:
+        Interrupted: SIGTERM came while the reference was asked.
+    """
+    try:
+        plain = _Look(trainer, weights, lambda: trainer.plain_loss(plain_batch()))
+    except Exception as error:
+        why = "there is not enough memory" if ran_out(error) else f"TRL's pass failed: {error!r}"
+        trainer.get_ready()
+        return Check(engine="packed", said=f"could not be compared with the plain model: {why}")
+    try:
+        trainer.get_ready()
+        packed = _Look(trainer, weights, lambda: trainer.packed_loss(ROWS))
+    except Interrupted:
+        raise
+    except Exception as error:
+        if ran_out(error):
+            raise
+        return Check(engine="trl", said=f"fails where the plain model does not: {error!r}")
+    return _judge(plain, packed, torch.bfloat16 if trainer.args.bf16 else torch.float32)
+
+
+def read_check(out: Path) -> Check | None:
+    """Return what an earlier attempt of the training found; None if there was none."""
+    try:
+        return Check.model_validate_json((out / CHECK).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_check(out: Path, check: Check, stage: str) -> None:
+    """Keep the finding, and say it aloud where it is bad."""
+    make_folder(out)
+    write_whole(out / CHECK, check.model_dump_json(indent=1) + "\n")
+    good = check.said.startswith(_AGREES)
+    logger.log(logging.INFO if good else logging.WARNING, "%s: the packed engine %s%s", stage,
+               check.said, "" if check.engine == "packed" else _FALLEN_BACK)  # fmt: skip
+
+
+def _judge(plain: _Look, packed: _Look, dtype: torch.dtype) -> Check:
+    loss = abs(packed.loss - plain.loss) / max(abs(plain.loss), _FLOOR)
+    names = {*plain.gradients, *packed.gradients}
+    apart = _norm(_difference(plain, packed, name) for name in names) / max(plain.norm, 1e-12)
+    most_loss, most_apart = _AT_MOST[dtype]
+    # In this order, so that a number that is none does not agree.
+    agrees = loss <= most_loss and apart <= most_apart
+    found = (
+        f"{_AGREES if agrees else 'differs from'} the plain model on the first rows: loss "
+        f"{packed.loss:.6g} against {plain.loss:.6g} ({loss:.1e} apart, at most {most_loss:g}), "
+        f"gradient norm {packed.norm:.6g} against {plain.norm:.6g} (gradients {apart:.1e} apart, "
+        f"at most {most_apart:g})"
+    )
+    return Check(engine="packed" if agrees else "trl", said=found)
+
+
+def _difference(plain: _Look, packed: _Look, name: str) -> torch.Tensor:
+    found: Any = sum(
+        sign * look.gradients[name]
+        for sign, look in ((1, plain), (-1, packed))
+        if name in look.gradients
+    )
+    difference: torch.Tensor = found
+    return difference
+
+
+def _norm(tensors: Iterable[torch.Tensor]) -> float:
+    return math.sqrt(sum(tensor.square().sum().item() for tensor in tensors))
+
+
+def _disturbed(weights: Weights) -> Weights:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: weight + _NOISE * torch.randn(weight.shape, generator=generator).to(weight.device)
+        if "lora_B" in name
+        else weight
+        for name, weight in weights.items()
+    }
+
+
+@contextmanager
+def _still(trainer: Any) -> Iterator[None]:
+    """Switch off whatever is random; layers that recompute their activations still do."""
+    model = trainer.model
+    modes = {module: module.training for module in model.modules()}
+    if trainer.args.gradient_checkpointing:
+        # As the trainer will do when it starts.
+        model.activation_checkpointing_enable()
+    for module in modes:
+        module.training = isinstance(module, GradientCheckpointingLayer)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for means in trainer._metrics.values():
+            means.clear()

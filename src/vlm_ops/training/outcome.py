@@ -1,0 +1,97 @@
+"""A trainer taken to its end: gone on from its checkpoint, the best step kept."""
+
+import logging
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, TrainerState
+
+from vlm_ops.errors import Interrupted, TrainingError
+from vlm_ops.store.files import make_folder, replacing
+from vlm_ops.store.fingerprint import sha256_file
+from vlm_ops.training.arguments import CHECKPOINTS
+from vlm_ops.training.checkpoints import STATE, newest_complete
+
+logger = logging.getLogger(__name__)
+
+ADAPTER = "adapter"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to.
+
+    Attributes:
+        adapter_sha256: Of the chosen checkpoint's weights, now in ``adapter/``.
+        best_step: Optimizer step of the chosen checkpoint.
+        steps: Optimizer steps taken.
+        metrics: The chosen checkpoint's numbers on validation.
+    """
+
+    adapter_sha256: str
+    best_step: int
+    steps: int
+    metrics: dict[str, float]
+
+
+def to_the_end(trainer: Any, out: Path) -> Outcome:
+    """Train to the last step, and copy the best checkpoint's adapter.
+
+    Args:
+        trainer: With its ``settings``; it goes on from the newest complete checkpoint of them.
+        out: The step's folder.
+
+    Raises:
+        Interrupted: SIGTERM came; a checkpoint is written.
+        TrainingError: The loss is not a number, or the checkpoints are of other settings.
+    """
+    checkpoints = out / CHECKPOINTS
+    resume = newest_complete(checkpoints, trainer.settings)
+    if resume is not None:
+        logger.info("going on from %s", resume.name)
+    state = _finished(resume, trainer.args.max_steps)
+    if state is None:
+        trainer.args.eval_on_start = resume is None
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        state = trainer.state
+    if state.global_step < state.max_steps:
+        raise Interrupted(
+            f"stopped at step {state.global_step} of {state.max_steps}; the checkpoint is in "
+            f"{checkpoints}, the same command goes on from there"
+        )
+    best_step = state.best_global_step
+    if best_step is None:
+        raise TrainingError(f"{checkpoints}: no step was scored on validation; move it away")
+    adapter = out / ADAPTER
+    make_folder(adapter)
+    for name in (ADAPTER_WEIGHTS, "adapter_config.json"):
+        with replacing(adapter / name) as beside:
+            shutil.copyfile(checkpoints / f"checkpoint-{best_step}" / name, beside)
+    return Outcome(
+        adapter_sha256=sha256_file(adapter / ADAPTER_WEIGHTS),
+        best_step=best_step,
+        steps=state.global_step,
+        metrics=_validation_metrics(state.log_history, best_step),
+    )
+
+
+def _finished(checkpoint: Path | None, max_steps: int) -> TrainerState | None:
+    """Return the state of a last checkpoint: transformers would take one more step from it."""
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(checkpoint / STATE))
+    return state if state.global_step >= max_steps else None
+
+
+def _validation_metrics(history: list[dict[str, Any]], step: int) -> dict[str, float]:
+    chosen = [entry for entry in history if entry.get("step") == step and "eval_loss" in entry]
+    return {
+        name.removeprefix("eval_"): float(value)
+        for name, value in (chosen[-1] if chosen else {}).items()
+        if name.startswith("eval_") and isinstance(value, (int, float)) and math.isfinite(value)
+    }

@@ -1,0 +1,230 @@
+"""One training, SFT or preference: what both share, and what each says of itself."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset
+from transformers import set_seed
+
+from vlm_ops.artifacts import ModelRef, TrainedAdapter
+from vlm_ops.config.pipeline import PreferJob, SftJob
+from vlm_ops.config.training import Engine, OptimSettings
+from vlm_ops.errors import TrainingError
+from vlm_ops.models.adapters import trainable_parameters
+from vlm_ops.models.loading import LoadedModel, compute_dtype
+from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.tracker import Tracker
+from vlm_ops.training.arguments import training_arguments
+from vlm_ops.training.curves import Curves
+from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
+from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
+from vlm_ops.training.engine.rows import packed_options
+from vlm_ops.training.memory import free, ran_out, smaller
+from vlm_ops.training.outcome import Outcome, to_the_end
+from vlm_ops.training.weights import adapter_weights, set_weights
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training and all that is its own; :func:`train` does the rest.
+
+    Attributes:
+        name: Of the step.
+        job: Seed, engine and settings.
+        optim: The job's training settings.
+        base: The model that the adapter belongs to.
+        out: The step's folder.
+        tracker: Gets the curves.
+        load: Loads the model that training starts with.
+        adapt: Gives a loaded model the adapter that is trained.
+        records: Reads the rows, or pairs, of a split.
+        locate: Where an image path of the records lies.
+        encode: Writes records as tokens.
+        dataset: Writes them as TRL wants them.
+        collator: Makes TRL's collator for that, of a processor.
+        config: TRL's configuration, made of the arguments that both share.
+        trl: Builds TRL's trainer.
+        packed: Builds the packed engine's, of the loaded model and the trainer's options.
+    """
+
+    name: Literal["sft", "prefer"]
+    job: SftJob | PreferJob
+    optim: OptimSettings
+    base: ModelRef
+    out: Path
+    tracker: Tracker
+    load: Callable[[], LoadedModel]
+    adapt: Callable[[Any], Any]
+    records: Callable[[Literal["train", "validation"]], Sequence[Any]]
+    locate: Callable[[str], Path]
+    encode: Callable[[Encoder, Sequence[Any]], list[EncodedRow]]
+    dataset: Callable[[Sequence[Any], Callable[[str], Path]], Dataset]
+    collator: Callable[[Any], Any]
+    config: Callable[..., Any]
+    trl: Callable[..., Any]
+    packed: Callable[[LoadedModel, dict[str, Any]], Any]
+
+
+def train(stage: Stage) -> TrainedAdapter:
+    """Train to the end, going on from the newest complete checkpoint, and keep the best.
+
+    When memory runs out, the forward passes get smaller and more of them make a step, with the
+    same rows in each step; the training goes on from its last checkpoint.
+
+    Args:
+        stage: What to train.
+
+    Raises:
+        Interrupted: SIGTERM came; a checkpoint is written.
+        TrainingError: The loss is not a number, or a single row does not fit into memory; the
+            last good checkpoint is kept.
+    """
+    stage.tracker.params(stage.job.model_dump())
+    engine, outcome = _train_in_memory(stage)
+    digest = outcome.adapter_sha256
+    return TrainedAdapter(
+        stage=stage.name,
+        folder=stage.out,
+        # What another engine made than the one that was asked for is another thing.
+        content=digest if engine == stage.job.engine else fingerprint([digest, engine]),
+        base=stage.base,
+        engine=engine,
+        **asdict(outcome),
+    )
+
+
+def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
+    optim = stage.optim
+    while True:
+        try:
+            return _train_once(stage, build(stage, optim))
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            optim = smaller(optim, error)
+        # Not before here: the error's traceback holds the model that did not fit.
+        free()
+
+
+def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
+    engine: Engine = trainer.engine
+    stage.tracker.tags({"engine": engine})
+    asked = stage.job.model_dump(mode="json", exclude={"features"})
+    trainer.settings = asked | {"engine": engine}
+    features = getattr(trainer, "features", None)
+    try:
+        outcome = to_the_end(trainer, stage.out)
+    except TrainingError:
+        if features is not None:
+            features.close()
+        raise
+    if features is not None:
+        logger.info("features: %s", features.usage)
+        stage.tracker.metrics({f"features/{k}": v for k, v in asdict(features.usage).items()})
+        features.close()
+    return engine, outcome
+
+
+def build(stage: Stage, optim: OptimSettings) -> Any:
+    """Build a trainer of the engine that is asked for, or TRL's own if that one is not sound.
+
+    The packed engine is compared with the plain model once in a training; what was found stands
+    beside the checkpoints, and a training that goes on holds to it.
+
+    Args:
+        stage: What to train.
+        optim: The stage's settings, or with a smaller micro-batch.
+
+    Returns:
+        A TRL trainer with :class:`~vlm_ops.training.checkpoints.CompleteCheckpoints`, its model
+        loaded afresh. Its ``engine`` says which one it is.
+    """
+    engine = stage.job.engine
+    if engine == "packed":
+        found = read_check(stage.out)
+        engine = "packed" if found is None else found.engine
+        if engine == "packed":
+            trainer = _packed(stage, optim, checked=found is not None)
+            if trainer is not None:
+                return trainer
+            free()
+    return _trl(stage, optim)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What every trainer is built of."""
+
+    loaded: LoadedModel
+    train: Sequence[Any]
+    validation: Sequence[Any]
+    weights: dict[str, torch.Tensor]
+    options: dict[str, Any]
+
+
+def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
+    loaded = stage.load()
+    seed = stage.job.seed
+    set_seed(seed)
+    model = stage.adapt(loaded.model)
+    stage.tracker.params({"trainable_parameters": trainable_parameters(model)})
+    train, validation = stage.records("train"), stage.records("validation")
+    bf16 = compute_dtype(loaded.ref.settings) == torch.bfloat16
+    arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, bf16=bf16)
+    options = {
+        "model": model,
+        "args": stage.config(**arguments),
+        "processing_class": loaded.processor,
+        "callbacks": [Curves(stage.tracker, stage.name)],
+    }
+    return _Parts(loaded, train, validation, adapter_weights(model), options)
+
+
+def _trl(stage: Stage, optim: OptimSettings) -> Any:
+    parts = _parts(stage, optim)
+    trainer = stage.trl(
+        train_dataset=stage.dataset(parts.train, stage.locate),
+        eval_dataset=stage.dataset(parts.validation, stage.locate),
+        **parts.options,
+    )
+    set_weights(trainer.model, parts.weights)
+    trainer.engine = "trl"
+    return trainer
+
+
+def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
+    """Build the packed trainer; None if it does not compute what the plain model does."""
+    parts = _parts(stage, optim)
+    encoder = Encoder(parts.loaded.processor, row_limit(parts.options["model"], optim.max_length))
+    packed = packed_options(
+        parts.loaded,
+        stage.encode(encoder, parts.train),
+        stage.encode(encoder, parts.validation),
+        locate=stage.locate,
+        settings=optim,
+        room=stage.job.features,
+        out=stage.out,
+    )
+    trainer = stage.packed(parts.loaded, packed | parts.options)
+    set_weights(trainer.model, parts.weights)
+    trainer.engine = "packed"
+    if checked:
+        trainer.get_ready()
+        return trainer
+
+    def plain_batch() -> dict[str, Any]:
+        rows = stage.dataset(
+            [parts.train[number] for number in trainer.first_rows(ROWS)], stage.locate
+        )
+        batch: dict[str, Any] = stage.collator(parts.loaded.processor)(list(rows))
+        return batch
+
+    check = compare(trainer, plain_batch, parts.weights)
+    write_check(stage.out, check, stage.name)
+    return trainer if check.engine == "packed" else None

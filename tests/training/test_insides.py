@@ -1,0 +1,87 @@
+"""Libraries whose insides are used: pinned to a minor version, and as the code expects them."""
+
+import importlib
+import importlib.metadata
+import inspect
+import re
+import signal
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
+
+from vlm_ops.errors import Interrupted
+from vlm_ops.training.engine.trainers import PackedDpo, PackedTraining
+
+ROOT = Path(__file__).parents[2]
+ADR = ROOT / "docs" / "adr" / "0008-what-rests-on-libraries-insides.md"
+
+
+def listed() -> dict[str, str]:
+    """Library and minor version, by the headings of the decision."""
+    headings = re.findall(r"^## (.+)$", ADR.read_text(encoding="utf-8"), re.MULTILINE)
+    return dict(part.split() for heading in headings for part in heading.split(", "))
+
+
+def requirements() -> dict[str, Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    every = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    return {found.name: found for found in map(Requirement, every)}
+
+
+@pytest.mark.parametrize("library", ["trl", "transformers", "peft", "bitsandbytes", "accelerate",
+                                     "mlflow", "prefect"])  # fmt: skip
+def test_the_minor_version_is_pinned(library: str) -> None:
+    major, minor = map(int, listed()[library].split("."))
+    allowed = requirements()[library].specifier
+    assert allowed.contains(importlib.metadata.version(library))
+    assert allowed.contains(f"{major}.{minor}.99")
+    assert not allowed.contains(f"{major}.{minor + 1}.0")
+    assert not allowed.contains(f"{major}.{minor - 1}.99")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("mlflow.utils.mlflow_tags", "MLFLOW_MODEL_VERSIONS"),
+        ("prefect.context", "refresh_global_settings_context"),
+        ("prefect.logging.handlers", "APILogHandler.flush"),
+    ],
+)
+def test_a_name_that_is_used_is_there(module: str, name: str) -> None:
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if callable(found):
+        required = [
+            parameter
+            for parameter in list(inspect.signature(found).parameters.values())[name.count("."):]
+            if parameter.default is parameter.empty
+        ]  # fmt: skip
+        assert required == []
+    else:
+        assert found == "mlflow.modelVersions"
+
+
+def test_sigterm_is_seen_while_the_reference_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With transformers' own callback, asked to stop as its signal handler does it."""
+    before = signal.getsignal(signal.SIGTERM)
+    callback = JITCheckpointCallback()
+    callback.set_trainer(SimpleNamespace(args=SimpleNamespace(enable_jit_checkpoint=True)))
+    signal.signal(signal.SIGTERM, before)
+    manager: Any = callback.jit_manager
+    assert manager.is_checkpoint_requested is False
+    manager._enable_checkpoint()
+    monkeypatch.setattr(PackedTraining, "get_ready", lambda self: None)
+    trainer: Any = object.__new__(PackedDpo)
+    trainer.callback_handler = SimpleNamespace(callbacks=[callback])
+    trainer._reference = SimpleNamespace(
+        prepare=lambda batches, ask: ask({"rows": torch.tensor([0])})
+    )
+    with pytest.raises(Interrupted, match="it goes on from there"):
+        trainer.get_ready()
