@@ -89,6 +89,7 @@ class Answer(Frozen):
         text: What the model said.
         relaxed: Whether it counts under ChartQA's relaxed accuracy.
         exact: Whether it equals an accepted answer, letter for letter after trimming.
+        own: What it is worth under metrics of your own, 0..1 by name.
     """
 
     renamed = {"cluster": "image_id"}
@@ -101,6 +102,7 @@ class Answer(Frozen):
     text: str
     relaxed: bool
     exact: bool
+    own: dict[str, float] = {}
 
 
 class Score(Frozen):
@@ -111,6 +113,7 @@ class Score(Frozen):
         low: Lower end of the interval from a bootstrap over images.
         high: Upper end.
         exact_match: Share of rows that are right to the letter.
+        own: Means of metrics of your own, 0..1 by name.
         n: Rows.
         n_images: Images.
         n_groups: Groups.
@@ -122,6 +125,7 @@ class Score(Frozen):
     low: float
     high: float
     exact_match: float
+    own: dict[str, float] = {}
     n: int
     n_images: int
     n_groups: int

@@ -16,9 +16,10 @@ from vlm_ops.charts.build import build_charts, check_pictures
 from vlm_ops.charts.plan import SPLITS, check_disjoint, plan_split, split_tables
 from vlm_ops.charts.questions import DEFAULT_KINDS
 from vlm_ops.charts.tables import catalog
+from vlm_ops.config.sections import ChartsData
 from vlm_ops.errors import DataError
 
-SMALL = {"train_charts": 50, "validation_charts": 11, "test_charts": 22, "size": 128}
+SMALL = ChartsData(train_charts=50, validation_charts=11, test_charts=22)
 
 
 def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -38,7 +39,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_charts(tmp_path_factory.mktemp("charts"), seed=3, workers=1, **SMALL)
+    return build_charts(tmp_path_factory.mktemp("charts"), SMALL, seed=3, size=128, workers=1)
 
 
 def test_rows_are_in_the_chartqa_schema(built: Path) -> None:
@@ -69,7 +70,12 @@ def test_no_table_and_no_picture_is_in_two_splits(built: Path) -> None:
 def test_the_same_seed_gives_the_same_bytes_in_two_processes(built: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     again = build_charts(
-        tmp_path, seed=3, workers=2, progress=lambda done, all_: calls.append((done, all_)), **SMALL
+        tmp_path,
+        SMALL,
+        seed=3,
+        size=128,
+        workers=2,
+        progress=lambda done, all_: calls.append((done, all_)),
     )
     assert digest(again) == digest(built)
     assert calls[-1] == (83, 83)
@@ -93,9 +99,9 @@ def test_workers_end_with_a_killed_build(tmp_path: Path, drawn: bool) -> None:
 def test_pictures_of_an_earlier_build_go(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "old-001.png").write_bytes(b"")
-    small = {"train_charts": 1, "validation_charts": 1, "test_charts": 1, "size": 64}
-    build_charts(tmp_path, seed=0, workers=1, **small)
-    assert len(list((tmp_path / "images").iterdir())) == 3
+    few = ChartsData(train_charts=8, validation_charts=8, test_charts=8)
+    build_charts(tmp_path, few, seed=0, size=64, workers=1)
+    assert len(list((tmp_path / "images").iterdir())) == 24
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,6 +2,7 @@ import collections
 import random
 import re
 import string
+from typing import get_args
 
 import pytest
 
@@ -11,19 +12,19 @@ from vlm_ops.charts.spec import COLOR_NAMES, ChartSpec
 from vlm_ops.pretraining.synthetic import FONTS, MAX_LINES, MAX_MARKS, invent
 from vlm_ops.pretraining.tasks import tasks_for
 from vlm_ops.pretraining.view import MIN_GAP_PX
-from vlm_ops.pretraining.wordings import ORDINALS, PROMPTS, TASKS
+from vlm_ops.pretraining.wordings import ORDINALS, PROMPTS, TASKS, Mix
 
 TARGET = re.compile(
     r"=[a-z]+|#\d+|@\d\d?|[+-]|%(bar|barh|line|pie)|~( [A-Z][a-z]+\d+)+"
 )  # every form a target may have
 
 
-@pytest.fixture(scope="module")
-def asked() -> list[tuple[ChartSpec, object]]:
+@pytest.fixture(scope="module", params=get_args(Mix))
+def asked(request: pytest.FixtureRequest) -> list[tuple[ChartSpec, object]]:
     pairs = []
     for i in range(1500):
         spec = invent(random.Random(i))
-        pairs += [(spec, task) for task in tasks_for(spec, random.Random(i), 8)]
+        pairs += [(spec, task) for task in tasks_for(spec, random.Random(i), 8, request.param)]
     return pairs
 
 
@@ -52,7 +53,8 @@ def test_charts_vary_within_bounds():
 def test_every_task_occurs_and_has_wordings(asked):
     seen = {task.name for _, task in asked}
     assert seen == set(PROMPTS)
-    assert {name for names in TASKS.values() for name in names} | {"read"} == set(PROMPTS)
+    for mix in TASKS.values():
+        assert {name for names in mix.values() for name in names} | {"read"} == set(PROMPTS)
 
 
 def test_targets_have_forms_of_their_own(asked):

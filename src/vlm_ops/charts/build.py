@@ -1,7 +1,6 @@
 """Builds the ``charts`` data set: pictures and question rows in the ChartQA schema."""
 
 import hashlib
-import json
 import logging
 import multiprocessing
 import os
@@ -9,33 +8,35 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from vlm_ops.charts.draw import draw
 from vlm_ops.charts.plan import SPLITS, PlannedChart, check_disjoint, plan_split, split_tables
 from vlm_ops.charts.questions import DEFAULT_KINDS
 from vlm_ops.charts.spec import ChartSpec
+from vlm_ops.config.sections import ChartsData
 from vlm_ops.errors import DataError
 from vlm_ops.parent import die_with_parent
+from vlm_ops.store.jsonl import write_jsonl
 
 MACHINE = 1
 """``human_or_machine`` of a question that a program asked, as in ChartQA."""
 
+Progress = Callable[[int, int], None]
+
+_DEFAULTS = ChartsData()
 _CHUNK = 20
 _log = logging.getLogger(__name__)
 
 
 def build_charts(
     out: Path,
+    wanted: ChartsData = _DEFAULTS,
     *,
     seed: int = 0,
-    train_charts: int = 900,
-    validation_charts: int = 80,
-    test_charts: int = 320,
-    questions_per_chart: int = 3,
-    kinds: Sequence[str] = DEFAULT_KINDS,
     size: int = 384,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Draws charts of real tables and asks about them.
 
@@ -44,12 +45,8 @@ def build_charts(
     Args:
         out: Folder for ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and
             ``images/<chart id>.png``; pictures of an earlier build in it go.
+        wanted: How many charts and questions, and which kinds.
         seed: Deals the tables to the splits and draws the charts.
-        train_charts: Charts of the training split.
-        validation_charts: Charts of the validation split.
-        test_charts: Charts of the test split.
-        questions_per_chart: Rows a chart, each of another kind.
-        kinds: Kinds of questions.
         size: Side of the pictures in pixels.
         workers: Processes that draw; with 1 this process does.
         progress: Called with the number of charts drawn and their total.
@@ -62,35 +59,40 @@ def build_charts(
             a table would be in two splits, or the same picture came up twice.
         ConfigError: If a kind is unknown.
     """
-    counts = dict(zip(SPLITS, (train_charts, validation_charts, test_charts), strict=True))
-    tables = split_tables(seed)
-    plans = {
-        split: plan_split(
-            tables[split],
-            counts[split],
-            per_chart=questions_per_chart,
-            kinds=kinds,
-            rng=random.Random(f"{seed} {split}"),
-        )
-        for split in SPLITS
-    }
-    check_disjoint({split: [chart.table_id for chart in plans[split]] for split in SPLITS})
-    charts = [chart for split in SPLITS for chart in plans[split]]
+    plans = _plan(wanted, seed)
     images = out / "images"
     images.mkdir(parents=True, exist_ok=True)
     for stale in images.glob("*.png"):
         stale.unlink()
+    charts = [chart for split in SPLITS for chart in plans[split]]
     jobs = [(chart.spec, images / f"{chart.id}.png", size) for chart in charts]
-    check_pictures(
-        dict(zip((chart.id for chart in charts), _draw_all(jobs, workers, progress), strict=True))
-    )
+    digests = _draw_all(jobs, workers, progress)
+    check_pictures(dict(zip((chart.id for chart in charts), digests, strict=True)))
     for split in SPLITS:
-        _write_rows(out / f"{split}.jsonl", rows(plans[split]))
-        _log.info("%s: %d charts of %d tables", split, counts[split], len(tables[split]))
+        write_jsonl(out / f"{split}.jsonl", rows(plans[split]))
+        tables = len({chart.table_id for chart in plans[split]})
+        _log.info("%s: %d charts of %d tables", split, len(plans[split]), tables)
     return out
 
 
-def rows(charts: Iterable[PlannedChart]) -> Iterator[dict[str, object]]:
+def _plan(wanted: ChartsData, seed: int) -> dict[str, list[PlannedChart]]:
+    counts = (wanted.train_charts, wanted.validation_charts, wanted.test_charts)
+    tables = split_tables(seed)
+    plans = {
+        split: plan_split(
+            tables[split],
+            count,
+            per_chart=wanted.questions_per_chart,
+            kinds=wanted.kinds or DEFAULT_KINDS,
+            rng=random.Random(f"{seed} {split}"),
+        )
+        for split, count in zip(SPLITS, counts, strict=True)
+    }
+    check_disjoint({split: [chart.table_id for chart in plan] for split, plan in plans.items()})
+    return plans
+
+
+def rows(charts: Iterable[PlannedChart]) -> Iterator[dict[str, Any]]:
     """The rows of a split in the ChartQA schema.
 
     Args:
@@ -136,7 +138,7 @@ def check_pictures(digests: Mapping[str, str]) -> None:
 def _draw_all(
     jobs: Sequence[tuple[ChartSpec, Path, int]],
     workers: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> list[str]:
     """Draws and saves pictures; returns their hashes in the order of the jobs."""
     chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
@@ -157,7 +159,7 @@ def _gather(
     done: Iterable[list[str]],
     digests: list[str],
     total: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> list[str]:
     for part in done:
         digests += part
@@ -174,12 +176,3 @@ def _draw_chunk(jobs: Sequence[tuple[ChartSpec, Path, int]]) -> list[str]:
         picture.save(path, format="PNG")
         digests.append(hashlib.sha256(picture.tobytes()).hexdigest())
     return digests
-
-
-def _write_rows(path: Path, found: Iterable[Mapping[str, object]]) -> None:
-    """Writes JSON lines beside the target and renames, so that a file is whole or not there."""
-    beside = path.with_suffix(".partial")
-    with beside.open("w", encoding="utf-8", newline="\n") as file:
-        for row in found:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    beside.replace(path)

@@ -67,7 +67,7 @@ def draw(spec: ChartSpec, size: int = 384) -> Image.Image:
         artists = [*_frame(spec), *(_lines(spec) if spec.kind == "line" else _bars(spec))]
     if spec.title:
         title = short(spec.title, TITLE_CHARS)
-        artists.append(_text(spec, title, 0.5, 0.975, "center", "top", 1.15))
+        artists.append(_text(spec, title, (0.5, 0.975, "center", "top"), 1.15))
     if spec.style.legend and spec.kind in ("line", "pie"):
         artists += _legend(spec)
     for artist in artists:
@@ -108,7 +108,7 @@ def _frame(spec: ChartSpec) -> list[Artist]:
         else:
             across.append([(box.left, y), (box.left + box.width, y)])
             at = (box.left - 0.012, y, "right", "center")
-        artists.append(_text(spec, number_text(tick), *at, 0.9))
+        artists.append(_text(spec, number_text(tick), at, 0.9))
     if spec.style.grid:
         faint = (0.6, 0.6, 0.6, 0.45)
         artists.append(LineCollection(across, colors=[faint], linewidths=0.6, zorder=0))
@@ -128,11 +128,11 @@ def _names(spec: ChartSpec, box: Box) -> list[Artist]:
     """The names at the marks; thinned out where more than twelve would stand side by side."""
     placed = list(zip(mark_texts(spec), slots(spec, box), strict=False))
     if spec.kind == "barh":
-        return [_text(spec, name, box.left - 0.012, y, "right", "center") for name, y in placed]
+        return [_text(spec, name, (box.left - 0.012, y, "right", "center")) for name, y in placed]
     tilt = tilted([name for name, _ in placed], box.width / len(spec.labels), em(spec))
     artists: list[Artist] = []
     for name, x in placed[:: math.ceil(len(placed) / 12) or 1]:
-        label = _text(spec, name, x, box.bottom - 0.012, "right" if tilt else "center", "top")
+        label = _text(spec, name, (x, box.bottom - 0.012, "right" if tilt else "center", "top"))
         if tilt:
             label.set_rotation(TILT)
             label.set_rotation_mode("anchor")
@@ -203,7 +203,7 @@ def _pie(spec: ChartSpec) -> list[Artist]:
             upright = "center" if abs(dy) < 0.8 else ("bottom" if dy > 0 else "top")
             place = radius + 0.012
             at = (x + place * dx, y + place * dy, side, upright)
-            artists.append(_text(spec, names[i], *at, 0.9))
+            artists.append(_text(spec, names[i], at, 0.9))
         angle = end
     return artists
 
@@ -218,7 +218,7 @@ def _legend(spec: ChartSpec) -> list[Artist]:
         color = _color(spec, colors or spec.series[0].colors, i)
         swatch = (left, y - 0.4 * size)
         artists.append(Rectangle(swatch, 0.9 * size, 0.8 * size, facecolor=color, zorder=2))
-        artists.append(_text(spec, name, left + 1.3 * size, y, "left", "center", 0.9))
+        artists.append(_text(spec, name, (left + 1.3 * size, y, "left", "center"), 0.9))
     return artists
 
 
@@ -227,8 +227,10 @@ def _color(spec: ChartSpec, colors: Sequence[str], i: int) -> tuple[float, float
 
 
 def _text(
-    spec: ChartSpec, text: str, x: float, y: float, ha: str, va: str, scale: float = 1.0
+    spec: ChartSpec, text: str, at: tuple[float, float, str, str], scale: float = 1.0
 ) -> Text:
+    """A text at a place: x, y, and which part of it stands there, across and upright."""
+    x, y, ha, va = at
     font = FontProperties(family=spec.style.font, size=spec.style.font_size * scale)
     return Text(
         x, y, text, color=_ink(spec), fontproperties=font, ha=ha, va=va, parse_math=False, zorder=4

@@ -34,7 +34,8 @@ def charts(
     Example: vlm-ops charts ./charts --seed 1
     """
     from vlm_ops.charts.build import build_charts
-    from vlm_ops.charts.questions import DEFAULT_KINDS, KINDS
+    from vlm_ops.charts.questions import KINDS
+    from vlm_ops.config.sections import ChartsData
 
     if unknown := set(kinds) - set(KINDS):
         raise ConfigError(
@@ -44,12 +45,14 @@ def charts(
     with typer.progressbar(length=train_charts + validation_charts + test_charts) as bar:
         build_charts(
             target,
+            ChartsData(
+                train_charts=train_charts,
+                validation_charts=validation_charts,
+                test_charts=test_charts,
+                questions_per_chart=questions_per_chart,
+                kinds=tuple(kinds),
+            ),
             seed=seed,
-            train_charts=train_charts,
-            validation_charts=validation_charts,
-            test_charts=test_charts,
-            questions_per_chart=questions_per_chart,
-            kinds=tuple(kinds) or DEFAULT_KINDS,
             progress=lambda done, total: bar.update(done - bar.pos),
         )
     out.print(f"train.jsonl, validation.jsonl, test.jsonl and images/ in {target}")
@@ -57,23 +60,29 @@ def charts(
 
 def train(
     target: Annotated[Path, typer.Argument(help="Folder of the stage; an unfinished one goes on.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="JSON; without it, the shipped base is made again.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the stage.")] = None,
     start_from: Annotated[
         Path | None, typer.Option(help="Weights of an earlier stage; random without.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
 ) -> None:
     """Train the tiny base model on synthetic charts: one stage, resumable.
 
-    Example: vlm-ops tiny train ./stage1 --steps 2600
+    Example: vlm-ops tiny train ./stage1
     """
     # Before torch is loaded, for the reason that the pipeline's steps have (flows/child.py).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    from vlm_ops.pretraining.stage import TinyRecipe, train_tiny
+    from vlm_ops.pretraining.recipe import TinyRecipe, read_recipe
+    from vlm_ops.pretraining.stage import train_tiny
 
-    recipe = TinyRecipe(seed=seed, start_from=start_from)
-    if steps is not None:
-        recipe = TinyRecipe(seed=seed, start_from=start_from, steps=steps)
+    chosen = {"steps": steps, "start_from": start_from, "seed": seed}
+    wanted = TinyRecipe() if recipe is None else read_recipe(recipe)
+    wanted = wanted.model_copy(
+        update={key: value for key, value in chosen.items() if value is not None}
+    )
     with progress():
-        weights = train_tiny(recipe, target)
+        weights = train_tiny(wanted, target)
     out.print(f"weights in {weights}")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from vlm_ops.config.sections import (
     ChartsData,
@@ -164,16 +163,8 @@ def _version(package: str) -> str | None:
 def _charts(data: ChartsData, seed: int, cache: Path) -> Source:
     from vlm_ops.charts.build import build_charts
 
-    chosen: dict[str, Any] = {"kinds": data.kinds} if data.kinds else {}
     folder = build_charts(
-        cache / "charts",
-        seed=seed,
-        train_charts=data.train_charts,
-        validation_charts=data.validation_charts,
-        test_charts=data.test_charts,
-        questions_per_chart=data.questions_per_chart,
-        progress=log_progress(logger, "charts drawn"),
-        **chosen,
+        cache / "charts", data, seed=seed, progress=log_progress(logger, "charts drawn")
     )
 
     def rows() -> Iterator[RawRow]:

@@ -98,6 +98,7 @@ def _track(tracker: Tracker, choice: Choice, measured: Mapping[str, Measured]) -
             "relaxed_accuracy_low": found.score.low,
             "relaxed_accuracy_high": found.score.high,
             "exact_match": found.score.exact_match,
+            **found.score.own,
         }
         for kind, score in found.by_kind.items():
             numbers[f"by_kind/{kind}"] = score.relaxed_accuracy

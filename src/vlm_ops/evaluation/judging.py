@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vlm_ops.evaluation.metrics import exact_match, relaxed_match
+from vlm_ops.evaluation.metrics import METRICS, exact_match, relaxed_match
 from vlm_ops.records import Answer, Row
 
 
@@ -23,6 +23,7 @@ def judge(rows: Sequence[Row], texts: Sequence[str]) -> list[Answer]:
             text=text,
             relaxed=relaxed_match(text, row.answers),
             exact=exact_match(text, row.answers),
+            own={name: float(metric(text, row.answers)) for name, metric in METRICS.items()},
         )
         for row, text in zip(rows, texts, strict=True)
     ]

@@ -6,10 +6,11 @@ answer use the functions here. Nothing heavy is imported.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 METRIC_VERSION = 1
-"""Goes into every protocol hash: raise it when a rule below changes."""
+"""Goes into every protocol hash and makes answers judged anew: raise it when a rule or the table
+of metrics below changes."""
 
 TOLERANCE = 0.05
 """ChartQA accepts a number within 5 % of the target."""
@@ -75,6 +76,11 @@ def exact_match(prediction: str, answers: Iterable[str]) -> bool:
     """Tell whether an answer equals an accepted one, letter for letter after trimming."""
     said = prediction.strip()
     return bool(said) and any(said == answer.strip() for answer in answers)
+
+
+METRICS: dict[str, Callable[[str, Iterable[str]], float]] = {}
+"""Metrics of your own by name, reported and tracked beside those above; the gate judges by relaxed
+accuracy. Each gives 0..1 for a prediction and its accepted answers (docs/extend.md)."""
 
 
 def _matches(said: str, value: float | None, answer: str) -> bool:

@@ -106,6 +106,7 @@ def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], w
             words.percent(found.score.relaxed_accuracy),
             words.spread(found.score),
             words.percent(found.score.exact_match),
+            *map(words.percent, found.score.own.values()),
         ]
         for name, found in measured.items()
     ]
@@ -119,7 +120,9 @@ def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], w
         f"{score.n} test rows about {score.n_images} images in {score.n_groups} groups that no "
         f"training saw. Relaxed accuracy: numbers within 5 %, else exact. Intervals hold 95 % "
         f"and resample whole images.",
-        _table(["model", "what it is", "relaxed accuracy", "95 %", "exact match"], overall),
+        _table(
+            ["model", "what it is", "relaxed accuracy", "95 %", "exact match", *score.own], overall
+        ),
         "## Paired differences on the same rows",
         _table(["", "relaxed accuracy"], differences),
         "## By question kind",

@@ -64,6 +64,10 @@ def score(answers: Sequence[Answer], resamples: int, seed: int) -> Score:
         low=low,
         high=high,
         exact_match=float(np.mean([answer.exact for answer in answers])),
+        own={
+            name: float(np.mean([answer.own[name] for answer in answers]))
+            for name in answers[0].own
+        },
         n=len(answers),
         n_images=len(images.rows),
         n_groups=len({answer.group for answer in answers}),

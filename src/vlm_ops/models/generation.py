@@ -1,6 +1,7 @@
 """Answers from a model: batched, left-padded, equal to one by one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,37 @@ def prompt_text(processor: Any, question: str, images: int) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How several answers to each row are drawn.
+
+    Attributes:
+        max_new_tokens: Longest answer.
+        batch_size: Rows generated at once.
+        temperature: Of the softmax over the next token.
+        samples: Answers to each row; its images are encoded once for all of them.
+        seed: Of the draw.
+    """
+
+    max_new_tokens: int
+    batch_size: int
+    temperature: float
+    samples: int
+    seed: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the model's own generation takes."""
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "num_return_sequences": self.samples,
+            "do_sample": True,
+            "temperature": self.temperature,
+            "top_p": 1.0,
+            "top_k": 0,
+        }
+
+
 def generate(
     loaded: LoadedModel,
     questions: Sequence[str],
@@ -36,15 +68,12 @@ def generate(
     *,
     max_new_tokens: int,
     batch_size: int,
-    temperature: float | None = None,
-    samples: int = 1,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Answer questions about images.
+    """Answer questions about images greedily.
 
-    Rows are padded on the left and padding is masked, so that greedy answers do not depend on
-    which rows share a batch.
+    Rows are padded on the left and padding is masked, so that answers do not depend on which rows
+    share a batch.
 
     Args:
         loaded: Model and processor.
@@ -52,31 +81,54 @@ def generate(
         images: For each row its images, in the order the prompt shows them.
         max_new_tokens: Longest answer.
         batch_size: Rows generated at once.
-        temperature: None for greedy decoding, else sampling at this temperature.
-        samples: Answers to each row; its images are encoded once for all of them.
-        seed: Of the sampling.
         progress: Called with (rows done, rows in all) after every batch.
+
+    Returns:
+        One answer per row, special tokens and outer spaces removed.
+    """
+    greedy = {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+    }
+    answers: list[str] = []
+    for rows in _batches(len(questions), batch_size):
+        answers += _generate_batch(loaded, questions[rows], images[rows], greedy)
+        if progress is not None:
+            progress(len(answers), len(questions))
+    return answers
+
+
+def sample(
+    loaded: LoadedModel,
+    questions: Sequence[str],
+    images: Sequence[Sequence[Image.Image]],
+    sampling: Sampling,
+) -> list[str]:
+    """Draw several answers to each question; the draw of other code goes on undisturbed.
+
+    Args:
+        loaded: Model and processor.
+        questions: One per row.
+        images: For each row its images, in the order the prompt shows them.
+        sampling: How many answers, and how they are drawn.
 
     Returns:
         The answers of each row in turn, special tokens and outer spaces removed.
     """
     answers: list[str] = []
-    generator_state = torch.get_rng_state()
-    if temperature is not None:
-        torch.manual_seed(seed)
-    try:
-        for start in range(0, len(questions), batch_size):
-            rows = slice(start, start + batch_size)
-            answers.extend(
-                _generate_batch(
-                    loaded, questions[rows], images[rows], max_new_tokens, temperature, samples
-                )
-            )
-            if progress is not None:
-                progress(len(answers) // samples, len(questions))
-    finally:
-        torch.set_rng_state(generator_state)
+    device = loaded.model.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(sampling.seed)
+        for rows in _batches(len(questions), sampling.batch_size):
+            answers += _generate_batch(loaded, questions[rows], images[rows], sampling.options)
     return answers
+
+
+def _batches(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, count, size))
 
 
 @torch.inference_mode()
@@ -84,9 +136,7 @@ def _generate_batch(
     loaded: LoadedModel,
     questions: Sequence[str],
     images: Sequence[Sequence[Image.Image]],
-    max_new_tokens: int,
-    temperature: float | None,
-    samples: int,
+    options: dict[str, Any],
 ) -> list[str]:
     processor: Any = loaded.processor
     model: Any = loaded.model
@@ -102,19 +152,8 @@ def _generate_batch(
         add_special_tokens=False,
         return_tensors="pt",
     ).to(model.device)
-    sampling: dict[str, Any] = (
-        {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if temperature is None
-        else {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-    )
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=_computes_in_bf16(model)):
-        output = model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            num_return_sequences=samples,
-            pad_token_id=processor.tokenizer.pad_token_id,
-            **sampling,
-        )
+        output = model.generate(**inputs, **options, pad_token_id=processor.tokenizer.pad_token_id)
     new_tokens = output[:, inputs["input_ids"].shape[1] :]
     decoded = processor.batch_decode(new_tokens, skip_special_tokens=True)
     return [answer.strip() for answer in decoded]

@@ -1,10 +1,13 @@
 """What a stage of the tiny base's training came to, for its model card: a curve and a table."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from vlm_ops.pretraining.scores import TaskScore
+from vlm_ops.store.files import write_whole
+from vlm_ops.store.jsonl import read_objects
 
 CURVE, SCORES = "curve.png", "scores.md"
 
@@ -18,18 +21,17 @@ def write_report(log: Path, folder: Path) -> None:
         log: A stage's ``log.jsonl``, with at least one line of each.
         folder: Gets ``curve.png`` and ``scores.md``, the tasks seen best first.
     """
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    lines = [line for _, line in read_objects(log)]
     losses = [line for line in lines if "loss" in line]
     scored = [line for line in lines if "scores" in line]
-    last: dict[str, dict[str, float]] = scored[-1]["scores"]
-    names = sorted(last, key=lambda name: last[name]["blind"] - last[name]["sight"])
+    last = {name: TaskScore.model_validate(score) for name, score in scored[-1]["scores"].items()}
+    names = sorted(last, key=lambda name: last[name].gray - last[name].sight)
     _draw(losses, scored, names[:_SHOWN]).savefig(folder / CURVE, metadata={"Software": None})
-    rows = (
-        f"| `{name}` | {last[name]['n']} | {last[name]['sight']:.2f} | {last[name]['blind']:.2f} |"
-        for name in names
-    )
-    table = "\n".join(["| task | n | sight | blind |", "|---|---:|---:|---:|", *rows])
-    (folder / SCORES).write_text(table + "\n", encoding="utf-8")
+    table = ["| task | n | sight | gray |", "|---|---:|---:|---:|"]
+    for name in names:
+        score = last[name]
+        table.append(f"| `{name}` | {score.n} | {score.sight:.2f} | {score.gray:.2f} |")
+    write_whole(folder / SCORES, "\n".join(table) + "\n")
 
 
 def _draw(losses: list[dict[str, Any]], scored: list[dict[str, Any]], names: list[str]) -> Figure:

@@ -1,7 +1,9 @@
 """What the tiny model is taught about each patch, beside the tasks.
 
-Three lessons, nearly free of cost as the charts are drawn by us, all of them dropped afterwards:
+Four lessons, nearly free of cost as the charts are drawn by us, all of them dropped afterwards.
+The first is the one that the shipped weights had; the others were tried for a second stage:
 
+- *Cell*: a linear head tells the color in each patch.
 - *Words*: an image token that holds a color has to lie near the decoder's own embedding of that
   color's word.
 - *Gaze*: where a text names a color, the first attention head of the decoder has to look at
@@ -9,12 +11,13 @@ Three lessons, nearly free of cost as the charts are drawn by us, all of them dr
   alone it did not learn to within 1,700 steps, so that no question that names a color was
   answered (supervised attention: Liu et al., "Neural Machine Translation with Supervised
   Attention", COLING 2016).
-- *Patches*: linear heads tell of each patch the color, and of the mark it belongs to the
+- *Patches*: linear heads tell the color in each patch, and of the mark that it belongs to the
   position and level, or of a line the levels at both ends.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -31,6 +34,9 @@ from vlm_ops.pretraining.shards import CELLS, NO_COLOR
 from vlm_ops.pretraining.synthetic import MAX_MARKS
 from vlm_ops.pretraining.view import LEVELS, View
 
+Lesson = Literal["cell", "words", "gaze", "patches"]
+LESSONS: tuple[Lesson, ...] = get_args(Lesson)
+
 UNKNOWN = -100
 """Class of a patch that a head is not asked about."""
 
@@ -42,7 +48,8 @@ def patch_labels(cells: NDArray[np.uint8], spec: ChartSpec) -> NDArray[np.int64]
     """What each patch of a chart shows.
 
     Args:
-        cells: Color class of each patch, (16, 16), see :func:`~tiny_shards.color_cells`.
+        cells: Color class of each patch, (16, 16), see
+            :func:`~vlm_ops.pretraining.shards.color_cells`.
         spec: The chart.
 
     Returns:
@@ -67,18 +74,27 @@ def patch_labels(cells: NDArray[np.uint8], spec: ChartSpec) -> NDArray[np.int64]
 
 
 class Sight(nn.Module):
-    """The losses of the three lessons.
+    """The losses of the lessons.
 
     Args:
         width: Size of an image token.
         tokenizer: The tiny model's; each color word is one piece, in each of its forms.
+        lessons: Those that are taught.
     """
 
     words: torch.Tensor
     color_of: torch.Tensor
 
-    def __init__(self, width: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self,
+        width: int,
+        tokenizer: PreTrainedTokenizerFast,
+        lessons: Sequence[Lesson] = LESSONS,
+    ) -> None:
         super().__init__()
+        self.lessons = lessons
+        # First, so that the seed gives it the weights that it had when the base was made.
+        self.cell = nn.Linear(width, SHUFFLE**2 * (NO_COLOR + 1))
         self.heads = nn.Linear(width, SHUFFLE**2 * sum(_CLASSES))
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.bias = nn.Parameter(torch.tensor(-2.0))
@@ -96,7 +112,7 @@ class Sight(nn.Module):
         batch: Batch,
         features: torch.Tensor,
         labels: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[Lesson, torch.Tensor]:
         """Compares what was seen with what is there.
 
         Args:
@@ -106,18 +122,24 @@ class Sight(nn.Module):
             labels: Of :func:`patch_labels`, (pictures, 5, 16, 16), int64.
 
         Returns:
-            The loss of each lesson: ``words``, ``gaze`` and ``patches``.
+            The loss of each lesson that is taught.
         """
         tokens = features.reshape(-1, features.shape[-1])
         classes = _by_token(labels)
         held = torch.zeros(len(tokens), NO_COLOR + 1, dtype=torch.bool)
         held.scatter_(1, classes[_COLOR], value=True)
         held[:, NO_COLOR] = False
-        return {
-            "words": self._words_loss(model.get_input_embeddings().weight, tokens, held),
-            "gaze": self._gaze_loss(model, batch, tokens, held),
-            "patches": self._patches_loss(tokens, classes),
+        losses: dict[Lesson, Callable[[], torch.Tensor]] = {
+            "cell": lambda: self._cell_loss(tokens, classes),
+            "words": lambda: self._words_loss(model.get_input_embeddings().weight, tokens, held),
+            "gaze": lambda: self._gaze_loss(model, batch, tokens, held),
+            "patches": lambda: self._patches_loss(tokens, classes),
         }
+        return {lesson: losses[lesson]() for lesson in self.lessons}
+
+    def _cell_loss(self, tokens: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        said = self.cell(tokens).float().reshape(-1, NO_COLOR + 1)
+        return cross_entropy(said, classes[_COLOR].flatten())
 
     def _words_loss(
         self, embeddings: torch.Tensor, tokens: torch.Tensor, held: torch.Tensor

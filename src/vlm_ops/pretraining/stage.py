@@ -1,13 +1,11 @@
 """Trains the tiny base model on invented charts, in resumable stages.
 
-One step takes 32 pictures with eight tasks each, packed behind the image tokens
-(``tiny_rows``). Beside the targets, the connector's output is taught what stands in each 8-px
-patch (``tiny_sight``). Without that, sight comes much later, as the only signal is then a few
-tokens of text.
+One step takes 32 pictures with eight tasks each, packed behind the image tokens (``packing``).
+Beside the targets, the connector's output is taught what stands in each 8-px patch (``sight``).
+Without that, sight comes much later, as the only signal is then a few tokens of text.
 """
 
 import copy
-import dataclasses
 import json
 import logging
 import math
@@ -29,66 +27,19 @@ from vlm_ops.errors import TrainingError
 from vlm_ops.models.loading import cpu_multiplies_bf16
 from vlm_ops.pretraining.architecture import build_config, build_model, build_processor
 from vlm_ops.pretraining.packing import Packer
+from vlm_ops.pretraining.recipe import TinyRecipe
 from vlm_ops.pretraining.report import write_report
-from vlm_ops.pretraining.scores import held_out_scores, predict
+from vlm_ops.pretraining.scores import HeldOut, held_out_scores, predict
 from vlm_ops.pretraining.shards import Shard, Shards
 from vlm_ops.pretraining.sight import Sight, patch_labels
 from vlm_ops.pretraining.speed import speed_up
 from vlm_ops.pretraining.tasks import tasks_for
+from vlm_ops.store.files import make_folder, replacing, write_whole
+from vlm_ops.store.jsonl import read_objects, write_jsonl
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG, EXPORT, RECIPE = "checkpoint.pt", "log.jsonl", "export", "recipe.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class TinyRecipe:
-    """Everything that makes one stage of the training.
-
-    Attributes:
-        seed: Makes weights, charts and tasks.
-        steps: Length of the cosine, and of the stage.
-        start_from: Folder of an earlier stage's weights; ``None`` starts at random.
-        shards: Training files of charts.
-        shard_charts: Charts in each.
-        first_shards: Shards that have to be there before the first step.
-        steps_per_shard: One more shard joins after so many steps, whether or not it was drawn
-            sooner: so a run depends on its recipe alone.
-        images: Pictures in a step.
-        tasks: Tasks of each picture, the transcription included.
-        learning_rate: After the warmup.
-        warmup_steps: Linear rise of the rate.
-        weight_decay: On matrices.
-        clip: Largest gradient norm.
-        read_weight: Weight of a transcription's token; it has many more than other targets.
-        words_weight: Weight of the loss that brings image tokens near their color's words.
-        gaze_weight: Weight of the loss that has named colors looked at.
-        patches_weight: Weight of the loss of what stands in each patch.
-        checkpoint_minutes: Time between checkpoints.
-        score_minutes: Time between held-out scores.
-        score_charts: Held-out charts to score.
-    """
-
-    seed: int = 1
-    steps: int = 2600
-    start_from: Path | None = None
-    shards: int = 30
-    shard_charts: int = 1000
-    first_shards: int = 2
-    steps_per_shard: int = 40
-    images: int = 32
-    tasks: int = 8
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    read_weight: float = 0.25
-    words_weight: float = 1.0
-    gaze_weight: float = 0.5
-    patches_weight: float = 0.25
-    checkpoint_minutes: float = 5.0
-    score_minutes: float = 10.0
-    score_charts: int = 384
 
 
 def train_tiny(recipe: TinyRecipe, out: Path, *, resume: bool = True) -> Path:
@@ -108,11 +59,11 @@ def train_tiny(recipe: TinyRecipe, out: Path, *, resume: bool = True) -> Path:
         TrainingError: If the loss is not a number, the checkpoint is of another recipe, or
             charts can't be drawn.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     stage = _Stage(recipe, out)
     if resume and (out / CHECKPOINT).exists():
         stage.load()
-    (out / RECIPE).write_text(json.dumps(dataclasses.asdict(recipe), indent=1, default=str) + "\n")
+    write_whole(out / RECIPE, recipe.model_dump_json(indent=1) + "\n")
     shards = Shards(out / "shards", recipe.seed, recipe.shards, recipe.shard_charts)
     try:
         stage.run(shards)
@@ -133,14 +84,15 @@ class _Stage:
         speed_up(self.model)
         text: Any = self.model.config.text_config
         torch.manual_seed(recipe.seed)
-        self.sight = Sight(text.hidden_size, self.processor.tokenizer)
+        self.sight = Sight(text.hidden_size, self.processor.tokenizer, tuple(recipe.lessons))
         self.optimizer = _optimizer(recipe, self.model, self.sight)
 
     def run(self, shards: Shards) -> None:
         """All steps to the end, with checkpoints and scores on the way."""
         recipe = self.recipe
         logger.info("step %d of %d, %s", self.step, recipe.steps, "bf16" if self.bf16 else "fp32")
-        held_out, tick = shards.held_out(), time.monotonic()
+        held_out = HeldOut(shards.held_out(), recipe.score_charts, recipe.mix)
+        tick = time.monotonic()
         saved = scored = tick
         recent: list[dict[str, float]] = []
         while self.step < recipe.steps:
@@ -167,7 +119,7 @@ class _Stage:
             (shard, rng.randrange(len(shard.specs)))
             for shard in rng.choices(shards, k=recipe.images)
         ]
-        rows = [tasks_for(shard.specs[i], rng, recipe.tasks) for shard, i in picks]
+        rows = [tasks_for(shard.specs[i], rng, recipe.tasks, recipe.mix) for shard, i in picks]
         batch = self.packer.pack(rows)
         images = np.stack([shard.images[i] for shard, i in picks])
         labels = np.stack([patch_labels(shard.cells[i], shard.specs[i]) for shard, i in picks])
@@ -184,8 +136,7 @@ class _Stage:
                 f"Step {self.step} in {self.out}: the loss is {loss.item()}. Start again from the"
                 " checkpoint with a smaller learning_rate."
             )
-        shares = dataclasses.asdict(recipe)
-        total = loss + sum(shares[f"{name}_weight"] * value for name, value in lessons.items())
+        total = loss + sum(recipe.lessons[name] * value for name, value in lessons.items())
         total.backward()
         parameters = [*self.model.parameters(), *self.sight.parameters()]
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
@@ -204,29 +155,27 @@ class _Stage:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
-            "recipe": _identity(self.recipe),
+            "recipe": self.recipe.identity,
         }
-        beside = self.out / (CHECKPOINT + ".part")
-        torch.save(state, beside)
-        beside.replace(self.out / CHECKPOINT)
+        with replacing(self.out / CHECKPOINT) as beside:
+            torch.save(state, beside)
         export(self.model, self.processor, self.out / EXPORT)
 
     def load(self) -> None:
         """Goes on where the checkpoint was written."""
         state = torch.load(self.out / CHECKPOINT, weights_only=True)
-        if state["recipe"] != _identity(self.recipe):
+        if state["recipe"] != self.recipe.identity:
             raise TrainingError(
                 f"{self.out / CHECKPOINT} was written by another recipe: {state['recipe']}, now"
-                f" {_identity(self.recipe)}. Use another folder, or resume=False to start anew."
+                f" {self.recipe.identity}. Use another folder, or resume=False to start anew."
             )
         self.model.load_state_dict(state["model"])
         self.sight.load_state_dict(state["sight"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
-        log = self.out / LOG
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-        log.write_text("".join(kept), encoding="utf-8")
+        if (log := self.out / LOG).exists():
+            lines = [line for _, line in read_objects(log)]
+            write_jsonl(log, [line for line in lines if line["step"] <= self.step])
 
     def _log_losses(self, recent: list[dict[str, float]]) -> None:
         losses = {
@@ -236,14 +185,11 @@ class _Stage:
         logger.info("step %d: %s, %.0f s", self.step, told, self.seconds)
         self._write(losses)
 
-    def _log_scores(self, held_out: Shard) -> None:
-        charts = self.recipe.score_charts
-        scores = held_out_scores(self.model, self.packer, held_out, charts, self.bf16)
+    def _log_scores(self, held_out: HeldOut) -> None:
+        scores = held_out_scores(self.model, self.packer, held_out, self.bf16)
         for name, score in scores.items():
-            logger.info(
-                "  %-12s %.2f (blind %.2f, n %d)", name, score["sight"], score["blind"], score["n"]
-            )
-        self._write({"scores": scores})
+            logger.info("  %-12s %.2f (gray %.2f, n %d)", name, score.sight, score.gray, score.n)
+        self._write({"scores": {name: score.model_dump() for name, score in scores.items()}})
         write_report(self.out / LOG, self.out)
 
     def _write(self, values: dict[str, Any]) -> None:
@@ -292,10 +238,3 @@ def _rate(step: int, recipe: TinyRecipe) -> float:
         return (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(recipe.steps - recipe.warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _identity(recipe: TinyRecipe) -> str:
-    """What a resumed stage must share with its beginning."""
-    timing = {"checkpoint_minutes", "score_minutes", "score_charts"}
-    parts = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in timing}
-    return json.dumps(parts, sort_keys=True, default=str)

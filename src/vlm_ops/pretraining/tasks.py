@@ -21,6 +21,7 @@ from vlm_ops.pretraining.wordings import (
     PROMPTS,
     SIDES,
     TASKS,
+    Mix,
 )
 
 
@@ -44,13 +45,14 @@ _Made = tuple[_Fields, str] | None
 _Maker = Callable[[View, random.Random], _Made]
 
 
-def tasks_for(spec: ChartSpec, rng: random.Random, n: int) -> tuple[Task, ...]:
+def tasks_for(spec: ChartSpec, rng: random.Random, n: int, mix: Mix = "found") -> tuple[Task, ...]:
     """Draws tasks for one chart; the first is always its transcription.
 
     Args:
         spec: A chart.
         rng: Source of everything random.
         n: How many tasks, transcription included.
+        mix: How often each task is drawn.
 
     Returns:
         ``n`` tasks with one right target each; truths are ``+`` as often as ``-``. Ties and
@@ -59,7 +61,7 @@ def tasks_for(spec: ChartSpec, rng: random.Random, n: int) -> tuple[Task, ...]:
     view = View(spec)
     tasks = [_task("read", view, {}, transcribe(view), rng)]
     while len(tasks) < n:
-        name = rng.choice(TASKS[spec.kind])
+        name = rng.choice(TASKS[mix][spec.kind])
         made = _MAKERS[name](view, rng)
         if made is not None:
             tasks.append(_task(name, view, made[0], made[1], rng))

@@ -1,5 +1,7 @@
 """The words of the pretraining tasks, and which tasks belong to which kind of chart."""
 
+from typing import Literal
+
 from vlm_ops.charts.spec import ChartKind
 
 HIGH_WORDS: dict[ChartKind, tuple[str, ...]] = {
@@ -174,28 +176,56 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 
 PARTS = {"half": 1 / 2, "a third": 1 / 3, "a quarter": 1 / 4, "50 %": 1 / 2, "25 %": 1 / 4}
 
-_MARK_TASKS = (
+Mix = Literal["found", "told"]
+"""``found``: the mix of the shipped weights, rich in colors that the model has to find; ``told``:
+more of the tasks that name a color in the prompt, tried for a second stage."""
+
+_FOUND_ON_MARKS = (
+    "kind", "count", "count", "high_color", "high_color", "low_color", "low_color", "rank_color",
+    "color_level", "more_color", "more_color", "less_color", "twice_color", "twice_ends", "occurs",
+)  # fmt: skip
+_FOUND_ON_BARS = (
+    *_FOUND_ON_MARKS, "high_index", "high_index", "low_index", "low_index", "nth_color",
+    "nth_level", "color_index", "more_index", "more_index", "twice_index", "sorted",
+)  # fmt: skip
+_TOLD_ON_MARKS = (
     "kind", "count", "count", "count", "high_color", "high_color", "low_color", "low_color",
     "low_color", "rank_color", "color_level", "color_level", "color_level", "more_color",
     "more_color", "more_color", "less_color", "twice_color", "twice_color", "twice_ends", "occurs",
     "occurs", "occurs",
 )  # fmt: skip
-_BAR_TASKS = (
-    *_MARK_TASKS, "high_index", "high_index", "high_index", "low_index", "low_index", "low_index",
-    "nth_color", "nth_color", "nth_level", "nth_level", "color_index", "color_index", "more_index",
-    "more_index", "twice_index", "sorted",
+_TOLD_ON_BARS = (
+    *_TOLD_ON_MARKS, "high_index", "high_index", "high_index", "low_index", "low_index",
+    "low_index", "nth_color", "nth_color", "nth_level", "nth_level", "color_index", "color_index",
+    "more_index", "more_index", "twice_index", "sorted",
 )  # fmt: skip
-TASKS: dict[ChartKind, tuple[str, ...]] = {
-    "bar": _BAR_TASKS,
-    "barh": _BAR_TASKS,
-    "pie": (
-        *_MARK_TASKS, "next_color", "share_color", "share_color", "share_color", "share_high",
-        "share_high",
-    ),
-    "line": (
-        "kind", "count", "count", "points", "points", "trend", "trend", "trend", "trend_one",
-        "trend_one", "fall", "end_high", "end_high", "end_low", "start_high", "peak", "end_more",
-        "end_more", "end_more", "end_level", "end_level", "peak_index", "occurs", "occurs",
-    ),
+TASKS: dict[Mix, dict[ChartKind, tuple[str, ...]]] = {
+    "found": {
+        "bar": _FOUND_ON_BARS,
+        "barh": _FOUND_ON_BARS,
+        "pie": (
+            *_FOUND_ON_MARKS, "next_color", "share_color", "share_color", "share_high",
+            "share_high",
+        ),
+        "line": (
+            "kind", "count", "count", "points", "trend", "trend", "trend_one", "trend_one", "fall",
+            "end_high", "end_high", "end_high", "end_low", "start_high", "peak", "end_more",
+            "end_more", "end_level", "peak_index", "occurs",
+        ),
+    },
+    "told": {
+        "bar": _TOLD_ON_BARS,
+        "barh": _TOLD_ON_BARS,
+        "pie": (
+            *_TOLD_ON_MARKS, "next_color", "share_color", "share_color", "share_color",
+            "share_high", "share_high",
+        ),
+        "line": (
+            "kind", "count", "count", "points", "points", "trend", "trend", "trend", "trend_one",
+            "trend_one", "fall", "end_high", "end_high", "end_low", "start_high", "peak",
+            "end_more", "end_more", "end_more", "end_level", "end_level", "peak_index", "occurs",
+            "occurs",
+        ),
+    },
 }  # fmt: skip
 """Tasks of each kind of chart besides transcription; one named twice is drawn twice as often."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from vlm_ops.artifacts import ChampionRef, ModelRef, RowsRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
-from vlm_ops.config.sections import ChartsData, DatasetPairs, FilesData, HubData
+from vlm_ops.config.sections import DataCommon, DatasetPairs
 from vlm_ops.steps.table import STEPS, Step
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
@@ -164,7 +164,7 @@ def _settings(job: Job) -> dict[str, Any]:
         if (folder := local_folder(job.model)) is not None:
             settings["model"] |= {"id": None, "content": base_sha256(folder)}
     source = job.data if isinstance(job, PrepareJob) else getattr(job, "pairs", None)
-    if isinstance(source, (ChartsData, FilesData, HubData, DatasetPairs)):
+    if isinstance(source, (DataCommon, DatasetPairs)):
         from vlm_ops.data.sources import source_content
 
         section = settings["data" if isinstance(job, PrepareJob) else "pairs"]

@@ -32,6 +32,7 @@ from vlm_ops.config.pipeline import (
     PrepareJob,
     SftJob,
 )
+from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
@@ -135,7 +136,7 @@ def _answers(
         name=name,
         stage=stage,
         work="answers",
-        version=1,
+        version=METRIC_VERSION,
         job=job,
         job_type=AnswersJob,
         output=AnswerSet,

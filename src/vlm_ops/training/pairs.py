@@ -15,7 +15,7 @@ from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import number, relaxed_match
-from vlm_ops.models.generation import generate
+from vlm_ops.models.generation import Sampling, sample
 from vlm_ops.models.loading import LoadedModel, load
 from vlm_ops.records import PreferencePair, Row, Split
 from vlm_ops.store.fingerprint import fingerprint
@@ -141,16 +141,14 @@ def _sample_split(
         pictures = [[open_image(data.image_path(i.path)) for i in row.images] for row in chunk]
         wrong: dict[str, str] = {}
         right: set[str] = set()
-        answers = generate(
-            model,
-            [row.question for row in chunk],
-            pictures,
+        sampling = Sampling(
             max_new_tokens=job.max_new_tokens,
             batch_size=max(1, job.batch_size // settings.samples),
             temperature=settings.temperature,
             samples=settings.samples,
             seed=job.seed + start,
         )
+        answers = sample(model, [row.question for row in chunk], pictures, sampling)
         asked = [row for row in chunk for _ in range(settings.samples)]
         for row, answer in zip(asked, answers, strict=True):
             if relaxed_match(answer, row.answers):
