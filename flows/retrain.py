@@ -30,7 +30,7 @@ def retrain(config_file: str, overrides: list[str] | None = None) -> Any:
         A :class:`~flows.summary.Summary` as plain values; the run's state is named ``Skipped``
         when nothing was left to do.
     """
-    context = _context(load_config(config_file, overrides or ()))
+    context = _context(load_config(config_file, overrides or ()), config_file)
     with only_run(context.runs), context:
         summary = _pipeline(context)
     nothing_new = summary.mlflow_run_id is None
@@ -77,11 +77,16 @@ def _pipeline(context: Context) -> Summary:
         showcase=evaluation.folder / "showcase.json",
     )
     publish(context, summary, decision)
-    context.log_outcome(summary.scores, summary.status, summary.model_version)
+    context.log_outcome(
+        summary.scores,
+        accepted=decision.verdict.accepted,
+        status=summary.status,
+        version=summary.model_version,
+    )
     return summary
 
 
-def _context(config: PipelineConfig) -> Context:
+def _context(config: PipelineConfig, source: str) -> Context:
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not tracking_uri:
         raise ServiceError(
@@ -95,4 +100,5 @@ def _context(config: PipelineConfig) -> Context:
         tracking_uri=tracking_uri,
         flow_run_id=prefect.runtime.flow_run.id,
         flow_run_url=prefect.runtime.flow_run.ui_url,
+        source=source,
     )

@@ -14,9 +14,9 @@ from prefect.states import Completed
 from flows.child import run_in_child
 from flows.context import Context, git_commit
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.artifacts import ChampionAnswers, Evaluation, GateDecision, ModelRef, PreparedData
+from vlm_ops.artifacts import ChampionAnswers, Evaluation, GateDecision, PreparedData
 from vlm_ops.errors import TransientError
-from vlm_ops.registry import promotion, versions
+from vlm_ops.registry.registry import Champion, Origin, RegisteredVersion
 from vlm_ops.steps.plan import Input, perform, plan
 from vlm_ops.store.artifact import Artifact, read_record
 from vlm_ops.store.fingerprint import SHORT
@@ -103,7 +103,7 @@ def judge(context: Context, data: PreparedData, evaluation: Evaluation) -> GateD
     gate says that it is the champion already.
     """
     inputs: dict[str, Input] = {"evaluation": evaluation, "champion": None}
-    champion = versions.champion(context.tracking_uri, context.config.registered_model)
+    champion = context.registry.champion()
     if champion is not None:
         before = None
         if champion.content == evaluation.model.content:
@@ -112,10 +112,8 @@ def judge(context: Context, data: PreparedData, evaluation: Evaluation) -> GateD
     return take(GateDecision, "gate", context, **inputs)
 
 
-def _asked(context: Context, data: PreparedData, champion: versions.Champion) -> dict[str, Input]:
-    model = versions.download(
-        context.tracking_uri, champion.name, champion.version, context.runs / "models"
-    )
+def _asked(context: Context, data: PreparedData, champion: Champion) -> dict[str, Input]:
+    model = context.registry.download(champion.version, context.runs / "models")
     asked = take(ChampionAnswers, "champion", context, data=data, model=model)
     return {"champion": asked.answer_set(), "champion_version": champion.version}
 
@@ -140,25 +138,13 @@ def _as_judged_before(
 @task(persist_result=False, cache_policy=NO_CACHE)
 def register(
     context: Context, data: PreparedData, evaluation: Evaluation, decision: GateDecision
-) -> versions.RegisteredVersion:
+) -> RegisteredVersion:
     """Make the candidate a version of the registered model, whatever the gate said."""
-
-    def keep(model: ModelRef) -> str:
-        uri = context.tracking_uri
-        with MlflowTracker(context.start_parent(), uri, system_metrics=False) as tracker:
-            return tracker.model("candidate", model)
-
-    version = versions.register(
-        context.tracking_uri,
-        config=context.config,
-        evaluation=evaluation,
-        decision=decision,
-        data=data,
-        base=evaluation.model.model_copy(update={"adapter": None, "adapter_sha256": None}),
-        git_commit=git_commit(),
-        prefect_run_id=context.flow_run_id,
-        pipeline_run=context.start_parent,
-        keep=keep,
+    origin = Origin(
+        config=context.config, git_commit=git_commit(), prefect_run_id=context.flow_run_id
+    )
+    version = context.registry.register(
+        evaluation, decision, data, origin, pipeline_run=context.start_parent
     )
     if not version.created:
         context.skipped.append("register")
@@ -166,9 +152,7 @@ def register(
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
-def promote(
-    context: Context, version: versions.RegisteredVersion, decision: GateDecision
-) -> str | None:
+def promote(context: Context, version: RegisteredVersion, decision: GateDecision) -> str | None:
     """Move the champion alias if the gate said yes.
 
     A model that was champion before and is not now was replaced or put back for a reason; a
@@ -177,18 +161,18 @@ def promote(
     Returns:
         The version that is champion now; None if there is none.
     """
-    uri, name = context.tracking_uri, version.name
-    champion = versions.champion(uri, name)
+    registry = context.registry
+    champion = registry.champion()
     stays = champion.version if champion is not None else None
     if not decision.verdict.accepted or stays == version.version:
         return stays
-    if version.content in promotion.former_champions(uri, name):
+    if version.content in registry.former_champions():
         logger.warning(
             "the model of version %s was champion before and is not now; a run does not bring it "
             "back, `vlm-ops promote %s %s --reason ...` does",
-            version.version, name, version.version,
+            version.version, registry.name, version.version,
         )  # fmt: skip
         return stays
     context.start_parent()
-    promotion.promote(uri, name, version.version, reason=None, by=f"{user_name()} (flow)")
+    registry.promote(version.version, reason=None, by=f"{user_name()} (flow)")
     return version.version
