@@ -1,23 +1,28 @@
 """What the tasks of one flow run share: configuration and MLflow runs."""
 
 import logging
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, ServiceError
 from vlm_ops.records import Score
+from vlm_ops.registry.registry import Registry
+from vlm_ops.registry.tags import verdict
 from vlm_ops.steps.plan import Plan
 from vlm_ops.steps.table import steps_of
 from vlm_ops.store.artifact import Artifact
-from vlm_ops.store.files import make_folder
+from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.tracker import NullTracker, Tracker
-from vlm_ops.tracking import runs as mlflow_runs
 from vlm_ops.tracking.mlflow import MlflowTracker
+from vlm_ops.tracking.runs import Runs
 
 A = TypeVar("A", bound=Artifact)
 
@@ -49,6 +54,7 @@ class Context:
         tracking_uri: Of the MLflow server.
         flow_run_id: Of the Prefect run, if there is one.
         flow_run_url: Its page.
+        source: The file or preset that the configuration was read from, if there is one.
         outputs: What steps left, by step, and the champion.
         taken: The task's result that holds a step's output, by step.
         skipped: Stages whose outputs were there already.
@@ -62,12 +68,14 @@ class Context:
         tracking_uri: str,
         flow_run_id: str | None = None,
         flow_run_url: str | None = None,
+        source: str | None = None,
     ) -> None:
         """Start with nothing taken."""
         self.config = config
         self.tracking_uri = tracking_uri
         self.flow_run_id = flow_run_id
         self.flow_run_url = flow_run_url
+        self.source = source
         self.outputs: dict[str, Any] = {}
         self.taken: dict[str, Taken] = {}
         self.skipped: list[str] = []
@@ -106,6 +114,11 @@ class Context:
             return nullcontext(NullTracker())
         return MlflowTracker(run_id, self.tracking_uri, system_metrics=False)
 
+    @cached_property
+    def registry(self) -> Registry:
+        """The registered model that this pipeline makes versions of."""
+        return Registry(self.tracking_uri, self.config.registered_model)
+
     @property
     def parent_run(self) -> str | None:
         """The pipeline's MLflow run, if this flow run has had anything to say yet."""
@@ -116,8 +129,11 @@ class Context:
         if self._parent is None:
             self._parent = self._attach(
                 self._attempt(),
-                lambda: mlflow_runs.start_pipeline_run(
-                    self.tracking_uri, self.config.name, self.config.name, self._tags()
+                lambda: self._mlflow.start_pipeline(
+                    self.config.name,
+                    self._title(),
+                    params=self.config.model_dump(mode="json", by_alias=True),
+                    tags=self._tags(),
                 ),
             )
         return self._parent
@@ -128,11 +144,8 @@ class Context:
         parent = self.start_parent()
         return self._attach(
             plan.folder / RUN_ID,
-            lambda: mlflow_runs.start_step_run(
-                self.tracking_uri,
-                parent,
-                plan.step.name,
-                self._tags() | {"vlm_ops.fingerprint": plan.fingerprint},
+            lambda: self._mlflow.start_step(
+                parent, plan.step.name, self._tags() | {"vlm_ops.fingerprint": plan.fingerprint}
             ),
         )
 
@@ -160,46 +173,55 @@ class Context:
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         try:
             if error is None:
-                mlflow_runs.finish_run(self.tracking_uri, run_id, "FINISHED")
+                self._mlflow.finish(run_id, "FINISHED")
             else:
-                status: mlflow_runs.RunStatus = "KILLED" if stopped else "FAILED"
-                mlflow_runs.finish_run(self.tracking_uri, run_id, status)
+                self._mlflow.finish(run_id, "KILLED" if stopped else "FAILED")
         except ServiceError as unanswered:
             if error is None:
                 raise
             logger.warning("run %s stays open in MLflow: %s", run_id, unanswered)
 
-    def log_outcome(self, scores: Mapping[str, Score], status: str, version: str) -> None:
+    def log_outcome(
+        self, scores: Mapping[str, Score], *, accepted: bool, status: str, version: str
+    ) -> None:
         """Put scores and verdict on the pipeline's MLflow run, if there is one."""
         if self._parent is not None:
-            mlflow_runs.log_scores(
-                self.tracking_uri,
+            self._mlflow.log_outcome(
                 self._parent,
                 {name: score.relaxed_accuracy for name, score in scores.items()},
-                {"status": status, "model_version": version},
+                {"verdict": verdict(accepted), "status": status, "model_version": version},
             )
 
     def mlflow_run_url(self) -> str | None:
         """Return the page of the pipeline's MLflow run, None if there is no run."""
-        if self._parent is None:
-            return None
-        experiment = mlflow_runs.experiment_of(self.tracking_uri, self._parent)
-        return mlflow_runs.run_url(self.tracking_uri, experiment, self._parent)
+        return self._mlflow.url(self._parent) if self._parent is not None else None
+
+    @cached_property
+    def _mlflow(self) -> Runs:
+        return Runs(self.tracking_uri)
 
     def _attach(self, file: Path, start: Callable[[], str]) -> str:
         if file.exists():
             run_id = file.read_text(encoding="utf-8").strip()
-            if mlflow_runs.exists(self.tracking_uri, run_id):
-                mlflow_runs.resume_run(self.tracking_uri, run_id)
+            if self._mlflow.has(run_id):
+                self._mlflow.resume(run_id)
                 return run_id
         run_id = start()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(run_id + "\n", encoding="utf-8")
+        make_folder(file.parent)
+        write_whole(file, run_id + "\n")
         return run_id
 
     def _attempt(self) -> Path:
         digest = fingerprint(self.config.model_dump(exclude={"execution"}))
         return self.runs / "attempts" / digest[:SHORT]
+
+    def _title(self) -> str:
+        """Return a name for the run: of the configuration, and when it began."""
+        name = self.config.name
+        # A preset's name may hold a dot.
+        file = re.sub(r"\.ya?ml$", "", Path(self.source).name) if self.source else name
+        which = name if file == name else f"{name} ({file})"
+        return f"{which} {datetime.now():%Y-%m-%d %H:%M}"
 
     def _tags(self) -> dict[str, str]:
         tags = {"prefect.flow_run_id": self.flow_run_id, "prefect.flow_run_url": self.flow_run_url}

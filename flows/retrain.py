@@ -31,7 +31,7 @@ def retrain(config_file: str, overrides: list[str] | None = None) -> Any:
         ``Promoted``, ``Refused`` (by the gate), ``Stays`` (accepted, but the alias stays) or
         ``Skipped`` (nothing was left to do).
     """
-    context = _context(load_config(config_file, overrides or ()))
+    context = _context(load_config(config_file, overrides or ()), config_file)
     with only_run(context.runs), context:
         summary = _pipeline(context)
     return Completed(name=summary.state, data=summary.model_dump(mode="json"))
@@ -57,7 +57,7 @@ def _pipeline(context: Context) -> Summary:
     return summary
 
 
-def _context(config: PipelineConfig) -> Context:
+def _context(config: PipelineConfig, source: str) -> Context:
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not tracking_uri:
         raise ServiceError(
@@ -71,4 +71,5 @@ def _context(config: PipelineConfig) -> Context:
         tracking_uri=tracking_uri,
         flow_run_id=prefect.runtime.flow_run.id,
         flow_run_url=prefect.runtime.flow_run.ui_url,
+        source=source,
     )

@@ -8,7 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from flows.context import Context
 from vlm_ops.artifacts import Evaluation, GateDecision, TrainedAdapter
 from vlm_ops.records import Score
-from vlm_ops.registry.versions import RegisteredVersion
+from vlm_ops.registry.registry import RegisteredVersion
 from vlm_ops.store.frozen import Frozen
 
 Status = Literal["promoted", "kept"]
@@ -112,7 +112,12 @@ def publish(context: Context, summary: Summary) -> None:
     )
     if (url := context.mlflow_run_url()) is not None:
         create_link_artifact(key="mlflow-run", link=url, link_text="This run in MLflow")
-    context.log_outcome(summary.scores, summary.state, summary.model_version)
+    context.log_outcome(
+        summary.scores,
+        accepted=summary.decision["promote"],
+        status=summary.status,
+        version=summary.model_version,
+    )
 
 
 def _cells(score: Score) -> dict[str, str]:

@@ -15,14 +15,13 @@ from prefect.states import Completed
 from flows.child import run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.artifacts import ChampionRef, Evaluation, GateDecision, ModelRef, PreparedData
+from vlm_ops.artifacts import ChampionRef, Evaluation, GateDecision, PreparedData
 from vlm_ops.errors import TransientError
-from vlm_ops.registry import promotion, versions
+from vlm_ops.registry.registry import Origin, RegisteredVersion
 from vlm_ops.steps.plan import Outputs, Plan, perform, plan
 from vlm_ops.steps.table import CHAMPION, STEPS, Step, steps_of, together
 from vlm_ops.store.artifact import Artifact, read_record
 from vlm_ops.store.fingerprint import SHORT
-from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
 
 logger = logging.getLogger("vlm_ops.flow")
@@ -120,7 +119,7 @@ def _meet_champion(context: Context) -> None:
     that running the same thing twice changes nothing. On other rows or under other margins the
     gate says that it is the champion already.
     """
-    found = versions.champion(context.tracking_uri, context.config.registered_model)
+    found = context.registry.champion()
     if found is None:
         context.outputs[CHAMPION] = None
         return
@@ -129,9 +128,7 @@ def _meet_champion(context: Context) -> None:
     if found.content == evaluation.model.content:
         before = _as_judged_before(context, found.gate)
     if before is None:
-        model = versions.download(
-            context.tracking_uri, found.name, found.version, context.runs / "models"
-        )
+        model = context.registry.download(found.version, context.runs / "models")
         context.outputs[CHAMPION] = ChampionRef(version=found.version, model=model)
     else:
         context.outputs |= before
@@ -151,26 +148,19 @@ def _as_judged_before(context: Context, gate: str | None) -> Outputs | None:
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
-def register(context: Context, inputs: dict[str, Taken]) -> versions.RegisteredVersion:
-    """Make the candidate a version of the registered model, whatever the gate said."""
-    evaluation = context.output(Evaluation, "evaluate")
+def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
+    """Make the candidate a version of the registered model, whatever the gate said.
 
-    def keep(model: ModelRef) -> str:
-        uri = context.tracking_uri
-        with MlflowTracker(context.start_parent(), uri, system_metrics=False) as tracker:
-            return tracker.model("candidate", model)
-
-    version = versions.register(
-        context.tracking_uri,
-        config=context.config,
-        evaluation=evaluation,
-        decision=context.output(GateDecision, "gate"),
-        data=context.output(PreparedData, "prepare"),
-        base=evaluation.model.model_copy(update={"adapter": None, "adapter_sha256": None}),
-        git_commit=git_commit(),
-        prefect_run_id=context.flow_run_id,
+    Args:
+        context: Of this flow run.
+        inputs: What earlier tasks took; Prefect draws its arrows from it.
+    """
+    version = context.registry.register(
+        context.output(Evaluation, "evaluate"),
+        context.output(GateDecision, "gate"),
+        context.output(PreparedData, "prepare"),
+        Origin(config=context.config, git_commit=git_commit(), prefect_run_id=context.flow_run_id),
         pipeline_run=context.start_parent,
-        keep=keep,
     )
     if not version.created:
         context.skipped.append("register")
@@ -178,7 +168,7 @@ def register(context: Context, inputs: dict[str, Taken]) -> versions.RegisteredV
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
-def promote(context: Context, version: versions.RegisteredVersion) -> str | None:
+def promote(context: Context, version: RegisteredVersion) -> str | None:
     """Move the champion alias if the gate accepted the candidate.
 
     A model that was champion before and is not now was replaced or put back for a reason; a
@@ -187,19 +177,19 @@ def promote(context: Context, version: versions.RegisteredVersion) -> str | None
     Returns:
         The version that is champion now; None if there is none.
     """
-    uri, name = context.tracking_uri, version.name
-    decision = context.output(GateDecision, "gate")
-    champion = versions.champion(uri, name)
+    registry = context.registry
+    champion = registry.champion()
     stays = champion.version if champion is not None else None
-    if not decision.verdict.accepted or stays == version.version:
+    accepted = context.output(GateDecision, "gate").verdict.accepted
+    if not accepted or stays == version.version:
         return stays
-    if version.content in promotion.former_champions(uri, name):
+    if version.content in registry.former_champions():
         logger.warning(
             "the model of version %s was champion before and is not now; a run does not bring it "
             "back, `vlm-ops promote %s %s --reason ...` does",
-            version.version, name, version.version,
+            version.version, registry.name, version.version,
         )  # fmt: skip
         return stays
     context.start_parent()
-    promotion.promote(uri, name, version.version, reason=None, by=f"{user_name()} (flow)")
+    registry.promote(version.version, reason=None, by=f"{user_name()} (flow)")
     return version.version

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from vlm_ops.artifacts import Evaluation, GateDecision, ModelRef, PreparedData, SplitSummary
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.records import Difference, Score, Verdict
-from vlm_ops.registry.versions import RegisteredVersion, register
+from vlm_ops.registry.registry import Origin, RegisteredVersion, Registry
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracking.mlflow import MlflowTracker
-from vlm_ops.tracking.runs import start_pipeline_run
+from vlm_ops.tracking.runs import Runs
 
 SCORE = Score(
     relaxed_accuracy=0.71,
@@ -28,14 +30,29 @@ SCORE = Score(
 
 @dataclass
 class Pipeline:
-    """A pipeline's name, and what it takes to register candidates under it."""
+    """A pipeline's registry, and what it takes to register candidates in it."""
 
-    uri: str
-    name: str
+    registry: Registry
     folder: Path
+    run_id: str
     models: list[ModelRef]
     logged: list[str]
-    keep: Callable[[ModelRef], str]
+
+    @property
+    def name(self) -> str:
+        """The registered model."""
+        return self.registry.name
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of one's own."""
+        return MlflowClient(self.registry.uri, self.registry.uri)
+
+    def kept_file(self, logged: str, path: str) -> Path:
+        """Fetch a file of a logged model."""
+        where = self.client.get_logged_model(logged.removeprefix("models:/")).artifact_location
+        repository = get_artifact_repository(where, tracking_uri=self.registry.uri)
+        return Path(repository.download_artifacts(path))
 
     def register(
         self,
@@ -48,19 +65,16 @@ class Pipeline:
     ) -> RegisteredVersion:
         """Register model ``number``, judged against (content, version) of a champion."""
         model = self.models[number]
-        return register(
-            self.uri,
-            config=PipelineConfig(name=self.name),
-            evaluation=self._evaluation(
-                model, self.logged[number] if logged is None else logged, protocol
+        return self.registry.register(
+            self._evaluation(model, self.logged[number] if logged is None else logged, protocol),
+            self._decision(model, promote, against, protocol),
+            self._data(),
+            Origin(
+                config=PipelineConfig(name=self.name),
+                git_commit="abc123" * 6,
+                prefect_run_id="flow-1",
             ),
-            decision=self._decision(model, promote, against),
-            data=self._data(),
-            base=model.model_copy(update={"adapter": None, "adapter_sha256": None}),
-            git_commit="abc123",
-            prefect_run_id="flow-1",
-            pipeline_run=lambda: "run-1",
-            keep=self.keep,
+            pipeline_run=lambda: self.run_id,
         )
 
     def _evaluation(self, model: ModelRef, logged: str, protocol: str) -> Evaluation:
@@ -68,7 +82,7 @@ class Pipeline:
             content="e",
             folder=self.folder,
             candidate="prefer",
-            why="It is better on validation.",
+            why="it is better on validation",
             validation={"sft": 0.6, "prefer": 0.7},
             model=model,
             answers={},
@@ -78,11 +92,11 @@ class Pipeline:
         )
 
     def _decision(
-        self, model: ModelRef, promote: bool, against: tuple[str, str] | None
+        self, model: ModelRef, promote: bool, against: tuple[str, str] | None, protocol: str
     ) -> GateDecision:
         word = "better" if promote else "not better"
         return GateDecision(
-            fingerprint=fingerprint([model.content, promote, list(against or [])]),
+            fingerprint=fingerprint([model.content, promote, list(against or []), protocol]),
             content="g",
             folder=self.folder,
             verdict=Verdict(
@@ -119,21 +133,20 @@ class Pipeline:
 @pytest.fixture(scope="session")
 def kept_models(
     mlflow_server: str, make_model: Callable[[int], ModelRef]
-) -> tuple[list[ModelRef], list[str], Callable[[ModelRef], str]]:
-    """Three models, where MLflow keeps them, and what keeps one more."""
-    run_id = start_pipeline_run(mlflow_server, "registry", "run", {})
-    tracker = MlflowTracker(run_id, mlflow_server, system_metrics=False)
+) -> tuple[str, list[ModelRef], list[str]]:
+    """A pipeline's run, three models, and where MLflow keeps them."""
+    runs = Runs(mlflow_server)
+    parent = runs.start_pipeline("registry", "run", params={}, tags={})
+    step = runs.start_step(parent, "evaluate", {})
+    tracker = MlflowTracker(step, mlflow_server, system_metrics=False)
     models = [make_model(seed) for seed in (11, 12, 13)]
-    logged = [tracker.model(f"candidate{n}", model) for n, model in enumerate(models)]
-    return models, logged, lambda model: tracker.model("kept late", model)
+    return parent, models, [tracker.model(f"candidate{n}", m) for n, m in enumerate(models)]
 
 
 @pytest.fixture
 def pipeline(
-    mlflow_server: str,
-    kept_models: tuple[list[ModelRef], list[str], Callable[[ModelRef], str]],
-    tmp_path: Path,
+    mlflow_server: str, kept_models: tuple[str, list[ModelRef], list[str]], tmp_path: Path
 ) -> Pipeline:
     """A pipeline with a registered model of its own."""
-    name = f"demo-{uuid.uuid4().hex[:8]}"
-    return Pipeline(mlflow_server, name, tmp_path, *kept_models)
+    registry = Registry(mlflow_server, f"demo-{uuid.uuid4().hex[:8]}")
+    return Pipeline(registry, tmp_path, *kept_models)

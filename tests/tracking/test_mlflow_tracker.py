@@ -11,17 +11,11 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ServiceError
 from vlm_ops.tracker import Tracker
 from vlm_ops.tracking.mlflow import MlflowTracker
-from vlm_ops.tracking.runs import (
-    experiment_of,
-    finish_run,
-    resume_run,
-    run_url,
-    start_pipeline_run,
-    start_step_run,
-)
+from vlm_ops.tracking.runs import Runs
 
 DIGEST = "a" * 64
 
@@ -33,7 +27,7 @@ def client(mlflow_server: str) -> MlflowClient:
 
 @pytest.fixture
 def run_id(mlflow_server: str) -> str:
-    return start_pipeline_run(mlflow_server, "tracker", "a run", {"kind": "test"})
+    return Runs(mlflow_server).start_pipeline("tracker", "a run", params={}, tags={"kind": "test"})
 
 
 @pytest.fixture
@@ -55,30 +49,46 @@ def test_is_a_tracker(tracker: MlflowTracker) -> None:
 def test_step_run_is_a_child_in_the_same_experiment(
     mlflow_server: str, client: MlflowClient, run_id: str
 ) -> None:
-    child = start_step_run(mlflow_server, run_id, "sft", {"prefect": "x"})
+    runs = Runs(mlflow_server)
+    child = runs.start_step(run_id, "sft", {"prefect": "x"})
     found = client.get_run(child)
     assert found.info.run_name == "sft"
     assert found.data.tags["mlflow.parentRunId"] == run_id
     assert found.data.tags["prefect"] == "x"
-    experiment = experiment_of(mlflow_server, child)
-    assert experiment == experiment_of(mlflow_server, run_id)
+    experiment = found.info.experiment_id
+    assert experiment == client.get_run(run_id).info.experiment_id
     page = f"{mlflow_server}/#/experiments/{experiment}/runs/{child}"
-    assert run_url(mlflow_server, experiment, child).startswith(page)
+    assert runs.url(child).startswith(page)
+
+
+def test_a_pipeline_s_run_has_its_configuration_as_params(
+    mlflow_server: str, client: MlflowClient
+) -> None:
+    config = PipelineConfig(name="own").model_dump(mode="json", by_alias=True)
+    run_id = Runs(mlflow_server).start_pipeline("own", "own 2026", params=config, tags={"a": "b"})
+    found = client.get_run(run_id)
+    assert found.info.run_name == "own 2026"
+    assert found.data.tags["a"] == "b"
+    params = found.data.params
+    assert params["name"] == "own"
+    assert params["sft.lora.rank"] == str(PipelineConfig().sft.lora.rank)
+    assert params["register.model"] == "None"
 
 
 def test_finished_run_can_be_resumed(mlflow_server: str, client: MlflowClient, run_id: str) -> None:
-    finish_run(mlflow_server, run_id, "FAILED")
+    runs = Runs(mlflow_server)
+    runs.finish(run_id, "FAILED")
     assert client.get_run(run_id).info.status == "FAILED"
-    resume_run(mlflow_server, run_id)
+    runs.resume(run_id)
     assert client.get_run(run_id).info.status == "RUNNING"
-    finish_run(mlflow_server, run_id, "FINISHED")
+    runs.finish(run_id, "FINISHED")
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_finishing_a_run_prints_nothing(
     mlflow_server: str, run_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finish_run(mlflow_server, run_id, "FINISHED")
+    Runs(mlflow_server).finish(run_id, "FINISHED")
     assert capsys.readouterr().out == ""
 
 
@@ -227,10 +237,9 @@ DEAD = "http://127.0.0.1:9"
     "call",
     [
         lambda: MlflowTracker("0" * 32, DEAD),
-        lambda: start_pipeline_run(DEAD, "e", "r", {}),
-        lambda: finish_run(DEAD, "0" * 32, "FINISHED"),
+        lambda: Runs(DEAD),
     ],
-    ids=["tracker", "start", "finish"],
+    ids=["tracker", "runs"],
 )
 def test_a_server_that_does_not_answer_is_named_soon(call: Callable[[], object]) -> None:
     began = time.monotonic()
@@ -241,4 +250,4 @@ def test_a_server_that_does_not_answer_is_named_soon(call: Callable[[], object])
 
 def test_an_unknown_run_is_named(mlflow_server: str) -> None:
     with pytest.raises(ServiceError, match="f" * 32):
-        resume_run(mlflow_server, "f" * 32)
+        Runs(mlflow_server).resume("f" * 32)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+import vlm_ops
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.data.images import open_image
 from vlm_ops.errors import DataError, ModelError
@@ -20,9 +21,9 @@ from vlm_ops.models import generation
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import load
 from vlm_ops.tracking.mlflow import MlflowTracker
-from vlm_ops.tracking.package import open_package
+from vlm_ops.tracking.package import open_package, sources_sha256
 from vlm_ops.tracking.packaging import save_package
-from vlm_ops.tracking.runs import start_pipeline_run
+from vlm_ops.tracking.runs import Runs
 
 ASK = """
 import json, sys
@@ -59,7 +60,7 @@ def test_answers_the_same_in_a_fresh_process(
     tmp_path: Path,
 ) -> None:
     ref = make_model(2).model_copy(update={"prompt": PROMPT})
-    run_id = start_pipeline_run(mlflow_server, "packaged", "run", {})
+    run_id = Runs(mlflow_server).start_pipeline("packaged", "run", params={}, tags={})
     uri = MlflowTracker(run_id, mlflow_server, system_metrics=False).model("candidate", ref)
     assert uri is not None
     cells = [
@@ -140,6 +141,12 @@ def test_files_of_a_package(make_model: Callable[[int], ModelRef], tmp_path: Pat
     } <= files
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".bin", ".pyc"))]
     assert not [name for name in files if "tiny/weights" in name]
+    code = package / "code" / "vlm_ops"
+    assert not [room for room in ("charts", "pretraining") if (code / room).exists()]
+    running = Path(vlm_ops.__file__).parent
+    assert sources_sha256(code) == sources_sha256(running), "it would warn of other sources"
+    (code / "errors.py").write_text("# another")
+    assert sources_sha256(code) != sources_sha256(running)
     requirements = (package / "requirements.txt").read_text()
     assert all("==" in line for line in requirements.splitlines())
     assert "transformers==" in requirements

@@ -6,6 +6,7 @@ import inspect
 import re
 import signal
 import tomllib
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,8 @@ def listed() -> dict[str, str]:
 
 def requirements() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    every = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    extras = chain.from_iterable(project["optional-dependencies"].values())
+    every = [*project["dependencies"], *extras]
     return {found.name: found for found in map(Requirement, every)}
 
 

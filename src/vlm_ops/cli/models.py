@@ -11,7 +11,7 @@ from vlm_ops.cli.console import out, print_json
 from vlm_ops.cli.run import AsJson, Runs
 
 if TYPE_CHECKING:
-    from vlm_ops.registry.promotion import Move
+    from vlm_ops.registry.registry import Move
 
 Name = Annotated[str, typer.Argument(help="The registered model.")]
 
@@ -31,11 +31,11 @@ def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = Fal
     from flows.servers.services import registry
 
     with registry(runs) as uri:
-        from vlm_ops.registry.promotion import moves
-        from vlm_ops.registry.versions import list_versions
+        from vlm_ops.registry.registry import Registry
 
-        versions = list_versions(uri, name)
-        ledger = moves(uri, name) if versions else []
+        found = Registry(uri, name)
+        versions = found.versions()
+        ledger = found.moves() if versions else []
     if as_json:
         print_json(
             {
@@ -60,16 +60,8 @@ def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = Fal
             f"{version.registered:%Y-%m-%d %H:%M} UTC",
         )
     out.print(table)
-    if not ledger:
-        return
-    table = Table(title="Moves of the champion", title_justify="left", show_lines=True)
-    for column in ("when", "move", "by", "why"):
-        table.add_column(column)
-    for move in ledger:
-        forced = " against the gate" if move.forced else ""
-        step = f"{move.kind}{forced}\n{move.from_version or 'none'} → {move.to_version}"
-        table.add_row(f"{move.when:%Y-%m-%d %H:%M} UTC", step, escape(move.who), escape(move.why))
-    out.print(table)
+    if ledger:
+        out.print(_table(ledger, "Moves of the champion"))
 
 
 def promote(
@@ -81,18 +73,18 @@ def promote(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Make a version the champion: with a passing gate decision, or by hand with a reason.
+    """Make a version the champion: one that the gate accepted, or another one with a reason.
 
     Example: vlm-ops promote demo 3 --reason "checked by hand on the March charts"
     """
     from flows.servers.services import registry
 
     with registry(runs) as uri:
-        from vlm_ops.registry import promotion
+        from vlm_ops.registry.registry import Registry
         from vlm_ops.tracking.runs import user_name
 
-        move = promotion.promote(
-            uri, name, version, reason=reason, by=user_name(), decision_required=not reason
+        move = Registry(uri, name).promote(
+            version, reason=reason, by=user_name(), decision_required=not reason
         )
     _tell(name, move, as_json)
 
@@ -110,26 +102,28 @@ def rollback(
     from flows.servers.services import registry
 
     with registry(runs) as uri:
-        from vlm_ops.registry import promotion
+        from vlm_ops.registry.registry import Registry
         from vlm_ops.tracking.runs import user_name
 
-        move = promotion.rollback(uri, name, reason=reason, by=user_name())
+        move = Registry(uri, name).rollback(reason=reason, by=user_name())
     _tell(name, move, as_json)
 
 
 def _tell(name: str, move: "Move", as_json: bool) -> None:
     if as_json:
         print_json(move.model_dump(mode="json", by_alias=True))
-    elif move.from_version == move.to_version:
+    elif not move.moved:
         out.print(f"{name} version {move.to_version} is the champion already; nothing changed.")
     else:
-        out.print(f"Champion of {escape(name)}: {move.from_version or 'none'} → {move.to_version}")
-        out.print(_line(move), markup=False)
+        out.print(_table([move], f"Champion of {escape(name)}"))
 
 
-def _line(move: "Move") -> str:
-    forced = ", against the gate" if move.forced else ""
-    return (
-        f"{move.when:%Y-%m-%d %H:%M} {move.kind} {move.from_version or 'none'} -> "
-        f"{move.to_version} by {move.who}{forced}: {move.why}"
-    )
+def _table(moves: "list[Move]", title: str) -> Table:
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for column in ("when", "move", "by", "why"):
+        table.add_column(column)
+    for move in moves:
+        forced = " against the gate" if move.forced else ""
+        step = f"{move.kind}{forced}\n{move.from_version or 'none'} → {move.to_version}"
+        table.add_row(f"{move.when:%Y-%m-%d %H:%M} UTC", step, escape(move.who), escape(move.why))
+    return table

@@ -115,15 +115,20 @@ class _Stage:
 
 def _champion(config: PipelineConfig) -> ChampionRef | None:
     """Fetch the champion that the gate has to know, None if there is none."""
-    with _registry(config.execution.runs) as uri:
-        found = champion_ref(uri, config) if uri is not None else None
-    if found is None:
-        err.print(f"{config.registered_model} has no champion: judged against the base alone")
-    return found
+    with _mlflow(config.execution.runs) as uri:
+        if uri is not None:
+            from vlm_ops.registry.registry import Registry
+
+            registry = Registry(uri, config.registered_model)
+            if (found := registry.champion()) is not None:
+                model = registry.download(found.version, config.execution.runs / "models")
+                return ChampionRef(version=found.version, model=model)
+    err.print(f"{config.registered_model} has no champion: judged against the base alone")
+    return None
 
 
 @contextlib.contextmanager
-def _registry(runs: Path) -> Iterator[str | None]:
+def _mlflow(runs: Path) -> Iterator[str | None]:
     """Have the registry answer; None where there has never been one."""
     if not os.environ.get("MLFLOW_TRACKING_URI") and not (runs / "mlflow").is_dir():
         yield None
@@ -132,14 +137,3 @@ def _registry(runs: Path) -> Iterator[str | None]:
 
     with registry(runs) as uri:
         yield uri
-
-
-def champion_ref(uri: str, config: PipelineConfig) -> ChampionRef | None:
-    """Fetch the champion of a configuration's registered model, None if there is none."""
-    from vlm_ops.registry import versions
-
-    found = versions.champion(uri, config.registered_model)
-    if found is None:
-        return None
-    model = versions.download(uri, found.name, found.version, config.execution.runs / "models")
-    return ChampionRef(version=found.version, model=model)

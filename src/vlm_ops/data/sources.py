@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from vlm_ops.config.sections import (
     ChartsData,
     Columns,
+    DataCommon,
     DatasetPairs,
     DataSettings,
     FilesData,
@@ -108,7 +109,7 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
     return Source(data.id, title, rows(), own_splits=True)
 
 
-def source_content(data: DataSettings | PairsSettings) -> str:
+def source_content(data: DataCommon | PairsSettings) -> str:
     """Hash what a source reads from outside its settings.
 
     With it in a step's fingerprint, new rows or a changed picture run the step again, and the

@@ -37,9 +37,10 @@ def find_model(model: str, *, tracking_uri: str | None, cache: Path) -> ModelRef
         if tracking_uri is None:
             raise ModelError(f"{model!r} needs an MLflow server: set MLFLOW_TRACKING_URI")
         # A base or a folder is asked without MLflow, which need not be installed.
-        from vlm_ops.registry.versions import download
+        from vlm_ops.registry.registry import Registry
 
-        return download(tracking_uri, *registered, cache)
+        name, version = registered
+        return Registry(tracking_uri, name).download(version, cache)
     trained = read_record(Path(model), TrainedAdapter)
     return trained.model if trained is not None else base_ref(ModelSettings(id=model))
 

@@ -1,7 +1,9 @@
 """Reaching an MLflow server, and saying so in words when it can't be reached."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
 import requests
 from mlflow import MlflowClient
@@ -15,6 +17,43 @@ _PROBE_TIMEOUT_S = 4
 _NETWORK_ERROR = "API request to"
 """How MLflow's message begins when the request failed below the REST protocol
 (``mlflow/utils/rest_utils.py``)."""
+
+
+class Connection:
+    """One MLflow server, reached once.
+
+    Attributes:
+        uri: The server.
+        client: Bound to it.
+        refusal: What :func:`answered` methods raise when the server answers with an error.
+    """
+
+    refusal: ClassVar[type[VlmOpsError]] = ServiceError
+
+    def __init__(self, uri: str) -> None:
+        """Reach the server.
+
+        Raises:
+            ServiceError: It does not answer.
+        """
+        self.uri = uri
+        self.client = connect(uri)
+
+
+C = TypeVar("C", bound=Connection)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def answered(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
+    """Turn MLflow's errors into ours, in a method of a :class:`Connection`."""
+
+    @wraps(method)
+    def call(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with answering(self.uri, self.refusal):
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 def connect(uri: str) -> MlflowClient:
@@ -47,11 +86,16 @@ def answering(uri: str, refusal: type[VlmOpsError] = ServiceError) -> Iterator[N
     except RestException as error:
         raise refusal(f"MLflow at {uri} refused: {error}") from error
     except MlflowException as error:
-        if str(error).startswith(_NETWORK_ERROR):
+        if is_unanswered(error):
             raise unreachable(uri, str(error)) from error
         raise refusal(f"MLflow at {uri}: {error}") from error
     except requests.RequestException as error:
         raise unreachable(uri, str(error)) from error
+
+
+def is_unanswered(error: MlflowException) -> bool:
+    """Tell whether the server did not answer, from an answer that is an error."""
+    return str(error).startswith(_NETWORK_ERROR)
 
 
 def unreachable(uri: str, found: str) -> ServiceError:

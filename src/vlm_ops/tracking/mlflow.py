@@ -8,7 +8,6 @@ server; should it be gone, they are kept and sent when it is back.
 import json
 import logging
 import math
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,20 +17,16 @@ from types import TracebackType
 from typing import Any
 
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_SOURCE_NAME
-from mlflow.utils.validation import (
-    MAX_ENTITY_KEY_LENGTH,
-    MAX_PARAM_VAL_LENGTH,
-    MAX_TAG_VAL_LENGTH,
-)
 from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.errors import ServiceError
 from vlm_ops.tracking.connection import answering, connect
+from vlm_ops.tracking.entries import as_name, as_params, as_tags
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +35,6 @@ _SAMPLE_SYSTEM_EVERY_S = 5.0
 _PICTURES = "pictures"
 _DIGEST_CHARACTERS = 32
 """MLflow takes 36 (``MAX_DATASET_DIGEST_SIZE``); 128 bits of a hash do not collide."""
-_NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
-"""What MLflow refuses in names of metrics and params (``mlflow/utils/validation.py``)."""
 
 
 class _RefusedError(ServiceError):
@@ -123,11 +116,10 @@ class MlflowTracker:
         Long values are cut. A setting that the run has already keeps its first value: MLflow
         refuses another one, and a retry says the same again.
         """
-        flat = {_name(key): text for key, text in sorted(_flatten(values))}
+        flat = as_params(values)
         with self._talking():
             known = self._client.get_run(self.run_id).data.params
-            new = [Param(key, _cut(text, MAX_PARAM_VAL_LENGTH)) for key, text in flat.items()]
-            self._client.log_batch(self.run_id, params=[p for p in new if p.key not in known])
+            self._client.log_batch(self.run_id, params=[p for p in flat if p.key not in known])
 
     def metrics(
         self, values: Mapping[str, float], step: int | None = None, model: str | None = None
@@ -145,11 +137,11 @@ class MlflowTracker:
         for key, value in values.items():
             number = float(value)
             if model:
-                batch.append(Metric(_name(f"{model}/{key}"), number, now, at))
+                batch.append(Metric(as_name(f"{model}/{key}"), number, now, at))
             if model_id or not model:
                 batch.append(
                     Metric(
-                        _name(key),
+                        as_name(key),
                         number,
                         now,
                         at,
@@ -182,11 +174,8 @@ class MlflowTracker:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Record labels by which a run is found again."""
-        labels = [
-            RunTag(_name(key), _cut(str(text), MAX_TAG_VAL_LENGTH)) for key, text in values.items()
-        ]
         with self._talking():
-            self._client.log_batch(self.run_id, tags=labels)
+            self._client.log_batch(self.run_id, tags=as_tags(values))
 
     def dataset(self, name: str, digest: str, context: str, rows: int, source: str) -> None:
         """Record that a data set went in, with its content hash and what it was used for.
@@ -279,23 +268,6 @@ class MlflowTracker:
             root = self._client.get_run(self.run_id).info.artifact_uri
             repository = get_artifact_repository(root, tracking_uri=self.uri)
             repository.delete_artifacts(name)
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{name}.")
-        else:
-            yield name, str(value)
-
-
-def _name(key: str) -> str:
-    return _NOT_IN_NAMES.sub("_", key)[:MAX_ENTITY_KEY_LENGTH]
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _cell(value: Any) -> Any:

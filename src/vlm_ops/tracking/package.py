@@ -8,9 +8,11 @@ No object is pickled into it, so it loads with ``MLFLOW_ALLOW_PICKLE_DESERIALIZA
     artifacts/adapter/      as PEFT writes it; absent for a bare base
     artifacts/processor/    tokenizer, image processor, chat template
     artifacts/base/         the base's files, if it is small enough to travel along
-    code/vlm_ops/           the library's sources as they were
+    code/vlm_ops/           the library's sources as they were, without those that only make data
+                            or a base
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,14 @@ from vlm_ops.artifacts import ModelRef
 from vlm_ops.errors import ModelError
 from vlm_ops.store.fingerprint import sha256_file, sha256_files
 
+FILES = "artifacts"
+DESCRIPTION = "model.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER = f"adapter/{ADAPTER_WEIGHTS}"
 CONTENT_TAG = "vlm_ops.content"
+
+_NOT_PACKED = ("charts", "pretraining")
+"""Rooms that make the demo's data and the tiny base; no model needs them to answer."""
 
 
 def open_package(artifacts: Path) -> ModelRef:
@@ -32,7 +40,7 @@ def open_package(artifacts: Path) -> ModelRef:
         ModelError: A file is missing, or is not the one the package was made with.
     """
     try:
-        model = ModelRef.model_validate_json((artifacts / "model.json").read_text("utf-8"))
+        model = ModelRef.model_validate_json((artifacts / DESCRIPTION).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{artifacts}: holds no packaged model ({error})") from error
     changes: dict[str, Any] = {}
@@ -40,7 +48,7 @@ def open_package(artifacts: Path) -> ModelRef:
     if base.is_dir():
         changes["settings"] = model.settings.model_copy(update={"id": str(base), "revision": None})
     if model.adapter_sha256 is not None:
-        weights = artifacts / "adapter" / ADAPTER_WEIGHTS
+        weights = artifacts / ADAPTER
         found = sha256_file(weights) if weights.is_file() else "no file"
         if found != model.adapter_sha256:
             raise ModelError(
@@ -51,6 +59,13 @@ def open_package(artifacts: Path) -> ModelRef:
     return model.model_copy(update=changes)
 
 
+def packed_sources(package: Path) -> Iterator[Path]:
+    """Yield the Python sources of the library's folder that go into a packaged model."""
+    for path in package.rglob("*.py"):
+        if path.relative_to(package).parts[0] not in _NOT_PACKED:
+            yield path
+
+
 def sources_sha256(package: Path) -> str:
-    """Return one hash over the Python sources of a package folder."""
-    return sha256_files(package.rglob("*.py"), package)
+    """Return one hash over those sources of the library's folder, or of its packed copy."""
+    return sha256_files(packed_sources(package), package)

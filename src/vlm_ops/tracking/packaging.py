@@ -20,7 +20,13 @@ import vlm_ops
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.errors import ModelError
 from vlm_ops.models.loading import base_folder, load_processor
-from vlm_ops.tracking.package import ADAPTER_WEIGHTS, CONTENT_TAG
+from vlm_ops.tracking.package import (
+    ADAPTER_WEIGHTS,
+    CONTENT_TAG,
+    DESCRIPTION,
+    FILES,
+    packed_sources,
+)
 
 SCRIPT = Path(__file__).with_name("packaged_model.py")
 MODEL_TYPE = "image-text-to-text"
@@ -95,13 +101,13 @@ def save_package(model: ModelRef, folder: Path, described: Model | None = None) 
     """
     with tempfile.TemporaryDirectory() as scratch:
         staging = Path(scratch)
-        _stage_files(model, staging / "artifacts")
+        _stage_files(model, staging / FILES)
         _stage_sources(staging / "vlm_ops")
         mlflow.pyfunc.save_model(
             path=str(folder),
             mlflow_model=described,
             python_model=str(SCRIPT),
-            artifacts={path.stem: str(path) for path in sorted((staging / "artifacts").iterdir())},
+            artifacts={path.stem: str(path) for path in sorted((staging / FILES).iterdir())},
             code_paths=[str(staging / "vlm_ops")],
             signature=_signature(),
             input_example=_example(),
@@ -142,7 +148,7 @@ def _stage_files(model: ModelRef, target: Path) -> None:
             # The path on this machine means nothing elsewhere; the folder's name is for people.
             settings = settings.model_copy(update={"id": Path(settings.id).resolve().name})
     described = model.model_copy(update={"settings": settings, "adapter": None})
-    (target / "model.json").write_text(described.model_dump_json(indent=2) + "\n", "utf-8")
+    (target / DESCRIPTION).write_text(described.model_dump_json(indent=2) + "\n", "utf-8")
 
 
 def _stage_adapter(model: ModelRef, target: Path) -> None:
@@ -161,7 +167,7 @@ def _stage_adapter(model: ModelRef, target: Path) -> None:
 
 def _stage_sources(target: Path) -> None:
     root = Path(vlm_ops.__file__).parent
-    for path in root.rglob("*.py"):
+    for path in packed_sources(root):
         copy = target / path.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)

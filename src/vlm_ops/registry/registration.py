@@ -1,0 +1,219 @@
+"""Making a candidate a version of the registered model, and writing a newer verdict on it."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
+from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.evaluation.words import percent, spread
+from vlm_ops.registry import former, tags
+from vlm_ops.registry.judgement import Details, Judgement
+from vlm_ops.store.files import write_whole
+from vlm_ops.store.fingerprint import SHORT, fingerprint
+from vlm_ops.store.frozen import Frozen
+from vlm_ops.tracking.runs import run_page
+
+_LOGGED_MODEL = "models:/"
+_DETAILS_FOLDER = "registered"
+_SHORT_COMMIT = 7
+
+
+class Origin(Frozen):
+    """Where a version comes from.
+
+    Attributes:
+        config: The whole configuration.
+        git_commit: Of the code, if known.
+        prefect_run_id: Of the flow run, if there is one.
+    """
+
+    config: PipelineConfig
+    git_commit: str | None
+    prefect_run_id: str | None
+
+
+class Submission(Frozen):
+    """What is registered: a candidate, evaluated and judged.
+
+    Attributes:
+        evaluation: Names the candidate and its scores.
+        decision: Of the gate.
+        data: What was trained and measured on.
+        origin: Where it comes from.
+    """
+
+    evaluation: Evaluation
+    decision: GateDecision
+    data: PreparedData
+    origin: Origin
+
+    def is_of(self, version: ModelVersion) -> bool:
+        """Tell whether a version is this candidate on this data under this protocol."""
+        return all(version.tags.get(key) == value for key, value in self._identity().items())
+
+    def says_more_than(self, version: ModelVersion) -> bool:
+        """Tell whether the gate has judged anew since; against itself it says nothing new."""
+        decision = self.decision
+        return (
+            version.tags.get(tags.GATE) != decision.fingerprint
+            and decision.champion != decision.candidate
+        )
+
+    def tags(self, details: str) -> dict[str, str]:
+        """Return the tags of its version, all but who made it and which decision counts."""
+        scores = {name: s.relaxed_accuracy for name, s in self.evaluation.scores.items()}
+        measured = self.evaluation.scores["candidate"]
+        base = self.evaluation.model.settings.id
+        labels = {
+            tags.VERDICT: tags.verdict(self.decision.verdict.accepted),
+            tags.ACCURACY: f"{percent(measured.relaxed_accuracy)} ({spread(measured)})",
+            tags.DATA: self.data.source,
+            # The path on this machine means nothing elsewhere; the folder's name is for people.
+            tags.BASE: Path(base).resolve().name if Path(base).is_dir() else base,
+            tags.DETAILS: details,
+            tags.SCORES: json.dumps(scores),
+            **self._identity(),
+        }
+        if self.origin.git_commit:
+            labels[tags.COMMIT] = self.origin.git_commit[:_SHORT_COMMIT]
+        return labels
+
+    def details(self, pipeline_run: str) -> Details:
+        """Return what is kept beside the tags."""
+        origin = self.origin
+        return Details(
+            judgement=Judgement.of(self.decision),
+            evaluation=self.evaluation.model_dump(mode="json"),
+            data=self.data.model_dump(mode="json"),
+            config=origin.config.model_dump(mode="json", by_alias=True),
+            git_commit=origin.git_commit,
+            prefect_run_id=origin.prefect_run_id,
+            mlflow_run_id=pipeline_run,
+        )
+
+    def description(self, logged: LoggedModel, pipeline_run: str, details: str) -> str:
+        """Return what people read on the version's page, in Markdown."""
+        judgement = Judgement.of(self.decision)
+        scores = [
+            f"- **{name}**: {percent(score.relaxed_accuracy)} relaxed accuracy ({spread(score)}; "
+            f"{score.n} rows, {score.n_images} images, {score.n_groups} groups)"
+            for name, score in self.evaluation.scores.items()
+        ]
+        links = [
+            f"- {name}: [{run}]({run_page(logged.experiment_id, run)})"
+            for name, run in (
+                ("pipeline", pipeline_run),
+                ("step that measured it", logged.source_run_id),
+            )
+            if run is not None
+        ]
+        return "\n\n".join(
+            [
+                f"The {self.evaluation.candidate} model, trained on {self.data.source}. "
+                f"{self.evaluation.why}.",
+                "\n".join(scores),
+                f"Gate, against {judgement.against}: "
+                f"**{tags.verdict(judgement.verdict.accepted)}**.",
+                judgement.reasons,
+                "Runs:",
+                "\n".join(links),
+                f"All else is in `{details}`, among the files of the logged model.",
+            ]
+        )
+
+    def _identity(self) -> dict[str, str]:
+        return {
+            tags.CONTENT: self.evaluation.model.content,
+            tags.DATASET: self.data.content,
+            tags.PROTOCOL: self.evaluation.protocol,
+        }
+
+
+def create(client: MlflowClient, name: str, told: Submission, pipeline_run: str) -> ModelVersion:
+    """Make a version, with its model where the evaluate step kept it.
+
+    Args:
+        client: Bound to the server.
+        name: The registered model; made if it is new.
+        told: The candidate.
+        pipeline_run: Keeps the model if this server does not: it was measured without a tracker
+            or under another server.
+    """
+    logged = _logged(client, told.evaluation, pipeline_run)
+    try:
+        client.create_registered_model(name, description=f"Retrained by vlm-ops: {name}.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    details = _write_details(client, name, logged, told, pipeline_run)
+    made = client.create_model_version(
+        name,
+        source=f"{_LOGGED_MODEL}{logged.model_id}",
+        run_id=logged.source_run_id,
+        tags={
+            **told.tags(details),
+            tags.MLFLOW_RUN_ID: pipeline_run,
+            tags.GATE: told.decision.fingerprint,
+        },
+        description=told.description(logged, pipeline_run, details),
+        model_id=logged.model_id,
+    )
+    # mlflow.register_model does this too: the model's page links to its versions.
+    versions = json.loads(logged.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    versions.append({"name": name, "version": made.version})
+    client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(versions)})
+    return made
+
+
+def judge_anew(client: MlflowClient, version: ModelVersion, told: Submission) -> None:
+    """Write a newer decision on a version; one with the former tags gets today's instead."""
+    logged = client.get_logged_model(str(version.source).removeprefix(_LOGGED_MODEL))
+    pipeline_run = version.tags[tags.MLFLOW_RUN_ID]
+    details = _write_details(client, version.name, logged, told, pipeline_run)
+    text = told.description(logged, pipeline_run, details)
+    client.update_model_version(version.name, version.version, description=text)
+    for key, value in told.tags(details).items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+    for key in set(former.TAGS) & version.tags.keys():
+        client.delete_model_version_tag(version.name, version.version, key)
+    # This comes last: cut off before, all of it is done again.
+    gate = told.decision.fingerprint
+    client.set_model_version_tag(version.name, version.version, tags.GATE, gate)
+
+
+def _logged(client: MlflowClient, evaluation: Evaluation, pipeline_run: str) -> LoggedModel:
+    source = evaluation.logged_models.get("candidate")
+    if source is not None:
+        try:
+            kept = client.get_logged_model(source.removeprefix(_LOGGED_MODEL))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        else:
+            if kept.status == LoggedModelStatus.READY:
+                return kept
+    # Imports torch and transformers, which no one who reads the registry has use for.
+    from vlm_ops.tracking.packaging import log_packaged_model
+
+    made = log_packaged_model(client, pipeline_run, "candidate", evaluation.model)
+    return client.get_logged_model(made)
+
+
+def _write_details(
+    client: MlflowClient, name: str, logged: LoggedModel, told: Submission, pipeline_run: str
+) -> str:
+    """Keep the file with all else beside the model's files, before a tag names it."""
+    # One file a decision: a version's tags point to a whole one at every moment.
+    file = f"{fingerprint([name, told.decision.fingerprint])[:SHORT]}.json"
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / file
+        write_whole(path, told.details(pipeline_run).model_dump_json(indent=2) + "\n")
+        client.log_model_artifact(logged.model_id, str(path), _DETAILS_FOLDER)
+    return f"{_DETAILS_FOLDER}/{file}"
