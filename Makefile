@@ -8,7 +8,7 @@ DEV := $(VENV)/.installed-dev
 JOBS ?= 2
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo demo-bad test test-all lint house format clean
+.PHONY: install demo demo-bad test test-all lint format clean
 
 install: $(STAMP)
 
@@ -39,10 +39,6 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/house.py
-
-# The same count, and code that stands twice: a minute or two of pylint.
-house: $(DEV)
-	$(BIN)/python benchmarks/house.py --duplicates
 
 format: $(DEV)
 	$(BIN)/ruff format .

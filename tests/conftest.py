@@ -11,6 +11,8 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# A test of the flow leaves Prefect's handler on our loggers, and the next file runs without a flow.
+os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 # Tests run side by side, one to a core; read when torch is imported, here and in every child.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
