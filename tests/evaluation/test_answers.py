@@ -124,7 +124,7 @@ def test_new_training_rows_leave_test_answers_valid(models: Models, tmp_path: Pa
 def test_gray_images_have_the_same_size_and_come_under_the_same_protocol(
     data: PreparedData, tmp_path: Path
 ) -> None:
-    sizes = []
+    sizes: list[tuple[int, int]] = []
 
     class Looker(Seer):
         def respond(self, questions, images, job):  # type: ignore[no-untyped-def]

@@ -238,7 +238,7 @@ def test_without_training_rows_there_is_no_baseline(own: PreparedData, models: M
 def test_every_plan_survives_the_way_to_another_process(
     own: PreparedData, models: Models, tmp_path: Path
 ) -> None:
-    adapters = {
+    adapters: dict[str, Any] = {
         adapter.stage: adapter.model_copy(update={"folder": tmp_path / adapter.stage})
         for adapter in (SFT, PREFER)
     }

@@ -14,7 +14,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.respondent import ModelRespondent
 from vlm_ops.models import generation, loading
-from vlm_ops.steps.plan import perform, plan
+from vlm_ops.steps.plan import Outputs, perform, plan
 from vlm_ops.steps.table import CHAMPION
 from vlm_ops.tracker import NullTracker
 
@@ -40,7 +40,12 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[ModelRef]:
     """What is loaded, in this order."""
     found: list[ModelRef] = []
     load = loading.load
-    monkeypatch.setattr(loading, "load", lambda ref: found.append(ref) or load(ref))
+
+    def counted(ref: ModelRef) -> loading.LoadedModel:
+        found.append(ref)
+        return load(ref)
+
+    monkeypatch.setattr(loading, "load", counted)
     return found
 
 
@@ -65,7 +70,7 @@ def test_a_model_is_loaded_once_if_at_all(
     ref: ModelRef, squares: PreparedData, tmp_path: Path, loads: list[ModelRef]
 ) -> None:
     config = load_config("demo", [f"execution.runs={tmp_path}", "evaluate.max_new_tokens=4"])
-    outputs = {"prepare": squares, CHAMPION: ChampionRef(version="1", model=ref)}
+    outputs: Outputs = {"prepare": squares, CHAMPION: ChampionRef(version="1", model=ref)}
     planned = plan("champion on test", config, outputs)
     assert loads == []
     perform(planned, NullTracker())
