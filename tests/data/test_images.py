@@ -184,7 +184,8 @@ def test_a_failed_step_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_file_that_lost_its_content_is_kept_anew(tmp_path: Path) -> None:
     (reference,) = kept(tmp_path / "one", FILES["plain.png"])
     (tmp_path / reference.path).write_bytes(b"")
-    with pytest.raises(DataError, match=rf"{reference.sha256}\.png: an image that was kept before"):
+    said = r"can't be decoded \(no known format\)\. It was whole when it was kept"
+    with pytest.raises(DataError, match=rf"{reference.sha256}\.png: an image that {said}"):
         open_image(tmp_path / reference.path)
     kept(tmp_path / "two", FILES["plain.png"])
     assert (tmp_path / reference.path).read_bytes() == FILES["plain.png"]
@@ -234,5 +235,7 @@ def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
         store.add(tmp_path / "nothing.png")
     with pytest.raises(DataError, match="can't be read"):
         store.add(tmp_path)
-    with pytest.raises(DataError, match=r"nothing\.png: an image that was kept before"):
+    with pytest.raises(
+        DataError, match=r"nothing\.png: an image that can't be decoded.*No such file"
+    ):
         open_image(tmp_path / "nothing.png")

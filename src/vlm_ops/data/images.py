@@ -46,10 +46,8 @@ def decode(data: bytes) -> tuple[Image.Image, str]:
         image = Image.open(io.BytesIO(data))
         name = str(image.format)
         return _upright_rgb(image), _ENDINGS.get(name, f".{name.lower()}")
-    except UnidentifiedImageError as error:
-        raise DataError("an image that can't be decoded (no known format)") from error
     except Exception as error:  # Pillow's decoders raise whatever their formats suggest
-        raise DataError(f"an image that can't be decoded ({error})") from error
+        raise DataError(_undecodable(error)) from error
 
 
 def read_image(path: Path) -> Image.Image:
@@ -76,8 +74,8 @@ def open_image(path: Path) -> Image.Image:
             return _upright_rgb(image)
     except Exception as error:  # as in decode
         raise DataError(
-            f"{path}: an image that was kept before can't be opened ({error}). Move the folder "
-            f"of the step that prepared it away, to have it kept anew."
+            f"{path}: {_undecodable(error)}. It was whole when it was kept: move the file away "
+            f"and start again, to have it kept anew."
         ) from error
 
 
@@ -97,6 +95,11 @@ def for_other_readers(path: Path) -> str | dict[str, Any]:
     buffer = io.BytesIO()
     open_image(path).save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": None}
+
+
+def _undecodable(error: Exception) -> str:
+    unknown = isinstance(error, UnidentifiedImageError)
+    return f"an image that can't be decoded ({'no known format' if unknown else error})"
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
