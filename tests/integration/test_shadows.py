@@ -5,11 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from small import call, environment, versions, vlm_ops, write_small
-from test_schedule import _fire, api  # noqa: F401
+from test_schedule import api  # noqa: F401
 
 from vlm_ops.artifacts import PreparedData
 
@@ -73,6 +75,19 @@ def test_in_the_checkout_the_working_folder_is_this_package_itself(tmp_path: Pat
     assert "Traceback" not in refused.stderr
 
 
+def fired(api: str) -> str:  # noqa: F811
+    """Run the deployment and return the name of its end."""
+    made = httpx.get(f"{api}/deployments/name/retrain/small", timeout=30).json()["id"]
+    run = httpx.post(f"{api}/deployments/{made}/create_flow_run", json={}, timeout=30).json()["id"]
+    deadline = time.monotonic() + 400
+    state = {"type": "SCHEDULED"}
+    while state["type"] in ("SCHEDULED", "PENDING", "RUNNING"):
+        assert time.monotonic() < deadline, state
+        time.sleep(0.5)
+        state = httpx.get(f"{api}/flow_runs/{run}", timeout=30).json()["state"]
+    return state["name"]
+
+
 def test_a_run_and_a_deployed_run(place: Path, api: str) -> None:  # noqa: F811
     first = vlm_ops("run", "small.yaml", cwd=place)
     assert first["status"] == "promoted"
@@ -81,7 +96,7 @@ def test_a_run_and_a_deployed_run(place: Path, api: str) -> None:  # noqa: F811
     write_shadows(place, FLOWS[1])
     made = vlm_ops("deploy", "small.yaml", "--set", "evaluate.max_rows=6", cwd=place)
     assert made["full_name"] == "retrain/small"
-    assert _fire(api, place) == "Completed"
+    assert fired(api) == "Completed"
     # Its own process, started by the worker's run, asked the models about fewer rows.
     assert len(list((place / "runs").glob("evaluate-*/showcase.json"))) == 2
     assert len(versions(place / "runs", place)) >= 1
