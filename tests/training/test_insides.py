@@ -30,8 +30,9 @@ def listed() -> dict[str, str]:
 
 def requirements() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    every = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
-    return {found.name: found for found in map(Requirement, every)}
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    every = [Requirement(line) for group in groups for line in group]
+    return {found.name: found for found in every}
 
 
 @pytest.mark.parametrize("library", ["trl", "transformers", "peft", "bitsandbytes", "accelerate",
