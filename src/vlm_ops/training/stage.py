@@ -226,4 +226,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
 
     check = compare(trainer, plain_batch, parts.weights)
     write_check(stage.out, check, stage.name)
-    return trainer if check.engine == "packed" else None
+    if check.engine == "packed":
+        return trainer
+    trainer.give_up()
+    return None
