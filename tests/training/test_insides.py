@@ -6,7 +6,6 @@ import inspect
 import re
 import signal
 import tomllib
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,9 +30,9 @@ def listed() -> dict[str, str]:
 
 def requirements() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = chain.from_iterable(project["optional-dependencies"].values())
-    every = [*project["dependencies"], *extras]
-    return {found.name: found for found in map(Requirement, every)}
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    every = [Requirement(line) for group in groups for line in group]
+    return {found.name: found for found in every}
 
 
 @pytest.mark.parametrize("library", ["trl", "transformers", "peft", "bitsandbytes", "accelerate",

@@ -22,7 +22,7 @@ from vlm_ops.training.arguments import training_arguments
 from vlm_ops.training.curves import Curves
 from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
-from vlm_ops.training.engine.rows import packed_options
+from vlm_ops.training.engine.rows import packed_options, room_in
 from vlm_ops.training.memory import free, ran_out, smaller
 from vlm_ops.training.outcome import Outcome, to_the_end
 from vlm_ops.training.weights import adapter_weights, set_weights
@@ -208,8 +208,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
         stage.encode(encoder, parts.validation),
         locate=stage.locate,
         settings=optim,
-        room=stage.job.features,
-        out=stage.out,
+        room=room_in(stage.out, stage.job.features),
     )
     trainer = stage.packed(parts.loaded, packed | parts.options)
     set_weights(trainer.model, parts.weights)
@@ -227,4 +226,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
 
     check = compare(trainer, plain_batch, parts.weights)
     write_check(stage.out, check, stage.name)
-    return trainer if check.engine == "packed" else None
+    if check.engine == "packed":
+        return trainer
+    trainer.give_up()
+    return None

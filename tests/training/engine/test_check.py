@@ -121,10 +121,11 @@ def test_a_wrong_piece_lets_trl_take_over(
 
 
 def test_so_it_does_in_preference_training(
-    prefer: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    prefer: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     not_rotated(monkeypatch)
     fallen_back, told = prefer("fallen back", "packed")
+    assert not list((tmp_path / "fallen back").glob("**/reference.safetensors"))
     assert "prefer: the packed engine differs from the plain model" in caplog.text
     assert (fallen_back.engine, told) == ("trl", "trl")
     assert fallen_back.adapter_sha256 == prefer("asked for", "trl")[0].adapter_sha256

@@ -13,10 +13,13 @@ from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 from vlm_ops.data.images import open_image
 from vlm_ops.pretraining.architecture import build_processor
 from vlm_ops.records import ImageRef
-from vlm_ops.training.engine.features import FeatureStore
+from vlm_ops.training.engine import features
+from vlm_ops.training.engine.features import FeatureStore, Room
 
 BYTES = 64 * 256 * 4
 """Of one image's features: 64 tokens of width 256 in float32."""
+
+ROOM = ("folder", "memory_bytes", "disk_bytes")
 
 Make = Callable[..., FeatureStore]
 
@@ -39,13 +42,15 @@ def make(
     """Make a store; every image is needed twice, unless it is told otherwise."""
 
     def store(**changes: Any) -> FeatureStore:
+        room: dict[str, Any] = {"folder": tmp_path / "features"}
+        room |= {name: changes.pop(name) for name in ROOM if name in changes}
         options: dict[str, Any] = {
             "model": tiny,
             "processor": tiny_processor,
             "locate": tmp_path.joinpath,
             "uses": {image.sha256: 2 for image in images},
-            "folder": tmp_path / "features",
             "identity": "these weights",
+            "room": Room(**room),
             **changes,
         }
         return FeatureStore(**options)
@@ -155,6 +160,36 @@ def test_what_memory_has_no_room_for_is_read_from_files(
     assert other.usage.disk_bytes > on_disk
     assert torch.equal(look(other, images[2])[0], first[2])
     assert (other.usage.computed, other.usage.reused) == (0, 1)
+
+
+def test_a_file_is_hashed_once(
+    make: Make, images: list[ImageRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading is a matter of pages; hashing all of them would not be."""
+    first = make(memory_bytes=0)
+    look(first, images[0])
+    hashed: list[torch.Tensor] = []
+    digest = features._digest
+    monkeypatch.setattr(features, "_digest", lambda found: hashed.append(found) or digest(found))
+    resumed = make(memory_bytes=0)
+    for _ in range(3):
+        look(resumed, images[0])
+        look(resumed, images[1])
+    # One read of each; and the second image was written.
+    assert len(hashed) == 3
+    assert resumed.usage.reused == 5
+
+
+def test_a_look_aside_keeps_and_counts_nothing(
+    make: Make, images: list[ImageRef], tmp_path: Path
+) -> None:
+    store = make()
+    with store.aside():
+        look(store, images[0])
+    assert (store.usage.computed, store.usage.memory_bytes) == (0, 0)
+    look(store, images[0])
+    assert (store.usage.computed, store.usage.reused) == (1, 0)
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("change", [{"identity": "other weights"}, {"folder": Path("elsewhere")}])

@@ -33,9 +33,10 @@ ROWS = 4
 """How many rows are compared: with three questions an image, a shared prefix and a second tree."""
 CHECK = "engine.json"
 _NOISE = 0.02
-_AT_MOST = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (2e-2, 1e-1)}
-"""Differences that rounding may make: of the loss, and between the gradients, by the type that
-products run in. Measured: see docs/engine.md."""
+_AT_MOST = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (2e-2, 0.25)}
+"""How far loss and gradients may be apart, relative to the plain model's, by the type that products
+run in. Rounding was measured to make 1e-6 in float32; in bfloat16 0.0015 of the loss and 0.07
+between gradients (docs/engine.md)."""
 _FLOOR = 0.1
 """Of the denominator of the loss' relative difference."""
 _AGREES = "agrees with"

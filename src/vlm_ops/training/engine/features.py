@@ -67,6 +67,21 @@ class Usage:
         return text
 
 
+@dataclass(frozen=True)
+class Room:
+    """Where features are kept.
+
+    Attributes:
+        folder: For files; they are named by image, identity and dtype.
+        memory_bytes: Most bytes in memory; None takes a quarter of what is free.
+        disk_bytes: Most bytes in files; None takes half of what is free.
+    """
+
+    folder: Path
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+
+
 class FeatureStore:
     """Features by image content: first in memory, then in memory-mapped files, else again.
 
@@ -80,10 +95,8 @@ class FeatureStore:
         processor: With the image processor.
         locate: Where an image path of the records lies.
         uses: How often each image's features are needed, by content hash; others once.
-        folder: For files; they are named by image, ``identity`` and dtype.
         identity: Of tower weights and processor settings.
-        memory_bytes: Most bytes in memory; None takes a quarter of what is free.
-        disk_bytes: Most bytes in files; None takes half of what is free.
+        room: For what is kept.
     """
 
     def __init__(
@@ -93,19 +106,17 @@ class FeatureStore:
         locate: Callable[[str], Path],
         *,
         uses: Mapping[str, int],
-        folder: Path,
         identity: str,
-        memory_bytes: int | None = None,
-        disk_bytes: int | None = None,
+        room: Room,
     ) -> None:
         self._model = model
         self._processor = processor
         self._locate = locate
         self._uses = uses
-        self._folder = folder
+        self._folder = room.folder
         self._identity = identity
-        self._memory_limit = memory_bytes
-        self._disk_limit = disk_bytes
+        self._memory_limit = room.memory_bytes
+        self._disk_limit = room.disk_bytes
         self._memory: dict[str, torch.Tensor] = {}
         self._latest: dict[str, torch.Tensor] = {}
         self._intact: set[str] = set()
@@ -113,7 +124,9 @@ class FeatureStore:
         self.frozen = not _trains_vision(model)
         self.usage = Usage()
         # An attempt that was cut off has left them.
-        self.usage.disk_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        self.usage.disk_bytes = sum(
+            file.stat().st_size for file in room.folder.glob("*.safetensors")
+        )
         if not self.frozen:
             logger.info("the vision tower is trained: its features are computed in every pass")
 

@@ -79,6 +79,10 @@ class Reference:
         where = rows.cpu()
         return LogProbs(*(self._table[name][where].to(rows.device) for name in _FIELDS))
 
+    def close(self) -> None:
+        """Delete the file."""
+        self._path.unlink(missing_ok=True)
+
     def _write(self, table: dict[str, torch.Tensor]) -> None:
         make_folder(self._path.parent)
         meta = {"identity": self._identity, "sha256": _digest(table)}

@@ -14,7 +14,7 @@ from vlm_ops.models.loading import LoadedModel
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.training.arguments import total_steps
 from vlm_ops.training.engine.encode import EncodedRow
-from vlm_ops.training.engine.features import FeatureStore
+from vlm_ops.training.engine.features import FeatureStore, Room
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,7 @@ def packed_options(
     *,
     locate: Callable[[str], Path],
     settings: OptimSettings,
-    room: FeatureSettings,
-    out: Path,
+    room: Room,
 ) -> dict[str, Any]:
     """Put rows and their features together.
 
@@ -38,7 +37,6 @@ def packed_options(
         locate: Where an image path of the records lies.
         settings: Tell how often an image is needed.
         room: For features.
-        out: The step's folder.
     """
     imageless = sum(not row.images for row in (*train, *validation))
     if imageless:
@@ -59,14 +57,17 @@ def packed_options(
         loaded.processor,
         locate,
         uses=uses,
-        folder=out / "features",
         identity=fingerprint(
             [loaded.ref.base_sha256, loaded.ref.settings.model_dump(exclude={"id", "revision"})]
         ),
-        memory_bytes=_bytes(room.memory_gb),
-        disk_bytes=_bytes(room.disk_gb),
+        room=room,
     )
     return {"train": train, "validation": validation, "features": store}
+
+
+def room_in(out: Path, settings: FeatureSettings) -> Room:
+    """Return the room that a step's folder and the settings give to features."""
+    return Room(out / "features", _bytes(settings.memory_gb), _bytes(settings.disk_gb))
 
 
 def _bytes(gigabytes: float | None) -> int | None:

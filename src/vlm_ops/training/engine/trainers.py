@@ -105,6 +105,10 @@ class PackedTraining(CompleteCheckpoints):
         logger.info("%d LoRA layers compute in one operation", fuse_lora(base))
         _choose_attention(base, longest_line(self._every, trainer.args.train_batch_size))
 
+    def give_up(self) -> None:
+        """Delete what was kept on disk: another engine trains."""
+        self.features.close()
+
     def first_rows(self, count: int) -> list[int]:
         """Return the numbers of the rows that training meets first."""
         return list(itertools.islice(self._sampler, count))
@@ -213,6 +217,11 @@ class PackedDpo(PackedTraining, DPOTrainer):
                 return self.log_probs(trainer.model, trainer._prepare_inputs(batch))[0]
 
         self._reference.prepare(self._batches, ask)
+
+    def give_up(self) -> None:
+        """Delete that, and the reference's answers."""
+        super().give_up()
+        self._reference.close()
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         """Form the batches of the first epoch and of validation."""
