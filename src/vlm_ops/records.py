@@ -39,7 +39,7 @@ class AboutImages(Frozen):
         kind: What is asked (``count``, ``compare``, …); scores are reported by kind.
     """
 
-    renamed = {"cluster": None}
+    renamed = {"cluster": None}  # former name
 
     id: str
     images: tuple[ImageRef, ...]
@@ -92,7 +92,7 @@ class Answer(Frozen):
         own: What it is worth under metrics of your own, 0..1 by name.
     """
 
-    renamed = {"cluster": "image_id"}
+    renamed = {"cluster": "image_id"}  # former name
 
     id: str
     kind: str
@@ -119,7 +119,7 @@ class Score(Frozen):
         n_groups: Groups.
     """
 
-    renamed = {"n_charts": "n_images", "n_tables": "n_groups"}
+    renamed = {"n_charts": "n_images", "n_tables": "n_groups"}  # former name
 
     relaxed_accuracy: float
     low: float
@@ -162,7 +162,7 @@ class Verdict(Frozen):
         differences: The comparisons behind them.
     """
 
-    renamed = {"promote": "accepted"}
+    renamed = {"promote": "accepted"}  # former name
 
     accepted: bool
     reasons: tuple[str, ...]

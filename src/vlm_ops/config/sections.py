@@ -213,7 +213,7 @@ class EvaluateSettings(Frozen):
 class GateSettings(Frozen):
     """What a candidate must show on the test rows before the gate accepts it."""
 
-    renamed = {"over_blind": "over_gray"}
+    renamed = {"over_blind": "over_gray"}  # former name
 
     over_base: float = Field(default=0.0, ge=-1.0, le=1.0)
     """The lower end of the interval of candidate minus base must lie above this."""
