@@ -124,7 +124,7 @@ def test_numbers_are_those_of_the_file() -> None:
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("vlm_ops.charts.tables.importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="'plotly', which is not installed"):
         tables.package_folder("plotly")
 

@@ -11,8 +11,8 @@ import pytest
 from squares import Models, make_data, model_ref, trained
 
 from vlm_ops.artifacts import ChampionRef, PreferencePairs
-from vlm_ops.cli import app
 from vlm_ops.cli import step as command
+from vlm_ops.cli.commands import app
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import StepFailed
 from vlm_ops.steps.plan import plan
@@ -114,7 +114,7 @@ def test_gate_judges_against_the_champion(
     champion: ChampionRef,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    models.blind |= set() if sees else {champion.model.adapter_sha256}
+    models.cannot_see |= set() if sees else {champion.model.adapter_sha256}
     step("evaluate", runs, capsys)
     asked = models.asked
     told, said = step("gate", runs, capsys)

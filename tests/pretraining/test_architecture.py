@@ -1,4 +1,6 @@
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,20 +21,23 @@ from vlm_ops.pretraining.architecture import (
 from vlm_ops.pretraining.synthetic import invent
 from vlm_ops.pretraining.words import WHOLE_WORDS
 
+Processor = Any
+"""An Idefics3Processor, whose own types refuse a chat with images."""
+
 MIB_10_6 = 10_600_000
 
 
 @pytest.fixture(scope="module")
-def processor(tiny_processor):
+def processor(tiny_processor: Processor) -> Processor:
     return tiny_processor
 
 
 @pytest.fixture(scope="module")
-def model(random_tiny):
+def model(random_tiny: Idefics3ForConditionalGeneration) -> Idefics3ForConditionalGeneration:
     return random_tiny
 
 
-def prompts(processor, texts):
+def prompts(processor: Processor, texts: list[str]) -> list[str]:
     rows = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
         for text in texts
@@ -40,19 +45,27 @@ def prompts(processor, texts):
     return [processor.apply_chat_template(row, add_generation_prompt=True) for row in rows]
 
 
-def encode(processor, texts):
+def encode(processor: Processor, texts: list[str]) -> Any:
     images = [[draw(invent(random.Random(i)))] for i, _ in enumerate(texts)]
     batch = prompts(processor, texts)
     return processor(text=batch, images=images, padding=True, return_tensors="pt")
 
 
-def test_size_and_class(model):
+def written(model: Any, batch: Any, at_most: int) -> torch.Tensor:
+    """The tokens that a model writes behind its prompts."""
+    tokens: torch.Tensor = model.generate(**batch, max_new_tokens=at_most, do_sample=False)
+    return tokens[:, batch["input_ids"].shape[1] :]
+
+
+def test_size_and_class(model: Idefics3ForConditionalGeneration) -> None:
     assert isinstance(model, Idefics3ForConditionalGeneration)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert 5_000_000 < count < 5_300_000
 
 
-def test_same_seed_same_weights(processor, model):
+def test_same_seed_same_weights(
+    processor: Processor, model: Idefics3ForConditionalGeneration
+) -> None:
     again = build_model(build_config(processor), seed=0)
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
@@ -60,22 +73,22 @@ def test_same_seed_same_weights(processor, model):
 
 
 @pytest.mark.parametrize("word", WHOLE_WORDS)
-def test_colors_and_kinds_are_single_pieces(processor, word):
+def test_colors_and_kinds_are_single_pieces(processor: Processor, word: str) -> None:
     for form in (word, word.capitalize(), f" {word}", f" {word.capitalize()}"):
         assert len(processor.tokenizer(form)["input_ids"]) == 1, form
 
 
 @pytest.mark.parametrize("text", ["Größe 東京 ½", "4071.5 %", "  two  spaces\nand a break"])
-def test_any_text_comes_back(processor, text):
+def test_any_text_comes_back(processor: Processor, text: str) -> None:
     ids = processor.tokenizer(text)["input_ids"]
     assert processor.tokenizer.decode(ids) == text
 
 
-def test_digits_stand_one_by_one(processor):
+def test_digits_stand_one_by_one(processor: Processor) -> None:
     assert len(processor.tokenizer("2026")["input_ids"]) == 4
 
 
-def test_chat_template_is_a_prefix_of_the_whole(processor):
+def test_chat_template_is_a_prefix_of_the_whole(processor: Processor) -> None:
     user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "count"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "5"}]}
     prompt = processor.apply_chat_template([user], add_generation_prompt=True)
@@ -89,13 +102,15 @@ def test_chat_template_is_a_prefix_of_the_whole(processor):
     )
 
 
-def test_a_picture_is_64_tokens_and_one_frame(processor):
+def test_a_picture_is_64_tokens_and_one_frame(processor: Processor) -> None:
     batch = encode(processor, ["count"])
     assert (batch["input_ids"] == processor.image_token_id).sum() == IMAGE_TOKENS == 64
     assert batch["pixel_values"].shape == (1, 1, 3, 128, 128)
 
 
-def test_a_batch_padded_on_the_left_answers_as_one_by_one(processor, model):
+def test_a_batch_padded_on_the_left_answers_as_one_by_one(
+    processor: Processor, model: Idefics3ForConditionalGeneration
+) -> None:
     texts = ["count", "a much longer wording of a question on the same picture"]
     both = encode(processor, texts)
     assert both["input_ids"][0, 0] == processor.tokenizer.pad_token_id
@@ -105,13 +120,13 @@ def test_a_batch_padded_on_the_left_answers_as_one_by_one(processor, model):
         "pixel_attention_mask": both["pixel_attention_mask"][:1],
     }
     single["attention_mask"] = torch.ones_like(single["input_ids"])
-    options = {"max_new_tokens": 8, "do_sample": False}
-    batched = model.generate(**both, **options)[0, both["input_ids"].shape[1] :]
-    alone = model.generate(**single, **options)[0, single["input_ids"].shape[1] :]
+    batched, alone = written(model, both, 8)[0], written(model, single, 8)[0]
     assert batched[: len(alone)].tolist() == alone.tolist()
 
 
-def test_comes_back_from_a_folder(processor, model, tmp_path):
+def test_comes_back_from_a_folder(
+    processor: Processor, model: Idefics3ForConditionalGeneration, tmp_path: Path
+) -> None:
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
@@ -122,7 +137,7 @@ def test_comes_back_from_a_folder(processor, model, tmp_path):
         assert torch.equal(loaded(**batch).logits, model(**before).logits)
 
 
-def test_shipped_weights_fit_and_see():
+def test_shipped_weights_fit_and_see() -> None:
     folder = weights_folder()
     assert (folder / "model.safetensors").stat().st_size <= MIB_10_6
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
@@ -133,9 +148,6 @@ def test_shipped_weights_fit_and_see():
     texts = prompts(processor, ["kind"] * len(specs))
     images = [[draw(spec)] for spec in specs]
     batch = processor(text=texts, images=images, padding=True, return_tensors="pt")
-    written = model.float().generate(**batch, max_new_tokens=6, do_sample=False)
-    answers = processor.batch_decode(
-        written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
-    )
+    answers = processor.batch_decode(written(model.float(), batch, 6), skip_special_tokens=True)
     right = [answer.strip() == f"%{spec.kind}" for answer, spec in zip(answers, specs, strict=True)]
     assert sum(right) >= 22
