@@ -32,8 +32,8 @@ Check = Callable[[ChartSpec, str], str]
 def chart(seed: int, kind: ChartKind | None = None) -> ChartSpec:
     """An invented chart."""
     rng = random.Random(seed)
-    any_kind: tuple[ChartKind, ...] = ("bar", "barh", "line", "pie")
-    chosen = kind or rng.choice(any_kind)
+    drawn: ChartKind = rng.choice(("bar", "barh", "line", "pie"))
+    chosen = kind or drawn
     marks, lines = rng.randint(3, 9), rng.randint(1, 4) if chosen == "line" else 1
     top = rng.choice((3, 10, 100))
     values = tuple(
