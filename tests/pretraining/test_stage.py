@@ -8,14 +8,16 @@ import pytest
 import torch
 from processes import orphans
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from typer.testing import CliRunner
 
 from vlm_ops.charts.draw import draw
 from vlm_ops.charts.spec import COLOR_NAMES
+from vlm_ops.cli import app
 from vlm_ops.errors import TrainingError
 from vlm_ops.models.tiny import weights_folder
 from vlm_ops.pretraining import stage as tiny
 from vlm_ops.pretraining.packing import Packer, pixels
-from vlm_ops.pretraining.recipe import TinyRecipe
+from vlm_ops.pretraining.recipe import TinyRecipe, read_recipe
 from vlm_ops.pretraining.scores import HeldOut, held_out_scores, predict
 from vlm_ops.pretraining.shards import (
     NO_COLOR,
@@ -25,7 +27,7 @@ from vlm_ops.pretraining.shards import (
     read_shard,
     shard_paths,
 )
-from vlm_ops.pretraining.sight import UNKNOWN, Sight, patch_labels
+from vlm_ops.pretraining.sight import LESSONS, UNKNOWN, Sight, _by_token, patch_labels
 from vlm_ops.pretraining.stage import train_tiny
 from vlm_ops.pretraining.synthetic import invent
 from vlm_ops.pretraining.tasks import Task, tasks_for
@@ -168,6 +170,23 @@ def test_patches_know_their_mark(shard):
     assert seen == {"bar", "barh", "line", "pie"}
 
 
+def test_cell_loss_is_zero_where_tokens_tell_the_color_of_each_patch(shard, processor):
+    sight = Sight(4 * (NO_COLOR + 1), processor.tokenizer)
+    labels = torch.from_numpy(
+        np.stack([patch_labels(c, s) for c, s in zip(shard.cells, shard.specs, strict=True)])
+    )
+    colors = torch.nn.functional.one_hot(torch.from_numpy(shard.cells).long(), NO_COLOR + 1)
+    # By hand: picture, row and column of the token, row and column of the patch in it.
+    tokens = colors.reshape(-1, 8, 2, 8, 2, NO_COLOR + 1).permute(0, 1, 3, 2, 4, 5).flatten(3)
+    tokens = tokens.flatten(0, 2).float()
+    with torch.no_grad():
+        sight.cell.weight.copy_(50 * torch.eye(4 * (NO_COLOR + 1)))
+        sight.cell.bias.zero_()
+        right = sight._cell_loss(tokens, _by_token(labels))
+        wrong = sight._cell_loss(tokens.roll(1, 0), _by_token(labels))
+    assert right < 1e-6 < 0.1 < wrong
+
+
 def test_words_loss_is_zero_where_tokens_are_their_words(shard, processor):
     sight = Sight(16, processor.tokenizer)
     embeddings = torch.zeros(len(processor.tokenizer), 16)
@@ -252,10 +271,33 @@ def test_another_recipe_does_not_resume(tmp_path, drawn, uncompiled):
     assert trained(stage, tmp_path / "next", drawn).exists()
 
 
+def test_the_command_takes_a_recipe_and_changes_to_it(tmp_path, drawn, uncompiled):
+    recipe, out = tmp_path / "recipe.json", tmp_path / "out"
+    recipe.write_text(RECIPE.model_dump_json())
+    shutil.copytree(drawn, out / "shards")
+    done = CliRunner().invoke(
+        app, ["tiny", "train", str(out), "--recipe", str(recipe), "--steps", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    assert read_recipe(out / "recipe.json") == RECIPE.model_copy(update={"steps": 1})
+    assert (out / "export" / "model.safetensors").exists()
+
+
 def test_loss_falls(shard, uncompiled, tmp_path):
     stage = tiny._Stage(RECIPE.model_copy(update={"steps": 40}), tmp_path)
     losses = [stage.advance([shard])["loss"] for _ in range(12)]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+def test_lessons_are_taught_by_their_weights(shard, uncompiled, tmp_path):
+    weights = {f"{lesson}_weight": 0.5 for lesson in LESSONS}
+    every = tiny._Stage(RECIPE.model_copy(update=weights), tmp_path)
+    assert set(every.advance([shard])) == {"loss", *LESSONS}
+    shipped = tiny._Stage(RECIPE, tmp_path)
+    heads = {name: value.clone() for name, value in shipped.sight.state_dict().items()}
+    assert set(shipped.advance([shard])) == {"loss", "cell"}
+    changed = {n for n, value in shipped.sight.state_dict().items() if not value.equal(heads[n])}
+    assert changed == {"cell.weight", "cell.bias"}
 
 
 @pytest.mark.slow
