@@ -116,8 +116,7 @@ class Submission(Frozen):
         ]
         return "\n\n".join(
             [
-                f"The {self.evaluation.candidate} model, trained on {self.data.source}. "
-                f"{self.evaluation.why}.",
+                f"Trained on {self.data.source}. {sentence(self.evaluation.why)}",
                 "\n".join(scores),
                 f"Gate, against {judgement.against}: "
                 f"**{tags.verdict(judgement.verdict.accepted)}**.",
