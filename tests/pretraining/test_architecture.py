@@ -1,4 +1,6 @@
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     Idefics3ForConditionalGeneration,
+    Idefics3Processor,
 )
 
 from vlm_ops.charts.draw import draw
@@ -23,36 +26,38 @@ MIB_10_6 = 10_600_000
 
 
 @pytest.fixture(scope="module")
-def processor(tiny_processor):
+def processor(tiny_processor: Idefics3Processor) -> Idefics3Processor:
     return tiny_processor
 
 
 @pytest.fixture(scope="module")
-def model(random_tiny):
+def model(random_tiny: Idefics3ForConditionalGeneration) -> Idefics3ForConditionalGeneration:
     return random_tiny
 
 
-def prompts(processor, texts):
-    rows = [
+def prompts(processor: Idefics3Processor, texts: list[str]) -> list[str]:
+    rows: list[Any] = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
         for text in texts
     ]
     return [processor.apply_chat_template(row, add_generation_prompt=True) for row in rows]
 
 
-def encode(processor, texts):
+def encode(processor: Idefics3Processor, texts: list[str]) -> Any:
     images = [[draw(invent(random.Random(i)))] for i, _ in enumerate(texts)]
     batch = prompts(processor, texts)
     return processor(text=batch, images=images, padding=True, return_tensors="pt")
 
 
-def test_size_and_class(model):
+def test_size_and_class(model: Idefics3ForConditionalGeneration) -> None:
     assert isinstance(model, Idefics3ForConditionalGeneration)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert 5_000_000 < count < 5_300_000
 
 
-def test_same_seed_same_weights(processor, model):
+def test_same_seed_same_weights(
+    processor: Idefics3Processor, model: Idefics3ForConditionalGeneration
+) -> None:
     again = build_model(build_config(processor), seed=0)
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
@@ -60,24 +65,24 @@ def test_same_seed_same_weights(processor, model):
 
 
 @pytest.mark.parametrize("word", WHOLE_WORDS)
-def test_colors_and_kinds_are_single_pieces(processor, word):
+def test_colors_and_kinds_are_single_pieces(processor: Idefics3Processor, word: str) -> None:
     for form in (word, word.capitalize(), f" {word}", f" {word.capitalize()}"):
         assert len(processor.tokenizer(form)["input_ids"]) == 1, form
 
 
 @pytest.mark.parametrize("text", ["Größe 東京 ½", "4071.5 %", "  two  spaces\nand a break"])
-def test_any_text_comes_back(processor, text):
+def test_any_text_comes_back(processor: Idefics3Processor, text: str) -> None:
     ids = processor.tokenizer(text)["input_ids"]
     assert processor.tokenizer.decode(ids) == text
 
 
-def test_digits_stand_one_by_one(processor):
+def test_digits_stand_one_by_one(processor: Idefics3Processor) -> None:
     assert len(processor.tokenizer("2026")["input_ids"]) == 4
 
 
-def test_chat_template_is_a_prefix_of_the_whole(processor):
-    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "count"}]}
-    answer = {"role": "assistant", "content": [{"type": "text", "text": "5"}]}
+def test_chat_template_is_a_prefix_of_the_whole(processor: Idefics3Processor) -> None:
+    user: Any = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "count"}]}
+    answer: Any = {"role": "assistant", "content": [{"type": "text", "text": "5"}]}
     prompt = processor.apply_chat_template([user], add_generation_prompt=True)
     whole = processor.apply_chat_template([user, answer])
     assert prompt == "<|im_start|>User:<image>count<end_of_utterance>\nAssistant:"
@@ -89,13 +94,15 @@ def test_chat_template_is_a_prefix_of_the_whole(processor):
     )
 
 
-def test_a_picture_is_64_tokens_and_one_frame(processor):
+def test_a_picture_is_64_tokens_and_one_frame(processor: Idefics3Processor) -> None:
     batch = encode(processor, ["count"])
     assert (batch["input_ids"] == processor.image_token_id).sum() == IMAGE_TOKENS == 64
     assert batch["pixel_values"].shape == (1, 1, 3, 128, 128)
 
 
-def test_a_batch_padded_on_the_left_answers_as_one_by_one(processor, model):
+def test_a_batch_padded_on_the_left_answers_as_one_by_one(
+    processor: Idefics3Processor, model: Any
+) -> None:
     texts = ["count", "a much longer wording of a question on the same picture"]
     both = encode(processor, texts)
     assert both["input_ids"][0, 0] == processor.tokenizer.pad_token_id
@@ -111,7 +118,9 @@ def test_a_batch_padded_on_the_left_answers_as_one_by_one(processor, model):
     assert batched[: len(alone)].tolist() == alone.tolist()
 
 
-def test_comes_back_from_a_folder(processor, model, tmp_path):
+def test_comes_back_from_a_folder(
+    processor: Idefics3Processor, model: Idefics3ForConditionalGeneration, tmp_path: Path
+) -> None:
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
@@ -122,7 +131,7 @@ def test_comes_back_from_a_folder(processor, model, tmp_path):
         assert torch.equal(loaded(**batch).logits, model(**before).logits)
 
 
-def test_shipped_weights_fit_and_see():
+def test_shipped_weights_fit_and_see() -> None:
     folder = weights_folder()
     assert (folder / "model.safetensors").stat().st_size <= MIB_10_6
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()

@@ -2,17 +2,25 @@ import json
 import random
 import shutil
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from processes import orphans
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
+)
 from typer.testing import CliRunner
 
 from vlm_ops.charts.draw import draw
 from vlm_ops.charts.spec import COLOR_NAMES
-from vlm_ops.cli import app
+from vlm_ops.cli.commands import app
 from vlm_ops.errors import TrainingError
 from vlm_ops.models.tiny import weights_folder
 from vlm_ops.pretraining import stage as tiny
@@ -21,6 +29,7 @@ from vlm_ops.pretraining.recipe import TinyRecipe, read_recipe
 from vlm_ops.pretraining.scores import HeldOut, held_out_scores, predict
 from vlm_ops.pretraining.shards import (
     NO_COLOR,
+    Shard,
     Shards,
     color_cells,
     draw_shard,
@@ -46,28 +55,28 @@ RECIPE = TinyRecipe(
 
 
 @pytest.fixture(scope="module")
-def shard(tmp_path_factory):
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Shard:
     return read_shard(draw_shard(tmp_path_factory.mktemp("shard") / "a.npz", "test", 12))
 
 
 @pytest.fixture(scope="module")
-def processor(tiny_processor):
+def processor(tiny_processor: Idefics3Processor) -> Idefics3Processor:
     return tiny_processor
 
 
 @pytest.fixture(scope="module")
-def model(random_tiny):
+def model(random_tiny: Idefics3ForConditionalGeneration) -> Idefics3ForConditionalGeneration:
     return random_tiny
 
 
 @pytest.fixture
-def uncompiled(monkeypatch):
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling takes longer than these few steps."""
     monkeypatch.setattr("vlm_ops.pretraining.speed.shutil.which", lambda name: None)
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recipe's charts, drawn once."""
     folder = tmp_path_factory.mktemp("drawn") / "shards"
     folder.mkdir()
@@ -76,15 +85,15 @@ def drawn(tmp_path_factory):
     return folder
 
 
-def trained(recipe, out, drawn):
+def trained(recipe: TinyRecipe, out: Path, drawn: Path) -> Path:
     """One stage on charts that are there already."""
     shutil.copytree(drawn, out / "shards", dirs_exist_ok=True)
     return train_tiny(recipe, out)
 
 
-def single(processor, image, task):
+def single(processor: Idefics3Processor, image: Image.Image, task: Task) -> Any:
     """What inference makes of one task, with the target written behind it."""
-    row = [
+    row: Any = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": task.prompt}]},
         {"role": "assistant", "content": [{"type": "text", "text": task.target}]},
     ]
@@ -92,7 +101,9 @@ def single(processor, image, task):
     return processor(text=[text], images=[[image]], return_tensors="pt")
 
 
-def test_packed_logits_equal_separate_rows(shard, processor, model):
+def test_packed_logits_equal_separate_rows(
+    shard: Shard, processor: Idefics3Processor, model: Idefics3ForConditionalGeneration
+) -> None:
     rows = [tasks_for(spec, random.Random(i), 4) for i, spec in enumerate(shard.specs[:2])]
     batch = Packer(processor).pack(rows)
     with torch.inference_mode():
@@ -109,7 +120,7 @@ def test_packed_logits_equal_separate_rows(shard, processor, model):
                 segment += 1
 
 
-def test_exactly_target_and_end_are_supervised(shard, processor):
+def test_exactly_target_and_end_are_supervised(shard: Shard, processor: Idefics3Processor) -> None:
     rows = [tasks_for(spec, random.Random(1), 3) for spec in shard.specs[:3]]
     batch = Packer(processor).pack(rows)
     for segment, task in enumerate(task for row in rows for task in row):
@@ -117,16 +128,18 @@ def test_exactly_target_and_end_are_supervised(shard, processor):
         assert text == f" {task.target}<end_of_utterance>"
 
 
-def test_stored_pictures_are_what_the_processor_makes(shard, processor):
+def test_stored_pictures_are_what_the_processor_makes(
+    shard: Shard, processor: Idefics3Processor
+) -> None:
     made = processor.image_processor([[draw(shard.specs[0])]], return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(pixels(torch.from_numpy(shard.images[:1])), made)
 
 
-def test_specs_survive_the_shard(shard):
+def test_specs_survive_the_shard(shard: Shard) -> None:
     assert shard.specs[5] == invent(random.Random("test-5"))
 
 
-def test_cells_name_the_color_that_stands_there():
+def test_cells_name_the_color_that_stands_there() -> None:
     spec = next(
         spec
         for i in range(99)
@@ -143,7 +156,7 @@ def test_cells_name_the_color_that_stands_there():
     assert cells[0, 0] == NO_COLOR
 
 
-def test_patches_know_their_mark(shard):
+def test_patches_know_their_mark(shard: Shard) -> None:
     """Each patch of a mark names that mark's color, place and level, or its line's two ends."""
     seen = set()
     for cells, spec in zip(shard.cells, shard.specs, strict=True):
@@ -170,7 +183,9 @@ def test_patches_know_their_mark(shard):
     assert seen == {"bar", "barh", "line", "pie"}
 
 
-def test_cell_loss_is_zero_where_tokens_tell_the_color_of_each_patch(shard, processor):
+def test_cell_loss_is_zero_where_tokens_tell_the_color_of_each_patch(
+    shard: Shard, processor: Idefics3Processor
+) -> None:
     sight = Sight(4 * (NO_COLOR + 1), processor.tokenizer)
     labels = torch.from_numpy(
         np.stack([patch_labels(c, s) for c, s in zip(shard.cells, shard.specs, strict=True)])
@@ -187,7 +202,9 @@ def test_cell_loss_is_zero_where_tokens_tell_the_color_of_each_patch(shard, proc
     assert right < 1e-6 < 0.1 < wrong
 
 
-def test_words_loss_is_zero_where_tokens_are_their_words(shard, processor):
+def test_words_loss_is_zero_where_tokens_are_their_words(
+    shard: Shard, processor: Idefics3Processor
+) -> None:
     sight = Sight(16, processor.tokenizer)
     embeddings = torch.zeros(len(processor.tokenizer), 16)
     for i, forms in enumerate(sight.words):
@@ -203,7 +220,9 @@ def test_words_loss_is_zero_where_tokens_are_their_words(shard, processor):
     assert right < 1e-6 < 0.1 < wrong
 
 
-def test_gaze_is_the_attention_of_the_first_head(shard, processor, random_base):
+def test_gaze_is_the_attention_of_the_first_head(
+    shard: Shard, processor: Idefics3Processor, random_base: Path
+) -> None:
     """As the model itself reports it, summed over the tokens that hold the named color."""
     model = AutoModelForImageTextToText.from_pretrained(
         random_base, attn_implementation="eager"
@@ -226,8 +245,11 @@ def test_gaze_is_the_attention_of_the_first_head(shard, processor, random_base):
     torch.testing.assert_close(gaze, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_shipped_weights_need_the_picture_for_their_scores(shard, processor):
-    model = AutoModelForImageTextToText.from_pretrained(weights_folder(), dtype=torch.float32)
+def test_the_shipped_weights_need_the_picture_for_their_scores(
+    shard: Shard, processor: Idefics3Processor
+) -> None:
+    kind = Idefics3ForConditionalGeneration
+    model = kind.from_pretrained(weights_folder(), dtype=torch.float32)
     scores = held_out_scores(model, Packer(processor), HeldOut(shard, 8), bf16=False)
     assert scores["read"].n == 8
     assert model.training
@@ -235,12 +257,15 @@ def test_the_shipped_weights_need_the_picture_for_their_scores(shard, processor)
     assert scores["kind"].sight > 0.8 > 0.6 > scores["kind"].gray
 
 
-def test_resume_equals_no_interruption(tmp_path, drawn, uncompiled, monkeypatch):
+def test_resume_equals_no_interruption(
+    tmp_path: Path, drawn: Path, uncompiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = trained(RECIPE, tmp_path / "whole", drawn)
     often = RECIPE.model_copy(update={"checkpoint_minutes": 0.0})
-    advance, steps = tiny._Stage.advance, []
+    advance = tiny._Stage.advance
+    steps: list[int] = []
 
-    def stop_after_two(self, shards):
+    def stop_after_two(self: tiny._Stage, shards: list[Shard]) -> dict[str, float]:
         if len(steps) == 2:
             raise KeyboardInterrupt
         steps.append(self.step)
@@ -262,7 +287,7 @@ def test_resume_equals_no_interruption(tmp_path, drawn, uncompiled, monkeypatch)
     assert AutoProcessor.from_pretrained(resumed).image_seq_len == 64
 
 
-def test_another_recipe_does_not_resume(tmp_path, drawn, uncompiled):
+def test_another_recipe_does_not_resume(tmp_path: Path, drawn: Path, uncompiled: None) -> None:
     short = RECIPE.model_copy(update={"steps": 1})
     trained(short, tmp_path, drawn)
     with pytest.raises(TrainingError, match="another recipe"):
@@ -271,7 +296,9 @@ def test_another_recipe_does_not_resume(tmp_path, drawn, uncompiled):
     assert trained(stage, tmp_path / "next", drawn).exists()
 
 
-def test_the_command_takes_a_recipe_and_changes_to_it(tmp_path, drawn, uncompiled):
+def test_the_command_takes_a_recipe_and_changes_to_it(
+    tmp_path: Path, drawn: Path, uncompiled: None
+) -> None:
     recipe, out = tmp_path / "recipe.json", tmp_path / "out"
     recipe.write_text(RECIPE.model_dump_json())
     shutil.copytree(drawn, out / "shards")
@@ -283,13 +310,15 @@ def test_the_command_takes_a_recipe_and_changes_to_it(tmp_path, drawn, uncompile
     assert (out / "export" / "model.safetensors").exists()
 
 
-def test_loss_falls(shard, uncompiled, tmp_path):
+def test_loss_falls(shard: Shard, uncompiled: None, tmp_path: Path) -> None:
     stage = tiny._Stage(RECIPE.model_copy(update={"steps": 40}), tmp_path)
     losses = [stage.advance([shard])["loss"] for _ in range(12)]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
 
 
-def test_lessons_are_taught_by_their_weights(shard, uncompiled, tmp_path):
+def test_lessons_are_taught_by_their_weights(
+    shard: Shard, uncompiled: None, tmp_path: Path
+) -> None:
     weights = {f"{lesson}_weight": 0.5 for lesson in LESSONS}
     every = tiny._Stage(RECIPE.model_copy(update=weights), tmp_path)
     assert set(every.advance([shard])) == {"loss", *LESSONS}
@@ -301,7 +330,7 @@ def test_lessons_are_taught_by_their_weights(shard, uncompiled, tmp_path):
 
 
 @pytest.mark.slow
-def test_shards_are_drawn_by_workers(tmp_path):
+def test_shards_are_drawn_by_workers(tmp_path: Path) -> None:
     shards = Shards(tmp_path, seed=5, count=1, charts=2)
     try:
         assert len(shards.first(3)) == 1
@@ -312,7 +341,7 @@ def test_shards_are_drawn_by_workers(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part is Linux's")
-def test_workers_end_with_a_killed_training(tmp_path):
+def test_workers_end_with_a_killed_training(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path;"
         "from vlm_ops.pretraining.shards import Shards;"

@@ -10,7 +10,7 @@ from vlm_ops.charts import phrases
 from vlm_ops.charts.draw import gap_px
 from vlm_ops.charts.spec import COLOR_NAMES, ChartSpec
 from vlm_ops.pretraining.synthetic import FONTS, MAX_LINES, MAX_MARKS, invent
-from vlm_ops.pretraining.tasks import tasks_for
+from vlm_ops.pretraining.tasks import Task, tasks_for
 from vlm_ops.pretraining.view import MIN_GAP_PX
 from vlm_ops.pretraining.wordings import ORDINALS, PROMPTS, TASKS, Mix
 
@@ -20,7 +20,7 @@ TARGET = re.compile(
 
 
 @pytest.fixture(scope="module", params=get_args(Mix))
-def asked(request: pytest.FixtureRequest) -> list[tuple[ChartSpec, object]]:
+def asked(request: pytest.FixtureRequest) -> list[tuple[ChartSpec, Task]]:
     pairs = []
     for i in range(1500):
         spec = invent(random.Random(i))
@@ -34,11 +34,11 @@ def plain(text: str) -> str:
     return " ".join(bare.translate(str.maketrans("", "", string.punctuation)).split())
 
 
-def test_same_state_same_chart():
+def test_same_state_same_chart() -> None:
     assert invent(random.Random(3)) == invent(random.Random(3))
 
 
-def test_charts_vary_within_bounds():
+def test_charts_vary_within_bounds() -> None:
     specs = [invent(random.Random(i)) for i in range(400)]
     kinds = collections.Counter(spec.kind for spec in specs)
     assert min(kinds.values()) > 60
@@ -50,18 +50,20 @@ def test_charts_vary_within_bounds():
         assert spec.kind == "line" or min(spec.series[0].values) > 0
 
 
-def test_every_task_occurs_and_has_wordings(asked):
+def test_every_task_occurs_and_has_wordings(asked: list[tuple[ChartSpec, Task]]) -> None:
     seen = {task.name for _, task in asked}
     assert seen == set(PROMPTS)
     for mix in TASKS.values():
         assert {name for names in mix.values() for name in names} | {"read"} == set(PROMPTS)
 
 
-def test_targets_have_forms_of_their_own(asked):
+def test_targets_have_forms_of_their_own(asked: list[tuple[ChartSpec, Task]]) -> None:
     assert all(TARGET.fullmatch(task.target) for _, task in asked)
 
 
-def test_no_wording_and_no_answer_form_of_the_charts_data_set_occurs(asked):
+def test_no_wording_and_no_answer_form_of_the_charts_data_set_occurs(
+    asked: list[tuple[ChartSpec, Task]],
+) -> None:
     natural = {plain(text) for texts in phrases.TEMPLATES.values() for text in texts}
     terse = {plain(text) for texts in PROMPTS.values() for text in texts}
     assert not natural & terse
@@ -70,8 +72,8 @@ def test_no_wording_and_no_answer_form_of_the_charts_data_set_occurs(asked):
     assert not {task.target.lower() for _, task in asked} & answers
 
 
-def test_truths_are_balanced(asked):
-    truths = collections.defaultdict(list)
+def test_truths_are_balanced(asked: list[tuple[ChartSpec, Task]]) -> None:
+    truths: dict[str, list[bool]] = collections.defaultdict(list)
     for _, task in asked:
         if task.target in "+-":
             truths[task.name].append(task.target == "+")
@@ -80,7 +82,7 @@ def test_truths_are_balanced(asked):
         assert 0.33 < share < 0.67, f"{name}: {share:.2f} of {len(values)} are true"
 
 
-def test_no_difference_below_two_pixels_is_asked_about(asked):
+def test_no_difference_below_two_pixels_is_asked_about(asked: list[tuple[ChartSpec, Task]]) -> None:
     for spec, task in asked:
         values = spec.series[0].values
         if task.name in ("high_color", "high_index"):
@@ -91,9 +93,9 @@ def test_no_difference_below_two_pixels_is_asked_about(asked):
             assert gap_px(spec, first, second) >= MIN_GAP_PX
 
 
-def test_targets_are_right(asked):
+def test_targets_are_right(asked: list[tuple[ChartSpec, Task]]) -> None:
     """The answers again, from the numbers and the prompt's words alone."""
-    checked = collections.Counter()
+    checked: collections.Counter[str] = collections.Counter()
     for spec, task in asked:
         values, colors = spec.series[0].values, spec.series[0].colors
         named = [word for word in task.prompt.split() if word in COLOR_NAMES]
