@@ -11,8 +11,8 @@ import pytest
 from squares import Models, make_data, model_ref, trained
 
 from vlm_ops.artifacts import ChampionRef, PreferencePairs
-from vlm_ops.cli import app
 from vlm_ops.cli import step as command
+from vlm_ops.cli.commands import app
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import StepFailed
 from vlm_ops.steps.plan import plan

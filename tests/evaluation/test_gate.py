@@ -69,7 +69,7 @@ def evaluation(runs: Path, candidate: float, gray: float, base: float) -> Measur
         folder=runs / "evaluate-0",
         content="e",
         candidate="preferred",
-        why="the preferred model is the candidate",
+        why="the candidate is the preferred model",
         validation={},
         model=CANDIDATE,
         scores={name: score(answers.read(), 200, 0) for name, answers in sets.items()},
