@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.evaluation.words import percent, spread
+from vlm_ops.evaluation.words import percent, sentence, spread
 from vlm_ops.registry import former, tags
 from vlm_ops.registry.judgement import Details, Judgement
 from vlm_ops.store.files import write_whole
