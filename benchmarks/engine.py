@@ -163,12 +163,13 @@ def _search(base: Run, options: Options) -> tuple[Run, dict[str, float]]:
     tried: dict[str, float] = {}
     best, fastest = base, 0.0
     for dtype, micro, attention in product(("bfloat16", "float32"), micros, attentions):
-        choice = {"dtype": dtype, "micro": micro, "attention": attention}
-        speed = _start("train", asdict(replace(small, **choice)))["samples_per_s"]
+        tuned = replace(small, dtype=dtype, micro=micro, attention=attention)
+        speed = _start("train", asdict(tuned))["samples_per_s"]
         name = f"{dtype} x {micro}" + (f", {attention}" if base.engine == "trl" else "")
         tried[name] = round(speed, 2)
         if speed > fastest:
-            best, fastest = replace(base, **choice), speed
+            best = replace(base, dtype=dtype, micro=micro, attention=attention)
+            fastest = speed
     _say(f"{base.engine}: {tried}")
     return best, tried
 

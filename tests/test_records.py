@@ -11,7 +11,7 @@ from vlm_ops.records import ImageRef, Row
 from vlm_ops.store.jsonl import read_jsonl, write_jsonl
 
 
-def conversation(**changes: Any) -> Row:
+def a_row(**changes: Any) -> Row:
     values: dict[str, Any] = {
         "id": "1",
         "images": (ImageRef(path="a.png", sha256="0", width=1, height=2),),
@@ -19,7 +19,7 @@ def conversation(**changes: Any) -> Row:
         "answers": ("This",),
         "kind": "all",
         "group": "g",
-        "cluster": "c",
+        "cluster": "c",  # former name
     }
     return Row(**values | changes)
 
@@ -28,24 +28,24 @@ def conversation(**changes: Any) -> Row:
     "text", ["plain", "line\nbreak", "\u2028 \x85 \x0b", '"quoted" \\', "日本"]
 )
 def test_what_is_written_is_read(tmp_path: Path, text: str) -> None:
-    rows = [conversation(id="1", question=text), conversation(id="2", answers=(text, "other"))]
+    rows = [a_row(id="1", question=text), a_row(id="2", answers=(text, "other"))]
     assert write_jsonl(tmp_path / "rows.jsonl", rows) == 2
     assert list(read_jsonl(tmp_path / "rows.jsonl", Row)) == rows
 
 
 def test_a_record_is_frozen_and_refuses_unknown_fields() -> None:
-    row = conversation()
+    row = a_row()
     with pytest.raises(ValidationError, match="frozen"):
         row.id = "2"  # type: ignore[misc]
     with pytest.raises(ValidationError, match="Extra inputs"):
-        conversation(label="This")
+        a_row(label="This")
     with pytest.raises(ValidationError, match="answers"):
-        conversation(answers=())
+        a_row(answers=())
 
 
 def test_a_wrong_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(conversation().model_dump_json() + "\n{}\n")
+    path.write_text(a_row().model_dump_json() + "\n{}\n")
     with pytest.raises(DataError, match=r"rows\.jsonl:2: not a Row"):
         list(read_jsonl(path, Row))
 

@@ -109,7 +109,9 @@ def test_sections_and_keys_below_them_are_renamed_and_a_gone_key_is_named(
 ) -> None:
     values = {"before": {"old": 3, "gone": 1}}
     places = Places("f")
-    places.note(yaml.compose("before:\n  old: 3\n  gone: 1", Loader=yaml.SafeLoader))
+    node = yaml.compose("before:\n  old: 3\n  gone: 1", Loader=yaml.SafeLoader)
+    assert node is not None
+    places.note(node)
     assert with_present_names(values, Outer, places) == {"now": {"new": 3}}
     assert places.at(("now", "new")) == "f:2: now.new"
     assert caplog.messages == [
@@ -120,7 +122,8 @@ def test_sections_and_keys_below_them_are_renamed_and_a_gone_key_is_named(
 
 
 def test_every_former_name_leads_to_a_setting() -> None:
-    seen, todo = set(), [PipelineConfig]
+    seen: set[type[Frozen]] = set()
+    todo: list[type[Frozen]] = [PipelineConfig]
     while todo:
         section = todo.pop()
         seen.add(section)

@@ -4,7 +4,6 @@ import logging
 
 import pytest
 
-from vlm_ops.data import progress
 from vlm_ops.data.progress import log_progress
 
 LOGGER = logging.getLogger("vlm_ops.test")
@@ -14,7 +13,7 @@ LOGGER = logging.getLogger("vlm_ops.test")
 def clock(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[float]:
     """Return the time as the only item of a list, to be set by the test."""
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("vlm_ops.data.progress.time.monotonic", lambda: now[0])
     caplog.set_level(logging.INFO, logger=LOGGER.name)
     return now
 

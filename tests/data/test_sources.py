@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -30,13 +31,13 @@ from vlm_ops.tracker import NullTracker
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def table(path: Path, cache: Path) -> list[dict[str, object]]:
+def table(path: Path, cache: Path) -> list[dict[str, Any]]:
     """Read a whole file."""
     return [cells for _, cells in read_table(path, cache)[1]]
 
 
 def test_jsonl_cells_stay_as_they_are(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"label": "2020-01-01", "n": 1},
         {"label": ["007", "seven"]},
         {"label": 5},

@@ -89,7 +89,7 @@ def test_the_same_question_is_not_asked_twice(
 def test_more_resamples_or_another_batch_size_ask_nothing_anew(
     data: PreparedData, models: Models, tmp_path: Path
 ) -> None:
-    models.blind = {"a-sft"}
+    models.cannot_see = {"a-sft"}
     first = taken(data, tmp_path)
     finer = ("evaluate.resamples=5000", "evaluate.batch_size=3")
     assert taken(data, tmp_path, *finer) == first

@@ -114,7 +114,7 @@ def test_gate_judges_against_the_champion(
     champion: ChampionRef,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    models.blind |= set() if sees else {champion.model.adapter_sha256}
+    models.cannot_see |= set() if sees else {champion.model.adapter_sha256}
     step("evaluate", runs, capsys)
     asked = models.asked
     told, said = step("gate", runs, capsys)

@@ -145,7 +145,7 @@ def test_the_report_reads_well(own: PreparedData, models: Models) -> None:
 
 
 def test_the_report_compares_no_model_with_itself(own: PreparedData, models: Models) -> None:
-    models.blind = {None, "b-prefer"}
+    models.cannot_see = {None, "b-prefer"}
     found = run(own)
     assert found.candidate == "sft"
     report = json.loads((found.folder / "report.json").read_text(encoding="utf-8"))
@@ -181,7 +181,7 @@ def test_the_showcase_is_an_image_that_only_seeing_answers(
 def test_a_preferred_model_that_lost_on_validation_is_not_the_candidate(
     own: PreparedData, models: Models
 ) -> None:
-    models.blind = {None, "b-prefer"}
+    models.cannot_see = {None, "b-prefer"}
     left = stage(own)
     found = left["evaluate"]
     assert found.candidate == "sft"

@@ -45,7 +45,7 @@ def sft(runs: Path, prepared: Path) -> Plan:
 
 
 def run(step: Plan) -> None:
-    run_in_child(step, tracking=None, threads=1)
+    run_in_child([step], tracking=None, threads=1)
 
 
 def when_it_waits(step: Plan, act: Callable[[psutil.Process], object]) -> threading.Thread:

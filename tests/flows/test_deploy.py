@@ -52,7 +52,7 @@ def test_a_deployment_and_its_change(config: Path, tmp_path: Path) -> None:
         again = deploy(config, cron="0 3 * * *", timezone="Europe/Vienna", overrides=[])
         assert again.id == made.id
         (schedule,) = client.read_deployment_schedules(found.id)
-        assert schedule.schedule.timezone == "Europe/Vienna"
+        assert schedule.schedule.timezone == "Europe/Vienna"  # type: ignore[union-attr]
         deploy(config, cron=None, overrides=[])
         assert client.read_deployment_schedules(found.id) == []
 

@@ -81,6 +81,7 @@ def eventually(check, within_s: float = 150) -> bool:  # type: ignore[no-untyped
 
 def test_set_up_is_idempotent_and_keeps_what_the_user_changed(client: "SyncPrefectClient") -> None:
     from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+    from prefect.events import EventTrigger
 
     for _ in range(2):
         worker.ensure_pool(client, "two", 2)
@@ -92,6 +93,7 @@ def test_set_up_is_idempotent_and_keeps_what_the_user_changed(client: "SyncPrefe
     assert client.read_global_concurrency_limit_by_name(worker.GPU_SLOT).limit == 3
     (automation,) = client.read_automations_by_name(worker.ZOMBIES)
     # A run may end in a state of another name, such as Skipped.
+    assert isinstance(automation.trigger, EventTrigger)
     assert automation.trigger.expect == {"prefect.flow-run.*"}
 
 

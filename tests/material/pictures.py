@@ -24,9 +24,7 @@ def picture(folder: Path, number: int, width: int = 96, height: int = 96) -> Ima
     return ImageRef(path=path.name, sha256=sha256_file(path), width=width, height=height)
 
 
-def conversation(
-    id: str, *images: ImageRef, question: str = "Which color?", answer: str = "Red"
-) -> Row:
+def sft_row(id: str, *images: ImageRef, question: str = "Which color?", answer: str = "Red") -> Row:
     return Row(
         id=id,
         images=images,

@@ -95,13 +95,13 @@ class Models:
     """Stands where models are loaded and generate: seers, of which the base can't see.
 
     Attributes:
-        blind: Adapters of models that can't see; None for the base.
+        cannot_see: Adapters of models that can't see; None for the base.
         loaded: What was loaded, in this order.
         seers: What each model content is asked.
     """
 
     def __init__(self) -> None:
-        self.blind: set[str | None] = {None}
+        self.cannot_see: set[str | None] = {None}
         self.loaded: list[ModelRef] = []
         self.seers: dict[str, Seer] = {}
 
@@ -119,7 +119,7 @@ class Models:
         batch_size: int,
     ) -> list[str]:
         ref: ModelRef = model.ref
-        seer = Seer(sees=ref.adapter_sha256 not in self.blind)
+        seer = Seer(sees=ref.adapter_sha256 not in self.cannot_see)
         return self.seers.setdefault(ref.content, seer).say(questions, images)
 
     @property

@@ -85,7 +85,6 @@ class Pipeline:
             why="it is better on validation",
             validation={"sft": 0.6, "prefer": 0.7},
             model=model,
-            answers={},
             scores={"base": SCORE.model_copy(update={"relaxed_accuracy": 0.2}), "candidate": SCORE},
             logged_models={"candidate": logged} if logged else {},
             protocol=protocol,

@@ -167,10 +167,12 @@ def test_system_metrics(
 
 def test_dataset_keeps_the_content_hash(tracker: MlflowTracker, client: MlflowClient) -> None:
     tracker.dataset("charts", DIGEST, "test", 900, "charts from 12 tables")
-    (found,) = client.get_run(tracker.run_id).inputs.dataset_inputs
+    inputs = client.get_run(tracker.run_id).inputs
+    assert inputs is not None
+    (found,) = inputs.dataset_inputs
     assert found.dataset.name == "charts"
     assert found.dataset.digest == DIGEST[:32]
-    assert json.loads(found.dataset.profile) == {"rows": 900, "content": DIGEST}
+    assert json.loads(str(found.dataset.profile)) == {"rows": 900, "content": DIGEST}
     assert {tag.key: tag.value for tag in found.tags} == {
         "mlflow.data.context": "test",
         "content": DIGEST,
@@ -221,10 +223,12 @@ def test_scores_lie_with_their_model_and_its_data(
     assert logged.name == "candidate"
     assert logged.status == "READY"
     assert logged.tags["vlm_ops.content"] == model.content
+    assert logged.metrics is not None
     (score,) = logged.metrics
     assert (score.key, score.value) == ("relaxed_accuracy", 0.7)
     assert (score.dataset_name, score.dataset_digest) == ("charts", "b" * 32)
     run = client.get_run(tracker.run_id)
+    assert run.outputs is not None
     assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
     assert run.data.metrics["candidate/relaxed_accuracy"] == 0.7
     assert run.data.metrics["sft_gray/relaxed_accuracy"] == 0.2

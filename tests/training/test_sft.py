@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
@@ -35,6 +36,11 @@ def job(base: Path, **changes: Any) -> SftJob:
 
 def loaded(base: Path) -> LoadedModel:
     return load(base_ref(ModelSettings(id=str(base))), trainable=True)
+
+
+def with_adapter(base: LoadedModel) -> Any:
+    assert isinstance(base.model, PreTrainedModel)
+    return add_adapter(base.model, LoraSettings())
 
 
 def batch(model: LoadedModel, data: PreparedData, count: int = 6) -> Any:
@@ -72,7 +78,7 @@ def test_adapter_starts_as_the_identity(random_base: Path, squares: PreparedData
     model.model.eval()
     with torch.no_grad():
         before = model.model(**inputs).logits
-        adapted = add_adapter(model.model, LoraSettings())
+        adapted = with_adapter(model)
         after = adapted.eval()(**inputs).logits
     assert torch.equal(before, after)
 
@@ -83,7 +89,7 @@ def test_an_evaluation_pass_between_two_steps_changes_nothing(
     def gradients(evaluate: bool) -> tuple[list[torch.Tensor], str]:
         torch.manual_seed(0)
         model = loaded(random_base)
-        adapted: Any = add_adapter(model.model, LoraSettings())
+        adapted = with_adapter(model)
         inputs = batch(model, squares)
         optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=0.1)
         adapted.train()
@@ -144,15 +150,16 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint(
     from transformers import TrainerCallback
 
     from vlm_ops.training import sft
+    from vlm_ops.training.engine.trainers import PackedSft
 
-    class Spoil(TrainerCallback):  # type: ignore[misc]
+    class Spoil(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 3:
                 for parameter in kwargs["model"].parameters():
                     if parameter.requires_grad:
                         parameter.data.fill_(math.nan)
 
-    class Spoiled(sft.PackedSft):
+    class Spoiled(PackedSft):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options | {"callbacks": [*options["callbacks"], Spoil()]})
 

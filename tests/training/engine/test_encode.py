@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import conversation, pair, picture
+from pictures import pair, picture, sft_row
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
@@ -48,11 +48,11 @@ def collated(collator: Any, rows: Sequence[dict[str, Any]]) -> Any:
     return collator(list(rows))
 
 
-def test_conversations_are_the_tokens_that_trl_makes(
+def test_rows_are_the_tokens_that_trl_makes(
     processor: Any, groups: list[tuple[ImageRef, ...]], tmp_path: Path
 ) -> None:
     rows = [
-        conversation(
+        sft_row(
             f"row-{number}",
             *images,
             question=f"What is 12{number}.5, and why?",
@@ -87,7 +87,7 @@ def test_pairs_are_the_tokens_that_trl_makes(
 def test_rows_without_images_are_the_tokens_that_trl_makes(
     tiny_processor: Idefics3Processor, tmp_path: Path
 ) -> None:
-    rows = [conversation("a"), conversation("b", question="Is 3 more than 2?", answer="yes, it is")]
+    rows = [sft_row("a"), sft_row("b", question="Is 3 more than 2?", answer="yes, it is")]
     pairs = [pair("a"), pair("b", question="Is 3 more than 2?", chosen="yes", rejected="no")]
     encoder = Encoder(tiny_processor, LIMIT)
     collator = DataCollatorForVisionLanguageModeling(tiny_processor, completion_only_loss=True)
@@ -112,7 +112,7 @@ def check_pairs(encoded: Sequence[Any], expected: Any) -> None:
 def test_only_the_first_accepted_answer_is_learned_and_ends_with_the_end_token(
     tiny_processor: Idefics3Processor, tmp_path: Path
 ) -> None:
-    row = conversation("row", picture(tmp_path, 1), answer="Green")
+    row = sft_row("row", picture(tmp_path, 1), answer="Green")
     (encoded,) = Encoder(tiny_processor, LIMIT).rows([row])
     tokenizer: Any = tiny_processor.tokenizer
     said = [tokenizer.decode(completion) for completion in encoded.completions]
@@ -137,14 +137,14 @@ Spoil = Callable[[Encoder, ImageRef], object]
     [
         lambda encoder, image: encoder.rows(
             [
-                conversation("good", image),
-                conversation("bad", image, question="What does <image> mean?"),
+                sft_row("good", image),
+                sft_row("bad", image, question="What does <image> mean?"),
             ]
         ),
         lambda encoder, image: encoder.rows(
-            [conversation("good"), conversation("bad", question="<image>What is it?")]
+            [sft_row("good"), sft_row("bad", question="<image>What is it?")]
         ),
-        lambda encoder, image: encoder.rows([conversation("bad", image, answer="an <image>")]),
+        lambda encoder, image: encoder.rows([sft_row("bad", image, answer="an <image>")]),
         lambda encoder, image: encoder.pairs([pair("bad", image, rejected="an <image>")]),
     ],
     ids=["question", "text-only", "answer", "rejected"],
@@ -159,7 +159,7 @@ def test_a_placeholder_in_the_text_is_refused(
 def test_a_row_at_the_limit_fits_and_a_longer_one_is_refused(
     tiny_processor: Idefics3Processor, tmp_path: Path
 ) -> None:
-    row = conversation("long", picture(tmp_path, 1), answer="a long answer with many words")
+    row = sft_row("long", picture(tmp_path, 1), answer="a long answer with many words")
     (encoded,) = Encoder(tiny_processor, LIMIT).rows([row])
     exact = Encoder(tiny_processor, encoded.length)
     assert exact.rows([row]) == [encoded]

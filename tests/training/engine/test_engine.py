@@ -214,12 +214,12 @@ def test_dora_dropout_and_checkpointing_go_on_as_if_nothing_had_happened(
             parent: Any = super()
             return parent.training_step(*args)
 
-        def train(self, **options: Any) -> Any:
+        def train(self, *args: Any, **options: Any) -> Any:
             trainer: Any = self
             before = frozen(trainer.model)
             parent: Any = super()
             try:
-                return parent.train(**options)
+                return parent.train(*args, **options)
             finally:
                 after = frozen(trainer.model)
                 untouched.append(

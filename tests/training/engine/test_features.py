@@ -170,7 +170,12 @@ def test_a_file_is_hashed_once(
     look(first, images[0])
     hashed: list[torch.Tensor] = []
     digest = features._digest
-    monkeypatch.setattr(features, "_digest", lambda found: hashed.append(found) or digest(found))
+
+    def counted(found: torch.Tensor) -> str:
+        hashed.append(found)
+        return digest(found)
+
+    monkeypatch.setattr(features, "_digest", counted)
     resumed = make(memory_bytes=0)
     for _ in range(3):
         look(resumed, images[0])

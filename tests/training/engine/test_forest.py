@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import conversation, pair, picture
+from pictures import pair, picture, sft_row
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -34,15 +34,15 @@ class Packed:
         one, two, wide = (picture(folder, n, width=96 + 32 * (n == 3)) for n in (1, 2, 3))
         self.sft = encoder.rows(
             [
-                conversation("one-a", one, question="Which color?", answer="Red"),
-                conversation("imageless-a", question="Is 3 more than 2?", answer="Yes, it is"),
-                conversation("two", two, question="Which color?", answer="Green and blue"),
-                conversation("both", one, two, question="Are they alike?", answer="No"),
-                conversation("one-b", one, question="Which shape?", answer="Bands"),
-                conversation("one-c", one, question="Which color?", answer="Redder"),
-                conversation("swapped", two, one, question="Are they alike?", answer="Yes"),
-                conversation("imageless-b", question="Is 3 more than 4?", answer="No"),
-                conversation("again", wide, wide, wide, question="Are they alike?", answer="Yes"),
+                sft_row("one-a", one, question="Which color?", answer="Red"),
+                sft_row("imageless-a", question="Is 3 more than 2?", answer="Yes, it is"),
+                sft_row("two", two, question="Which color?", answer="Green and blue"),
+                sft_row("both", one, two, question="Are they alike?", answer="No"),
+                sft_row("one-b", one, question="Which shape?", answer="Bands"),
+                sft_row("one-c", one, question="Which color?", answer="Redder"),
+                sft_row("swapped", two, one, question="Are they alike?", answer="Yes"),
+                sft_row("imageless-b", question="Is 3 more than 4?", answer="No"),
+                sft_row("again", wide, wide, wide, question="Are they alike?", answer="Yes"),
             ]
         )
         self.pairs = encoder.pairs(
