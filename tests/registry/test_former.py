@@ -45,8 +45,8 @@ def tags_of_the_version_before(
 ) -> dict[str, str]:
     scores = {
         "base": SCORE | {"relaxed_accuracy": 0.2},
-        "blind": SCORE | {"relaxed_accuracy": 0.3},
-        "candidate_blind": SCORE | {"relaxed_accuracy": 0.4},
+        "blind": SCORE | {"relaxed_accuracy": 0.3},  # former name
+        "candidate_blind": SCORE | {"relaxed_accuracy": 0.4},  # former name
         "candidate": SCORE | {"relaxed_accuracy": 0.71},
     }
     return {

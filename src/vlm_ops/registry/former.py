@@ -15,7 +15,7 @@ _REASONS = "vlm_ops.reasons"
 _JUDGED_AGAINST = "vlm_ops.judged_against"
 _JUDGED_AGAINST_VERSION = "vlm_ops.judged_against_version"
 _PROMOTE = "promote"
-_RENAMED = {"blind": "sft_gray", "candidate_blind": "candidate_gray"}
+_RENAMED = {"blind": "sft_gray", "candidate_blind": "candidate_gray"}  # former name
 _NONE = "none"
 """Was written where there is nothing."""
 
