@@ -39,7 +39,7 @@ def take(context: Context, stage: str) -> None:
             _meet_champion(context)
             if context.outputs[CHAMPION] is None:
                 continue
-        name = stage if stage in {step.name for step in steps} else f"{stage}: {steps[0].work}"
+        name = _title(steps)
         retrying = _take.with_options(
             name=name, task_run_name=name, retries=context.config.execution.retries
         )
@@ -48,6 +48,12 @@ def take(context: Context, stage: str) -> None:
         taken = unwrap(retrying(context, [step.name for step in steps], inputs))
         context.keep(taken)
     context.note(stage)
+
+
+def _title(steps: Sequence[Step]) -> str:
+    """Return a task's name: its step's, or what all its steps ask about."""
+    name = steps[0].name
+    return name if len(steps) == 1 else f"answers on {name.rpartition(' on ')[2]}"
 
 
 def unwrap(value: Any) -> Any:
@@ -147,7 +153,7 @@ def _as_judged_before(context: Context, gate: str | None) -> Outputs | None:
     return recalled if same.done() is not None else None
 
 
-@task(persist_result=False, cache_policy=NO_CACHE)
+@task(task_run_name="register", persist_result=False, cache_policy=NO_CACHE)
 def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     """Make the candidate a version of the registered model, whatever the gate said.
 
@@ -167,7 +173,7 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     return version
 
 
-@task(persist_result=False, cache_policy=NO_CACHE)
+@task(task_run_name="promote", persist_result=False, cache_policy=NO_CACHE)
 def promote(context: Context, version: RegisteredVersion) -> str | None:
     """Move the champion alias if the gate accepted the candidate.
 

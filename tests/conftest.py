@@ -104,6 +104,8 @@ def _square(folder: Path, split: str, number: int, rng: random.Random) -> list[R
     picture = Image.new("RGB", (96, 96), "white")
     corner = rng.randrange(8, 40)
     ImageDraw.Draw(picture).rectangle((corner, corner, corner + 48, corner + 48), fill=color)
+    # A dot of its own: no picture of one split may be one of another.
+    picture.putpixel((number, 95 - len(split)), (0, 0, 0))
     picture.save(path)
     image = ImageRef(path=f"images/{path.name}", sha256=sha256_file(path), width=96, height=96)
     asked = (("color", "What color is the square?", color.capitalize()),

@@ -242,6 +242,10 @@ class AnswerSet(Artifact):
     gray: bool
     relaxed_accuracy: float
 
+    def completed(self, inputs: Mapping[str, Any]) -> Self | None:
+        """Return the set if its answers are still there."""
+        return self if (self.folder / ANSWERS).is_file() else None
+
     def read(self) -> list[Answer]:
         """Read the judged answers, in the order of the rows."""
         return list(read_jsonl(self.folder / ANSWERS, Answer))

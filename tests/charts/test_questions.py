@@ -32,9 +32,9 @@ Check = Callable[[ChartSpec, str], str]
 def chart(seed: int, kind: ChartKind | None = None) -> ChartSpec:
     """An invented chart."""
     rng = random.Random(seed)
-    drawn: ChartKind = rng.choice(("bar", "barh", "line", "pie"))
-    chosen = kind or drawn
-    marks, lines = rng.randint(3, 9), rng.randint(1, 4) if chosen == "line" else 1
+    kinds: tuple[ChartKind, ...] = ("bar", "barh", "line", "pie")
+    drawn: ChartKind = rng.choice(kinds) if kind is None else kind
+    marks, lines = rng.randint(3, 9), rng.randint(1, 4) if drawn == "line" else 1
     top = rng.choice((3, 10, 100))
     values = tuple(
         tuple(float(rng.randint(1, top)) + (i == 0) * 0.5 for i in range(marks))
@@ -42,7 +42,7 @@ def chart(seed: int, kind: ChartKind | None = None) -> ChartSpec:
     )
     names = tuple(f"line {i}" for i in range(lines))
     return dress(
-        Slice("t", "Title", tuple(f"m{i}" for i in range(marks)), names, values), chosen, rng
+        Slice("t", "Title", tuple(f"m{i}" for i in range(marks)), names, values), drawn, rng
     )
 
 

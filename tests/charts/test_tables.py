@@ -1,5 +1,6 @@
 """The mapping from package files to tables is complete, and true to what the files hold."""
 
+import importlib.util
 import re
 from itertools import combinations
 from pathlib import Path
@@ -124,7 +125,7 @@ def test_numbers_are_those_of_the_file() -> None:
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm_ops.charts.tables.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="'plotly', which is not installed"):
         tables.package_folder("plotly")
 

@@ -42,13 +42,13 @@ def test_the_allowed_loss_is_inclusive(wrong: int, candidate: str) -> None:
     found = chosen(1.0, (100 - wrong) / 100)
     assert found.candidate == candidate
     assert found.model == (SFT if candidate == "sft" else PREFER).model
-    assert found.why.startswith(f"the {candidate} model is the candidate")
+    assert found.why.startswith(f"the candidate is the {candidate} model")
 
 
 def test_the_choice_is_told_in_numbers(tmp_path: Path) -> None:
     found = chosen(0.7, 0.725, tmp_path)
     assert found.why == (
-        "the preferred model is the candidate: 72.5 % on validation against sft's 70.0 %: "
+        "the candidate is the preferred model: 72.5 % on validation against sft's 70.0 %: "
         "+2.5 points; a loss of up to 1.0 is allowed"
     )
     assert found.validation == {"sft": 0.7, "preferred": 0.725}

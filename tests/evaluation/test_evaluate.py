@@ -130,7 +130,7 @@ def test_the_models_are_kept_with_the_prompt_that_the_rows_were_asked_with(
 def test_the_report_reads_well(own: PreparedData, models: Models) -> None:
     found = run(own)
     text = (found.folder / "report.md").read_text(encoding="utf-8")
-    assert "The preferred model is the candidate: 100.0 % on validation" in text
+    assert "The candidate is the preferred model: 100.0 % on validation" in text
     assert "120 test rows about 60 images in 15 groups" in text
     assert "| candidate | chosen on validation | 100.0 % | 94.0 to 100.0 | 100.0 % |" in text
     assert "| color | 60 | 0.0 % | 100.0 % | 100.0 % | 0.0 % | 0.0 % | 33.3 % |" in text
@@ -187,7 +187,7 @@ def test_a_preferred_model_that_lost_on_validation_is_not_the_candidate(
     assert found.candidate == "sft"
     assert found.model == SFT.model
     assert found.why == (
-        "the sft model is the candidate, the preferred one lost too much: 33.3 % on validation "
+        "the candidate is the sft model, the preferred one lost too much: 33.3 % on validation "
         "against sft's 100.0 %: -66.7 points; a loss of up to 1.0 is allowed"
     )
     # The candidate is sft: nothing is asked twice, and preferred never sees the test rows.

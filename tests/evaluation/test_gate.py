@@ -1,5 +1,5 @@
+import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import VlmOpsError
 from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import score
-from vlm_ops.steps.plan import Outputs, from_request, plan, request
+from vlm_ops.steps.plan import plan
 from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
@@ -69,7 +69,7 @@ def evaluation(runs: Path, candidate: float, gray: float, base: float) -> Measur
         folder=runs / "evaluate-0",
         content="e",
         candidate="preferred",
-        why="the preferred model is the candidate",
+        why="the candidate is the preferred model",
         validation={},
         model=CANDIDATE,
         scores={name: score(answers.read(), 200, 0) for name, answers in sets.items()},
@@ -206,30 +206,25 @@ def test_missing_answers_are_a_refusal(tmp_path: Path, name: str) -> None:
     assert "has no answers on the test rows" in refusal(decide(tmp_path, without))
 
 
-@pytest.mark.parametrize("name", ["base", "candidate", "candidate_gray"])
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
-def test_answers_that_are_gone_leave_no_verdict_behind(
-    tmp_path: Path, name: str, damage: Callable[[Path], Any]
-) -> None:
-    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    found.evaluation.folder.mkdir()
-    write_record(found.evaluation)
-    sources = {"base": "base on test", "candidate": "candidate on test",
-               "candidate_gray": "candidate on gray"}  # fmt: skip
-    outputs: Outputs = {
-        "evaluate": found.evaluation,
-        **{sources[key]: answers for key, answers in found.answers.items()},
-    }
-    config = load_config("demo", [f"execution.runs={tmp_path}"])
-    planned = plan("gate", config, outputs)
-    asked = request(planned)
-    assert from_request(asked) == planned
-    answers = found.answers[name]
+@pytest.mark.parametrize("lost", ["record.json", "answers.jsonl"])
+def test_answers_that_are_gone_are_asked_again(tmp_path: Path, lost: str) -> None:
+    """Before the gate looks: a refusal would outlive their return."""
+    answers = evaluation(tmp_path, 0.7, 0.2, 0.1).answers["base"]
     assert answers is not None
-    damage(answers.folder / "record.json")
-    with pytest.raises(VlmOpsError, match=r"no complete AnswerSet|not a record of AnswerSet"):
-        from_request(asked)
-    assert not list(tmp_path.glob("gate-*"))
+    planned = plan("base on test", load_config("demo"), {})
+    here = dataclasses.replace(planned, folder=answers.folder)
+    assert here.done() == answers
+    (answers.folder / lost).unlink()
+    assert here.done() is None
+
+
+def test_a_damaged_record_of_answers_says_what_to_do(tmp_path: Path) -> None:
+    answers = evaluation(tmp_path, 0.7, 0.2, 0.1).answers["base"]
+    assert answers is not None
+    (answers.folder / "record.json").write_text("{")
+    here = dataclasses.replace(plan("base on test", load_config("demo"), {}), folder=answers.folder)
+    with pytest.raises(VlmOpsError, match="not a record of AnswerSet"):
+        here.done()
 
 
 def test_a_gain_on_a_handful_of_images_is_luck(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ModelError
@@ -45,6 +46,6 @@ def test_a_device_that_cannot_quantise_is_told_what_to_set(
     def refuse(*_: object, **__: object) -> None:
         raise ImportError("no 4-bit kernels for this device")
 
-    monkeypatch.setattr("transformers.AutoModelForImageTextToText.from_pretrained", refuse)
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", refuse)
     with pytest.raises(ModelError, match=r"no 4-bit kernels.*set model\.quantization: none"):
         load(base_ref(ModelSettings(id=str(random_base))))

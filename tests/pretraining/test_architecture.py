@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     Idefics3ForConditionalGeneration,
+    Idefics3Processor,
 )
 
 from vlm_ops.charts.draw import draw
@@ -21,14 +22,11 @@ from vlm_ops.pretraining.architecture import (
 from vlm_ops.pretraining.synthetic import invent
 from vlm_ops.pretraining.words import WHOLE_WORDS
 
-Processor = Any
-"""An Idefics3Processor, whose own types refuse a chat with images."""
-
 MIB_10_6 = 10_600_000
 
 
 @pytest.fixture(scope="module")
-def processor(tiny_processor: Processor) -> Processor:
+def processor(tiny_processor: Idefics3Processor) -> Idefics3Processor:
     return tiny_processor
 
 
@@ -37,24 +35,18 @@ def model(random_tiny: Idefics3ForConditionalGeneration) -> Idefics3ForCondition
     return random_tiny
 
 
-def prompts(processor: Processor, texts: list[str]) -> list[str]:
-    rows = [
+def prompts(processor: Idefics3Processor, texts: list[str]) -> list[str]:
+    rows: list[Any] = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
         for text in texts
     ]
     return [processor.apply_chat_template(row, add_generation_prompt=True) for row in rows]
 
 
-def encode(processor: Processor, texts: list[str]) -> Any:
+def encode(processor: Idefics3Processor, texts: list[str]) -> Any:
     images = [[draw(invent(random.Random(i)))] for i, _ in enumerate(texts)]
     batch = prompts(processor, texts)
     return processor(text=batch, images=images, padding=True, return_tensors="pt")
-
-
-def written(model: Any, batch: Any, at_most: int) -> torch.Tensor:
-    """The tokens that a model writes behind its prompts."""
-    tokens: torch.Tensor = model.generate(**batch, max_new_tokens=at_most, do_sample=False)
-    return tokens[:, batch["input_ids"].shape[1] :]
 
 
 def test_size_and_class(model: Idefics3ForConditionalGeneration) -> None:
@@ -64,7 +56,7 @@ def test_size_and_class(model: Idefics3ForConditionalGeneration) -> None:
 
 
 def test_same_seed_same_weights(
-    processor: Processor, model: Idefics3ForConditionalGeneration
+    processor: Idefics3Processor, model: Idefics3ForConditionalGeneration
 ) -> None:
     again = build_model(build_config(processor), seed=0)
     assert all(
@@ -73,24 +65,24 @@ def test_same_seed_same_weights(
 
 
 @pytest.mark.parametrize("word", WHOLE_WORDS)
-def test_colors_and_kinds_are_single_pieces(processor: Processor, word: str) -> None:
+def test_colors_and_kinds_are_single_pieces(processor: Idefics3Processor, word: str) -> None:
     for form in (word, word.capitalize(), f" {word}", f" {word.capitalize()}"):
         assert len(processor.tokenizer(form)["input_ids"]) == 1, form
 
 
 @pytest.mark.parametrize("text", ["Größe 東京 ½", "4071.5 %", "  two  spaces\nand a break"])
-def test_any_text_comes_back(processor: Processor, text: str) -> None:
+def test_any_text_comes_back(processor: Idefics3Processor, text: str) -> None:
     ids = processor.tokenizer(text)["input_ids"]
     assert processor.tokenizer.decode(ids) == text
 
 
-def test_digits_stand_one_by_one(processor: Processor) -> None:
+def test_digits_stand_one_by_one(processor: Idefics3Processor) -> None:
     assert len(processor.tokenizer("2026")["input_ids"]) == 4
 
 
-def test_chat_template_is_a_prefix_of_the_whole(processor: Processor) -> None:
-    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "count"}]}
-    answer = {"role": "assistant", "content": [{"type": "text", "text": "5"}]}
+def test_chat_template_is_a_prefix_of_the_whole(processor: Idefics3Processor) -> None:
+    user: Any = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "count"}]}
+    answer: Any = {"role": "assistant", "content": [{"type": "text", "text": "5"}]}
     prompt = processor.apply_chat_template([user], add_generation_prompt=True)
     whole = processor.apply_chat_template([user, answer])
     assert prompt == "<|im_start|>User:<image>count<end_of_utterance>\nAssistant:"
@@ -102,14 +94,14 @@ def test_chat_template_is_a_prefix_of_the_whole(processor: Processor) -> None:
     )
 
 
-def test_a_picture_is_64_tokens_and_one_frame(processor: Processor) -> None:
+def test_a_picture_is_64_tokens_and_one_frame(processor: Idefics3Processor) -> None:
     batch = encode(processor, ["count"])
     assert (batch["input_ids"] == processor.image_token_id).sum() == IMAGE_TOKENS == 64
     assert batch["pixel_values"].shape == (1, 1, 3, 128, 128)
 
 
 def test_a_batch_padded_on_the_left_answers_as_one_by_one(
-    processor: Processor, model: Idefics3ForConditionalGeneration
+    processor: Idefics3Processor, model: Any
 ) -> None:
     texts = ["count", "a much longer wording of a question on the same picture"]
     both = encode(processor, texts)
@@ -120,12 +112,14 @@ def test_a_batch_padded_on_the_left_answers_as_one_by_one(
         "pixel_attention_mask": both["pixel_attention_mask"][:1],
     }
     single["attention_mask"] = torch.ones_like(single["input_ids"])
-    batched, alone = written(model, both, 8)[0], written(model, single, 8)[0]
+    options = {"max_new_tokens": 8, "do_sample": False}
+    batched = model.generate(**both, **options)[0, both["input_ids"].shape[1] :]
+    alone = model.generate(**single, **options)[0, single["input_ids"].shape[1] :]
     assert batched[: len(alone)].tolist() == alone.tolist()
 
 
 def test_comes_back_from_a_folder(
-    processor: Processor, model: Idefics3ForConditionalGeneration, tmp_path: Path
+    processor: Idefics3Processor, model: Idefics3ForConditionalGeneration, tmp_path: Path
 ) -> None:
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
@@ -148,6 +142,9 @@ def test_shipped_weights_fit_and_see() -> None:
     texts = prompts(processor, ["kind"] * len(specs))
     images = [[draw(spec)] for spec in specs]
     batch = processor(text=texts, images=images, padding=True, return_tensors="pt")
-    answers = processor.batch_decode(written(model.float(), batch, 6), skip_special_tokens=True)
+    written = model.float().generate(**batch, max_new_tokens=6, do_sample=False)
+    answers = processor.batch_decode(
+        written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
+    )
     right = [answer.strip() == f"%{spec.kind}" for answer, spec in zip(answers, specs, strict=True)]
     assert sum(right) >= 22

@@ -14,15 +14,18 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     Idefics3ForConditionalGeneration,
+    Idefics3Processor,
 )
+from typer.testing import CliRunner
 
 from vlm_ops.charts.draw import draw
 from vlm_ops.charts.spec import COLOR_NAMES
+from vlm_ops.cli.commands import app
 from vlm_ops.errors import TrainingError
 from vlm_ops.models.tiny import weights_folder
 from vlm_ops.pretraining import stage as tiny
 from vlm_ops.pretraining.packing import Packer, pixels
-from vlm_ops.pretraining.recipe import TinyRecipe
+from vlm_ops.pretraining.recipe import TinyRecipe, read_recipe
 from vlm_ops.pretraining.scores import HeldOut, held_out_scores, predict
 from vlm_ops.pretraining.shards import (
     NO_COLOR,
@@ -33,14 +36,11 @@ from vlm_ops.pretraining.shards import (
     read_shard,
     shard_paths,
 )
-from vlm_ops.pretraining.sight import UNKNOWN, Sight, patch_labels
+from vlm_ops.pretraining.sight import LESSONS, UNKNOWN, Sight, _by_token, patch_labels
 from vlm_ops.pretraining.stage import train_tiny
 from vlm_ops.pretraining.synthetic import invent
 from vlm_ops.pretraining.tasks import Task, tasks_for
 from vlm_ops.pretraining.view import View
-
-Processor = Any
-"""An Idefics3Processor, whose own types refuse a chat with images."""
 
 RECIPE = TinyRecipe(
     steps=3,
@@ -60,7 +60,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Shard:
 
 
 @pytest.fixture(scope="module")
-def processor(tiny_processor: Processor) -> Processor:
+def processor(tiny_processor: Idefics3Processor) -> Idefics3Processor:
     return tiny_processor
 
 
@@ -91,9 +91,9 @@ def trained(recipe: TinyRecipe, out: Path, drawn: Path) -> Path:
     return train_tiny(recipe, out)
 
 
-def single(processor: Processor, image: Image.Image, task: Task) -> Any:
+def single(processor: Idefics3Processor, image: Image.Image, task: Task) -> Any:
     """What inference makes of one task, with the target written behind it."""
-    row = [
+    row: Any = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": task.prompt}]},
         {"role": "assistant", "content": [{"type": "text", "text": task.target}]},
     ]
@@ -102,7 +102,7 @@ def single(processor: Processor, image: Image.Image, task: Task) -> Any:
 
 
 def test_packed_logits_equal_separate_rows(
-    shard: Shard, processor: Processor, model: Idefics3ForConditionalGeneration
+    shard: Shard, processor: Idefics3Processor, model: Idefics3ForConditionalGeneration
 ) -> None:
     rows = [tasks_for(spec, random.Random(i), 4) for i, spec in enumerate(shard.specs[:2])]
     batch = Packer(processor).pack(rows)
@@ -120,7 +120,7 @@ def test_packed_logits_equal_separate_rows(
                 segment += 1
 
 
-def test_exactly_target_and_end_are_supervised(shard: Shard, processor: Processor) -> None:
+def test_exactly_target_and_end_are_supervised(shard: Shard, processor: Idefics3Processor) -> None:
     rows = [tasks_for(spec, random.Random(1), 3) for spec in shard.specs[:3]]
     batch = Packer(processor).pack(rows)
     for segment, task in enumerate(task for row in rows for task in row):
@@ -128,7 +128,9 @@ def test_exactly_target_and_end_are_supervised(shard: Shard, processor: Processo
         assert text == f" {task.target}<end_of_utterance>"
 
 
-def test_stored_pictures_are_what_the_processor_makes(shard: Shard, processor: Processor) -> None:
+def test_stored_pictures_are_what_the_processor_makes(
+    shard: Shard, processor: Idefics3Processor
+) -> None:
     made = processor.image_processor([[draw(shard.specs[0])]], return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(pixels(torch.from_numpy(shard.images[:1])), made)
 
@@ -181,8 +183,27 @@ def test_patches_know_their_mark(shard: Shard) -> None:
     assert seen == {"bar", "barh", "line", "pie"}
 
 
+def test_cell_loss_is_zero_where_tokens_tell_the_color_of_each_patch(
+    shard: Shard, processor: Idefics3Processor
+) -> None:
+    sight = Sight(4 * (NO_COLOR + 1), processor.tokenizer)
+    labels = torch.from_numpy(
+        np.stack([patch_labels(c, s) for c, s in zip(shard.cells, shard.specs, strict=True)])
+    )
+    colors = torch.nn.functional.one_hot(torch.from_numpy(shard.cells).long(), NO_COLOR + 1)
+    # By hand: picture, row and column of the token, row and column of the patch in it.
+    tokens = colors.reshape(-1, 8, 2, 8, 2, NO_COLOR + 1).permute(0, 1, 3, 2, 4, 5).flatten(3)
+    tokens = tokens.flatten(0, 2).float()
+    with torch.no_grad():
+        sight.cell.weight.copy_(50 * torch.eye(4 * (NO_COLOR + 1)))
+        sight.cell.bias.zero_()
+        right = sight._cell_loss(tokens, _by_token(labels))
+        wrong = sight._cell_loss(tokens.roll(1, 0), _by_token(labels))
+    assert right < 1e-6 < 0.1 < wrong
+
+
 def test_words_loss_is_zero_where_tokens_are_their_words(
-    shard: Shard, processor: Processor
+    shard: Shard, processor: Idefics3Processor
 ) -> None:
     sight = Sight(16, processor.tokenizer)
     embeddings = torch.zeros(len(processor.tokenizer), 16)
@@ -200,7 +221,7 @@ def test_words_loss_is_zero_where_tokens_are_their_words(
 
 
 def test_gaze_is_the_attention_of_the_first_head(
-    shard: Shard, processor: Processor, random_base: Path
+    shard: Shard, processor: Idefics3Processor, random_base: Path
 ) -> None:
     """As the model itself reports it, summed over the tokens that hold the named color."""
     model = AutoModelForImageTextToText.from_pretrained(
@@ -225,9 +246,10 @@ def test_gaze_is_the_attention_of_the_first_head(
 
 
 def test_the_shipped_weights_need_the_picture_for_their_scores(
-    shard: Shard, processor: Processor
+    shard: Shard, processor: Idefics3Processor
 ) -> None:
-    model = Idefics3ForConditionalGeneration.from_pretrained(weights_folder(), dtype=torch.float32)
+    kind = Idefics3ForConditionalGeneration
+    model = kind.from_pretrained(weights_folder(), dtype=torch.float32)
     scores = held_out_scores(model, Packer(processor), HeldOut(shard, 8), bf16=False)
     assert scores["read"].n == 8
     assert model.training
@@ -274,10 +296,37 @@ def test_another_recipe_does_not_resume(tmp_path: Path, drawn: Path, uncompiled:
     assert trained(stage, tmp_path / "next", drawn).exists()
 
 
+def test_the_command_takes_a_recipe_and_changes_to_it(
+    tmp_path: Path, drawn: Path, uncompiled: None
+) -> None:
+    recipe, out = tmp_path / "recipe.json", tmp_path / "out"
+    recipe.write_text(RECIPE.model_dump_json())
+    shutil.copytree(drawn, out / "shards")
+    done = CliRunner().invoke(
+        app, ["tiny", "train", str(out), "--recipe", str(recipe), "--steps", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    assert read_recipe(out / "recipe.json") == RECIPE.model_copy(update={"steps": 1})
+    assert (out / "export" / "model.safetensors").exists()
+
+
 def test_loss_falls(shard: Shard, uncompiled: None, tmp_path: Path) -> None:
     stage = tiny._Stage(RECIPE.model_copy(update={"steps": 40}), tmp_path)
     losses = [stage.advance([shard])["loss"] for _ in range(12)]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+def test_lessons_are_taught_by_their_weights(
+    shard: Shard, uncompiled: None, tmp_path: Path
+) -> None:
+    weights = {f"{lesson}_weight": 0.5 for lesson in LESSONS}
+    every = tiny._Stage(RECIPE.model_copy(update=weights), tmp_path)
+    assert set(every.advance([shard])) == {"loss", *LESSONS}
+    shipped = tiny._Stage(RECIPE, tmp_path)
+    heads = {name: value.clone() for name, value in shipped.sight.state_dict().items()}
+    assert set(shipped.advance([shard])) == {"loss", "cell"}
+    changed = {n for n, value in shipped.sight.state_dict().items() if not value.equal(heads[n])}
+    assert changed == {"cell.weight", "cell.bias"}
 
 
 @pytest.mark.slow

@@ -18,12 +18,10 @@ TARGET = re.compile(
     r"=[a-z]+|#\d+|@\d\d?|[+-]|%(bar|barh|line|pie)|~( [A-Z][a-z]+\d+)+"
 )  # every form a target may have
 
-Asked = list[tuple[ChartSpec, Task]]
-
 
 @pytest.fixture(scope="module", params=get_args(Mix))
-def asked(request: pytest.FixtureRequest) -> Asked:
-    pairs: Asked = []
+def asked(request: pytest.FixtureRequest) -> list[tuple[ChartSpec, Task]]:
+    pairs = []
     for i in range(1500):
         spec = invent(random.Random(i))
         pairs += [(spec, task) for task in tasks_for(spec, random.Random(i), 8, request.param)]
@@ -52,18 +50,20 @@ def test_charts_vary_within_bounds() -> None:
         assert spec.kind == "line" or min(spec.series[0].values) > 0
 
 
-def test_every_task_occurs_and_has_wordings(asked: Asked) -> None:
+def test_every_task_occurs_and_has_wordings(asked: list[tuple[ChartSpec, Task]]) -> None:
     seen = {task.name for _, task in asked}
     assert seen == set(PROMPTS)
     for mix in TASKS.values():
         assert {name for names in mix.values() for name in names} | {"read"} == set(PROMPTS)
 
 
-def test_targets_have_forms_of_their_own(asked: Asked) -> None:
+def test_targets_have_forms_of_their_own(asked: list[tuple[ChartSpec, Task]]) -> None:
     assert all(TARGET.fullmatch(task.target) for _, task in asked)
 
 
-def test_no_wording_and_no_answer_form_of_the_charts_data_set_occurs(asked: Asked) -> None:
+def test_no_wording_and_no_answer_form_of_the_charts_data_set_occurs(
+    asked: list[tuple[ChartSpec, Task]],
+) -> None:
     natural = {plain(text) for texts in phrases.TEMPLATES.values() for text in texts}
     terse = {plain(text) for texts in PROMPTS.values() for text in texts}
     assert not natural & terse
@@ -72,8 +72,8 @@ def test_no_wording_and_no_answer_form_of_the_charts_data_set_occurs(asked: Aske
     assert not {task.target.lower() for _, task in asked} & answers
 
 
-def test_truths_are_balanced(asked: Asked) -> None:
-    truths = collections.defaultdict(list)
+def test_truths_are_balanced(asked: list[tuple[ChartSpec, Task]]) -> None:
+    truths: dict[str, list[bool]] = collections.defaultdict(list)
     for _, task in asked:
         if task.target in "+-":
             truths[task.name].append(task.target == "+")
@@ -82,7 +82,7 @@ def test_truths_are_balanced(asked: Asked) -> None:
         assert 0.33 < share < 0.67, f"{name}: {share:.2f} of {len(values)} are true"
 
 
-def test_no_difference_below_two_pixels_is_asked_about(asked: Asked) -> None:
+def test_no_difference_below_two_pixels_is_asked_about(asked: list[tuple[ChartSpec, Task]]) -> None:
     for spec, task in asked:
         values = spec.series[0].values
         if task.name in ("high_color", "high_index"):
@@ -93,7 +93,7 @@ def test_no_difference_below_two_pixels_is_asked_about(asked: Asked) -> None:
             assert gap_px(spec, first, second) >= MIN_GAP_PX
 
 
-def test_targets_are_right(asked: Asked) -> None:
+def test_targets_are_right(asked: list[tuple[ChartSpec, Task]]) -> None:
     """The answers again, from the numbers and the prompt's words alone."""
     checked: collections.Counter[str] = collections.Counter()
     for spec, task in asked:

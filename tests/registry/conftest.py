@@ -81,9 +81,9 @@ class Pipeline:
         return Evaluation(
             content="e",
             folder=self.folder,
-            candidate="prefer",
+            candidate="preferred",
             why="it is better on validation",
-            validation={"sft": 0.6, "prefer": 0.7},
+            validation={"sft": 0.6, "preferred": 0.7},
             model=model,
             scores={"base": SCORE.model_copy(update={"relaxed_accuracy": 0.2}), "candidate": SCORE},
             logged_models={"candidate": logged} if logged else {},

@@ -45,6 +45,8 @@ def tags_of_the_version_before(
 ) -> dict[str, str]:
     scores = {
         "base": SCORE | {"relaxed_accuracy": 0.2},
+        "blind": SCORE | {"relaxed_accuracy": 0.3},  # former name
+        "candidate_blind": SCORE | {"relaxed_accuracy": 0.4},  # former name
         "candidate": SCORE | {"relaxed_accuracy": 0.71},
     }
     return {
@@ -94,7 +96,12 @@ def test_its_versions_are_listed(old: Any, caplog: pytest.LogCaptureFixture) -> 
         newest, oldest = old.registry.versions()
     assert (newest.decision, newest.aliases) == ("refused", ("candidate",))
     assert (oldest.decision, oldest.aliases) == ("accepted", ("champion",))
-    assert oldest.scores == {"base": 0.2, "candidate": 0.71}
+    assert oldest.scores == {
+        "base": 0.2,
+        "sft_gray": 0.3,
+        "candidate_gray": 0.4,
+        "candidate": 0.71,
+    }
     assert oldest.content == old.models[0].content
     assert (oldest.dataset, oldest.mlflow_run_id) == ("d" * 64, "f" * 32)
     assert "2 of 2 versions" in caplog.text

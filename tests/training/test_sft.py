@@ -192,8 +192,9 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
 _SCRIPT = """
 import sys
 from pathlib import Path
-from vlm_ops.artifacts import PreparedData, write_record
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import SftJob
+from vlm_ops.store.artifact import write_record
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.sft import train_sft
 import torch

@@ -46,9 +46,9 @@ def choose(
     )
     passed = theirs - ours <= job.max_loss_on_validation + _ROUNDING
     if passed:
-        why = f"the preferred model is the candidate: {numbers}"
+        why = f"the candidate is the preferred model: {numbers}"
     else:
-        why = f"the sft model is the candidate, the preferred one lost too much: {numbers}"
+        why = f"the candidate is the sft model, the preferred one lost too much: {numbers}"
     logger.info("%s", why)
     model = prefer.model if passed else sft.model
     return Choice(

@@ -235,6 +235,6 @@ def _write(decision: GateDecision, evaluation: Evaluation) -> None:
         "",
         *(f"- {reason}" for reason in verdict.reasons),
         "",
-        f"The candidate: {evaluation.why}.",
+        words.sentence(evaluation.why),
     ]
     write_whole(decision.folder / "decision.md", "\n".join(lines) + "\n")

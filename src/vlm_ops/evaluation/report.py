@@ -116,7 +116,7 @@ def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], w
     ]
     parts = [
         "# Evaluation",
-        f"{why[0].upper()}{why[1:]}.",
+        words.sentence(why),
         f"{score.n} test rows about {score.n_images} images in {score.n_groups} groups that no "
         f"training saw. Relaxed accuracy: numbers within 5 %, else exact. Intervals hold 95 % "
         f"and resample whole images.",

@@ -3,6 +3,11 @@
 from vlm_ops.records import Difference, Score
 
 
+def sentence(text: str) -> str:
+    """Begin a text with a capital letter and end it with a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def percent(share: float) -> str:
     """Write a share 0..1 as ``71.2 %``."""
     return f"{100 * share:.1f} %"

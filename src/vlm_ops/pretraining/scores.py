@@ -54,7 +54,7 @@ class TaskScore(Frozen):
         gray: The same with gray pictures instead.
     """
 
-    renamed = {"blind": "gray"}
+    renamed = {"blind": "gray"}  # former name
 
     n: int
     sight: float

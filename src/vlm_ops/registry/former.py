@@ -15,6 +15,7 @@ _REASONS = "vlm_ops.reasons"
 _JUDGED_AGAINST = "vlm_ops.judged_against"
 _JUDGED_AGAINST_VERSION = "vlm_ops.judged_against_version"
 _PROMOTE = "promote"
+_RENAMED = {"blind": "sft_gray", "candidate_blind": "candidate_gray"}  # former name
 _NONE = "none"
 """Was written where there is nothing."""
 
@@ -54,6 +55,11 @@ def judged_against(tags: Mapping[str, str]) -> tuple[str | None, str | None]:
     return (None if content == _NONE else content, None if version == _NONE else version)
 
 
-def accuracy(score: Any) -> float:
-    """Read a model's relaxed accuracy, which was tagged with interval and counts."""
-    return float(score["relaxed_accuracy"] if isinstance(score, dict) else score)
+def scores(tagged: Mapping[str, Any]) -> dict[str, float]:
+    """Read accuracies by model, which were tagged with intervals and counts, in today's names."""
+    return {
+        _RENAMED.get(name, name): float(
+            score["relaxed_accuracy"] if isinstance(score, dict) else score
+        )
+        for name, score in tagged.items()
+    }

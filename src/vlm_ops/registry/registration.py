@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.evaluation.words import percent, spread
+from vlm_ops.evaluation.words import percent, sentence, spread
 from vlm_ops.registry import former, tags
 from vlm_ops.registry.judgement import Details, Judgement
 from vlm_ops.store.files import write_whole
@@ -116,8 +116,7 @@ class Submission(Frozen):
         ]
         return "\n\n".join(
             [
-                f"The {self.evaluation.candidate} model, trained on {self.data.source}. "
-                f"{self.evaluation.why}.",
+                f"Trained on {self.data.source}. {sentence(self.evaluation.why)}",
                 "\n".join(scores),
                 f"Gate, against {judgement.against}: "
                 f"**{tags.verdict(judgement.verdict.accepted)}**.",

@@ -5,7 +5,6 @@ and what a program looks for (``vlm_ops.…``). All else is in one file, which `
 """
 
 import json
-from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -67,5 +66,4 @@ def content_of(version: ModelVersion) -> str:
 
 def scores_of(version: ModelVersion) -> dict[str, float]:
     """Return the relaxed accuracy on test by model."""
-    scores: dict[str, Any] = json.loads(version.tags.get(SCORES, "{}"))
-    return {name: former.accuracy(score) for name, score in scores.items()}
+    return former.scores(json.loads(version.tags.get(SCORES, "{}")))

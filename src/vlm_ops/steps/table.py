@@ -33,6 +33,7 @@ from vlm_ops.config.pipeline import (
     SftJob,
 )
 from vlm_ops.evaluation.metrics import METRIC_VERSION
+from vlm_ops.evaluation.protocol import ASKING_VERSION
 from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
@@ -136,7 +137,7 @@ def _answers(
         name=name,
         stage=stage,
         work="answers",
-        version=METRIC_VERSION,
+        version=METRIC_VERSION + ASKING_VERSION,
         job=job,
         job_type=AnswersJob,
         output=AnswerSet,
