@@ -1,6 +1,5 @@
 """``vlm-ops step evaluate`` and ``vlm-ops step gate``: the same table, without a flow."""
 
-import contextlib
 import json
 import signal
 from collections.abc import Iterator
@@ -10,13 +9,14 @@ from typing import Any
 import pytest
 from squares import Models, make_data, model_ref, trained
 
-from vlm_ops.artifacts import ChampionRef, PreferencePairs
+from vlm_ops.artifacts import PAIR_SPLITS, ChampionRef, PreferencePairs
 from vlm_ops.cli import step as command
 from vlm_ops.cli.commands import app
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import StepFailed
 from vlm_ops.steps.plan import plan
 from vlm_ops.store.artifact import Artifact, write_record
+from vlm_ops.store.jsonl import write_jsonl
 
 SETTINGS = ("evaluate.batch_size=4", "evaluate.resamples=200")
 
@@ -46,7 +46,11 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = plan("prepare", config, {}).folder
     done("prepare", make_data(folder, {"train": 8, "validation": 6, "test": 30}))
     done("sft", trained("sft", "a-sft"))
-    pairs = {"train": 1, "validation": 1, "images": Path(), "source": "none"}
+    folder = plan("pairs", config, outputs).folder
+    folder.mkdir()
+    for split in PAIR_SPLITS:
+        write_jsonl(folder / f"{split}.jsonl", [])
+    pairs = {"train": 0, "validation": 0, "images": Path(), "source": "none"}
     done("pairs", PreferencePairs(folder=folder, content="pairs", **pairs))
     done("prefer", trained("prefer", "b-prefer"))
     return tmp_path
@@ -56,8 +60,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def champion(monkeypatch: pytest.MonkeyPatch) -> ChampionRef:
     """A registry with a champion stands in for the real one, which the integration tests ask."""
     found = ChampionRef(version="7", model=model_ref("the-champion"))
-    monkeypatch.setattr(command, "_registry", lambda runs: contextlib.nullcontext("http://here"))
-    monkeypatch.setattr(command, "champion_ref", lambda uri, config: found)
+    monkeypatch.setattr(command, "_champion", lambda config: found)
     return found
 
 
