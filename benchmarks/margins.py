@@ -21,7 +21,7 @@ from vlm_ops.evaluation.measured import majority, measure
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.evaluation.statistics import difference
 from vlm_ops.records import Answer
-from vlm_ops.steps.plan import Outputs, perform, plan
+from vlm_ops.steps.plan import Outputs, Work, perform, plan
 from vlm_ops.tracker import NullTracker
 
 NAMES = ("majority", "sft_gray", "base", "shuffled", "sft")
@@ -83,8 +83,8 @@ def train(config: PipelineConfig) -> dict[str, PreparedData | TrainedAdapter]:
     """Prepare and fine-tune, each in a process of its own, unless that was done before."""
     outputs: dict[str, Any] = {}
     for step in ("prepare", "sft"):
-        planned = plan(step, config, outputs)
-        outputs[step] = planned.done() or run_in_child([planned], tracking=None, threads=None)[0]
+        work = Work((step,), config, outputs)
+        outputs |= work.done() or run_in_child(work, tracking=None, threads=None)
     return outputs
 
 

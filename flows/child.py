@@ -1,18 +1,19 @@
 """Heavy steps in a process of their own: started, listened to, ended with its flow."""
 
+import dataclasses
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import vlm_ops.errors
 from vlm_ops.errors import Interrupted, StepFailed, TransientError
-from vlm_ops.steps.plan import Plan, request
+from vlm_ops.steps.plan import Work
 from vlm_ops.steps.process import STOPPED
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
@@ -22,15 +23,15 @@ _LAST_LINES = 15
 
 
 def run_in_child(
-    plans: Sequence[Plan], *, tracking: dict[str, str] | None, threads: int | None
-) -> list[Artifact]:
+    work: Work, *, tracking: dict[str, str] | None, threads: int | None
+) -> dict[str, Artifact]:
     """Take steps in a child process, one after the other, and return their artifacts.
 
     The child's log lines become this process's, logger ``vlm_ops.<stage>``. The child dies with
     this process, and is asked to stop (it writes a checkpoint) when this call is interrupted.
 
     Args:
-        plans: Steps of one stage; those that were taken before are found again.
+        work: Steps of one stage, the first of which was not taken before.
         tracking: ``uri`` and ``run_id`` of their MLflow run, or None.
         threads: CPU threads of the child, or None.
 
@@ -39,12 +40,13 @@ def run_in_child(
         TransientError: The child was killed by a signal from outside.
         StepFailed: It ended in another way without its artifacts.
     """
-    for plan in plans:
-        make_folder(plan.folder)
-    folder, stage = plans[-1].folder, plans[-1].step.stage
+    first = work.first()
+    folder, stage = first.folder, first.step.stage
+    make_folder(folder)
     file, result = folder / "request.json", folder / "error.json"
     result.unlink(missing_ok=True)
-    values = {"plans": [request(plan) for plan in plans], "tracking": tracking}
+    known = dataclasses.replace(work, fingerprint=first.fingerprint)
+    values = {"work": known.request(), "tracking": tracking}
     write_whole(file, json.dumps(values | {"threads": threads, "result": str(result)}, indent=2))
     child = subprocess.Popen(
         [sys.executable, "-m", "vlm_ops.steps.process", str(file), str(os.getpid())],
@@ -62,9 +64,9 @@ def run_in_child(
     except BaseException:
         _pass_on(_stop(child, stage), stage, log)
         raise
-    artifacts = [artifact for plan in plans if (artifact := plan.done()) is not None]
-    if code == 0 and len(artifacts) == len(plans):
-        return artifacts
+    taken = known.done()
+    if code == 0 and len(taken) == len(work.names):
+        return taken
     raise _failure(stage, code, result, last, folder)
 
 

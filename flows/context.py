@@ -4,7 +4,6 @@ import logging
 import re
 import subprocess
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +15,9 @@ from vlm_ops.records import Score
 from vlm_ops.registry.registry import Registry
 from vlm_ops.registry.tags import verdict
 from vlm_ops.steps.plan import Plan
-from vlm_ops.steps.table import steps_of
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint
-from vlm_ops.tracker import NullTracker, Tracker
-from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import Runs
 
 A = TypeVar("A", bound=Artifact)
@@ -38,7 +34,7 @@ class Taken:
     would look, and draw arrows between tasks that have a text in common.
     """
 
-    def __init__(self, artifacts: Mapping[str, Artifact | None], *, fresh: bool) -> None:
+    def __init__(self, artifacts: Mapping[str, Artifact], *, fresh: bool) -> None:
         """Hold artifacts by step; ``fresh`` if any of them was made just now."""
         self.artifacts = dict(artifacts)
         self.fresh = fresh
@@ -94,25 +90,15 @@ class Context:
         assert isinstance(found, kind)
         return found
 
-    def keep(self, taken: Taken) -> None:
-        """Note what a task took."""
+    def keep(self, stage: str, taken: Taken) -> None:
+        """Note what the task of a stage took."""
         self.outputs |= taken.artifacts
         self.taken |= dict.fromkeys(taken.artifacts, taken)
-
-    def note(self, stage: str) -> None:
-        """Sum up a stage, once all its steps are taken."""
-        steps = [step.name for step in steps_of(stage) if step.name in self.taken]
-        artifacts = [self.output(Artifact, step) for step in steps]
+        artifacts = list(taken.artifacts.values())
         self.seconds[stage] = round(sum(artifact.seconds for artifact in artifacts), 3)
         self.folders[stage] = artifacts[-1].folder
-        if not any(self.taken[step].fresh for step in steps):
+        if not taken.fresh:
             self.skipped.append(stage)
-
-    def tracker(self, run_id: str | None) -> AbstractContextManager[Tracker]:
-        """Return what keeps the numbers of a step that runs in this process."""
-        if run_id is None:
-            return nullcontext(NullTracker())
-        return MlflowTracker(run_id, self.tracking_uri, system_metrics=False)
 
     @cached_property
     def registry(self) -> Registry:
@@ -138,16 +124,24 @@ class Context:
             )
         return self._parent
 
-    def start_step(self, plan: Plan) -> str:
-        """Start a step's MLflow run, or go on in the one of an interrupted attempt."""
-        make_folder(plan.folder)
+    def start_step(self, first: Plan) -> str:
+        """Start a stage's MLflow run, or go on in the one of an interrupted attempt.
+
+        Args:
+            first: The first step of the stage, by which it is known again.
+        """
+        make_folder(first.folder)
         parent = self.start_parent()
+        labels = self._tags() | {"vlm_ops.fingerprint": first.fingerprint}
         return self._attach(
-            plan.folder / RUN_ID,
-            lambda: self._mlflow.start_step(
-                parent, plan.step.name, self._tags() | {"vlm_ops.fingerprint": plan.fingerprint}
-            ),
+            first.folder / RUN_ID,
+            lambda: self._mlflow.start_step(parent, first.step.stage, labels),
         )
+
+    def end_step(self, first: Plan, run_id: str) -> None:
+        """End a stage's MLflow run; whoever takes a part of the stage again begins another."""
+        self.finish(run_id, None)
+        (first.folder / RUN_ID).unlink(missing_ok=True)
 
     def __enter__(self) -> "Context":
         return self

@@ -1,7 +1,6 @@
 """The pipeline's steps as Prefect tasks: thin, one place for processes, slots and retries."""
 
 import logging
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,42 +17,33 @@ from flows.servers.worker import GPU_SLOT
 from vlm_ops.artifacts import ChampionRef, Evaluation, GateDecision, PreparedData
 from vlm_ops.errors import TransientError
 from vlm_ops.registry.registry import Origin, RegisteredVersion
-from vlm_ops.steps.plan import Outputs, Plan, perform, plan
-from vlm_ops.steps.table import CHAMPION, STEPS, Step, steps_of, together
+from vlm_ops.steps.plan import Outputs, Work, plan
+from vlm_ops.steps.table import CHAMPION, STEPS, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record
 from vlm_ops.store.fingerprint import SHORT
+from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
 
 logger = logging.getLogger("vlm_ops.flow")
 
 
 def take(context: Context, stage: str) -> None:
-    """Take the steps of a stage, each one, or several that ask models, as a Prefect task.
+    """Take the steps of a stage as a Prefect task.
 
     Args:
         context: Of this flow run; gets what the steps leave.
         stage: As ``sft``.
     """
-    for steps in together(steps_of(stage)):
-        if steps[0].name == "champion on test":
-            _meet_champion(context)
-            if context.outputs[CHAMPION] is None:
-                continue
-        name = _title(steps)
-        retrying = _take.with_options(
-            name=name, task_run_name=name, retries=context.config.execution.retries
-        )
-        sources = {need.step for step in steps for need in step.inputs.values()}
-        inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
-        taken = unwrap(retrying(context, [step.name for step in steps], inputs))
-        context.keep(taken)
-    context.note(stage)
-
-
-def _title(steps: Sequence[Step]) -> str:
-    """Return a task's name: its step's, or what all its steps ask about."""
-    name = steps[0].name
-    return name if len(steps) == 1 else f"answers on {name.rpartition(' on ')[2]}"
+    steps = steps_of(stage)
+    if any(need.step == CHAMPION for step in steps for need in step.inputs.values()):
+        _meet_champion(context)
+    names = tuple(step.name for step in steps if step.name not in context.outputs)
+    retrying = _take.with_options(
+        name=stage, task_run_name=stage, retries=context.config.execution.retries
+    )
+    sources = {need.step for step in steps for need in step.inputs.values()}
+    inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
+    context.keep(stage, unwrap(retrying(context, names, inputs)))
 
 
 def unwrap(value: Any) -> Any:
@@ -66,7 +56,7 @@ def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
 
 
 @task(retry_condition_fn=_is_transient, persist_result=False, cache_policy=NO_CACHE)
-def _take(context: Context, names: list[str], inputs: dict[str, Taken]) -> Any:
+def _take(context: Context, names: tuple[str, ...], inputs: dict[str, Taken]) -> Any:
     """Take steps, or find that they were taken before.
 
     Args:
@@ -74,33 +64,30 @@ def _take(context: Context, names: list[str], inputs: dict[str, Taken]) -> Any:
         names: Of the steps.
         inputs: What earlier tasks took; Prefect draws its arrows from it.
     """
-    plans = [plan(name, context.config, context.outputs) for name in names]
-    found = {planned.step.name: planned.done() for planned in plans}
-    missing = [planned for planned in plans if found[planned.step.name] is None]
-    if not missing:
-        logger.info("%s: nothing changed, found in %s", names[-1], plans[-1].folder.name)
+    work = Work(names, context.config, context.outputs)
+    found = work.done()
+    last = names[-1]
+    if len(found) == len(names):
+        logger.info("%s: nothing changed, found in %s", last, found[last].folder.name)
         return Completed(name="Cached", data=Taken(found, fresh=False))
-    run_id = context.start_step(missing[-1]) if STEPS[names[-1]].tracked else None
+    run_id = context.start_step(work.first())
+    left = Work(names[len(found) :], context.config, {**context.outputs, **found})
     try:
-        for planned, artifact in zip(missing, _perform(context, missing, run_id), strict=True):
-            found[planned.step.name] = artifact
+        found |= _perform(context, left, run_id)
     except BaseException as error:
-        if run_id is not None:
-            context.finish(run_id, error)
+        context.finish(run_id, error)
         raise
-    if run_id is not None:
-        context.finish(run_id, None)
+    context.end_step(work.first(), run_id)
     return Taken(found, fresh=True)
 
 
-def _perform(context: Context, plans: Sequence[Plan], run_id: str | None) -> list[Artifact]:
-    step = plans[-1].step
-    tracking = None if run_id is None else {"uri": context.tracking_uri, "run_id": run_id}
-    if step.heavy:
-        with _gpu_slot(step):
-            return run_in_child(plans, tracking=tracking, threads=context.config.execution.threads)
-    with context.tracker(run_id) as tracker:
-        return [perform(planned, tracker) for planned in plans]
+def _perform(context: Context, work: Work, run_id: str) -> dict[str, Artifact]:
+    if not any(STEPS[name].heavy for name in work.names):
+        with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
+            return work.take(tracker)
+    tracking = {"uri": context.tracking_uri, "run_id": run_id}
+    with _gpu_slot(work.first().step):
+        return run_in_child(work, tracking=tracking, threads=context.config.execution.threads)
 
 
 def _gpu_slot(step: Step) -> AbstractContextManager[None]:
@@ -127,7 +114,7 @@ def _meet_champion(context: Context) -> None:
     """
     found = context.registry.champion()
     if found is None:
-        context.outputs[CHAMPION] = None
+        context.outputs |= {CHAMPION: None, "champion on test": None}
         return
     evaluation = context.output(Evaluation, "evaluate")
     before = None

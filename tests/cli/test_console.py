@@ -74,6 +74,8 @@ def test_a_hangup_is_told_to_a_file(command: str, words: str, tmp_path: Path) ->
     process = subprocess.Popen(
         [sys.executable, "-c", APP, command, str(tmp_path / "ready")],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # Tests that run under nohup ignore a hangup, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
     _until_there(tmp_path / "ready")
     process.send_signal(signal.SIGHUP)

@@ -9,7 +9,7 @@ from squares import Models, Seer, make_data, trained
 from vlm_ops.artifacts import AnswerSet, Evaluation, ModelRef, PreparedData
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import DataError
-from vlm_ops.steps.plan import Outputs, from_request, perform, plan, request
+from vlm_ops.steps.plan import Outputs, Work, perform, plan
 from vlm_ops.steps.table import steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.jsonl import write_jsonl
@@ -248,6 +248,7 @@ def test_every_plan_survives_the_way_to_another_process(
     outputs: Outputs = stage(own, **adapters)
     config = load_config("demo", [f"execution.runs={tmp_path}"])
     for step in steps_of("evaluate"):
-        planned = plan(step.name, config, outputs)
-        assert from_request(json.loads(json.dumps(request(planned)))) == planned
+        work = Work((step.name,), config, outputs)
+        there = Work.from_request(json.loads(json.dumps(work.request())))
+        assert there.first() == work.first()
     assert isinstance(outputs["base on test"], AnswerSet)

@@ -21,36 +21,37 @@ from flows.child import run_in_child
 from vlm_ops.artifacts import PreparedData, SplitSummary
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import DataError, Interrupted, TransientError
-from vlm_ops.steps.plan import Plan, plan
+from vlm_ops.steps.plan import Work
 from vlm_ops.steps.process import STOPPED
 from vlm_ops.store.artifact import RECORD
 
 
 @pytest.fixture
-def waiting(tmp_path: Path) -> Plan:
+def waiting(tmp_path: Path) -> Work:
     """A step whose child waits before it does anything."""
     step = sft(tmp_path, tmp_path / "prepare-0")
-    step.folder.mkdir()
-    os.mkfifo(step.folder / RECORD)
+    step.first().folder.mkdir()
+    os.mkfifo(step.first().folder / RECORD)
     return step
 
 
-def sft(runs: Path, prepared: Path) -> Plan:
+def sft(runs: Path, prepared: Path) -> Work:
     none = SplitSummary(rows=0, images=0, groups=0, kinds={})
     splits = {"train": none, "validation": none, "test": none}
     data = PreparedData.model_validate(
         {"content": "c", "folder": prepared, "splits": splits, "source": "nowhere"}
     )
-    return plan("sft", load_config("demo", [f"execution.runs={runs}"]), {"prepare": data})
+    config = load_config("demo", [f"execution.runs={runs}"])
+    return Work(("sft",), config, {"prepare": data})
 
 
-def run(step: Plan) -> None:
-    run_in_child([step], tracking=None, threads=1)
+def run(step: Work) -> None:
+    run_in_child(step, tracking=None, threads=1)
 
 
-def when_it_waits(step: Plan, act: Callable[[psutil.Process], object]) -> threading.Thread:
+def when_it_waits(step: Work, act: Callable[[psutil.Process], object]) -> threading.Thread:
     """Do something to the child as soon as it opens the pipe, and hold it there to its end."""
-    pipe = step.folder / RECORD
+    pipe = step.first().folder / RECORD
 
     def watch() -> None:
         deadline = time.monotonic() + 120
@@ -87,23 +88,23 @@ def test_the_child_s_error_is_raised_here_with_its_class_and_message(tmp_path: P
         "demo", [f"execution.runs={tmp_path}", f"data={{type: files, path: {rows}}}"]
     )
     with pytest.raises(DataError, match=r"1 of 1 rows can't be used"):
-        run(plan("prepare", config, {}))
+        run(Work(("prepare",), config, {}))
 
 
-def test_a_child_killed_from_outside_may_be_tried_again(waiting: Plan) -> None:
+def test_a_child_killed_from_outside_may_be_tried_again(waiting: Work) -> None:
     when_it_waits(waiting, lambda child: child.send_signal(signal.SIGKILL))
     with pytest.raises(TransientError, match="killed by SIGKILL"):
         run(waiting)
 
 
-def test_a_child_asked_to_stop_is_not_tried_again(waiting: Plan) -> None:
+def test_a_child_asked_to_stop_is_not_tried_again(waiting: Work) -> None:
     when_it_waits(waiting, lambda child: child.send_signal(signal.SIGTERM))
     with pytest.raises(Interrupted, match="goes on from"):
         run(waiting)
 
 
 def test_an_interrupted_caller_asks_its_child_to_stop_and_hears_it_out(
-    waiting: Plan, caplog: pytest.LogCaptureFixture
+    waiting: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[psutil.Process] = []
 
@@ -123,14 +124,14 @@ def test_an_interrupted_caller_asks_its_child_to_stop_and_hears_it_out(
     assert not seen[0].is_running()
     assert "writes its checkpoint first" in caplog.text
     assert "stopped by SIGTERM" in caplog.text
-    assert "stopped by SIGTERM" in (waiting.folder / "step.log").read_text()
+    assert "stopped by SIGTERM" in (waiting.first().folder / "step.log").read_text()
 
 
-def test_a_child_whose_parent_is_gone_already_does_nothing(waiting: Plan) -> None:
+def test_a_child_whose_parent_is_gone_already_does_nothing(waiting: Work) -> None:
     when_it_waits(waiting, lambda child: child.kill())
     with pytest.raises(TransientError):
         run(waiting)
-    request = waiting.folder / "request.json"
+    request = waiting.first().folder / "request.json"
     alone = [
         sys.executable,
         "-m",

@@ -10,7 +10,7 @@ from left import left
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import OutputError
-from vlm_ops.steps.plan import from_request, perform, plan, request
+from vlm_ops.steps.plan import Work, perform, plan
 from vlm_ops.steps.table import CHAMPION, STAGES, STEPS
 from vlm_ops.store.artifact import RECORD, Artifact, write_record
 from vlm_ops.store.fingerprint import fingerprint
@@ -218,7 +218,7 @@ def kept(folder: Path) -> dict[str, Any]:
     for name, artifact in outputs.items():
         if isinstance(artifact, Artifact) and name != "prepare":
             outputs[name] = artifact.model_copy(update={"folder": folder / name})
-            outputs[name].folder.mkdir()
+            outputs[name].folder.mkdir(exist_ok=True)
         if isinstance(artifact, Artifact):
             write_record(outputs[name])
     return outputs
@@ -227,15 +227,27 @@ def kept(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", STEPS)
 def test_a_plan_survives_the_way_to_another_process(name: str, tmp_path: Path) -> None:
     config = load_config("demo", [f"execution.runs={tmp_path}"])
-    planned = plan(name, config, kept(tmp_path))
-    assert from_request(json.loads(json.dumps(request(planned)))) == planned
+    there = over_the_way(Work((name,), config, kept(tmp_path)))
+    assert there.first() == plan(name, config, kept(tmp_path))
 
 
 def test_a_plan_without_a_champion_survives_it_too(tmp_path: Path) -> None:
     config = load_config("demo", [f"execution.runs={tmp_path}"])
-    planned = plan("gate", config, kept(tmp_path) | {CHAMPION: None, "champion on test": None})
+    outputs = kept(tmp_path) | {CHAMPION: None, "champion on test": None}
+    planned = plan("gate", config, outputs)
     assert planned.inputs["champion"] is None
-    assert from_request(json.loads(json.dumps(request(planned)))) == planned
+    assert over_the_way(Work(("gate",), config, outputs)).first() == planned
+
+
+def test_a_fingerprint_that_is_known_is_not_worked_out_again(tmp_path: Path) -> None:
+    config = load_config("demo", [f"execution.runs={tmp_path}"])
+    work = Work(("sft",), config, kept(tmp_path), fingerprint="f" * 64)
+    assert over_the_way(work).first().folder == tmp_path / f"sft-{'f' * 16}"
+
+
+def over_the_way(work: Work) -> Work:
+    """What another process reads of a request."""
+    return Work.from_request(json.loads(json.dumps(work.request())))
 
 
 def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from vlm_ops.artifacts import AnswerSet, ChampionRef
 from vlm_ops.config.load import load_config
 from vlm_ops.steps.plan import step_function
-from vlm_ops.steps.table import CHAMPION, STAGES, STEPS, From, Step, steps_of, together
+from vlm_ops.steps.table import CHAMPION, STAGES, STEPS, From, Step, steps_of
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracker import Tracker
@@ -78,19 +78,6 @@ def test_steps_that_share_work_share_all_that_names_their_folder() -> None:
     for step in STEPS.values():
         same = (step.version, step.job_type, step.output, step.function, sorted(step.inputs))
         assert shared.setdefault(step.work, same) == same
-
-
-def test_models_are_asked_together_and_nothing_else_is() -> None:
-    groups = [[step.name for step in group] for group in together(steps_of("evaluate"))]
-    assert groups == [
-        ["sft on validation", "preferred on validation"],
-        ["choose"],
-        ["candidate on test", "candidate on gray", "sft on test", "sft on gray", "base on test"],
-        ["evaluate"],
-    ]
-    assert [len(group) for stage in STAGES for group in together(steps_of(stage))] == [
-        1, 1, 1, 1, 2, 1, 5, 1, 1, 1,
-    ]  # fmt: skip
 
 
 def test_only_a_step_that_loads_nothing_runs_in_the_flows_own_process() -> None:

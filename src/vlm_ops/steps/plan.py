@@ -14,11 +14,10 @@ from typing import Any
 from vlm_ops.artifacts import ChampionRef, ModelRef, RowsRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
 from vlm_ops.config.sections import DataCommon, DatasetPairs
-from vlm_ops.steps.table import STEPS, Step
+from vlm_ops.steps.table import CHAMPION, STEPS, Step
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
-from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracker import Tracker
 
 Value = Artifact | ModelRef | RowsRef | str | None
@@ -53,18 +52,19 @@ class Plan:
         return found and found.completed(self.inputs)
 
 
-def plan(name: str, config: PipelineConfig, outputs: Outputs) -> Plan:
+def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | None = None) -> Plan:
     """Work out what a step would be, without running it.
 
     Args:
         name: A key of ``STEPS``.
         config: The whole configuration; the step takes its part.
         outputs: What earlier steps left; the table says what of it is taken.
+        known: The step's fingerprint, if it was worked out before.
     """
     step = STEPS[name]
     inputs = {key: _part(outputs.get(need.step), need.part) for key, need in step.inputs.items()}
     job = step.job(config)
-    digest = fingerprint(
+    digest = known or fingerprint(
         {
             "step": step.work,
             "version": step.version,
@@ -105,44 +105,90 @@ def step_function(step: Step) -> Callable[..., Artifact]:
     return function
 
 
-def request(plan: Plan) -> dict[str, Any]:
-    """Write a plan as plain values, for a process of its own."""
-    return {
-        "step": plan.step.name,
-        "fingerprint": plan.fingerprint,
-        "job": plan.job.model_dump(mode="json"),
-        "inputs": {name: _plain(value) for name, value in plan.inputs.items()},
-        "folder": str(plan.folder),
-    }
+@dataclass(frozen=True)
+class Work:
+    """Steps to take one after the other; each may need what the one before leaves.
+
+    Attributes:
+        names: Keys of ``STEPS``.
+        config: The whole configuration.
+        outputs: What earlier steps left.
+        fingerprint: Of the first step, where it is known already: it may cover many files.
+    """
+
+    names: tuple[str, ...]
+    config: PipelineConfig
+    outputs: Outputs
+    fingerprint: str | None = None
+
+    def first(self) -> Plan:
+        """Work out what the first step would be."""
+        return plan(self.names[0], self.config, self.outputs, known=self.fingerprint)
+
+    def done(self) -> dict[str, Artifact]:
+        """Return what was taken before, up to the first step that was not."""
+        found: dict[str, Artifact] = {}
+        work: Work | None = self
+        while work is not None and (artifact := work.first().done()) is not None:
+            found[work.names[0]] = artifact
+            work = work.after(artifact)
+        return found
+
+    def after(self, artifact: Artifact) -> "Work | None":
+        """Return the work that is left after the first step."""
+        outputs = {**self.outputs, self.names[0]: artifact}
+        return Work(self.names[1:], self.config, outputs) if self.names[1:] else None
+
+    def take(self, tracker: Tracker) -> dict[str, Artifact]:
+        """Take the steps in this process, and return what they left.
+
+        Args:
+            tracker: Gets what the steps say about their work.
+
+        Raises:
+            VlmOpsError: Whatever a step raises.
+        """
+        taken: dict[str, Artifact] = {}
+        work: Work | None = self
+        while work is not None:
+            artifact = taken[work.names[0]] = perform(work.first(), tracker)
+            work = work.after(artifact)
+        return taken
+
+    def request(self) -> dict[str, Any]:
+        """Write the work as plain values, for a process of its own."""
+        needed = {need.step for name in self.names for need in STEPS[name].inputs.values()}
+        return {
+            "steps": list(self.names),
+            "config": self.config.model_dump(mode="json", by_alias=True),
+            "outputs": {name: _plain(self.outputs.get(name)) for name in sorted(needed)},
+            "fingerprint": self.fingerprint,
+        }
+
+    @classmethod
+    def from_request(cls, values: Mapping[str, Any]) -> "Work":
+        """Read what :meth:`request` wrote."""
+        return cls(
+            tuple(values["steps"]),
+            PipelineConfig.model_validate(values["config"]),
+            {name: _read(name, value) for name, value in values["outputs"].items()},
+            values["fingerprint"],
+        )
 
 
-def from_request(values: Mapping[str, Any]) -> Plan:
-    """Read a plan back."""
-    step = STEPS[values["step"]]
-    return Plan(
-        step=step,
-        job=step.job_type.model_validate(values["job"]),
-        inputs={
-            name: _read_input(need.kind, values["inputs"][name])
-            for name, need in step.inputs.items()
-        },
-        fingerprint=values["fingerprint"],
-        folder=Path(values["folder"]),
-    )
-
-
-def _plain(value: Value) -> Any:
-    if not isinstance(value, Frozen):
+def _plain(value: Artifact | ChampionRef | str | None) -> Any:
+    if value is None or isinstance(value, str):
         return value
     where = {"folder": str(value.folder)} if isinstance(value, Artifact) else {}
     return value.model_dump(mode="json") | where
 
 
-def _read_input(kind: type[Any], value: Any) -> Value:
+def _read(name: str, value: Any) -> Artifact | ChampionRef | str | None:
     if value is None or isinstance(value, str):
         return value
-    found: Value = kind.model_validate(value)
-    return found
+    if name == CHAMPION:
+        return ChampionRef.model_validate(value)
+    return STEPS[name].output.model_validate(value)
 
 
 def _part(source: Any, part: str) -> Any:

@@ -2,9 +2,9 @@
 
 This is what a pipeline starts for its heavy steps, so that memory is really given back and a
 crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking, MLflow.
-The request holds ``plans`` (:func:`vlm_ops.steps.plan.request`), taken one after the other,
-``tracking`` (``uri`` and ``run_id``, or null), ``threads`` (or null) and ``result``, a file for the
-error of a step that fails.
+The request holds ``work`` (:meth:`vlm_ops.steps.plan.Work.request`), ``tracking`` (``uri`` and
+``run_id``, or null), ``threads`` (or null) and ``result``, a file for the error of a step that
+fails.
 
 Exit codes: 0 done, 1 failed with an error of vlm-ops, 143 asked to stop.
 """
@@ -22,7 +22,7 @@ from types import FrameType
 
 from vlm_ops.errors import Interrupted, VlmOpsError
 from vlm_ops.parent import die_with_parent
-from vlm_ops.steps.plan import from_request, perform
+from vlm_ops.steps.plan import Work
 from vlm_ops.store.files import write_whole
 from vlm_ops.tracker import NullTracker, Tracker
 
@@ -50,8 +50,7 @@ def main(request_file: Path, parent: int | None = None) -> int:
             die_with_parent(parent)
         _limit_threads(values.get("threads"))
         with _tracker(values.get("tracking")) as tracker:
-            for plan in values["plans"]:
-                perform(from_request(plan), tracker)
+            Work.from_request(values["work"]).take(tracker)
     except Interrupted as error:
         logger.warning("%s", error)
         return STOPPED

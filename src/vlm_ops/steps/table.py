@@ -71,7 +71,6 @@ class Step:
         function: ``module:function``, imported when the step runs.
         inputs: Where each parameter of the function comes from.
         heavy: Whether it loads a model, so that it belongs into a process of its own.
-        tracked: Whether it has a run of its own in MLflow.
     """
 
     name: str
@@ -84,7 +83,6 @@ class Step:
     function: str
     inputs: Mapping[str, From]
     heavy: bool = True
-    tracked: bool = True
 
 
 def _prepare_job(config: PipelineConfig) -> PrepareJob:
@@ -143,7 +141,6 @@ def _answers(
         output=AnswerSet,
         function="vlm_ops.evaluation.answers:ask",
         inputs={"rows": From("prepare", RowsRef, split), "model": model},
-        tracked=False,
     )
 
 
@@ -216,7 +213,6 @@ _ALL = (
             "preferred_answers": From("preferred on validation", AnswerSet),
         },
         heavy=False,
-        tracked=False,
     ),
     # The candidate first: it is often the model that was asked last on validation.
     _answers("candidate on test", _CANDIDATE, "test"),
@@ -277,14 +273,3 @@ STAGES: tuple[Stage, ...] = ("prepare", "sft", "pairs", "prefer", "evaluate", "g
 def steps_of(stage: str) -> tuple[Step, ...]:
     """Return the steps of a stage, in their order."""
     return tuple(step for step in STEPS.values() if step.stage == stage)
-
-
-def together(steps: tuple[Step, ...]) -> list[tuple[Step, ...]]:
-    """Group neighboring steps that ask models: one process takes them, and keeps the model."""
-    groups: list[tuple[Step, ...]] = []
-    for step in steps:
-        if groups and step.work == "answers" == groups[-1][0].work:
-            groups[-1] += (step,)
-        else:
-            groups.append((step,))
-    return groups
