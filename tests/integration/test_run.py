@@ -1,6 +1,7 @@
 """The whole pipeline by its command: real servers, real processes, nothing patched."""
 
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -76,11 +77,15 @@ def test_a_changed_setting_runs_the_steps_behind_it_and_a_no_leaves_the_alias(
 ) -> None:
     changed = vlm_ops(
         "run", "small.yaml", "--set", "prefer.beta=0.5", "--set", "gate.over_gray=0.9",
-        cwd=place,
+        "--set", "gate.over_champion=0", cwd=place,
     )  # fmt: skip
     assert changed["skipped"] == ["prepare", "sft", "pairs"]
     assert changed["status"] == "kept"
-    assert any("do not depend on the image" in reason for reason in changed["decision"]["reasons"])
+    reasons = changed["decision"]["reasons"]
+    assert any("do not depend on the image" in reason for reason in reasons)
+    lost = "refused: not shown to be better than the champion (version 1): "
+    (against,) = (reason for reason in reasons if reason.startswith(lost))
+    assert against.endswith("whose lower end is not above the needed +0.0")
     newer, older = versions(place / "runs", place)
     assert newer["aliases"] == ["candidate"]
     assert older["aliases"] == ["champion"]
@@ -100,7 +105,7 @@ def test_a_champion_that_comes_out_again_stays_as_it_was(
     (reason,) = found["decision"]["reasons"]
     assert "is the champion (version 1) already" in reason
     (champion,) = (v for v in versions(place / "runs", place) if "champion" in v["aliases"])
-    assert champion["decision"] == "promote"
+    assert champion["decision"] == "accepted"
 
 
 def test_predict_asks_the_champion(place: Path, first: Any) -> None:
@@ -130,6 +135,13 @@ def test_a_killed_step_and_a_killed_pipeline_end_as_an_undisturbed_one(
     resumed = _kill_in_sft(place, runs, whole_group=False)
     assert resumed["adapter_sha256"] == first["adapter_sha256"]
     assert resumed["skipped"] == ["prepare"]
+    with sqlite3.connect(runs / "mlflow" / "mlflow.db") as database:
+        found = database.execute("select name, status from runs").fetchall()
+    names = [name for name, _ in found if name in STEPS]
+    assert sorted(names) == sorted(STEPS)
+    # The pipeline, and its steps: those that were killed went on in the runs they had.
+    assert len(found) == len(STEPS) + 1
+    assert {status for _, status in found} == {"FINISHED"}
 
 
 def _kill_in_sft(place: Path, runs: Path, *, whole_group: bool) -> Any:

@@ -53,7 +53,7 @@ def test_a_deployment_trains_on_new_data_and_skips_old(
     assert made["full_name"] == "retrain/small"
     assert made["cron"] == "0 2 * * 1"
 
-    assert _fire(api, place) == "Completed"
+    assert _fire(api, place) == "Promoted"
     (first,) = versions(place / "runs", place)
     assert set(first["aliases"]) == {"candidate", "champion"}
 
@@ -61,8 +61,10 @@ def test_a_deployment_trains_on_new_data_and_skips_old(
     assert len(versions(place / "runs", place)) == 1
 
     add_rows(place, squares, 16, 24)
-    assert _fire(api, place) == "Completed"
-    assert len(versions(place / "runs", place)) == 2
+    assert _fire(api, place) == "Promoted"
+    newer, older = versions(place / "runs", place)
+    assert (newer["version"], set(newer["aliases"])) == ("2", {"candidate", "champion"})
+    assert older["aliases"] == []
 
 
 def _fire(api: str, place: Path) -> str:

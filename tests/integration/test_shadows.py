@@ -98,6 +98,6 @@ def test_a_run_and_a_deployed_run(place: Path, api: str) -> None:  # noqa: F811
     assert made["full_name"] == "retrain/small"
     assert fired(api) == "Completed"
     # On fewer rows, in a process of its own that the worker's run started.
-    assert len(list((place / "runs").glob("evaluate-*/step.log"))) == 2
+    assert len(list((place / "runs").glob("answers-*/step.log"))) == 2
     # Nothing of the user's was copied to where the worker's runs start.
     assert not list((place / "runs" / "work").iterdir())
