@@ -13,6 +13,7 @@ from vlm_ops.artifacts import ModelRef, PreferencePairs, PreparedData, TrainedAd
 from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import DatasetPairs, ModelSettings, PairsSettings, SampledPairs
 from vlm_ops.errors import DataError
+from vlm_ops.models.generation import Sampling
 from vlm_ops.records import ImageRef, Row
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
@@ -73,18 +74,19 @@ def unsure(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Answers that the model gives at every second try only; all others it always knows."""
     unsure: set[str] = set()
 
-    def generate(
-        model: object, questions: Sequence[str], images: object, *, samples: int, **options: Any
+    def sample(
+        model: object, questions: Sequence[str], images: object, sampling: Sampling
     ) -> list[str]:
-        assert options.items() >= {"max_new_tokens": 3, "batch_size": 2, "temperature": 1.0}.items()
+        asked = (sampling.max_new_tokens, sampling.batch_size, sampling.temperature)
+        assert asked == (3, 2, 1.0)
         right = [question.rpartition(" ")[2] for question in questions]
         return [
-            "nonsense" if text in unsure and sample % 2 else text
+            "nonsense" if text in unsure and number % 2 else text
             for text in right
-            for sample in range(samples)
+            for number in range(sampling.samples)
         ]
 
-    monkeypatch.setattr(module, "generate", generate)
+    monkeypatch.setattr(module, "sample", sample)
     monkeypatch.setattr(module, "load", lambda ref: ref)
     return unsure
 

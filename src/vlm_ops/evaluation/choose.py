@@ -19,10 +19,9 @@ def choose(
     *,
     sft: TrainedAdapter,
     prefer: TrainedAdapter,
-    sft_answers: AnswerSet,
-    preferred_answers: AnswerSet,
     out: Path,
     tracker: Tracker,
+    **answers: AnswerSet,
 ) -> Choice:
     """Choose the candidate by relaxed accuracy on validation.
 
@@ -30,15 +29,15 @@ def choose(
         job: How much the preferred model may lose.
         sft: The SFT model.
         prefer: The preferred model.
-        sft_answers: The SFT model's answers on validation.
-        preferred_answers: The preferred model's.
         out: Folder of the record.
         tracker: Told nothing; the evaluation tells it all at once.
+        **answers: On validation: ``sft_answers`` and ``preferred_answers``.
 
     Returns:
         The preferred model unless it lost more than that, and the reason in words.
     """
-    ours, theirs = preferred_answers.relaxed_accuracy, sft_answers.relaxed_accuracy
+    ours = answers["preferred_answers"].relaxed_accuracy
+    theirs = answers["sft_answers"].relaxed_accuracy
     numbers = (
         f"{percent(ours)} on validation against sft's {percent(theirs)}: "
         f"{signed(ours - theirs)} points; a loss of up to "
