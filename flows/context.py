@@ -22,7 +22,6 @@ from vlm_ops.tracking.runs import Runs
 
 A = TypeVar("A", bound=Artifact)
 
-RUN_ID = "mlflow_run_id"
 
 logger = logging.getLogger("vlm_ops.flow")
 
@@ -128,20 +127,21 @@ class Context:
         """Start a stage's MLflow run, or go on in the one of an interrupted attempt.
 
         Args:
-            first: The first step of the stage, by which it is known again.
+            first: The first step of the stage.
         """
-        make_folder(first.folder)
         parent = self.start_parent()
         labels = self._tags() | {"vlm_ops.fingerprint": first.fingerprint}
         return self._attach(
-            first.folder / RUN_ID,
+            self._attempt(first.step.stage),
             lambda: self._mlflow.start_step(parent, first.step.stage, labels),
         )
 
-    def end_step(self, first: Plan, run_id: str) -> None:
-        """End a stage's MLflow run; whoever takes a part of the stage again begins another."""
-        self.finish(run_id, None)
-        (first.folder / RUN_ID).unlink(missing_ok=True)
+    def end_step(self, stage: str) -> None:
+        """End a stage's MLflow run, if this attempt or an interrupted one has started it."""
+        attempt = self._attempt(stage)
+        if attempt.exists():
+            self.finish(attempt.read_text(encoding="utf-8").strip(), None)
+            attempt.unlink()
 
     def __enter__(self) -> "Context":
         return self
@@ -205,9 +205,10 @@ class Context:
         write_whole(file, run_id + "\n")
         return run_id
 
-    def _attempt(self) -> Path:
-        digest = fingerprint(self.config.model_dump(exclude={"execution"}))
-        return self.runs / "attempts" / digest[:SHORT]
+    def _attempt(self, stage: str | None = None) -> Path:
+        """Return the file that holds the MLflow run of this pipeline, or of a stage of it."""
+        digest = fingerprint(self.config.model_dump(exclude={"execution"}))[:SHORT]
+        return self.runs / "attempts" / (f"{digest}-{stage}" if stage else digest)
 
     def _title(self) -> str:
         """Return a name for the run: of the configuration, and when it began."""

@@ -64,20 +64,23 @@ def _take(context: Context, names: tuple[str, ...], inputs: dict[str, Taken]) ->
         names: Of the steps.
         inputs: What earlier tasks took; Prefect draws its arrows from it.
     """
-    work = Work(names, context.config, context.outputs)
+    first = Work(names, context.config, context.outputs).first()
+    work = Work(names, context.config, context.outputs, first.fingerprint)
     found = work.done()
-    last = names[-1]
+    last, stage = names[-1], first.step.stage
     if len(found) == len(names):
         logger.info("%s: nothing changed, found in %s", last, found[last].folder.name)
+        context.end_step(stage)
         return Completed(name="Cached", data=Taken(found, fresh=False))
-    run_id = context.start_step(work.first())
-    left = Work(names[len(found) :], context.config, {**context.outputs, **found})
+    run_id = context.start_step(first)
+    if found:
+        work = Work(names[len(found) :], context.config, {**context.outputs, **found})
     try:
-        found |= _perform(context, left, run_id)
+        found |= _perform(context, work, run_id)
     except BaseException as error:
         context.finish(run_id, error)
         raise
-    context.end_step(work.first(), run_id)
+    context.end_step(stage)
     return Taken(found, fresh=True)
 
 

@@ -26,7 +26,10 @@ def charts(
     test_charts: Annotated[int, typer.Option(min=8)] = 320,
     questions_per_chart: Annotated[int, typer.Option(min=1, max=12)] = 3,
     kinds: Annotated[
-        list[str], typer.Option("--kind", help="Kind of question; repeatable. All by default.")
+        list[str],
+        typer.Option(
+            "--kind", help="Kind of question; repeatable. By default all that need no reading."
+        ),
     ] = [],  # noqa: B006
 ) -> None:
     """Draw charts of real tables and ask about them, in the ChartQA schema.

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vlm_ops.errors import DataError, OutputError
+from vlm_ops.errors import DataError, Interrupted, OutputError
 from vlm_ops.records import ImageRef
 from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_bytes
@@ -46,6 +46,8 @@ def decode(data: bytes) -> tuple[Image.Image, str]:
         image = Image.open(io.BytesIO(data))
         name = str(image.format)
         return _upright_rgb(image), _ENDINGS.get(name, f".{name.lower()}")
+    except Interrupted:
+        raise
     except Exception as error:  # Pillow's decoders raise whatever their formats suggest
         raise DataError(_undecodable(error)) from error
 
@@ -72,6 +74,8 @@ def open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return _upright_rgb(image)
+    except Interrupted:
+        raise
     except Exception as error:  # as in decode
         raise DataError(
             f"{path}: {_undecodable(error)}. It was whole when it was kept: move the file away "

@@ -94,7 +94,10 @@ def _resume(out: Path, rows: Sequence[Row], batch_size: int) -> list[str]:
     """
     partial = out / _PARTIAL
     try:
-        lines = partial.read_text(encoding="utf-8").splitlines() if partial.exists() else []
+        # A crash may have cut the last line off inside a character.
+        lines = partial.read_bytes().decode("utf-8", "replace").split("\n")
+    except FileNotFoundError:
+        lines = []
     except OSError as error:
         raise OutputError(f"{partial}: can't be read ({error.strerror})") from error
     replies = list(_valid_replies(lines, rows))

@@ -135,7 +135,7 @@ def _answers(
         name=name,
         stage=stage,
         work="answers",
-        version=METRIC_VERSION + ASKING_VERSION,
+        version=100 * METRIC_VERSION + ASKING_VERSION,
         job=job,
         job_type=AnswersJob,
         output=AnswerSet,
