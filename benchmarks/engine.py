@@ -175,14 +175,18 @@ def _search(base: Run, options: Options) -> tuple[Run, dict[str, float]]:
 
 
 def _start(what: str, values: dict[str, Any]) -> dict[str, Any]:
+    worker = Path(__file__).with_name("engine_worker.py")
     environment = os.environ | {
         # As the pipeline runs its steps.
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
+        # The command leaves a script's own folder off the path of imports.
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(worker.parent), os.environ.get("PYTHONPATH")])
+        ),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    worker = Path(__file__).with_name("engine_worker.py")
     done = subprocess.run(
         [sys.executable, str(worker), what, json.dumps(values)],
         env=environment, capture_output=True, text=True, check=False,
