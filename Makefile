@@ -22,10 +22,10 @@ $(DEV): $(STAMP)
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/vlm-ops run demo
+	$(BIN)/vlm-ops run demo --promote
 
 demo-bad: $(STAMP)
-	$(BIN)/vlm-ops run demo-shuffled
+	$(BIN)/vlm-ops run demo-shuffled --promote
 
 test: $(DEV)
 	$(PYTEST) -m 'not thorough'

@@ -11,9 +11,7 @@ from typing import Any, TypeVar
 
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, ServiceError
-from vlm_ops.records import Score
 from vlm_ops.registry.registry import Registry
-from vlm_ops.registry.tags import verdict
 from vlm_ops.steps.plan import Plan
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
@@ -175,16 +173,10 @@ class Context:
                 raise
             logger.warning("run %s stays open in MLflow: %s", run_id, unanswered)
 
-    def log_outcome(
-        self, scores: Mapping[str, Score], *, accepted: bool, status: str, version: str
-    ) -> None:
+    def log_outcome(self, accuracies: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Put scores and verdict on the pipeline's MLflow run, if there is one."""
         if self._parent is not None:
-            self._mlflow.log_outcome(
-                self._parent,
-                {name: score.relaxed_accuracy for name, score in scores.items()},
-                {"verdict": verdict(accepted), "status": status, "model_version": version},
-            )
+            self._mlflow.log_outcome(self._parent, accuracies, tags)
 
     def mlflow_run_url(self) -> str | None:
         """Return the page of the pipeline's MLflow run, None if there is no run."""

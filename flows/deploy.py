@@ -11,7 +11,7 @@ from zoneinfo import available_timezones
 
 from flows.servers.processes import WORK, writable
 from flows.servers.services import attached
-from vlm_ops.config.load import anchored, load_config, presets
+from vlm_ops.config.load import anchored, load_config, presets, refuse_margins
 from vlm_ops.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def deploy(
         ServiceError: No server runs.
         OutputError: The runs folder can't be written.
     """
+    refuse_margins(overrides)
     runs = load_config(source, overrides).execution.runs
     config_file = str(source) if source in presets() else str(Path(source).absolute())
     name = name or Path(config_file).stem
@@ -124,7 +125,7 @@ def _apply(
                 ENTRYPOINT,
                 name=name,
                 schedules=[schedule] if schedule else [],
-                parameters={"config_file": config_file, "overrides": overrides},
+                parameters={"config_file": config_file, "overrides": overrides, "promote": True},
                 tags=["vlm-ops"],
                 work_pool_name=pool,
                 job_variables={"working_dir": str(folder)},

@@ -1,5 +1,6 @@
 """The pipeline: from images to a champion, top to bottom."""
 
+import logging
 import os
 from typing import Any
 
@@ -10,51 +11,81 @@ from prefect.states import Completed
 
 from flows import tasks
 from flows.context import Context
-from flows.summary import Summary, publish, summarize
-from vlm_ops.config.load import load_config
+from flows.summary import Summary, of_promotion, of_trial, publish
+from vlm_ops.config.load import load_config, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.errors import ServiceError
-from vlm_ops.steps.table import STAGES
+from vlm_ops.errors import ChampionMoved, RegistryError, ServiceError
+from vlm_ops.steps.table import TRIAL
 from vlm_ops.store.lock import only_run
+
+logger = logging.getLogger("vlm_ops.flow")
+
+_JUDGEMENTS = 3
+"""How often a candidate is judged in one run, where another one becomes champion meanwhile."""
 
 
 @flow(name="retrain", flow_run_name="{config_file}", persist_result=False)
-def retrain(config_file: str, overrides: list[str] | None = None) -> Any:
-    """Retrain a model, measure it, and promote it if the numbers allow it.
+def retrain(
+    config_file: str, overrides: list[str] | None = None, promote: bool = True
+) -> Any:
+    """Retrain a model and measure it; promote it if it may and the numbers allow it.
 
     Args:
         config_file: A YAML file or the name of a preset.
         overrides: ``key.path=value``, as ``vlm-ops run --set``.
+        promote: Read the test rows, ask the gate, register and, if it accepts, move the alias.
+            Otherwise the run is a trial: it ends with the scores on validation.
 
     Returns:
         A :class:`~flows.summary.Summary` as plain values; the run's state is named
-        ``Promoted``, ``Refused`` (by the gate), ``Stays`` (accepted, but the alias stays) or
-        ``Skipped`` (nothing was left to do).
+        ``Promoted``, ``Refused`` (by the gate), ``Stays`` (accepted, but the alias stays),
+        ``Skipped`` (nothing was left to do) or ``Trial``.
     """
-    context = _context(load_config(config_file, overrides or ()), config_file)
+    overrides = overrides or []
+    if promote:
+        refuse_margins(overrides)
+    context = _context(load_config(config_file, overrides), config_file)
     with only_run(context.runs), context:
-        summary = _pipeline(context)
+        summary = _promotion(context) if promote else _trial(context)
     return Completed(name=summary.state, data=summary.model_dump(mode="json"))
 
 
-def retrain_here(config_file: str, overrides: list[str]) -> dict[str, Any]:
+def retrain_here(config_file: str, overrides: list[str], *, promote: bool) -> dict[str, Any]:
     """Run the flow in this process, without a worker, and send Prefect the last log lines."""
     try:
-        summary: dict[str, Any] = tasks.unwrap(retrain(config_file, overrides))
+        summary: dict[str, Any] = tasks.unwrap(retrain(config_file, overrides, promote))
         return summary
     finally:
         APILogHandler().flush()
 
 
-def _pipeline(context: Context) -> Summary:
-    for stage in STAGES:
+def _trial(context: Context) -> Summary:
+    for stage in TRIAL:
         tasks.take(context, stage)
-    known = {step: context.taken[step] for step in ("prepare", "evaluate", "gate")}
-    version = tasks.register(context, known)
-    champion = tasks.promote(context, version)
-    summary = summarize(context, version, champion)
-    publish(context, summary)
-    return summary
+    return publish(context, of_trial(context))
+
+
+def _promotion(context: Context) -> Summary:
+    tasks.agree_on_margins(context)
+    for stage in TRIAL:
+        tasks.take(context, stage)
+    tasks.count_look(context)
+    tasks.take(context, "evaluate")
+    for _ in range(_JUDGEMENTS):
+        tasks.take(context, "gate")
+        known = {step: context.taken[step] for step in ("prepare", "evaluate", "gate")}
+        version = tasks.register(context, known)
+        try:
+            standing = tasks.promote(context, version)
+        except ChampionMoved as moved:
+            logger.warning("%s; it is judged again", moved)
+            tasks.forget_judgement(context)
+            continue
+        return publish(context, of_promotion(context, version, *standing))
+    raise RegistryError(
+        f"{context.registry.name!r}: the champion moved {_JUDGEMENTS} times while the candidate was "
+        f"judged, version {version.version} is not promoted; run the pipeline again"
+    )
 
 
 def _context(config: PipelineConfig, source: str) -> Context:

@@ -6,45 +6,70 @@ from typing import Any, Literal
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.context import Context
-from vlm_ops.artifacts import Evaluation, GateDecision, TrainedAdapter
-from vlm_ops.records import Score
+from vlm_ops.artifacts import Choice, Evaluation, GateDecision, TrainedAdapter
+from vlm_ops.records import Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
+from vlm_ops.registry.tags import verdict
 from vlm_ops.store.frozen import Frozen
 
-Status = Literal["promoted", "kept"]
+Status = Literal["promoted", "kept", "trial"]
 
 _MEANING = {
     "Promoted": "promoted, it is the champion now",
     "Refused": "refused by the gate; the champion stays",
     "Stays": "accepted by the gate; the champion stays all the same",
     "Skipped": "nothing changed since the last run",
+    "Trial": "a trial; the test rows were not read and nothing was registered",
 }
+
+
+class Decision(Frozen):
+    """What the gate said.
+
+    Attributes:
+        promote: Whether it accepted the candidate.
+        reasons: In words.
+        look: How many-th look at these test rows it was.
+        level: What a comparison with the champion had to meet, as a chance of luck.
+        power: How often it would accept a candidate that is 4 points better.
+    """
+
+    promote: bool
+    reasons: tuple[str, ...]
+    look: int | None
+    level: float | None
+    power: float | None
 
 
 class Summary(Frozen):
     """The outcome of one pipeline run.
 
     Attributes:
-        status: ``promoted``, or ``kept`` when the champion stays.
+        status: ``promoted``, ``kept`` when the champion stays, ``trial`` when it was no question.
         name: Of the registered model.
-        scores: On test, by model.
-        decision: ``promote`` and ``reasons`` of the gate.
-        model_version: Of the candidate in the registry.
-        champion_version: Of the champion now; None if there is none.
+        split: Which rows the scores are of: ``validation`` in a trial, else ``test``.
+        scores: By model.
+        candidate: Who is the candidate and why.
+        decision: The gate's; None in a trial.
+        model_version: Of the candidate in the registry; None in a trial.
+        champion_version: Of the champion now; None if there is none, and in a trial.
         mlflow_run_id: Of the pipeline's run; None if nothing was left to do.
         prefect_run_id: Of the flow run.
-        seconds: By step, as taken when the step ran.
-        folders: By step.
-        skipped: Steps whose output was there already.
+        seconds: By stage, as taken when it ran.
+        folders: By stage.
+        skipped: Stages whose output was there already.
         adapter_sha256: Of ``sft`` and ``candidate``.
+        note: Why an accepted candidate is not the champion, if there is a reason of its own.
         showcase: File with one unseen image where the candidate is right and the base wrong.
     """
 
     status: Status
     name: str
+    split: Split
     scores: dict[str, Score]
-    decision: dict[str, Any]
-    model_version: str
+    candidate: str
+    decision: Decision | None
+    model_version: str | None
     champion_version: str | None
     mlflow_run_id: str | None
     prefect_run_id: str | None
@@ -52,72 +77,130 @@ class Summary(Frozen):
     folders: dict[str, str]
     skipped: list[str]
     adapter_sha256: dict[str, str | None]
-    showcase: Path
+    note: str | None
+    showcase: Path | None
 
     @property
     def state(self) -> str:
         """What the run's state in Prefect is called."""
         if self.mlflow_run_id is None:
             return "Skipped"
+        if self.decision is None:
+            return "Trial"
         if self.status == "promoted":
             return "Promoted"
-        return "Stays" if self.decision["promote"] else "Refused"
+        return "Stays" if self.decision.promote else "Refused"
 
 
-def summarize(context: Context, version: RegisteredVersion, champion: str | None) -> Summary:
-    """Say what a run came to.
+def of_trial(context: Context) -> Summary:
+    """Say what a run came to that did not read the test rows.
+
+    Args:
+        context: Of the flow run, all stages of a trial taken.
+    """
+    choice = context.output(Choice, "choose")
+    return _summary(
+        context,
+        status="trial",
+        split="validation",
+        scores=choice.scores,
+        decision=None,
+        model_version=None,
+        champion_version=None,
+        note=None,
+        showcase=None,
+    )
+
+
+def of_promotion(
+    context: Context, version: RegisteredVersion, champion: str | None, note: str | None
+) -> Summary:
+    """Say what a run came to that asked the gate.
 
     Args:
         context: Of the flow run, all stages taken.
         version: Of the candidate.
         champion: The version that is champion now.
+        note: Why an accepted candidate is not.
     """
     evaluation = context.output(Evaluation, "evaluate")
-    verdict = context.output(GateDecision, "gate").verdict
-    sft = context.output(TrainedAdapter, "sft")
-    promoted = verdict.accepted and champion == version.version
-    return Summary(
+    judged = context.output(GateDecision, "gate")
+    promoted = judged.verdict.accepted and champion == version.version
+    return _summary(
+        context,
         status="promoted" if promoted else "kept",
-        name=version.name,
+        split="test",
         scores=evaluation.scores,
-        decision={"promote": verdict.accepted, "reasons": list(verdict.reasons)},
+        decision=Decision(
+            promote=judged.verdict.accepted,
+            reasons=judged.verdict.reasons,
+            look=judged.look,
+            level=judged.level,
+            power=judged.power,
+        ),
         model_version=version.version,
         champion_version=champion,
+        note=note,
+        showcase=evaluation.folder / "showcase.json",
+    )
+
+
+def _summary(context: Context, **found: Any) -> Summary:
+    choice = context.output(Choice, "choose")
+    return Summary(
+        name=context.config.registered_model,
+        candidate=choice.why,
         mlflow_run_id=context.parent_run,
         prefect_run_id=context.flow_run_id,
         seconds=context.seconds,
         folders={name: str(folder) for name, folder in context.folders.items()},
         skipped=context.skipped,
         adapter_sha256={
-            "sft": sft.adapter_sha256,
-            "candidate": evaluation.model.adapter_sha256,
+            "sft": context.output(TrainedAdapter, "sft").adapter_sha256,
+            "candidate": choice.model.adapter_sha256,
         },
-        showcase=evaluation.folder / "showcase.json",
+        **found,
     )
 
 
-def publish(context: Context, summary: Summary) -> None:
-    """Put table, verdict and the way to MLflow on the flow run's page in Prefect."""
+def publish(context: Context, summary: Summary) -> Summary:
+    """Put table, verdict and the way to MLflow on the flow run's page in Prefect.
+
+    Returns:
+        The summary as it is.
+    """
     create_table_artifact(
         key="scores",
         table=[{"model": name, **_cells(score)} for name, score in summary.scores.items()],
-        description=f"Relaxed accuracy on test, {summary.name}",
+        description=f"Relaxed accuracy on {summary.split}, {summary.name}",
     )
-    reasons = "\n".join(f"- {reason}" for reason in summary.decision["reasons"])
-    title = f"{summary.name} version {summary.model_version}: {_MEANING[summary.state]}"
+    decision = summary.decision
+    version = "" if decision is None else f" version {summary.model_version}"
+    said = [summary.candidate] if decision is None else [*decision.reasons, *_noted(summary)]
+    reasons = "\n".join(f"- {reason}" for reason in said)
     create_markdown_artifact(
         key="verdict",
-        markdown=f"# {title}\n\n{reasons}\n",
-        description="The gate's decision",
+        markdown=f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n",
+        description="What the run came to" if decision is None else "The gate's decision",
     )
     if (url := context.mlflow_run_url()) is not None:
         create_link_artifact(key="mlflow-run", link=url, link_text="This run in MLflow")
-    context.log_outcome(
-        summary.scores,
-        accepted=summary.decision["promote"],
-        status=summary.status,
-        version=summary.model_version,
-    )
+    before = "" if summary.split == "test" else f"{summary.split}/"
+    accuracies = {f"{before}{name}": s.relaxed_accuracy for name, s in summary.scores.items()}
+    context.log_outcome(accuracies, _tags(summary))
+    return summary
+
+
+def _noted(summary: Summary) -> tuple[str, ...]:
+    return (summary.note,) if summary.note else ()
+
+
+def _tags(summary: Summary) -> dict[str, str]:
+    tags = {"status": summary.status}
+    if summary.decision is not None and summary.model_version is not None:
+        tags["verdict"] = verdict(summary.decision.promote)
+        tags["model_version"] = summary.model_version
+    return tags
 
 
 def _cells(score: Score) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
@@ -14,11 +15,13 @@ from prefect.states import Completed
 from flows.child import run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.artifacts import ChampionRef, Evaluation, GateDecision, PreparedData
-from vlm_ops.errors import TransientError
+from vlm_ops.artifacts import ChampionRef, Choice, Evaluation, GateDecision, PreparedData
+from vlm_ops.errors import ConfigError, Interrupted, TransientError
+from vlm_ops.evaluation.looks import sketch
+from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.registry.registry import Origin, RegisteredVersion
 from vlm_ops.steps.plan import Outputs, Work, plan
-from vlm_ops.steps.table import CHAMPION, STEPS, Step, steps_of
+from vlm_ops.steps.table import CHAMPION, DOUBT, LOOK, STEPS, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record
 from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.tracking.mlflow import MlflowTracker
@@ -108,14 +111,65 @@ def _gpu_slot(step: Step) -> AbstractContextManager[None]:
     return concurrency(GPU_SLOT, strict=True, raise_on_lease_renewal_failure=True)
 
 
+def agree_on_margins(context: Context) -> None:
+    """Make sure, before anything is trained, that the gate's settings are the model's own.
+
+    Raises:
+        ConfigError: The registered model is held to other ones.
+    """
+    pinned = context.registry.margins()
+    if pinned is None or pinned == context.config.gate:
+        return
+    ours = context.config.gate.model_dump()
+    others = {key: value for key, value in pinned.model_dump().items() if ours[key] != value}
+    said = ", ".join(f"{key} {ours[key]} instead of {value}" for key, value in others.items())
+    name = context.registry.name
+    raise ConfigError(
+        f"{context.source or 'the configuration'}: its gate asks for other things than the "
+        f"registered model {name!r} is held to ({said}). Put them right in the file, or change "
+        f'them for the model: `vlm-ops gate set {name} FILE --reason "…"`.'
+    )
+
+
+def count_look(context: Context) -> None:
+    """Count, before they are asked, that the test rows are read for this candidate.
+
+    A candidate that is the champion already can't become it: no look is spent on it.
+    """
+    candidate = context.output(Choice, "choose").model.content
+    champion = context.registry.standing().champion
+    if champion is not None and champion.content == candidate:
+        context.outputs[LOOK] = None
+        return
+    test = context.output(PreparedData, "prepare").test
+    rows = select_rows(test, context.config.evaluate.max_rows, context.config.seed)
+    look = context.registry.look(
+        candidate,
+        champion.content if champion is not None else None,
+        test.content,
+        sketch(row.group for row in rows),
+    )
+    logger.info("look %d at these test rows", look.number)
+    context.outputs[LOOK] = look
+
+
+def forget_judgement(context: Context) -> None:
+    """Have the candidate judged again, against the champion of now, which is another look."""
+    for name in (CHAMPION, "champion on test", "gate"):
+        context.outputs.pop(name, None)
+    count_look(context)
+
+
 def _meet_champion(context: Context) -> None:
-    """Find out whom the candidate has to beat.
+    """Find out whom the candidate has to beat, and whether anything may be promoted at all.
 
     If the candidate is the champion already, the decision that made it so still counts, so
     that running the same thing twice changes nothing. On other rows or under other margins the
     gate says that it is the champion already.
     """
-    found = context.registry.champion()
+    standing = context.registry.standing()
+    found = standing.champion
+    context.outputs[DOUBT] = standing.doubt
     if found is None:
         context.outputs |= {CHAMPION: None, "champion on test": None}
         return
@@ -151,7 +205,8 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
         context: Of this flow run.
         inputs: What earlier tasks took; Prefect draws its arrows from it.
     """
-    version = context.registry.register(
+    registry = context.registry
+    version = registry.register(
         context.output(Evaluation, "evaluate"),
         context.output(GateDecision, "gate"),
         context.output(PreparedData, "prepare"),
@@ -160,32 +215,60 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     )
     if not version.created:
         context.skipped.append("register")
+    if registry.margins() is None:
+        registry.pin(context.config.gate, reason=None, by=f"{user_name()} (flow)")
     return version
 
 
+class Standing(NamedTuple):
+    """Who is champion at the end of a run.
+
+    Attributes:
+        version: The champion's; None if there is none.
+        why: Why an accepted candidate is not it, in words; None where nothing needs saying.
+    """
+
+    version: str | None
+    why: str | None = None
+
+
 @task(task_run_name="promote", persist_result=False, cache_policy=NO_CACHE)
-def promote(context: Context, version: RegisteredVersion) -> str | None:
+def promote(context: Context, version: RegisteredVersion) -> Standing:
     """Move the champion alias if the gate accepted the candidate.
 
     A model that was champion before and is not now was replaced or put back for a reason; a
     schedule does not undo that.
 
-    Returns:
-        The version that is champion now; None if there is none.
+    Raises:
+        ChampionMoved: Another one became champion since the candidate was judged.
+        Interrupted: The run was cancelled, or taken for crashed.
     """
     registry = context.registry
-    champion = registry.champion()
+    champion = registry.standing().champion
     stays = champion.version if champion is not None else None
     accepted = context.output(GateDecision, "gate").verdict.accepted
     if not accepted or stays == version.version:
-        return stays
+        return Standing(stays)
     if version.content in registry.former_champions():
-        logger.warning(
-            "the model of version %s was champion before and is not now; a run does not bring it "
-            "back, `vlm-ops promote %s %s --reason ...` does",
-            version.version, registry.name, version.version,
-        )  # fmt: skip
-        return stays
+        why = (
+            f"the model of version {version.version} was champion before and is not now; a run "
+            f"does not bring it back, `vlm-ops promote {registry.name} {version.version} "
+            f'--reason "…"` does'
+        )
+        logger.warning("%s", why)
+        return Standing(stays, why)
+    _still_wanted(context)
     context.start_parent()
     registry.promote(version.version, reason=None, by=f"{user_name()} (flow)")
-    return version.version
+    return Standing(version.version)
+
+
+def _still_wanted(context: Context) -> None:
+    """Read the run's state again: one that was ended from outside does not promote."""
+    if context.flow_run_id is None:
+        return
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(context.flow_run_id)).state
+    if state is None or not state.is_running():
+        found = "unknown" if state is None else state.name
+        raise Interrupted(f"the run's state in Prefect is {found}: it does not promote anything")

@@ -50,7 +50,7 @@ def test_its_ledger_goes_on(place: Path) -> None:
 def test_the_same_settings_train_nothing_again_and_know_the_champion(place: Path) -> None:
     """The YAML has a key that was renamed since: it still works, and the new name is told."""
     trained = _trained(place)
-    done = call("run", "small.yaml", "--json", cwd=place)
+    done = call("run", "small.yaml", "--promote", "--json", cwd=place)
     assert done.returncode == 0, done.stderr[-4000:]
     again = json.loads(done.stdout)
     assert set(again["skipped"]) >= TRAINED
@@ -60,7 +60,7 @@ def test_the_same_settings_train_nothing_again_and_know_the_champion(place: Path
 
 
 def test_a_changed_candidate_is_compared_with_its_champion(place: Path) -> None:
-    changed = vlm_ops("run", "small.yaml", "--set", "prefer.beta=0.7", cwd=place)
+    changed = vlm_ops("run", "small.yaml", "--promote", "--set", "prefer.beta=0.7", cwd=place)
     assert set(changed["skipped"]) >= TRAINED - {"prefer"}
     assert "prefer" not in changed["skipped"]
     reasons = changed["decision"]["reasons"]

@@ -90,7 +90,7 @@ def fired(api: str) -> str:  # noqa: F811
 
 @pytest.mark.thorough
 def test_a_run_and_a_deployed_run(place: Path, api: str) -> None:  # noqa: F811
-    first = vlm_ops("run", "small.yaml", cwd=place)
+    first = vlm_ops("run", "small.yaml", "--promote", cwd=place)
     assert first["status"] == "promoted"
 
     shutil.rmtree(place / "flows")

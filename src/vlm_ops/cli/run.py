@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vlm_ops.cli.console import err, out, print_json, progress
-from vlm_ops.config.load import load_config, presets
+from vlm_ops.config.load import load_config, presets, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import FilesData
 
@@ -37,6 +37,7 @@ _MODELS = {
     "sft_gray": "sft model on gray images",
     "base": "before training",
     "sft": "after fine-tuning",
+    "preferred": "after preference optimization",
     "candidate": "goes to the gate",
 }
 
@@ -49,13 +50,22 @@ def add_to(app: typer.Typer) -> None:
 def run(
     source: Source,
     overrides: Overrides = [],  # noqa: B006
+    promote: Annotated[
+        bool,
+        typer.Option("--promote", help="Read the test rows, ask the gate, register, promote."),
+    ] = False,
     runs: ConfiguredRuns = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the whole pipeline; what was done before is not done again.
+    """Train, and measure on validation; with --promote, put the model up for promotion.
 
-    Example: vlm-ops run demo --set sft.learning_rate=1e-4
+    What was done before is not done again: a trial that is found good goes on with --promote.
+
+    Example: vlm-ops run demo --promote
     """
+    if promote:
+        refuse_margins(overrides)
+    again = _promoting(source, overrides, runs)
     config, overrides = configured(source, overrides, runs)
     folder = config.execution.runs.resolve()
     from flows.servers.services import services
@@ -67,12 +77,14 @@ def run(
         if found.started:
             err.print(f"[dim]started in {found.seconds:.0f} s, ended with this command[/]")
         with progress():
-            summary = _retrain(source, overrides)
+            summary = _retrain(source, overrides, promote=promote)
     summary["seconds"]["servers"] = round(found.seconds, 1)
     if as_json:
         print_json(summary)
-    else:
+    elif promote:
         _tell(summary, folder)
+    else:
+        _tell_trial(summary, folder, again)
 
 
 def _check_rows(config: PipelineConfig) -> None:
@@ -102,24 +114,45 @@ def configured(
     return load_config(source, overrides), overrides
 
 
-def _retrain(source: str, overrides: list[str]) -> dict[str, Any]:
+def _promoting(source: str, overrides: list[str], runs: Path | None) -> str:
+    """Return the command that goes on from a trial."""
+    changes = [word for change in overrides for word in ("--set", change)]
+    place = ["--runs", str(runs)] if runs is not None else []
+    return shlex.join(["vlm-ops", "run", source, "--promote", *changes, *place])
+
+
+def _retrain(source: str, overrides: list[str], *, promote: bool) -> dict[str, Any]:
     # Prefect's own lines go to its server; the package's lines are shown here.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.retrain import retrain_here
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
     named = source in presets()
-    return retrain_here(source if named else str(Path(source).resolve()), overrides)
+    file = source if named else str(Path(source).resolve())
+    return retrain_here(file, overrides, promote=promote)
+
+
+def _tell_trial(summary: dict[str, Any], runs: Path, again: str) -> None:
+    out.print()
+    out.print(_table(summary))
+    out.print(f"• {escape(sentence(summary['candidate']))}")
+    out.print("\n[bold]A trial:[/] the test rows were not read, and nothing was registered.")
+    out.print(f"\nPut it up for promotion: {again}", markup=False)
+    out.print(f"The history:             vlm-ops ui{_at(runs)}", markup=False)
+
+
+def _at(runs: Path) -> str:
+    return "" if runs == Path("runs").resolve() else f" --runs {shlex.quote(str(runs))}"
 
 
 def _tell(summary: dict[str, Any], runs: Path) -> None:
     out.print()
-    out.print(_table(summary["scores"]))
+    out.print(_table(summary))
     promoted = summary["status"] == "promoted"
-    at = "" if runs == Path("runs").resolve() else f" --runs {shlex.quote(str(runs))}"
+    at = _at(runs)
     model, version = summary["name"], summary["model_version"]
     shown = _tell_showcase(Path(summary["showcase"]), "champion" if promoted else "candidate")
-    for reason in summary["decision"]["reasons"]:
+    for reason in [*summary["decision"]["reasons"], *filter(None, [summary["note"]])]:
         out.print(f"[{'green' if promoted else 'yellow'}]•[/] {escape(reason)}")
     if promoted:
         out.print(f"\n[bold green]Champion:[/] {model} version {version}")
@@ -158,11 +191,12 @@ def _tell_showcase(file: Path, name: str) -> tuple[str, str] | None:
     return str(image), found["question"]
 
 
-def _table(scores: dict[str, Any]) -> Table:
+def _table(summary: dict[str, Any]) -> Table:
+    scores = summary["scores"]
     whole = scores["candidate"]
     table = Table(
-        title=f"Relaxed accuracy on test: {whole['n']} rows, {whole['n_images']} images, "
-        f"{whole['n_groups']} groups, none seen in training",
+        title=f"Relaxed accuracy on {summary['split']}: {whole['n']} rows, {whole['n_images']} "
+        f"images, {whole['n_groups']} groups, none seen in training",
         title_justify="left",
         title_style="bold",
     )
@@ -171,7 +205,8 @@ def _table(scores: dict[str, Any]) -> Table:
     table.add_column("95 % interval", justify="right")
     table.add_column("")
     for name, note in _MODELS.items():
-        score = scores[name]
+        if (score := scores.get(name)) is None:
+            continue
         table.add_row(
             name,
             f"{score['relaxed_accuracy']:.1%}",

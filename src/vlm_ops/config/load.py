@@ -95,6 +95,24 @@ def from_json(text: str) -> PipelineConfig:
     return _checked(with_present_names(values, PipelineConfig, places), places)
 
 
+def refuse_margins(overrides: Sequence[str]) -> None:
+    """Refuse margins of the gate among the overrides of a run that may promote.
+
+    Args:
+        overrides: ``key.path=value``.
+
+    Raises:
+        ConfigError: One of them is of the section ``gate``.
+    """
+    for change in overrides:
+        if "gate" in _parse_overrides([change], Places("")):
+            raise ConfigError(
+                f"--set {change}: a run that may promote takes the gate's settings from its file "
+                f"alone. Change them there; where the registered model has others, `vlm-ops gate "
+                f'set NAME FILE --reason "…"` makes them its own and writes that into the ledger.'
+            )
+
+
 def _checked(values: dict[str, Any], places: Places) -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(values)

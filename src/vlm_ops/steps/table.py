@@ -39,6 +39,10 @@ from vlm_ops.store.artifact import Artifact
 
 CHAMPION = "champion"
 """What comes from the registry and not from a step: a :class:`~vlm_ops.artifacts.ChampionRef`."""
+LOOK = "look"
+"""The same: a :class:`~vlm_ops.records.Look`."""
+DOUBT = "doubt"
+"""The same: why nothing may be promoted, in words."""
 
 
 @dataclass(frozen=True)
@@ -195,11 +199,14 @@ _ALL = (
         function="vlm_ops.training.prefer:train_prefer",
         inputs={"pairs": From("pairs", PreferencePairs), "sft": _SFT},
     ),
-    _answers("sft on validation", _SFT_MODEL, "validation"),
-    _answers("preferred on validation", From("prefer", ModelRef, "model"), "validation"),
+    _answers("base on validation", From("sft", ModelRef, "base"), "validation", stage="choose"),
+    _answers("sft on validation", _SFT_MODEL, "validation", stage="choose"),
+    _answers(
+        "preferred on validation", From("prefer", ModelRef, "model"), "validation", stage="choose"
+    ),
     Step(
         name="choose",
-        stage="evaluate",
+        stage="choose",
         work="choose",
         version=1,
         job=_choose_job,
@@ -265,9 +272,12 @@ _ALL = (
 STEPS: dict[str, Step] = {step.name: step for step in _ALL}
 """By name, in the order of the pipeline."""
 
-Stage = Literal["prepare", "sft", "pairs", "prefer", "evaluate", "gate"]
-STAGES: tuple[Stage, ...] = ("prepare", "sft", "pairs", "prefer", "evaluate", "gate")
+Stage = Literal["prepare", "sft", "pairs", "prefer", "choose", "evaluate", "gate"]
+STAGES: tuple[Stage, ...] = ("prepare", "sft", "pairs", "prefer", "choose", "evaluate", "gate")
 """In the order of the pipeline."""
+
+TRIAL = STAGES[:5]
+"""What is done before the test rows are read."""
 
 
 def steps_of(stage: str) -> tuple[Step, ...]:
