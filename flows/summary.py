@@ -33,9 +33,9 @@ class Summary(Frozen):
         champion_version: Of the champion now; None if there is none.
         mlflow_run_id: Of the pipeline's run; None if nothing was left to do.
         prefect_run_id: Of the flow run.
-        seconds: By step, as taken when the step ran.
-        folders: By step.
-        skipped: Steps whose output was there already.
+        seconds: By stage, as taken when its steps ran.
+        folders: By stage, of its last step.
+        skipped: Stages whose output was there already, and ``register`` if the version was.
         adapter_sha256: Of ``sft`` and ``candidate``.
         showcase: File with one unseen image where the candidate is right and the base wrong.
     """
