@@ -127,7 +127,7 @@ class Context:
         """Start a stage's MLflow run, or go on in the one of an interrupted attempt.
 
         Args:
-            first: The first step of the stage.
+            first: The first step that is taken in it.
         """
         parent = self.start_parent()
         labels = self._tags() | {"vlm_ops.fingerprint": first.fingerprint}

@@ -64,6 +64,17 @@ def test_the_same_again_changes_nothing(place: Path, first: Any) -> None:
     assert len(versions(place / "runs", place)) == 1
 
 
+def test_the_gate_as_a_step_finds_the_decision_that_made_the_champion(
+    place: Path, first: Any
+) -> None:
+    found = vlm_ops("step", "gate", "small.yaml", cwd=place)
+    assert found["skipped"] is True
+    assert found["folder"] == first["folders"]["gate"]
+    assert found["verdict"]["accepted"] is True
+    said = call("step", "gate", "small.yaml", cwd=place)
+    assert f"nothing changed, found in {found['folder']}" in said.stdout
+
+
 def test_the_versions_are_listed_for_people_too(place: Path, first: Any) -> None:
     listed = call("models", "small", cwd=place)
     assert listed.returncode == 0, listed.stderr
