@@ -18,8 +18,6 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-__all__ = ["end", "identity", "is_alive", "leave", "lock", "read_state", "write_state"]
-
 _GRACE_S = 8.0
 _EMPTY: dict[str, Any] = {"servers": {}, "users": []}
 

@@ -18,8 +18,6 @@ from flows.servers import guard
 from flows.servers.environment import SILENT
 from vlm_ops.errors import OutputError
 
-__all__ = ["WORK", "free_port", "guarded", "holder", "log_tail", "spawn", "writable"]
-
 WORK = "work"
 """Folder of a runs folder where the worker and its runs start. Prefect puts the folder of a run on
 the path of imports: in a user's folder, an ``evaluate.py`` would stand in for the library."""

@@ -27,8 +27,6 @@ from flows.servers.health import ask
 from flows.servers.processes import free_port, guarded, holder, log_tail, spawn, writable
 from vlm_ops.errors import OutputError, ServiceError
 
-__all__ = ["ANY_PORTS", "Ports", "Services", "attached", "must_exist", "registry", "services"]
-
 logger = logging.getLogger(__name__)
 
 _TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}

@@ -26,8 +26,6 @@ from vlm_ops.errors import ServiceError
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["GPU_SLOT", "ZOMBIES", "ensure_pool", "ensure_zombie_automation", "ui", "up"]
-
 GPU_SLOT = "gpu"
 """The global concurrency limit that heavy steps wait for, whatever pool their run came from."""
 
