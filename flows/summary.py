@@ -110,14 +110,18 @@ def publish(context: Context, summary: Summary) -> None:
         markdown=f"# {title}\n\n{reasons}\n",
         description="The gate's decision",
     )
-    if (url := context.mlflow_run_url()) is not None:
+    if summary.mlflow_run_id is not None:
+        url = context.mlflow.url(summary.mlflow_run_id)
         create_link_artifact(key="mlflow-run", link=url, link_text="This run in MLflow")
-    context.log_outcome(
-        summary.scores,
-        accepted=summary.decision["promote"],
-        status=summary.status,
-        version=summary.model_version,
-    )
+        context.mlflow.log_outcome(
+            summary.mlflow_run_id,
+            {name: score.relaxed_accuracy for name, score in summary.scores.items()},
+            {
+                "verdict": context.output(GateDecision, "gate").verdict.word,
+                "status": summary.status,
+                "model_version": summary.model_version,
+            },
+        )
 
 
 def _cells(score: Score) -> dict[str, str]:

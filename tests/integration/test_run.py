@@ -203,7 +203,9 @@ def test_registering_what_an_earlier_run_left_is_not_nothing(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with services(place / "runs", only=("mlflow",)) as found:
         client = MlflowClient(found.mlflow_url, found.mlflow_url)
+        told = client.get_run(first["mlflow_run_id"]).data.tags
         client.delete_registered_model("small")
+    assert (told["verdict"], told["status"], told["model_version"]) == ("accepted", "promoted", "1")
     again = vlm_ops("run", "small.yaml", cwd=place)
     assert again["status"] == "promoted"
     assert again["mlflow_run_id"]
