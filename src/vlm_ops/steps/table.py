@@ -79,58 +79,30 @@ class Step:
     heavy: bool = True
 
 
-def _prepare_job(config: PipelineConfig) -> PrepareJob:
-    return PrepareJob(seed=config.seed, data=config.data)
-
-
-def _sft_job(config: PipelineConfig) -> SftJob:
-    return SftJob(model=config.model, sft=config.sft, **_training(config))
-
-
 def _training(config: PipelineConfig) -> dict[str, Any]:
     return {"seed": config.seed, "engine": config.engine, "features": config.features}
 
 
-def _pairs_job(config: PipelineConfig) -> PairsJob:
-    asked = config.evaluate.model_dump(include={"max_new_tokens", "batch_size"})
-    return PairsJob(seed=config.seed, pairs=config.pairs, **asked)
-
-
-def _prefer_job(config: PipelineConfig) -> PreferJob:
-    return PreferJob(prefer=config.prefer, **_training(config))
-
-
-def _choose_job(config: PipelineConfig) -> ChooseJob:
-    return ChooseJob(max_loss_on_validation=config.prefer.max_loss_on_validation)
-
-
-def _evaluate_job(config: PipelineConfig) -> EvaluateJob:
-    return EvaluateJob(
-        seed=config.seed,
-        max_rows=config.evaluate.max_rows,
-        resamples=config.evaluate.resamples,
-    )
-
-
-def _gate_job(config: PipelineConfig) -> GateJob:
-    return GateJob(seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples)
+def _asked(config: PipelineConfig) -> dict[str, Any]:
+    return config.evaluate.model_dump(include={"max_new_tokens", "batch_size"})
 
 
 def _answers(
     name: str, model: From, split: Split, *, gray: bool = False, stage: str = "evaluate"
 ) -> Step:
     """One model's answers to one split, with its images or gray ones."""
-
-    def job(config: PipelineConfig) -> AnswersJob:
-        asked = config.evaluate.model_dump(include={"max_new_tokens", "batch_size", "max_rows"})
-        return AnswersJob(seed=config.seed, split=split, gray=gray, **asked)
-
     return Step(
         name=name,
         stage=stage,
         work="answers",
         version=100 * METRIC_VERSION + ASKING_VERSION,
-        job=job,
+        job=lambda config: AnswersJob(
+            seed=config.seed,
+            split=split,
+            gray=gray,
+            max_rows=config.evaluate.max_rows,
+            **_asked(config),
+        ),
         output=AnswerSet,
         function="vlm_ops.evaluation.answers:ask",
         inputs={"rows": From("prepare", split), "model": model},
@@ -149,7 +121,7 @@ _ALL = (
         stage="prepare",
         work="prepare",
         version=1,
-        job=_prepare_job,
+        job=lambda config: PrepareJob(seed=config.seed, data=config.data),
         output=PreparedData,
         function="vlm_ops.data.prepare:prepare",
         inputs={},
@@ -159,7 +131,7 @@ _ALL = (
         stage="sft",
         work="sft",
         version=2,
-        job=_sft_job,
+        job=lambda config: SftJob(model=config.model, sft=config.sft, **_training(config)),
         output=TrainedAdapter,
         function="vlm_ops.training.sft:train_sft",
         inputs={"data": _DATA},
@@ -169,7 +141,7 @@ _ALL = (
         stage="pairs",
         work="pairs",
         version=2,
-        job=_pairs_job,
+        job=lambda config: PairsJob(seed=config.seed, pairs=config.pairs, **_asked(config)),
         output=PreferencePairs,
         function="vlm_ops.training.pairs:make_pairs",
         inputs={"data": _DATA, "sft": _SFT},
@@ -179,7 +151,7 @@ _ALL = (
         stage="prefer",
         work="prefer",
         version=2,
-        job=_prefer_job,
+        job=lambda config: PreferJob(prefer=config.prefer, **_training(config)),
         output=TrainedAdapter,
         function="vlm_ops.training.prefer:train_prefer",
         inputs={"pairs": From("pairs"), "sft": _SFT},
@@ -191,7 +163,7 @@ _ALL = (
         stage="evaluate",
         work="choose",
         version=1,
-        job=_choose_job,
+        job=lambda config: ChooseJob(max_loss_on_validation=config.prefer.max_loss_on_validation),
         output=Choice,
         function="vlm_ops.evaluation.choose:choose",
         inputs={
@@ -213,7 +185,9 @@ _ALL = (
         stage="evaluate",
         work="evaluate",
         version=2,
-        job=_evaluate_job,
+        job=lambda config: EvaluateJob(
+            seed=config.seed, max_rows=config.evaluate.max_rows, resamples=config.evaluate.resamples
+        ),
         output=Evaluation,
         function="vlm_ops.evaluation.evaluate:evaluate",
         inputs={
@@ -233,7 +207,9 @@ _ALL = (
         stage="gate",
         work="gate",
         version=2,
-        job=_gate_job,
+        job=lambda config: GateJob(
+            seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples
+        ),
         output=GateDecision,
         function="vlm_ops.evaluation.gate:gate",
         inputs={
