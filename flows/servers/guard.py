@@ -19,7 +19,6 @@ import psutil
 from filelock import FileLock
 
 _GRACE_S = 8.0
-_EMPTY: dict[str, Any] = {"servers": {}, "users": []}
 
 
 def identity(pid: int) -> dict[str, float]:
@@ -94,7 +93,7 @@ def leave(runs: Path, who: dict[str, Any], timeout_s: float = 120) -> None:
         state["users"] = [user for user in state["users"] if user["pid"] != who["pid"]]
         if not state["users"]:
             end(list(state["servers"].values()))
-            state = _EMPTY
+            state["servers"] = {}
         write_state(runs, state)
 
 
