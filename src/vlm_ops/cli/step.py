@@ -80,7 +80,7 @@ def _left_before(name: str, config: PipelineConfig, command: str) -> dict[str, A
 
 def _rival(config: PipelineConfig, outputs: Outputs) -> Outputs:
     """Ask the registry whom the candidate has to beat; say so if there is nobody."""
-    runs, found = config.execution.runs, NO_CHAMPION
+    runs, found = config.execution.runs, None
     # Without either there has never been a registry.
     if os.environ.get("MLFLOW_TRACKING_URI") or (runs / "mlflow").is_dir():
         from flows.servers.services import registry
@@ -90,6 +90,7 @@ def _rival(config: PipelineConfig, outputs: Outputs) -> Outputs:
             from vlm_ops.registry.rival import rival
 
             found = rival(Registry(uri, config.registered_model), config, outputs)
-    if found == NO_CHAMPION:
+    if found is None:
         err.print(f"{config.registered_model} has no champion: judged against the base alone")
+        return NO_CHAMPION
     return found
