@@ -55,9 +55,9 @@ class Summary(Frozen):
         champion_version: Of the champion now; None if there is none, and in a trial.
         mlflow_run_id: Of the pipeline's run; None if nothing was left to do.
         prefect_run_id: Of the flow run.
-        seconds: By stage, as taken when it ran.
-        folders: By stage.
-        skipped: Stages whose output was there already.
+        seconds: By stage, as taken when its steps ran.
+        folders: By stage, of its last step.
+        skipped: Stages whose output was there already, and ``register`` if the version was.
         adapter_sha256: Of ``sft`` and ``candidate``.
         note: Why an accepted candidate is not the champion, if there is a reason of its own.
         showcase: File with one unseen image where the candidate is right and the base wrong.
@@ -183,11 +183,15 @@ def publish(context: Context, summary: Summary) -> Summary:
         markdown=f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n",
         description="What the run came to" if decision is None else "The gate's decision",
     )
-    if (url := context.mlflow_run_url()) is not None:
+    if summary.mlflow_run_id is not None:
+        url = context.mlflow.url(summary.mlflow_run_id)
         create_link_artifact(key="mlflow-run", link=url, link_text="This run in MLflow")
-    before = "" if summary.split == "test" else f"{summary.split}/"
-    accuracies = {f"{before}{name}": s.relaxed_accuracy for name, s in summary.scores.items()}
-    context.log_outcome(accuracies, _tags(summary))
+        before = "" if summary.split == "test" else f"{summary.split}/"
+        context.mlflow.log_outcome(
+            summary.mlflow_run_id,
+            {f"{before}{name}": s.relaxed_accuracy for name, s in summary.scores.items()},
+            _tags(summary),
+        )
     return summary
 
 
