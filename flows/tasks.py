@@ -184,13 +184,13 @@ def promote(context: Context, version: RegisteredVersion) -> Standing:
         )
         logger.warning("%s", why)
         return Standing(stays, why)
-    _still_wanted(context)
+    make_sure_it_runs(context)
     context.start_parent()
     registry.promote(version.version, reason=None, by=f"{user_name()} (flow)")
     return Standing(version.version)
 
 
-def _still_wanted(context: Context) -> None:
+def make_sure_it_runs(context: Context) -> None:
     """Read the run's state again: one that was ended from outside does not promote."""
     if context.flow_run_id is None:
         return

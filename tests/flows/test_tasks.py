@@ -1,0 +1,34 @@
+"""What a run makes sure of, on a real Prefect server, before it moves an alias."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.servers.services import Services
+from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.errors import Interrupted
+
+
+@pytest.mark.parametrize("state", ["Running", "Cancelled", "Cancelling", "Crashed"])
+def test_only_a_run_that_still_runs_may_promote(pair: Services, tmp_path: Path, state: str) -> None:
+    from prefect import flow, states
+    from prefect.client.orchestration import get_client
+
+    from flows import tasks
+    from flows.context import Context
+
+    @flow
+    def nothing() -> None:
+        """A run needs a flow."""
+
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(nothing)
+        client.set_flow_run_state(run.id, states.Running(), force=True)
+        if state != "Running":
+            client.set_flow_run_state(run.id, getattr(states, state)(), force=True)
+    context = Context(PipelineConfig(), "http://nowhere", str(run.id))
+    if state == "Running":
+        tasks.make_sure_it_runs(context)
+    else:
+        with pytest.raises(Interrupted, match=f"is {state}: it does not promote"):
+            tasks.make_sure_it_runs(context)
