@@ -1,4 +1,4 @@
-"""Whether the packed engine computes what the plain model does: looked at before it trains.
+"""Whether the packed engine computes what the plain model does: checked before it trains.
 
 The engine copies a decoder layer and replaces forwards of libraries that change. So the first
 rows of a training go through TRL's own collator, forward and loss on the model as it is, images
@@ -83,7 +83,7 @@ class _Look:
 def compare(trainer: Any, plain_batch: Callable[[], dict[str, Any]], weights: Weights) -> Check:
     """Compare, and leave the trainer ready, with the engine's forward and the adapter as it was.
 
-    Random numbers, features and the trainer's means are as if nobody had looked.
+    Random numbers, features and the trainer's means are as if nothing had been checked.
 
     Args:
         trainer: A packed trainer that is not ready yet: its model computes as TRL has it.
