@@ -15,6 +15,7 @@ from vlm_ops.cli.commands import app
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import StepFailed
 from vlm_ops.steps.plan import plan
+from vlm_ops.steps.table import CHAMPION
 from vlm_ops.store.artifact import Artifact, write_record
 from vlm_ops.store.jsonl import write_jsonl
 
@@ -60,7 +61,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def champion(monkeypatch: pytest.MonkeyPatch) -> ChampionRef:
     """A registry with a champion stands in for the real one, which the integration tests ask."""
     found = ChampionRef(version="7", model=model_ref("the-champion"))
-    monkeypatch.setattr(command, "_champion", lambda config: found)
+    monkeypatch.setattr(command, "_rival", lambda config, outputs: {CHAMPION: found})
     return found
 
 
