@@ -266,7 +266,7 @@ def candidate_of(outputs: Mapping[str, Any], candidate: str) -> ModelRef:
 
 def found(runs: Path) -> dict[str, Artifact]:
     config = load_config("demo", [f"execution.runs={runs}"])
-    return Work(TO_THE_EVALUATION, config, {}).done()
+    return Work(TO_THE_EVALUATION, config, {}).done()[0]
 
 
 @pytest.mark.parametrize("candidate", ["sft", "preferred"])

@@ -58,9 +58,10 @@ def to_the_end(trainer: Any, out: Path) -> Outcome:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         state = trainer.state
     if state.global_step < state.max_steps:
+        # A signal that is heard before the optimizer's step has its checkpoint one step earlier.
         raise Interrupted(
-            f"stopped at step {state.global_step} of {state.max_steps}; the checkpoint is in "
-            f"{checkpoints}, the same command goes on from there"
+            f"stopped at step {state.global_step} of {state.max_steps}; the same command goes on "
+            f"from {newest_complete(checkpoints, trainer.settings)}"
         )
     best_step = state.best_global_step
     if best_step is None:

@@ -16,7 +16,7 @@ class Stop(JITCheckpointCallback):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        self.trainer: Any = None
         # No wait for a SIGKILL that may follow: a checkpoint that it cuts off has no mark.
         self.jit_manager: Any = CheckpointManager(trainer=None, kill_wait=0)
 
