@@ -17,20 +17,20 @@ START_LIMIT_S = 60
 def postgresql() -> Iterator[str]:
     """Have an empty database answer for the duration of the block; yield its address."""
     # It refuses to run as root, and another user can't get into pytest's folders.
-    as_user = {"user": USER, "group": USER} if os.geteuid() == 0 else {}
+    user = USER if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
     try:
-        if as_user:
+        if user is not None:
             shutil.chown(folder, USER, USER)
         data = folder / "data"
         subprocess.run(
             ["initdb", "--auth=trust", f"--username={USER}", "--no-sync", str(data)],
-            check=True, capture_output=True, cwd=folder, **as_user,
+            check=True, capture_output=True, cwd=folder, user=user, group=user,
         )  # fmt: skip
         process = subprocess.Popen(
             ["postgres", "-D", str(data), "-k", str(folder), "-c", "listen_addresses=",
              "-c", "fsync=off"],
-            cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user,
+            cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user, group=user,
         )  # fmt: skip
         try:
             _wait(folder, process)

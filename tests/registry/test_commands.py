@@ -69,29 +69,28 @@ def test_gate_set_needs_a_reason(mlflow_server: str, name: str) -> None:
     assert "--reason" in done.stderr
 
 
-def test_models_tells_versions_champion_moves_and_looks(mlflow_server: str, name: str) -> None:
-    registry = Registry(mlflow_server, name)
+def test_models_tells_versions_champion_moves_and_looks(pipeline: Any) -> None:
+    registry, client = pipeline.registry, pipeline.client
+    server, name = registry.uri, pipeline.name
     registry.look("a" * 64, None, "terms", ["g1", "g2"])
-    client = registry.client
-    made = client.create_model_version(
-        name, source="models:/m-1", tags={"vlm_ops.content": "a" * 64}
-    )
-    client.set_registered_model_alias(name, "champion", made.version)
-    found = vlm_ops(mlflow_server, "models", name, "--json")
+    pipeline.register(0)
+    client.set_registered_model_alias(name, "champion", "1")
+    found = vlm_ops(server, "models", name, "--json")
+    assert [version["version"] for version in found["versions"]] == ["1"]
     assert found["champion"]["version"] == "1"
-    assert found["champion"]["content"] == "a" * 64
+    assert found["champion"]["content"] == pipeline.models[0].content
     assert (found["moves"], found["moved_outside"], found["doubt"]) == ([], True, None)
     assert [look["number"] for look in found["looks"]] == [1]
     assert found["looks"][0]["groups"] == ["g1", "g2"]
-    assert "moved in MLflow's pages" in vlm_ops(mlflow_server, "models", name)
+    assert "moved in MLflow's pages" in vlm_ops(server, "models", name)
 
     registry.look("b" * 64, "a" * 64, "terms", ["g1", "g2"])
     client.delete_registered_model_alias(name, "champion")
-    found = vlm_ops(mlflow_server, "models", name, "--json")
+    found = vlm_ops(server, "models", name, "--json")
     assert found["champion"] is None
     assert "the alias was deleted" in found["doubt"]
     assert [move["kind"] for move in found["moves"]] == ["outside"]
-    assert "In doubt:" in vlm_ops(mlflow_server, "models", name)
+    assert "In doubt:" in vlm_ops(server, "models", name)
 
 
 @pytest.fixture

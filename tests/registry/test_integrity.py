@@ -1,5 +1,6 @@
 """What decides over a version's answers is as it was when it was registered, or nothing moves."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from vlm_ops.errors import RegistryError
+from vlm_ops.store.fingerprint import sha256_file
 
 CHANGED = [
     "artifacts/adapter/adapter_config.json",
@@ -83,17 +85,22 @@ def test_a_new_file_is_found(pipeline: Any, tmp_path: Path) -> None:
     assert pipeline.registry.promote("2", reason=None, by="flow").moved
 
 
-def test_the_list_of_files_is_guarded_too(pipeline: Any, tmp_path: Path) -> None:
+def test_who_edits_the_list_of_files_too_is_found(pipeline: Any, tmp_path: Path) -> None:
     pipeline.register(0)
     details = pipeline.client.get_model_version(pipeline.name, "1").tags["details"]
+    hash_of_config = json.loads(pipeline.kept_file(pipeline.logged[0], details).read_text())[
+        "files"
+    ][CHANGED[0]]
     text = pipeline.kept_file(pipeline.logged[0], details).read_text()
     changed = tmp_path / Path(details).name
-    changed.write_text(text.replace("artifacts/adapter/adapter_config.json", "elsewhere.json"))
-    pipeline.client.log_model_artifact(
-        pipeline.logged[0].removeprefix("models:/"), str(changed), "registered"
-    )
-    with pytest.raises(RegistryError, match="the list of its files is not the registered one"):
-        pipeline.registry.promote("1", reason=None, by="flow")
+    with edited(pipeline, 0, CHANGED[0], tmp_path):
+        now = sha256_file(pipeline.kept_file(pipeline.logged[0], CHANGED[0]))
+        changed.write_text(text.replace(hash_of_config, now))
+        logged = pipeline.logged[0].removeprefix("models:/")
+        pipeline.client.log_model_artifact(logged, str(changed), "registered")
+        with pytest.raises(RegistryError, match="are not the registered ones, nor is their list"):
+            pipeline.registry.promote("1", reason=None, by="flow")
+    assert pipeline.registry.promote("1", reason=None, by="flow").moved
 
 
 def test_a_new_judgement_keeps_the_hashes_of_the_first_registration(

@@ -42,7 +42,7 @@ def eleven_versions(pipeline: Any) -> None:
         pipeline.client.delete_model_version_tag(pipeline.name, str(version), "vlm_ops.files")
 
 
-def at_once(pipeline: Any, move: Callable[[Registry, int], object]) -> list[object]:
+def at_once(pipeline: Any, move: Callable[[Registry, int], object]) -> list[Any]:
     """Have ten movers with a connection each begin together; return results and errors."""
 
     def mover(number: int) -> object:

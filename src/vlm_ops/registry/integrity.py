@@ -50,10 +50,11 @@ def registered_files(client: MlflowClient, version: ModelVersion) -> dict[str, s
     """Return the hashes that a version's files had when it was registered.
 
     Returns:
-        By path; None if an earlier vlm-ops registered it, which a log line says.
+        By path; None if an earlier vlm-ops registered it, which a log line says. Where their list
+        is gone or was changed, the files themselves make it anew, if they are the registered ones.
 
     Raises:
-        RegistryError: Their list is gone, or was changed.
+        RegistryError: They are not.
         MlflowException: The server does not answer.
     """
     if tags.FILES not in version.tags:
@@ -63,9 +64,14 @@ def registered_files(client: MlflowClient, version: ModelVersion) -> dict[str, s
             version.version, version.name,
         )  # fmt: skip
         return None
-    found = read_details(client, version, version.tags.get(tags.DETAILS, tags.DETAILS)).files
-    if found is None or fingerprint(found) != version.tags[tags.FILES]:
-        raise changed(version, "the list of its files is not the registered one")
+    listed = _listed(client, version)
+    if listed is not None:
+        return listed
+    with tempfile.TemporaryDirectory() as scratch:
+        fetch(client, version, "", Path(scratch))
+        found = _hashes(Path(scratch))
+    if fingerprint(found) != version.tags[tags.FILES]:
+        raise changed(version, "its files are not the registered ones, nor is their list")
     return found
 
 
@@ -107,6 +113,14 @@ def check_fetched(client: MlflowClient, version: ModelVersion, folder: Path) -> 
     if files is not None:
         start = f"{FILES}/"
         _compare(version, folder, {p: h for p, h in files.items() if p.startswith(start)})
+
+
+def _listed(client: MlflowClient, version: ModelVersion) -> dict[str, str] | None:
+    try:
+        found = read_details(client, version, version.tags.get(tags.DETAILS, tags.DETAILS)).files
+    except RegistryError:
+        return None
+    return found if found and fingerprint(found) == version.tags[tags.FILES] else None
 
 
 def _compare(version: ModelVersion, folder: Path, expected: Mapping[str, str]) -> None:

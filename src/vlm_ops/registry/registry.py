@@ -269,9 +269,6 @@ class Registry(Connection):
         Returns:
             The look; the same one again for the same candidate, champion and terms.
         """
-        found = read_state(self.client, self.name)
-        if before := counted(found.tags, candidate, champion, terms):
-            return before
         with moving(self.client, self.name) as mover:
             before = counted(mover.state.tags, candidate, champion, terms)
             return before or count(mover, candidate, champion, terms, groups)
