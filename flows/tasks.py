@@ -18,7 +18,7 @@ from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
 from vlm_ops.errors import TransientError
 from vlm_ops.registry.registry import Origin, RegisteredVersion
 from vlm_ops.registry.rival import rival
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.plan import NO_CHAMPION, Work
 from vlm_ops.steps.table import STEPS, Step, meets_champion, steps_of
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.tracking.mlflow import MlflowTracker
@@ -30,7 +30,8 @@ logger = logging.getLogger("vlm_ops.flow")
 def take(context: Context, stage: str) -> None:
     """Take the steps of a stage as a Prefect task; the context gets what they leave."""
     if meets_champion(stage):
-        context.outputs |= rival(context.registry, context.config, context.outputs)
+        found = rival(context.registry, context.config, context.outputs)
+        context.outputs |= NO_CHAMPION if found is None else found
     retrying = _take.with_options(
         name=stage, task_run_name=stage, retries=context.config.execution.retries
     )
