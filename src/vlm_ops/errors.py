@@ -8,6 +8,7 @@
     ├── ModelError (RuntimeError)       a model can't be found, loaded or used
     ├── TrainingError (RuntimeError)    training can't go on (a loss that is not a number, …)
     ├── RegistryError (RuntimeError)    a version, an alias or a decision is missing or says no
+    │   └── ChampionMoved               judged against another champion than today's; judge again
     ├── OutputError (OSError)           an output folder is read-only or held by another run
     ├── ServiceError (ConnectionError)  a Prefect or MLflow server does not answer
     ├── Interrupted (RuntimeError)      asked to stop; what was done is kept and gone on from
@@ -19,6 +20,7 @@ The command line prints it without a traceback and exits with 1.
 """
 
 __all__ = [
+    "ChampionMoved",
     "ConfigError",
     "DataError",
     "Interrupted",
@@ -55,6 +57,10 @@ class TrainingError(VlmOpsError, RuntimeError):
 
 class RegistryError(VlmOpsError, RuntimeError):
     """A model version, an alias or a gate decision is missing or says no."""
+
+
+class ChampionMoved(RegistryError):
+    """A version was judged against another champion than today's; judge it again."""
 
 
 class OutputError(VlmOpsError, OSError):

@@ -174,5 +174,18 @@ class Verdict(Frozen):
         return "accepted" if self.accepted else "refused"
 
 
+class Look(Frozen):
+    """A reading of the test rows that may promote.
+
+    Attributes:
+        number: How many-th look at (any of) these test groups it is, from 1.
+        position: 1, and for each earlier look the share of today's test groups that it saw.
+            Where no group is fresh and none was lost, it equals the number.
+    """
+
+    number: int = Field(ge=1)
+    position: float = Field(ge=1.0)
+
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,25 @@ START_LIMIT_S = 240
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server on a SQLite file of its own."""
     folder = tmp_path_factory.mktemp("mlflow")
+    with serve_mlflow(folder, f"sqlite:///{folder / 'mlflow.db'}") as url:
+        yield url
+
+
+@contextmanager
+def serve_mlflow(folder: Path, store: str, workers: int = 1) -> Iterator[str]:
+    """Have a real MLflow server answer for the duration of the block; its state goes with it.
+
+    Args:
+        folder: For artifacts and the log.
+        store: URI of the database.
+        workers: Processes that answer.
+    """
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *(sys.executable, "-m", "mlflow", "server", "--workers", str(workers)),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--backend-store-uri", store),
         *("--artifacts-destination", str(folder / "artifacts")),
     ]
     log = folder / "server.log"
@@ -46,7 +60,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _wait_until_healthy(url, process, log)
         yield url
     finally:
-        # Its state goes with it, and SIGTERM would wait for open connections.
+        # SIGTERM would wait for open connections.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=30)
 

@@ -134,23 +134,34 @@ class Pipeline:
         )
 
 
-@pytest.fixture(scope="session")
-def kept_models(
-    mlflow_server: str, make_model: Callable[[int], ModelRef]
-) -> tuple[str, list[ModelRef], list[str]]:
-    """A pipeline's run, three models, and where MLflow keeps them."""
-    runs = Runs(mlflow_server)
+Kept = tuple[str, list[ModelRef], list[str]]
+"""A pipeline's run, three models, and where MLflow keeps them."""
+
+
+def keep(server: str, make_model: Callable[[int], ModelRef]) -> Kept:
+    """Keep three models as a pipeline's run does."""
+    runs = Runs(server)
     parent = runs.start_pipeline("registry", "run", params={}, tags={})
     step = runs.start_step(parent, "evaluate", {})
-    tracker = MlflowTracker(step, mlflow_server, system_metrics=False)
+    tracker = MlflowTracker(step, server, system_metrics=False)
     models = [make_model(seed) for seed in (11, 12, 13)]
     return parent, models, [tracker.model(f"candidate{n}", m) for n, m in enumerate(models)]
 
 
+@pytest.fixture(scope="session")
+def kept_models(mlflow_server: str, make_model: Callable[[int], ModelRef]) -> Kept:
+    """Three models, kept once."""
+    return keep(mlflow_server, make_model)
+
+
 @pytest.fixture
-def pipeline(
-    mlflow_server: str, kept_models: tuple[str, list[ModelRef], list[str]], tmp_path: Path
-) -> Pipeline:
+def pipeline(mlflow_server: str, kept_models: Kept, tmp_path: Path) -> Pipeline:
     """A pipeline with a registered model of its own."""
     registry = Registry(mlflow_server, f"demo-{uuid.uuid4().hex[:8]}")
     return Pipeline(registry, tmp_path, *kept_models)
+
+
+@pytest.fixture
+def pipeline_on(make_model: Callable[[int], ModelRef], tmp_path: Path) -> Callable[[str], Pipeline]:
+    """Return what makes such a pipeline on another server."""
+    return lambda server: Pipeline(Registry(server, "demo"), tmp_path, *keep(server, make_model))

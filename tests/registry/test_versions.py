@@ -36,6 +36,7 @@ def test_a_version_shows_a_few_tags_and_keeps_the_rest_in_a_file(pipeline: Any) 
     searchable = {key: value for key, value in found.tags.items() if "." in key}
     assert json.loads(searchable.pop("vlm_ops.scores")) == {"base": 0.2, "candidate": 0.71}
     assert len(searchable.pop("vlm_ops.gate")) == 64
+    assert len(searchable.pop("vlm_ops.files")) == 64
     assert searchable == {
         "vlm_ops.content": model.content,
         "vlm_ops.dataset": "d" * 64,

@@ -1,5 +1,6 @@
 """``models``, ``promote`` and ``rollback``: the registry."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from vlm_ops.cli.console import out, print_json
 from vlm_ops.cli.run import AsJson, Runs
 
 if TYPE_CHECKING:
-    from vlm_ops.registry.registry import Move, Registry
+    from vlm_ops.registry.registry import Move, Registry, VersionSummary
 
 Name = Annotated[str, typer.Argument(help="The registered model.")]
 
@@ -30,35 +31,36 @@ def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = Fal
 
     Example: vlm-ops models demo
     """
-    with _registry(name, runs) as found:
+    with opened(name, runs) as found:
         versions = found.versions()
-        ledger = found.moves() if versions else []
+        standing = found.standing()
+        moves = found.moves() if versions or standing.doubt else []
+        looks = found.looks()
     if as_json:
+        champion = standing.champion
         print_json(
             {
                 "versions": [version.model_dump(mode="json") for version in versions],
-                "moves": [move.model_dump(mode="json", by_alias=True) for move in ledger],
+                "champion": champion.model_dump(mode="json") if champion else None,
+                "doubt": standing.doubt,
+                "moved_outside": standing.moved_outside,
+                "moves": [move.model_dump(mode="json", by_alias=True) for move in moves],
+                "looks": [look.model_dump(mode="json") for look in looks],
             }
         )
         return
-    if not versions:
+    if not versions and not moves:
         out.print(f"{name} has no versions yet. `vlm-ops run demo` makes one.")
         return
-    table = Table(title=name, title_justify="left")
-    for column in ("version", "alias", "gate", "accuracy", "registered"):
-        table.add_column(column)
-    for version in versions:
-        score = version.scores.get("candidate")
-        table.add_row(
-            version.version,
-            " ".join(f"@{alias}" for alias in version.aliases),
-            version.decision or "",
-            f"{score:.1%}" if score is not None else "",
-            f"{version.registered:%Y-%m-%d %H:%M} UTC",
-        )
-    out.print(table)
-    if ledger:
-        out.print(_table(ledger, "Moves of the champion"))
+    out.print(_versions(name, versions))
+    if moves:
+        out.print(_moves(moves, "Moves of the champion"))
+    if looks:
+        out.print(f"Looks at test rows that could promote: {len(looks)}")
+    if standing.moved_outside:
+        out.print("The alias champion was moved in MLflow's pages; the ledger does not say so yet.")
+    if standing.doubt:
+        out.print(f"[bold red]In doubt:[/] {escape(standing.doubt)}")
 
 
 def promote(
@@ -74,7 +76,7 @@ def promote(
 
     Example: vlm-ops promote demo 3 --reason "checked by hand on the March charts"
     """
-    with _registry(name, runs) as found:
+    with opened(name, runs) as found:
         from vlm_ops.tracking.runs import user_name
 
         move = found.promote(version, reason=reason, by=user_name(), decision_required=not reason)
@@ -84,22 +86,41 @@ def promote(
 def rollback(
     name: Name,
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
+    version: Annotated[
+        str | None, typer.Argument(help="An earlier champion; else the one before today's.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the files and say what would be done.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask at a terminal.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Put the champion before this one back, after checking its files.
+    """Put the champion before this one back, or an earlier one, after checking its files.
 
     Example: vlm-ops rollback demo --reason "complaints about pie charts"
     """
-    with _registry(name, runs) as found:
+    with opened(name, runs) as found:
         from vlm_ops.tracking.runs import user_name
 
-        move = found.rollback(reason=reason, by=user_name())
+        asks = sys.stdin.isatty() and not yes
+        if dry_run or asks:
+            move = found.rollback(version, reason=reason, by=user_name(), dry_run=True)
+        if dry_run:
+            _tell(name, move, as_json, "Nothing was changed. This would be done")
+            return
+        if asks:
+            typer.confirm(
+                f"{name}: from version {move.from_version} back to {move.to_version}?",
+                abort=True, err=True,
+            )  # fmt: skip
+        move = found.rollback(version, reason=reason, by=user_name())
     _tell(name, move, as_json)
 
 
 @contextmanager
-def _registry(name: str, runs: Path) -> "Iterator[Registry]":
+def opened(name: str, runs: Path) -> "Iterator[Registry]":
+    """Reach the registry of a model for the duration of the block."""
     from flows.servers.services import registry
 
     with registry(runs) as uri:
@@ -108,21 +129,42 @@ def _registry(name: str, runs: Path) -> "Iterator[Registry]":
         yield Registry(uri, name)
 
 
-def _tell(name: str, move: "Move", as_json: bool) -> None:
+def _tell(name: str, move: "Move", as_json: bool, title: str | None = None) -> None:
     if as_json:
         print_json(move.model_dump(mode="json", by_alias=True))
-    elif not move.moved:
+    elif not move.moved and move.settled is None:
         out.print(f"{name} version {move.to_version} is the champion already; nothing changed.")
     else:
-        out.print(_table([move], f"Champion of {escape(name)}"))
+        out.print(_moves([move], title or f"Champion of {escape(name)}"))
 
 
-def _table(moves: "list[Move]", title: str) -> Table:
+def _versions(name: str, versions: "list[VersionSummary]") -> Table:
+    table = Table(title=name, title_justify="left")
+    for column in ("version", "alias", "gate", "accuracy", "registered"):
+        table.add_column(column)
+    for version in versions:
+        score = version.scores.get("candidate")
+        table.add_row(
+            version.version,
+            " ".join(f"@{alias}" for alias in version.aliases),
+            version.decision or "",
+            f"{score:.1%}" if score is not None else "",
+            f"{version.registered:%Y-%m-%d %H:%M} UTC",
+        )
+    return table
+
+
+def _moves(moves: "list[Move]", title: str) -> Table:
     table = Table(title=title, title_justify="left", show_lines=True)
     for column in ("when", "move", "by", "why"):
         table.add_column(column)
     for move in moves:
         forced = " against the gate" if move.forced else ""
-        step = f"{move.kind}{forced}\n{move.from_version or 'none'} → {move.to_version}"
-        table.add_row(f"{move.when:%Y-%m-%d %H:%M} UTC", step, escape(move.who), escape(move.why))
+        step = f"{move.kind}{forced}"
+        if move.kind == "gate":
+            why = f"{move.why}\n{move.margins_tag}"
+        else:
+            step += f"\n{move.from_version or 'none'} → {move.to_version}"
+            why = move.why if move.settled is None else f"{move.why}\nSettled: {move.settled}"
+        table.add_row(f"{move.when:%Y-%m-%d %H:%M} UTC", step, escape(move.who), escape(why))
     return table

@@ -7,6 +7,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from vlm_ops.errors import RegistryError
+from vlm_ops.registry import tags
 
 
 def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
@@ -17,7 +18,7 @@ def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
         MlflowException: The server does not answer.
     """
     if version.isdigit():
-        kind, found = "version", _or_none(client.get_model_version, name, version)
+        kind, found = "version", version_or_none(client, name, version)
     else:
         kind, found = "version or alias", alias_version(client, name, version)
     if found is None:
@@ -26,6 +27,15 @@ def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
             f"`vlm-ops models {name}` lists them."
         )
     return found
+
+
+def version_or_none(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """Return a version by its number, None if there is none.
+
+    Raises:
+        MlflowException: The server does not answer.
+    """
+    return _or_none(client.get_model_version, name, number)
 
 
 def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
@@ -55,12 +65,13 @@ def all_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 
 def model_names(client: MlflowClient) -> list[str]:
-    """Return the names of all registered models.
+    """Return the names of all registered models, without leases.
 
     Raises:
         MlflowException: The server does not answer.
     """
-    return sorted(str(model.name) for model in client.search_registered_models(max_results=1000))
+    found = client.search_registered_models(max_results=1000)
+    return sorted(str(model.name) for model in found if tags.LEASE_HOLDER not in model.tags)
 
 
 def _listing(client: MlflowClient, name: str) -> str:

@@ -53,7 +53,7 @@ class Judgement(Frozen):
         """Say why this does not let the version take today's champion's place; None if it does."""
         if not self.verdict.accepted:
             return f"the gate refused it.\n{self.reasons}"
-        if self.champion != (tags.content_of(current) if current is not None else None):
+        if self.champion != (current.tags.get(tags.CONTENT) if current is not None else None):
             now = f"version {current.version}" if current is not None else "none"
             return (
                 f"the gate measured it against {self.against}, but the champion is {now} now; run "
@@ -66,13 +66,15 @@ class Details(Frozen):
     """All that is known of a version: the file that its tag ``details`` names.
 
     Attributes:
-        judgement: What the gate said of it; the only part that is read back.
+        judgement: What the gate said of it; it and ``files`` are all that is read back.
         evaluation: The evaluate step's record: models, scores with intervals, protocol.
         data: The prepare step's record.
         config: The whole configuration.
         git_commit: Of the code, if known.
         prefect_run_id: Of the flow run, if there was one.
         mlflow_run_id: The pipeline's run.
+        files: Hashes of the version's files by path, as they were when it was registered; None
+            if an earlier vlm-ops registered it.
     """
 
     judgement: Judgement
@@ -82,6 +84,7 @@ class Details(Frozen):
     git_commit: str | None
     prefect_run_id: str | None
     mlflow_run_id: str
+    files: dict[str, str] | None = None
 
 
 def judgement_of(client: MlflowClient, version: ModelVersion) -> Judgement | None:
@@ -99,10 +102,25 @@ def judgement_of(client: MlflowClient, version: ModelVersion) -> Judgement | Non
         return Judgement(
             verdict=former.verdict(version.tags), champion=champion, champion_version=number
         )
+    return read_details(client, version, path).judgement
+
+
+def read_details(client: MlflowClient, version: ModelVersion, path: str) -> Details:
+    """Return all that is known of a version.
+
+    Args:
+        client: Bound to the server.
+        version: Which has details.
+        path: Of their file, as its tag says.
+
+    Raises:
+        RegistryError: The file is gone or damaged.
+        MlflowException: The server does not answer.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         text = fetch(client, version, path, Path(scratch)).read_bytes()
     try:
-        return Details.model_validate_json(text).judgement
+        return Details.model_validate_json(text)
     except ValidationError as error:
         raise RegistryError(
             f"version {version.version} of {version.name!r}: its file {path} does not tell what "

@@ -1,6 +1,7 @@
 """The files of a registered version: fetching them, and making sure they are the right ones."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import requests
@@ -20,13 +21,16 @@ from vlm_ops.tracking.package import ADAPTER, DESCRIPTION, FILES, open_package
 _SEE_OTHERS = "`vlm-ops models` lists other versions."
 
 
-def fetch_package(client: MlflowClient, version: ModelVersion, into: Path) -> ModelRef:
+def fetch_package(
+    client: MlflowClient, version: ModelVersion, into: Path, check: Callable[[Path], None]
+) -> ModelRef:
     """Fetch a version's model files; those that lie there already are used.
 
     Args:
         client: Bound to the server.
         version: Whose files.
         into: Folder for ``<content[:16]>/``, which appears complete or not at all.
+        check: Is given the folder of what was fetched, and raises if that can't be used.
 
     Raises:
         RegistryError: The files are not what was registered, or are gone.
@@ -36,7 +40,7 @@ def fetch_package(client: MlflowClient, version: ModelVersion, into: Path) -> Mo
     content = tags.content_of(version)
     target = into / content[:SHORT]
     if not target.is_dir():
-        _fetch_folder(client, version, target)
+        _fetch_folder(client, version, target, check)
     model = open_package(target)
     if model.content != content:
         raise RegistryError(
@@ -46,30 +50,40 @@ def fetch_package(client: MlflowClient, version: ModelVersion, into: Path) -> Mo
     return model
 
 
-def check_package(client: MlflowClient, version: ModelVersion) -> None:
-    """Make sure that a version's description and adapter are what was registered.
+def fetch_weights(client: MlflowClient, version: ModelVersion, into: Path) -> None:
+    """Fetch a version's description and adapter, by which its content is known.
+
+    Args:
+        client: Bound to the server.
+        version: Whose files.
+        into: Folder that gets them.
 
     Raises:
-        RegistryError: They are gone or others.
+        RegistryError: They are gone, or the description is none.
         MlflowException: The server does not answer.
     """
+    described = fetch(client, version, f"{FILES}/{DESCRIPTION}", into)
+    try:
+        adapted = ModelRef.model_validate_json(described.read_bytes()).adapter_sha256 is not None
+    except ValueError as error:
+        raise changed(version, str(error)) from error
+    if adapted:
+        fetch(client, version, f"{FILES}/{ADAPTER}", into)
+
+
+def check_content(version: ModelVersion, folder: Path) -> None:
+    """Make sure that what was fetched of a version has its content.
+
+    Raises:
+        RegistryError: It is something else.
+    """
     expected = tags.content_of(version)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        described = fetch(client, version, f"{FILES}/{DESCRIPTION}", folder)
-        try:
-            if ModelRef.model_validate_json(described.read_bytes()).adapter_sha256 is not None:
-                fetch(client, version, f"{FILES}/{ADAPTER}", folder)
-            found = open_package(folder / FILES).content
-        except (ModelError, ValueError) as error:
-            raise RegistryError(
-                f"{_named(version)} was changed in the artifact store: {error}. {_SEE_OTHERS}"
-            ) from error
+    try:
+        found = open_package(folder / FILES).content
+    except ModelError as error:
+        raise changed(version, str(error)) from error
     if found != expected:
-        raise RegistryError(
-            f"{_named(version)} was changed in the artifact store: its files are content {found}, "
-            f"registered was {expected}. {_SEE_OTHERS}"
-        )
+        raise changed(version, f"its files are content {found}, registered was {expected}")
 
 
 def fetch(client: MlflowClient, version: ModelVersion, path: str, into: Path) -> Path:
@@ -92,8 +106,7 @@ def fetch(client: MlflowClient, version: ModelVersion, path: str, into: Path) ->
     # the caller names (models_artifact_repo.py, _get_model_uri_infos); so resolve it here.
     try:
         where = client.get_model_version_download_uri(version.name, version.version)
-        repository = get_artifact_repository(where, tracking_uri=client.tracking_uri)
-        return Path(repository.download_artifacts(path, str(into)))
+        return download(client, where, path, into)
     except (MlflowException, requests.HTTPError, FileNotFoundError) as error:
         if isinstance(error, MlflowException) and is_unanswered(error):
             raise
@@ -102,10 +115,26 @@ def fetch(client: MlflowClient, version: ModelVersion, path: str, into: Path) ->
         ) from error
 
 
-def _fetch_folder(client: MlflowClient, version: ModelVersion, target: Path) -> None:
+def download(client: MlflowClient, where: str, path: str, into: Path) -> Path:
+    """Fetch a file or folder below an address of the artifact store."""
+    repository = get_artifact_repository(where, tracking_uri=client.tracking_uri)
+    return Path(repository.download_artifacts(path, str(into)))
+
+
+def changed(version: ModelVersion, what: str) -> RegistryError:
+    """Say that a version's files are not what was registered."""
+    return RegistryError(
+        f"{_named(version)} was changed in the artifact store: {what}. {_SEE_OTHERS}"
+    )
+
+
+def _fetch_folder(
+    client: MlflowClient, version: ModelVersion, target: Path, check: Callable[[Path], None]
+) -> None:
     make_folder(target.parent)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as scratch:
         fetched = fetch(client, version, FILES, Path(scratch))
+        check(Path(scratch))
         try:
             fetched.rename(target)
         except OSError as error:

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelStatus
@@ -14,14 +15,15 @@ from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.words import percent, sentence, spread
 from vlm_ops.registry import former, tags
+from vlm_ops.registry.integrity import hash_files, registered_files
 from vlm_ops.registry.judgement import Details, Judgement
+from vlm_ops.registry.moving import make_model
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracking.runs import run_page
 
 _LOGGED_MODEL = "models:/"
-_DETAILS_FOLDER = "registered"
 _SHORT_COMMIT = 7
 
 
@@ -85,7 +87,7 @@ class Submission(Frozen):
             labels[tags.COMMIT] = self.origin.git_commit[:_SHORT_COMMIT]
         return labels
 
-    def details(self, pipeline_run: str) -> Details:
+    def details(self, pipeline_run: str, files: dict[str, str] | None) -> Details:
         """Return what is kept beside the tags."""
         origin = self.origin
         return Details(
@@ -96,6 +98,7 @@ class Submission(Frozen):
             git_commit=origin.git_commit,
             prefect_run_id=origin.prefect_run_id,
             mlflow_run_id=pipeline_run,
+            files=files,
         )
 
     def description(self, logged: LoggedModel, pipeline_run: str, details: str) -> str:
@@ -134,23 +137,38 @@ class Submission(Frozen):
         }
 
 
-def create(client: MlflowClient, name: str, told: Submission, pipeline_run: str) -> ModelVersion:
-    """Make a version, with its model where the evaluate step kept it.
+class Kept(NamedTuple):
+    """A candidate as MLflow keeps it.
+
+    Attributes:
+        logged: The model.
+        files: Hashes of its files by path.
+        pipeline_run: The pipeline's MLflow run.
+    """
+
+    logged: LoggedModel
+    files: dict[str, str]
+    pipeline_run: str
+
+
+def keep(client: MlflowClient, told: Submission, pipeline_run: str) -> Kept:
+    """Return the model that the evaluate step kept, or keep it now.
 
     Args:
         client: Bound to the server.
-        name: The registered model; made if it is new.
         told: The candidate.
         pipeline_run: Keeps the model if this server does not: it was measured without a tracker
             or under another server.
     """
     logged = _logged(client, told.evaluation, pipeline_run)
-    try:
-        client.create_registered_model(name, description=f"Retrained by vlm-ops: {name}.")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    details = _write_details(client, name, logged, told, pipeline_run)
+    return Kept(logged, hash_files(client, logged), pipeline_run)
+
+
+def create(client: MlflowClient, name: str, told: Submission, kept: Kept) -> ModelVersion:
+    """Make a version of a registered model, which is made if it is new."""
+    logged, files, pipeline_run = kept
+    make_model(client, name)
+    details = _write_details(client, name, logged, told, told.details(pipeline_run, files))
     made = client.create_model_version(
         name,
         source=f"{_LOGGED_MODEL}{logged.model_id}",
@@ -158,23 +176,38 @@ def create(client: MlflowClient, name: str, told: Submission, pipeline_run: str)
         tags={
             **told.tags(details),
             tags.MLFLOW_RUN_ID: pipeline_run,
+            tags.FILES: fingerprint(files),
             tags.GATE: told.decision.fingerprint,
         },
         description=told.description(logged, pipeline_run, details),
         model_id=logged.model_id,
     )
-    # mlflow.register_model does this too: the model's page links to its versions.
-    versions = json.loads(logged.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
-    versions.append({"name": name, "version": made.version})
-    client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(versions)})
+    link(client, made)
     return made
+
+
+def link(client: MlflowClient, version: ModelVersion) -> None:
+    """Have the logged model's page link to a version, as ``mlflow.register_model`` does too."""
+    try:
+        logged = _logged_model_of(client, version)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return
+    versions = json.loads(logged.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    one = {"name": version.name, "version": str(version.version)}
+    if one not in [{**other, "version": str(other["version"])} for other in versions]:
+        text = json.dumps([*versions, one])
+        client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: text})
 
 
 def judge_anew(client: MlflowClient, version: ModelVersion, told: Submission) -> None:
     """Write a newer decision on a version; one with the former tags gets today's instead."""
-    logged = client.get_logged_model(str(version.source).removeprefix(_LOGGED_MODEL))
+    logged = _logged_model_of(client, version)
     pipeline_run = version.tags[tags.MLFLOW_RUN_ID]
-    details = _write_details(client, version.name, logged, told, pipeline_run)
+    files = registered_files(client, version)
+    kept = told.details(pipeline_run, files)
+    details = _write_details(client, version.name, logged, told, kept)
     text = told.description(logged, pipeline_run, details)
     client.update_model_version(version.name, version.version, description=text)
     for key, value in told.tags(details).items():
@@ -184,6 +217,10 @@ def judge_anew(client: MlflowClient, version: ModelVersion, told: Submission) ->
     # This comes last: cut off before, all of it is done again.
     gate = told.decision.fingerprint
     client.set_model_version_tag(version.name, version.version, tags.GATE, gate)
+
+
+def _logged_model_of(client: MlflowClient, version: ModelVersion) -> LoggedModel:
+    return client.get_logged_model(str(version.source).removeprefix(_LOGGED_MODEL))
 
 
 def _logged(client: MlflowClient, evaluation: Evaluation, pipeline_run: str) -> LoggedModel:
@@ -205,13 +242,13 @@ def _logged(client: MlflowClient, evaluation: Evaluation, pipeline_run: str) -> 
 
 
 def _write_details(
-    client: MlflowClient, name: str, logged: LoggedModel, told: Submission, pipeline_run: str
+    client: MlflowClient, name: str, logged: LoggedModel, told: Submission, details: Details
 ) -> str:
     """Keep the file with all else beside the model's files, before a tag names it."""
     # One file a decision: a version's tags point to a whole one at every moment.
     file = f"{fingerprint([name, told.decision.fingerprint])[:SHORT]}.json"
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / file
-        write_whole(path, told.details(pipeline_run).model_dump_json(indent=2) + "\n")
-        client.log_model_artifact(logged.model_id, str(path), _DETAILS_FOLDER)
-    return f"{_DETAILS_FOLDER}/{file}"
+        write_whole(path, details.model_dump_json(indent=2) + "\n")
+        client.log_model_artifact(logged.model_id, str(path), tags.DETAILS_FOLDER)
+    return f"{tags.DETAILS_FOLDER}/{file}"

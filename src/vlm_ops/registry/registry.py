@@ -1,23 +1,44 @@
 """The registry of one model: its versions, its champion, and the moves of that alias."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
 from vlm_ops.artifacts import Evaluation, GateDecision, ModelRef, PreparedData
+from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import RegistryError
-from vlm_ops.registry import former, tags
+from vlm_ops.records import Look
+from vlm_ops.registry import former, promotion, tags
 from vlm_ops.registry.finding import alias_version, all_versions, find_version, model_names
-from vlm_ops.registry.judgement import Judgement, judgement_of
-from vlm_ops.registry.ledger import Move, carry_out, champion_before, new_move, read_ledger
-from vlm_ops.registry.package import check_package, fetch_package
-from vlm_ops.registry.registration import Origin, Submission, create, judge_anew
-from vlm_ops.registry.versions import Champion, RegisteredVersion, VersionSummary, summary
+from vlm_ops.registry.integrity import check_fetched
+from vlm_ops.registry.ledger import Move, read_ledger
+from vlm_ops.registry.looks import CountedLook, count, counted, read_looks
+from vlm_ops.registry.margins import pin, pinned
+from vlm_ops.registry.moving import moving
+from vlm_ops.registry.package import fetch_package
+from vlm_ops.registry.registration import Origin, Submission, create, judge_anew, keep, link
+from vlm_ops.registry.standing import read_state
+from vlm_ops.registry.versions import (
+    Champion,
+    RegisteredVersion,
+    Standing,
+    VersionSummary,
+    summary,
+)
 from vlm_ops.tracking.connection import Connection, answered
 
-__all__ = ["Champion", "Move", "Origin", "RegisteredVersion", "Registry", "VersionSummary"]
+__all__ = [
+    "Champion",
+    "CountedLook",
+    "Move",
+    "Origin",
+    "RegisteredVersion",
+    "Registry",
+    "Standing",
+    "VersionSummary",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +115,10 @@ class Registry(Connection):
             RegistryError: There is no such version, or its files are not what was registered.
             OutputError: ``into`` can't be written to.
         """
-        return fetch_package(self.client, find_version(self.client, self.name, version), into)
+        found = find_version(self.client, self.name, version)
+        return fetch_package(
+            self.client, found, into, check=lambda folder: check_fetched(self.client, found, folder)
+        )
 
     @answered
     def register(
@@ -120,14 +144,21 @@ class Registry(Connection):
                 made.
         """
         told = Submission(evaluation=evaluation, decision=decision, data=data, origin=origin)
-        found = next((v for v in all_versions(self.client, self.name) if told.is_of(v)), None)
-        if found is None:
-            made = create(self.client, self.name, told, pipeline_run())
-        else:
-            made = found
-            if told.says_more_than(found):
-                judge_anew(self.client, found, told)
-        self._point_candidate(made)
+        kept = None
+        if self._version_of(told) is None:
+            # This may send the model's files, which takes longer than a lease lasts.
+            kept = keep(self.client, told, pipeline_run())
+        with moving(self.client, self.name):
+            found = self._version_of(told)
+            if found is None:
+                kept = kept or keep(self.client, told, pipeline_run())
+                made = create(self.client, self.name, told, kept)
+            else:
+                made = found
+                link(self.client, made)
+                if told.says_more_than(made):
+                    judge_anew(self.client, made, told)
+            self._point_candidate(made)
         return RegisteredVersion(
             name=self.name,
             version=str(made.version),
@@ -141,8 +172,9 @@ class Registry(Connection):
     ) -> Move:
         """Make a version the champion.
 
-        The gate must have accepted that version, against today's champion. Without
-        ``decision_required`` a person may do without that, but not without a reason.
+        The gate must have accepted that version, against today's champion, and nothing must be in
+        doubt about who that is. Without ``decision_required`` a person may do without both, but
+        not without a reason; that settles the doubt.
 
         Args:
             version: A number, or an alias as ``candidate``.
@@ -151,100 +183,131 @@ class Registry(Connection):
             decision_required: Refuse a version that the gate did not accept, whatever the reason.
 
         Returns:
-            The move. If that version is champion already, nothing is moved or written, and
-            ``moved`` is False.
+            The move. If that version is champion already and there is no doubt, nothing is moved
+            or written, and ``moved`` is False.
 
         Raises:
-            RegistryError: There is no such version, it was not accepted and no reason is given, or
-                its files are not the registered ones.
+            ChampionMoved: The gate accepted it, but against another champion than today's.
+            RegistryError: There is no such version, it was not accepted or there is a doubt, and no
+                reason is given, or its files are not the registered ones.
         """
-        target = find_version(self.client, self.name, version)
-        current = self._champion()
-        judgement, objection = self._judged(target, current)
-        given = (reason or "").strip()
-        standing = current is not None and str(current.version) == str(target.version)
-        if objection and not standing and (decision_required or not given):
-            raise RegistryError(
-                f"version {target.version} of {self.name!r} is not promoted: {objection}\n"
-                f"To promote it all the same, give a reason: "
-                f'`vlm-ops promote {self.name} {target.version} --reason "…"`.'
-            )
-        why = given or (judgement.reasons if judgement else "No gate has judged it.")
-        forced = bool(objection) and not standing
-        move = new_move("promote", current, target, who=by, why=why, forced=forced)
-        if not standing:
-            check_package(self.client, target)
-            carry_out(self.client, self.name, move)
-        return move
+        order = promotion.Order(by, (reason or "").strip(), decision_required)
+        return promotion.promote(self.client, self.name, version, order)
 
     @answered
-    def rollback(self, *, reason: str | None, by: str) -> Move:
-        """Put back the version that was champion before, after checking its files.
+    def rollback(
+        self, version: str | None = None, *, reason: str | None, by: str, dry_run: bool = False
+    ) -> Move:
+        """Put an earlier champion back, after checking its files.
 
         Rolling back twice goes back two versions: a version that was rolled away from does not
-        come back by itself.
+        come back by itself. A rollback that was cut off is ended by the next one.
 
         Args:
+            version: Number of an earlier champion; None takes the one before today's.
             reason: In words; None says what is rolled back.
             by: Who does it.
+            dry_run: Check everything and write nothing.
+
+        Returns:
+            The move, in a dry run the one that would be made.
 
         Raises:
-            RegistryError: There is no champion, none before it, or its version or files are gone.
+            ChampionMoved: Another one moved it meanwhile.
+            RegistryError: There is no champion, none before it, a doubt who that is, or the earlier
+                one's version or files are gone.
         """
-        current = self._champion()
-        if current is None:
-            raise RegistryError(
-                f"{self.name!r} has no champion to roll back from. `vlm-ops models` lists its "
-                f"versions."
-            )
-        before = champion_before(read_ledger(self.client, self.name), str(current.version))
-        if before is None:
-            raise RegistryError(
-                f"version {current.version} is the first champion of {self.name!r}: there is none "
-                f'to go back to. `vlm-ops promote {self.name} VERSION --reason "…"` picks another '
-                f"one."
-            )
-        target = find_version(self.client, self.name, before)
-        check_package(self.client, target)
-        why = (reason or "").strip() or f"rolled back from version {current.version}"
-        move = new_move("rollback", current, target, who=by, why=why, forced=False)
-        carry_out(self.client, self.name, move)
-        return move
+        order = promotion.Order(by, (reason or "").strip())
+        return promotion.rollback(self.client, self.name, version, order, dry_run=dry_run)
 
     @answered
     def moves(self) -> list[Move]:
-        """Return the ledger, the oldest move first.
+        """Return the ledger, the oldest line first, without what can't be read.
 
         Raises:
-            RegistryError: There is no such model, or a line was damaged.
+            RegistryError: There is no such model.
         """
-        return read_ledger(self.client, self.name)
+        model = self.client.get_registered_model(self.name)
+        return read_ledger(model.tags, model.aliases.get(tags.CHAMPION)).moves
 
     @answered
     def former_champions(self) -> set[str]:
         """Return the content hashes of models that were champion and had to give way.
 
+        Lines of earlier versions name no content; for them the versions are asked, as far as they
+        still exist.
+
         Raises:
-            RegistryError: There is no such model, or a line of the ledger was damaged.
+            RegistryError: There is no such model.
         """
-        left = {m.from_version for m in read_ledger(self.client, self.name) if m.moved}
-        versions = all_versions(self.client, self.name)
-        return {tags.content_of(found) for found in versions if str(found.version) in left}
+        moves = self.moves()
+        known = {
+            str(found.version): found.tags.get(tags.CONTENT)
+            for found in all_versions(self.client, self.name)
+        }
+        for move in moves:
+            known |= {str(move.from_version): move.from_content} if move.from_content else {}
+            known |= {str(move.to_version): move.to_content} if move.to_content else {}
+        left = {known.get(str(move.from_version)) for move in moves if move.moved}
+        return {content for content in left if content is not None}
+
+    @answered
+    def standing(self) -> Standing:
+        """Return the champion, and whether alias and ledger leave a doubt who that is."""
+        return read_state(self.client, self.name).standing()
+
+    @answered
+    def look(self, candidate: str, champion: str | None, terms: str, groups: Sequence[str]) -> Look:
+        """Count a look at the test rows, before the gate takes it.
+
+        Args:
+            candidate: Content hash of the model that is judged.
+            champion: Content hash of the champion that it is compared with; None without one.
+            terms: Hash of the protocol.
+            groups: Sketch of the test groups (:func:`vlm_ops.evaluation.looks.sketch`).
+
+        Returns:
+            The look; the same one again for the same candidate, champion and terms.
+        """
+        with moving(self.client, self.name) as mover:
+            before = counted(mover.state.tags, candidate, champion, terms)
+            return before or count(mover, candidate, champion, terms, groups)
+
+    @answered
+    def looks(self) -> list[CountedLook]:
+        """Return the looks at test rows that were counted, the oldest first."""
+        found = read_looks(read_state(self.client, self.name).tags)
+        return [one for one in found if one is not None]
+
+    @answered
+    def margins(self) -> GateSettings | None:
+        """Return the gate's settings that the model carries, None before the first promotion.
+
+        Raises:
+            RegistryError: They can't be read.
+        """
+        return pinned(read_state(self.client, self.name))
+
+    @answered
+    def pin(self, settings: GateSettings, *, reason: str | None, by: str) -> None:
+        """Have the model carry these settings of the gate.
+
+        Args:
+            settings: Of the gate.
+            reason: In words; needed to change those that it carries.
+            by: Who does it.
+
+        Raises:
+            RegistryError: It carries others, and no reason is given.
+        """
+        with moving(self.client, self.name) as mover:
+            pin(mover, settings, reason=(reason or "").strip(), by=by)
 
     def _champion(self) -> ModelVersion | None:
         return alias_version(self.client, self.name, tags.CHAMPION)
 
-    def _judged(
-        self, target: ModelVersion, current: ModelVersion | None
-    ) -> tuple[Judgement | None, str | None]:
-        """Return what the gate said of a version, and what speaks against promoting it."""
-        try:
-            judgement = judgement_of(self.client, target)
-        except RegistryError as error:
-            return None, str(error)
-        if judgement is None:
-            return None, "no gate has judged it."
-        return judgement, judgement.objection(current)
+    def _version_of(self, told: Submission) -> ModelVersion | None:
+        return next((v for v in all_versions(self.client, self.name) if told.is_of(v)), None)
 
     def _point_candidate(self, made: ModelVersion) -> None:
         """Point to the newest; also mends what an interrupted call left behind."""

@@ -23,13 +23,31 @@ COMMIT = "commit"
 DETAILS = "details"
 """Path of the file with all else, among the files of the logged model."""
 
+DETAILS_FOLDER = "registered"
+
 CONTENT = CONTENT_TAG
 DATASET = "vlm_ops.dataset"
 PROTOCOL = "vlm_ops.protocol"
 SCORES = "vlm_ops.scores"
 GATE = "vlm_ops.gate"
 MLFLOW_RUN_ID = "vlm_ops.mlflow_run_id"
+FILES = "vlm_ops.files"
+"""Hash over the hashes of the version's files, which are among its details."""
+
 MOVE = "vlm_ops.move."
+"""Tags of the registered model, from here on: a line of the ledger each, …"""
+BEGUN = "vlm_ops.begun."
+"""… a move that was begun and not ended, …"""
+MARGINS = "vlm_ops.margins"
+"""… the gate's settings, …"""
+LOOK = "vlm_ops.look."
+"""… a reading of test rows that may promote, …"""
+LOOKED_AT = "vlm_ops.looked_at."
+"""… and the groups of those rows."""
+
+LEASE_HOLDER = "vlm_ops.lease.holder"
+LEASE_WHO = "vlm_ops.lease.who"
+LEASE_UNTIL = "vlm_ops.lease.until"
 
 
 def verdict_of(version: ModelVersion) -> str | None:

@@ -40,6 +40,22 @@ class Champion(Frozen):
     gate: str | None
 
 
+class Standing(Frozen):
+    """How things stand with the alias ``champion``.
+
+    Attributes:
+        champion: The version that it points to.
+        doubt: Why nothing may be promoted until a person settles it, and the command that does;
+            None if all is well.
+        moved_outside: Whether the alias was moved in MLflow's pages. It is the champion all the
+            same; the next command that moves or judges writes that into the ledger.
+    """
+
+    champion: Champion | None
+    doubt: str | None
+    moved_outside: bool
+
+
 class VersionSummary(Frozen):
     """A registered version, as ``vlm-ops models`` lists it.
 

@@ -1,0 +1,144 @@
+"""Whether a version's files are those that were registered.
+
+The content hash of a version covers its weights and its prompt. Its adapter's configuration, its
+processor's files and the packed code decide as much over what it answers: their hashes are taken
+when it is registered and kept among its details, and one hash over them is a tag of the version.
+"""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from vlm_ops.errors import RegistryError
+from vlm_ops.registry import tags
+from vlm_ops.registry.judgement import read_details
+from vlm_ops.registry.package import changed, check_content, download, fetch, fetch_weights
+from vlm_ops.store.fingerprint import fingerprint, sha256_file
+from vlm_ops.tracking.connection import is_unanswered
+from vlm_ops.tracking.package import FILES
+
+logger = logging.getLogger(__name__)
+
+
+def hash_files(client: MlflowClient, logged: LoggedModel) -> dict[str, str]:
+    """Return the hashes of a logged model's files by path.
+
+    Raises:
+        RegistryError: They can't be fetched.
+        MlflowException: The server does not answer.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            download(client, logged.artifact_location, "", Path(scratch))
+        except (MlflowException, requests.HTTPError, OSError) as error:
+            if isinstance(error, MlflowException) and is_unanswered(error):
+                raise
+            raise RegistryError(
+                f"the files of the logged model {logged.model_id} can't be fetched ({error})"
+            ) from error
+        return _hashes(Path(scratch))
+
+
+def registered_files(client: MlflowClient, version: ModelVersion) -> dict[str, str] | None:
+    """Return the hashes that a version's files had when it was registered.
+
+    Returns:
+        By path; None if an earlier vlm-ops registered it, which a log line says. Where their list
+        is gone or was changed, the files themselves make it anew, if they are the registered ones.
+
+    Raises:
+        RegistryError: They are not.
+        MlflowException: The server does not answer.
+    """
+    if tags.FILES not in version.tags:
+        logger.info(
+            "version %s of %r was registered by an earlier vlm-ops: of its files only the weights "
+            "are checked",
+            version.version, version.name,
+        )  # fmt: skip
+        return None
+    listed = _listed(client, version)
+    if listed is not None:
+        return listed
+    with tempfile.TemporaryDirectory() as scratch:
+        fetch(client, version, "", Path(scratch))
+        found = _hashes(Path(scratch))
+    if fingerprint(found) != version.tags[tags.FILES]:
+        raise changed(version, "its files are not the registered ones, nor is their list")
+    return found
+
+
+def check_version(client: MlflowClient, version: ModelVersion) -> None:
+    """Make sure that a version's files are what was registered.
+
+    Args:
+        client: Bound to the server.
+        version: Whose files.
+
+    Raises:
+        RegistryError: They are gone or others.
+        MlflowException: The server does not answer.
+    """
+    expected = registered_files(client, version)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if expected is None:
+            fetch_weights(client, version, folder)
+        else:
+            fetch(client, version, "", folder)
+            _compare(version, folder, expected)
+        check_content(version, folder)
+
+
+def check_fetched(client: MlflowClient, version: ModelVersion, folder: Path) -> None:
+    """Make sure that the model's files that were fetched of a version are what was registered.
+
+    Args:
+        client: Bound to the server.
+        version: Whose files.
+        folder: Holds the folder ``artifacts``, complete.
+
+    Raises:
+        RegistryError: They are others.
+        MlflowException: The server does not answer.
+    """
+    files = registered_files(client, version)
+    if files is not None:
+        start = f"{FILES}/"
+        _compare(version, folder, {p: h for p, h in files.items() if p.startswith(start)})
+
+
+def _listed(client: MlflowClient, version: ModelVersion) -> dict[str, str] | None:
+    try:
+        found = read_details(client, version, version.tags.get(tags.DETAILS, tags.DETAILS)).files
+    except RegistryError:
+        return None
+    return found if found and fingerprint(found) == version.tags[tags.FILES] else None
+
+
+def _compare(version: ModelVersion, folder: Path, expected: Mapping[str, str]) -> None:
+    """Raise if any file in a folder is gone, new or another one than expected, by its path."""
+    found = _hashes(folder)
+    for path in sorted(found.keys() | expected.keys()):
+        if path not in found:
+            raise changed(version, f"its file {path} is gone")
+        if path not in expected:
+            raise changed(version, f"its file {path} is new")
+        if found[path] != expected[path]:
+            raise changed(version, f"{path}: expected sha256 {expected[path]}, found {found[path]}")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Hash a model's files, all but its versions' details, which lie beside them."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] != tags.DETAILS_FOLDER
+    }

@@ -1,0 +1,127 @@
+"""What decides over a version's answers is as it was when it was registered, or nothing moves."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_ops.errors import RegistryError
+from vlm_ops.store.fingerprint import sha256_file
+
+CHANGED = [
+    "artifacts/adapter/adapter_config.json",
+    "artifacts/processor/tokenizer.json",
+    "code/vlm_ops/models/generation.py",
+    "MLmodel",
+]
+
+
+@contextmanager
+def edited(pipeline: Any, number: int, path: str, scratch: Path) -> Iterator[None]:
+    """Have a file of a logged model end in one more space."""
+    logged = pipeline.logged[number]
+    model, folder = logged.removeprefix("models:/"), str(Path(path).parent)
+    kept = pipeline.kept_file(logged, path)
+    changed = scratch / kept.name
+    changed.write_bytes(kept.read_bytes() + b" ")
+    place = None if folder == "." else folder
+    pipeline.client.log_model_artifact(model, str(changed), place)
+    try:
+        yield
+    finally:
+        pipeline.client.log_model_artifact(model, str(kept), place)
+
+
+@pytest.mark.parametrize("path", CHANGED)
+def test_an_edited_file_is_found(pipeline: Any, path: str, tmp_path: Path) -> None:
+    pipeline.register(0)
+    with edited(pipeline, 0, path, tmp_path):
+        with pytest.raises(RegistryError, match=rf"changed in the artifact store: {path}: exp"):
+            pipeline.registry.promote("1", reason="Sure.", by="ann", decision_required=False)
+        assert pipeline.registry.champion() is None
+    assert pipeline.registry.promote("1", reason=None, by="flow").moved
+
+
+def test_rollback_finds_it_too(pipeline: Any, tmp_path: Path) -> None:
+    pipeline.register(0)
+    pipeline.registry.promote("1", reason=None, by="flow")
+    pipeline.register(1)
+    pipeline.registry.promote("2", reason="Seen.", by="ann", decision_required=False)
+    with edited(pipeline, 0, CHANGED[0], tmp_path):
+        for dry_run in (True, False):
+            with pytest.raises(RegistryError, match="was changed in the artifact store"):
+                pipeline.registry.rollback(reason=None, by="ann", dry_run=dry_run)
+    planned = pipeline.registry.rollback(reason=None, by="ann", dry_run=True)
+    assert (planned.to_version, pipeline.registry.champion().version) == ("1", "2")
+    assert len(pipeline.registry.moves()) == 2
+    assert pipeline.registry.rollback(reason=None, by="ann").to_version == "1"
+
+
+def test_an_edited_champion_is_not_fetched_to_be_compared_with(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline.register(0)
+    changed = pytest.raises(RegistryError, match="was changed in the artifact store")
+    with edited(pipeline, 0, CHANGED[0], tmp_path), changed:
+        pipeline.registry.download("1", tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+    assert pipeline.registry.download("1", tmp_path / "models").adapter is not None
+
+
+def test_a_new_file_is_found(pipeline: Any, tmp_path: Path) -> None:
+    pipeline.register(2)
+    module = tmp_path / "typer.py"
+    module.write_text("import os\n")
+    logged = pipeline.logged[2].removeprefix("models:/")
+    pipeline.client.log_model_artifact(logged, str(module), "code")
+    with pytest.raises(RegistryError, match=r"its file code/typer\.py is new"):
+        pipeline.registry.promote("1", reason=None, by="flow")
+    # Nothing deletes a logged model's file through a client; later tests register it with this one.
+    pipeline.register(2, protocol="q" * 64)
+    assert pipeline.registry.promote("2", reason=None, by="flow").moved
+
+
+def test_who_edits_the_list_of_files_too_is_found(pipeline: Any, tmp_path: Path) -> None:
+    pipeline.register(0)
+    details = pipeline.client.get_model_version(pipeline.name, "1").tags["details"]
+    hash_of_config = json.loads(pipeline.kept_file(pipeline.logged[0], details).read_text())[
+        "files"
+    ][CHANGED[0]]
+    text = pipeline.kept_file(pipeline.logged[0], details).read_text()
+    changed = tmp_path / Path(details).name
+    with edited(pipeline, 0, CHANGED[0], tmp_path):
+        now = sha256_file(pipeline.kept_file(pipeline.logged[0], CHANGED[0]))
+        changed.write_text(text.replace(hash_of_config, now))
+        logged = pipeline.logged[0].removeprefix("models:/")
+        pipeline.client.log_model_artifact(logged, str(changed), "registered")
+        with pytest.raises(RegistryError, match="are not the registered ones, nor is their list"):
+            pipeline.registry.promote("1", reason=None, by="flow")
+    assert pipeline.registry.promote("1", reason=None, by="flow").moved
+
+
+def test_a_new_judgement_keeps_the_hashes_of_the_first_registration(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline.register(0)
+    with edited(pipeline, 0, CHANGED[0], tmp_path):
+        pipeline.register(0, against=("c" * 64, "7"))
+        with pytest.raises(RegistryError, match="was changed in the artifact store"):
+            pipeline.registry.promote("1", reason="Sure.", by="ann", decision_required=False)
+
+
+def test_of_a_version_of_an_earlier_vlm_ops_the_weights_are_checked(
+    pipeline: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline.register(0)
+    pipeline.client.delete_model_version_tag(pipeline.name, "1", "vlm_ops.files")
+    weights = "artifacts/adapter/adapter_model.safetensors"
+    changed = pytest.raises(RegistryError, match="was changed in the artifact store")
+    with edited(pipeline, 0, weights, tmp_path), changed:
+        pipeline.registry.promote("1", reason=None, by="flow")
+    with caplog.at_level(logging.INFO):
+        assert pipeline.registry.promote("1", reason=None, by="flow").moved
+    assert "only the weights are checked" in caplog.text
