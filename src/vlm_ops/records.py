@@ -110,7 +110,7 @@ class Score(Frozen):
 
     Attributes:
         relaxed_accuracy: Share of rows that are right, 0..1.
-        low: Lower end of the interval from a bootstrap over images.
+        low: Lower end of the interval from a bootstrap over groups.
         high: Upper end.
         exact_match: Share of rows that are right to the letter.
         own: Means of metrics of your own, 0..1 by name.
@@ -137,10 +137,11 @@ class Difference(Frozen):
     Attributes:
         than: What the candidate is compared with (``base``, ``champion``, ``gray``).
         points: Candidate minus the other, 0..1.
-        low: Lower end of the 95 % interval from a paired bootstrap over images.
+        low: Lower end of the 95 % interval from a paired bootstrap over groups.
         high: Upper end.
         needed: The margin that the gate asks for.
         chance: How often tossed signs give as much over the margin, 0..1.
+        level: The largest chance that the gate's condition allows.
         passed: Whether the gate's condition holds.
     """
 
@@ -150,6 +151,7 @@ class Difference(Frozen):
     high: float
     needed: float
     chance: float
+    level: float = 0.025
     passed: bool
 
 
@@ -172,6 +174,19 @@ class Verdict(Frozen):
     def word(self) -> str:
         """``accepted`` or ``refused``."""
         return "accepted" if self.accepted else "refused"
+
+
+class Look(Frozen):
+    """A reading of the test rows that may promote.
+
+    Attributes:
+        number: How many-th look at (any of) these test groups it is, from 1.
+        position: 1, and for each earlier look the share of today's test groups that it saw.
+            Where no group is fresh and none was lost, it equals the number.
+    """
+
+    number: int = Field(ge=1)
+    position: float = Field(ge=1.0)
 
 
 Split = Literal["train", "validation", "test"]

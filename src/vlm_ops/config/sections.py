@@ -207,7 +207,7 @@ class EvaluateSettings(Frozen):
     max_rows: int | None = Field(default=None, ge=1)
     """At most this many rows a split, whole images, drawn by the seed; None takes all."""
     resamples: int = Field(default=2000, ge=200, le=100_000)
-    """Bootstrap resamples of the images behind every interval."""
+    """Bootstrap resamples of the groups behind every interval."""
 
 
 class GateSettings(Frozen):

@@ -119,7 +119,7 @@ def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], w
         words.sentence(why),
         f"{score.n} test rows about {score.n_images} images in {score.n_groups} groups that no "
         f"training saw. Relaxed accuracy: numbers within 5 %, else exact. Intervals hold 95 % "
-        f"and resample whole images.",
+        f"and resample whole groups{words.few_groups(score.n_groups)}.",
         _table(
             ["model", "what it is", "relaxed accuracy", "95 %", "exact match", *score.own], overall
         ),

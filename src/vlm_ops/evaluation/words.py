@@ -2,6 +2,9 @@
 
 from vlm_ops.records import Difference, Score
 
+FEW_GROUPS = 20
+"""With fewer groups little can be shown: the gate and the report say so."""
+
 
 def sentence(text: str) -> str:
     """Begin a text with a capital letter and end it with a full stop."""
@@ -29,3 +32,11 @@ def difference(found: Difference) -> str:
     return (
         f"{signed(found.points)} points (95 % interval {signed(found.low)} to {signed(found.high)})"
     )
+
+
+def few_groups(groups: int) -> str:
+    """Say that so few groups can show little; nothing where there are enough."""
+    if groups >= FEW_GROUPS:
+        return ""
+    count = "1 group" if groups == 1 else f"{groups} groups"
+    return f"; {count} can show little, {FEW_GROUPS} or more would be good"
