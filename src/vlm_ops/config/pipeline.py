@@ -129,7 +129,7 @@ class AnswersJob(Job):
 class ChooseJob(Job):
     """What choosing the candidate takes."""
 
-    max_loss_on_validation: float
+    seed: int
 
 
 class EvaluateJob(Job):

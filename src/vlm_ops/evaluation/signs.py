@@ -50,6 +50,11 @@ def least_chance(groups: int) -> float:
     return 0.5**groups
 
 
+def fewest_groups(level: float) -> int:
+    """Return how many groups it takes for the smallest p-value to meet a level."""
+    return math.ceil(-math.log2(level))
+
+
 def _exact(found: Floats, least: float) -> float:
     """Count all tosses: a sum is one of the first half and one of the second."""
     first, second = (_sums(half) for half in np.array_split(found, 2))

@@ -22,6 +22,16 @@ def signed(share: float) -> str:
     return f"{rounded:+.1f}"
 
 
+def chance(share: float) -> str:
+    """Write a small share with two digits that count: ``3.1 %``, ``0.058 %``."""
+    return percent(share) if share >= 0.01 else f"{100 * share:.2g} %"
+
+
+def groups(count: int) -> str:
+    """Write ``1 group`` or ``22 groups``."""
+    return "1 group" if count == 1 else f"{count} groups"
+
+
 def spread(score: Score) -> str:
     """Write a score's interval as ``68.0 to 74.1``, in percent."""
     return f"{100 * score.low:.1f} to {100 * score.high:.1f}"
@@ -34,9 +44,8 @@ def difference(found: Difference) -> str:
     )
 
 
-def few_groups(groups: int) -> str:
+def few_groups(count: int) -> str:
     """Say that so few groups can show little; nothing where there are enough."""
-    if groups >= FEW_GROUPS:
+    if count >= FEW_GROUPS:
         return ""
-    count = "1 group" if groups == 1 else f"{groups} groups"
-    return f"; {count} can show little, {FEW_GROUPS} or more would be good"
+    return f"; {groups(count)} can show little, {FEW_GROUPS} or more would be good"
