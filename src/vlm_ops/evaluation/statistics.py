@@ -31,6 +31,9 @@ CONFIDENCE = 0.95
 ALLOWED_CHANCE = 0.025
 """Largest chance of a difference that passes: what the interval leaves below its lower end."""
 
+ASKS_NOTHING = -1.0
+"""A margin that every difference passes, however few groups there are."""
+
 _SHOWN = 3
 
 
@@ -123,7 +126,7 @@ def difference(
         candidate: Judged rows of the model in question, in any order.
         other: Judged rows of the model it is compared with.
         than: What to call that model.
-        needed: The margin, 0..1.
+        needed: The margin, -1..1; -1 asks nothing, and every difference passes.
         resamples: Of the groups.
         seed: The same seed and rows give the same interval.
         level: In what share of cases tossed signs may give as much.
@@ -142,12 +145,14 @@ def difference(
         needed=needed,
         chance=chance,
         level=level,
-        passed=low > needed and chance <= level,
+        passed=needed <= ASKS_NOTHING or (low > needed and chance <= level),
     )
 
 
 def passes(sums: Sums, needed: float, level: float, *, resamples: int, seed: int) -> bool:
     """Tell what :func:`difference` would say of these sums; the interval only where it decides."""
+    if needed <= ASKS_NOTHING:
+        return True
     if chance_of(sums.total - needed * sums.rows, seed, level) > level:
         return False
     low, _ = interval(sums.total, sums.rows, bounds=(-1.0, 1.0), resamples=resamples, seed=seed)
