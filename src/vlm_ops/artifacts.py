@@ -19,6 +19,9 @@ PAIR_SPLITS: tuple[PairSplit, ...] = ("train", "validation")
 ANSWERS = "answers.jsonl"
 """File of an answer set."""
 
+MAJORITY = "majority.jsonl"
+"""File of an evaluation: the most frequent training answer of each kind, judged."""
+
 BARE_QUESTION = "{question}"
 """The prompt of a model that is asked the question and nothing else."""
 
@@ -293,6 +296,18 @@ class Evaluation(Artifact):
     logged_models: dict[str, str]
     protocol: str
 
+    def majority(self) -> list[Answer]:
+        """Read the most frequent training answer of each kind, judged on the test rows.
+
+        Raises:
+            DataError: They are gone or damaged.
+        """
+        return list(read_jsonl(self.folder / MAJORITY, Answer))
+
+    def completed(self, inputs: Mapping[str, Any]) -> Self | None:
+        """Return the evaluation if what the gate reads of it is still there."""
+        return self if (self.folder / MAJORITY).is_file() else None
+
 
 class GateDecision(Artifact):
     """The gate's verdict on a candidate, and whom it was measured against.
@@ -303,6 +318,11 @@ class GateDecision(Artifact):
         champion: Content hash of the champion at that time; None if there was none.
         champion_answers: Content hash of its answers, by which this decision is found again.
         champion_version: Its version in the registry.
+        look: How many-th look at these test rows it was; None in records of earlier versions.
+        level: That the comparison with the champion had to meet at this look.
+        power: Chance that a candidate truly 4 points better than the champion (than the base,
+            where there is none) is accepted at this level with these groups; None if the answers
+            could not be compared.
     """
 
     step = "gate"
@@ -312,3 +332,6 @@ class GateDecision(Artifact):
     champion: str | None
     champion_answers: str | None
     champion_version: str | None
+    look: int | None = None
+    level: float | None = None
+    power: float | None = None

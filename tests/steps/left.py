@@ -15,8 +15,8 @@ from vlm_ops.artifacts import (
     TrainedAdapter,
 )
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.records import SPLITS, Verdict
-from vlm_ops.steps.table import CHAMPION, STEPS
+from vlm_ops.records import SPLITS, Look, Verdict
+from vlm_ops.steps.table import CHAMPION, LOOK, STEPS
 
 BASE = ModelRef(settings=ModelSettings(), base_sha256="base")
 
@@ -31,7 +31,7 @@ def left(folder: Path, **contents: str) -> dict[str, Any]:
     Args:
         folder: Gets the prepared splits.
         **contents: What is new, in one word; of ``train``, ``validation`` and ``test`` rows, of a
-            step (``_`` for every space), of the champion's ``version``.
+            step (``_`` for every space), of the champion's ``version``, of the ``look``.
     """
     new = {name: contents.get(name.replace(" ", "_"), "old") for name in STEPS}
     rows = {split: contents.get(split, "old") for split in SPLITS}
@@ -59,6 +59,7 @@ def left(folder: Path, **contents: str) -> dict[str, Any]:
             version=contents.get("version", "1"),
             model=adapted(f"champion {contents.get(CHAMPION, 'old')}"),
         ),
+        LOOK: Look(number=2 if LOOK in contents else 1, position=1.0),
         **{
             name: AnswerSet(
                 folder=folder, content=f"{name} {new[name]}", model="m", protocol="p",

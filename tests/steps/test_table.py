@@ -8,8 +8,9 @@ import pytest
 
 from vlm_ops.artifacts import AnswerSet, ChampionRef
 from vlm_ops.config.load import load_config
+from vlm_ops.records import Look
 from vlm_ops.steps.plan import step_function
-from vlm_ops.steps.table import CHAMPION, STAGES, STEPS, From, Step, steps_of
+from vlm_ops.steps.table import CHAMPION, LOOK, STAGES, STEPS, From, Step, steps_of
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracker import Tracker
@@ -30,12 +31,13 @@ def kind_of(source: type[Frozen], part: str) -> Any:
 
 
 def source_of(need: From) -> type[Frozen]:
-    return ChampionRef if need.step == CHAMPION else STEPS[need.step].output
+    counted: dict[str, type[Frozen]] = {CHAMPION: ChampionRef, LOOK: Look}
+    return counted.get(need.step) or STEPS[need.step].output
 
 
 @EACH
 def test_every_input_comes_from_an_earlier_step_and_is_of_its_kind(step: Step) -> None:
-    earlier = [CHAMPION, *list(STEPS)[: list(STEPS).index(step.name)]]
+    earlier = [CHAMPION, LOOK, *list(STEPS)[: list(STEPS).index(step.name)]]
     for name, need in step.inputs.items():
         assert need.step in earlier, name
         assert kind_of(source_of(need), need.part) is need.kind, name

@@ -14,18 +14,19 @@ from typing import Any
 from vlm_ops.artifacts import ChampionRef, ModelRef, RowsRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
 from vlm_ops.config.sections import DataCommon, DatasetPairs
-from vlm_ops.steps.table import CHAMPION, STEPS, Step
+from vlm_ops.records import Look
+from vlm_ops.steps.table import CHAMPION, LOOK, STEPS, Step
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.tracker import Tracker
 
-Value = Artifact | ModelRef | RowsRef | str | None
+Value = Artifact | ModelRef | RowsRef | Look | str | None
 """What a step may be given."""
 
-Outputs = Mapping[str, Artifact | ChampionRef | str | None]
-"""What there is so far, by step; under ``CHAMPION`` what the registry says. A text stands for the
-content of something that need not be read again."""
+Outputs = Mapping[str, Artifact | ChampionRef | Look | str | None]
+"""What there is so far, by step; under ``CHAMPION`` and ``LOOK`` what the registry says. A text
+stands for the content of something that need not be read again."""
 
 
 @dataclass(frozen=True)
@@ -176,18 +177,20 @@ class Work:
         )
 
 
-def _plain(value: Artifact | ChampionRef | str | None) -> Any:
+def _plain(value: Artifact | ChampionRef | Look | str | None) -> Any:
     if value is None or isinstance(value, str):
         return value
     where = {"folder": str(value.folder)} if isinstance(value, Artifact) else {}
     return value.model_dump(mode="json") | where
 
 
-def _read(name: str, value: Any) -> Artifact | ChampionRef | str | None:
+def _read(name: str, value: Any) -> Artifact | ChampionRef | Look | str | None:
     if value is None or isinstance(value, str):
         return value
     if name == CHAMPION:
         return ChampionRef.model_validate(value)
+    if name == LOOK:
+        return Look.model_validate(value)
     return STEPS[name].output.model_validate(value)
 
 
@@ -197,7 +200,7 @@ def _part(source: Any, part: str) -> Any:
     return None if source is None else getattr(source, part)
 
 
-def _content(value: Value) -> str | None:
+def _content(value: Value) -> str | Look | None:
     return value.content if isinstance(value, (Artifact, ModelRef, RowsRef)) else value
 
 

@@ -34,11 +34,14 @@ from vlm_ops.config.pipeline import (
 )
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION
-from vlm_ops.records import Split
+from vlm_ops.records import Look, Split
 from vlm_ops.store.artifact import Artifact
 
 CHAMPION = "champion"
 """What comes from the registry and not from a step: a :class:`~vlm_ops.artifacts.ChampionRef`."""
+
+LOOK = "look"
+"""What the registry counts: a :class:`~vlm_ops.records.Look`."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,13 @@ class From:
     """Where an input of a step comes from.
 
     Attributes:
-        step: A key of ``STEPS``, or ``CHAMPION``.
+        step: A key of ``STEPS``, ``CHAMPION`` or ``LOOK``.
         kind: Type of the input.
         part: Attribute of that step's artifact; empty for the artifact itself.
     """
 
     step: str
-    kind: type[Artifact] | type[ModelRef] | type[RowsRef] | type[str]
+    kind: type[Artifact] | type[ModelRef] | type[RowsRef] | type[Look] | type[str]
     part: str = ""
 
 
@@ -107,7 +110,7 @@ def _prefer_job(config: PipelineConfig) -> PreferJob:
 
 
 def _choose_job(config: PipelineConfig) -> ChooseJob:
-    return ChooseJob(max_loss_on_validation=config.prefer.max_loss_on_validation)
+    return ChooseJob(seed=config.seed)
 
 
 def _evaluate_job(config: PipelineConfig) -> EvaluateJob:
@@ -201,7 +204,7 @@ _ALL = (
         name="choose",
         stage="evaluate",
         work="choose",
-        version=1,
+        version=2,
         job=_choose_job,
         job_type=ChooseJob,
         output=Choice,
@@ -224,7 +227,7 @@ _ALL = (
         name="evaluate",
         stage="evaluate",
         work="evaluate",
-        version=2,
+        version=3,
         job=_evaluate_job,
         job_type=EvaluateJob,
         output=Evaluation,
@@ -245,7 +248,7 @@ _ALL = (
         name="gate",
         stage="gate",
         work="gate",
-        version=2,
+        version=3,
         job=_gate_job,
         job_type=GateJob,
         output=GateDecision,
@@ -257,6 +260,7 @@ _ALL = (
             "base": From("base on test", AnswerSet),
             "champion": From("champion on test", AnswerSet),
             "champion_version": From(CHAMPION, str, "version"),
+            "look": From(LOOK, Look),
         },
         heavy=False,
     ),
