@@ -313,7 +313,7 @@ class GateDecision(Artifact):
     """The gate's verdict on a candidate, and whom it was measured against.
 
     Attributes:
-        verdict: Promote or not, with reasons.
+        verdict: Accepted or refused, with reasons.
         candidate: Content hash of the candidate.
         champion: Content hash of the champion at that time; None if there was none.
         champion_answers: Content hash of its answers, by which this decision is found again.
