@@ -14,6 +14,7 @@ from vlm_ops.cli import step as command
 from vlm_ops.cli.commands import app
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import StepFailed
+from vlm_ops.evaluation.looks import level
 from vlm_ops.steps.plan import plan
 from vlm_ops.store.artifact import Artifact, write_record
 from vlm_ops.store.jsonl import write_jsonl
@@ -44,7 +45,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_record(outputs[step])
 
     folder = plan("prepare", config, {}).folder
-    done("prepare", make_data(folder, {"train": 8, "validation": 6, "test": 30}))
+    done("prepare", make_data(folder, {"train": 8, "validation": 20, "test": 48}))
     done("sft", trained("sft", "a-sft"))
     folder = plan("pairs", config, outputs).folder
     folder.mkdir()
@@ -76,6 +77,7 @@ def step(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Any
 def test_evaluate_takes_all_its_steps_and_is_not_done_twice(
     runs: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    models.cannot_see = {None, "a-sft"}
     told, _ = step("evaluate", runs, capsys)
     assert (told["step"], told["skipped"], told["candidate"]) == ("evaluate", False, "preferred")
     assert set(told["scores"]) == {
@@ -83,9 +85,9 @@ def test_evaluate_takes_all_its_steps_and_is_not_done_twice(
     }  # fmt: skip
     assert told["scores"]["candidate"]["relaxed_accuracy"] == 1.0
     assert (Path(told["folder"]) / "report.md").is_file()
-    assert models.asked == 2 * 12 + 5 * 60
+    assert models.asked == 2 * 40 + 5 * 96
     assert step("evaluate", runs, capsys)[0] == told | {"skipped": True}
-    assert models.asked == 2 * 12 + 5 * 60
+    assert models.asked == 2 * 40 + 5 * 96
 
 
 def test_gate_names_what_is_missing_before_it_asks_the_champion(
@@ -104,7 +106,10 @@ def test_gate_says_that_there_is_no_champion(
     told, said = step("gate", runs, capsys)
     assert "demo has no champion: judged against the base alone" in said
     assert told["verdict"]["accepted"]
-    assert [found["than"] for found in told["verdict"]["differences"]] == ["gray", "base"]
+    assert [found["than"] for found in told["verdict"]["differences"]] == [
+        "gray", "base", "majority"
+    ]  # fmt: skip
+    assert (told["look"], told["level"]) == (1, level(1.0))
     assert told["champion"] is told["champion_version"] is None
     assert not (runs / "mlflow").exists()
 
@@ -122,10 +127,12 @@ def test_gate_judges_against_the_champion(
     asked = models.asked
     told, said = step("gate", runs, capsys)
     assert "no champion" not in said
-    assert models.asked == asked + 60
+    assert models.asked == asked + 96
     assert told["verdict"]["accepted"] is not sees
-    assert [found["than"] for found in told["verdict"]["differences"]][-1] == "champion"
+    assert [found["than"] for found in told["verdict"]["differences"]] == [
+        "gray", "base", "champion", "majority"
+    ]  # fmt: skip
     assert (told["champion"], told["champion_version"]) == (champion.model.content, "7")
     again, _ = step("gate", runs, capsys)
     assert again == told | {"skipped": True}
-    assert models.asked == asked + 60
+    assert models.asked == asked + 96

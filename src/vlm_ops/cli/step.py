@@ -14,8 +14,9 @@ from vlm_ops.cli.console import err, guarded, out, print_json, progress
 from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configured
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError, StepFailed
+from vlm_ops.records import Look
 from vlm_ops.steps.plan import perform, plan
-from vlm_ops.steps.table import CHAMPION, STAGES, STEPS, steps_of
+from vlm_ops.steps.table import CHAMPION, LOOK, STAGES, STEPS, steps_of
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.lock import only_run
 from vlm_ops.store.names import nearest
@@ -81,7 +82,7 @@ class _Stage:
         names = [todo.name for todo in steps]
         # What other stages left comes first: no model is asked before something is missed.
         for source in {need.step: None for todo in steps for need in todo.inputs.values()}:
-            if source != CHAMPION and source not in names:
+            if source not in (CHAMPION, LOOK) and source not in names:
                 self._have(source)
         for name in names:
             self._have(name)
@@ -93,6 +94,10 @@ class _Stage:
             return
         if name == CHAMPION:
             self._outputs[name] = _champion(self._config)
+            return
+        if name == LOOK:
+            # A stage by hand promotes nothing: it is judged as a first look and is not counted.
+            self._outputs[name] = Look(number=1, position=1.0)
             return
         todo = STEPS[name]
         for need in todo.inputs.values():

@@ -166,21 +166,37 @@ def spread_of(candidate: Sequence[Answer], other: Sequence[Answer]) -> Spread:
     Raises:
         DataError: The two did not answer the same rows, or there are none.
     """
+    found, sums = moments(candidate, other), paired(candidate, other, "the other")
+    points = float(sums.total.sum() / sums.rows.sum())
+    if _within(candidate, other) is None:
+        return _equal(found, points)
+    freedom, expected = len(sums.rows) - 1, RESEEDS.at(points).between
+    between = (_WEIGHT * expected + freedom * found.between) / (_WEIGHT + freedom)
+    return _equal(found._replace(between=between), points)
+
+
+def moments(candidate: Sequence[Answer], other: Sequence[Answer]) -> Spread:
+    """Return what the answers of two models alone say, by the method of moments.
+
+    Of few groups the variance between them may come out below 0. Where each group has one image,
+    whatever varies does so between groups and is spread over the rows.
+
+    Args:
+        candidate: Judged rows of one model.
+        other: Of another one, to the same rows.
+
+    Raises:
+        DataError: The two did not answer the same rows, or there are none.
+    """
     sums = paired(candidate, other, "the other")
-    rows, points = sums.rows, float(sums.total.sum() / sums.rows.sum())
-    rest = float(np.sum((sums.total - points * rows) ** 2))
+    rows, share = sums.rows, sums.rows / sums.rows.sum()
+    rest = float(np.sum((sums.total - rows * sums.total.sum() / rows.sum()) ** 2))
     within = _within(candidate, other)
     if within is None:
-        # One image a group: whatever varies does so between them, and is spread over the rows.
-        return _equal(Spread(0.0, rest / float(rows.sum())), points)
-    share = rows / rows.sum()
+        return Spread(0.0, rest / float(rows.sum()))
     due = float(np.sum(rows * within * (1.0 - share)))
     scale = float(np.sum(rows**2 * (1.0 - 2.0 * share + np.sum(share**2))))
-    freedom = len(rows) - 1
-    found = (rest - due) / scale if freedom else 0.0
-    expected = RESEEDS.at(points).between
-    between = (_WEIGHT * expected + freedom * found) / (_WEIGHT + freedom)
-    return _equal(Spread(between, within), points)
+    return Spread((rest - due) / scale if len(rows) > 1 else 0.0, within)
 
 
 def _within(candidate: Sequence[Answer], other: Sequence[Answer]) -> float | None:
