@@ -25,9 +25,7 @@ _JUDGEMENTS = 3
 
 
 @flow(name="retrain", flow_run_name="{config_file}", persist_result=False)
-def retrain(
-    config_file: str, overrides: list[str] | None = None, promote: bool = True
-) -> Any:
+def retrain(config_file: str, overrides: list[str] | None = None, promote: bool = True) -> Any:
     """Retrain a model and measure it; promote it if it may and the numbers allow it.
 
     Args:
@@ -69,7 +67,6 @@ def _promotion(context: Context) -> Summary:
     tasks.agree_on_margins(context)
     for stage in TRIAL:
         tasks.take(context, stage)
-    tasks.count_look(context)
     tasks.take(context, "evaluate")
     for _ in range(_JUDGEMENTS):
         tasks.take(context, "gate")
@@ -83,8 +80,8 @@ def _promotion(context: Context) -> Summary:
             continue
         return publish(context, of_promotion(context, version, *standing))
     raise RegistryError(
-        f"{context.registry.name!r}: the champion moved {_JUDGEMENTS} times while the candidate was "
-        f"judged, version {version.version} is not promoted; run the pipeline again"
+        f"{context.registry.name!r}: the champion moved {_JUDGEMENTS} times while the candidate "
+        f"was judged, version {version.version} is not promoted; run the pipeline again"
     )
 
 

@@ -6,10 +6,9 @@ from typing import Any, Literal
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.context import Context
-from vlm_ops.artifacts import Choice, Evaluation, GateDecision, TrainedAdapter
+from vlm_ops.artifacts import Choice, Evaluation, GateDecision, TrainedAdapter, ValidationScores
 from vlm_ops.records import Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
-from vlm_ops.registry.tags import verdict
 from vlm_ops.store.frozen import Frozen
 
 Status = Literal["promoted", "kept", "trial"]
@@ -98,12 +97,11 @@ def of_trial(context: Context) -> Summary:
     Args:
         context: Of the flow run, all stages of a trial taken.
     """
-    choice = context.output(Choice, "choose")
     return _summary(
         context,
         status="trial",
         split="validation",
-        scores=choice.scores,
+        scores=context.output(ValidationScores, "validation").scores,
         decision=None,
         model_version=None,
         champion_version=None,
@@ -134,7 +132,7 @@ def of_promotion(
         decision=Decision(
             promote=judged.verdict.accepted,
             reasons=judged.verdict.reasons,
-            look=judged.look,
+            look=None if judged.look is None else judged.look.number,
             level=judged.level,
             power=judged.power,
         ),
@@ -200,9 +198,9 @@ def _noted(summary: Summary) -> tuple[str, ...]:
 
 
 def _tags(summary: Summary) -> dict[str, str]:
-    tags = {"status": summary.status}
+    tags: dict[str, str] = {"status": summary.status}
     if summary.decision is not None and summary.model_version is not None:
-        tags["verdict"] = verdict(summary.decision.promote)
+        tags["verdict"] = "accepted" if summary.decision.promote else "refused"
         tags["model_version"] = summary.model_version
     return tags
 

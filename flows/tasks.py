@@ -18,9 +18,9 @@ from flows.servers.worker import GPU_SLOT
 from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
 from vlm_ops.errors import ConfigError, Interrupted, TransientError
 from vlm_ops.registry.registry import Origin, RegisteredVersion
-from vlm_ops.registry.rival import counted, rival
+from vlm_ops.registry.rival import count_look, rival
 from vlm_ops.steps.plan import Work
-from vlm_ops.steps.table import CHAMPION, STEPS, Step, meets_champion, steps_of
+from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, TRIAL, Step, meets_champion, steps_of
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
@@ -32,6 +32,8 @@ def take(context: Context, stage: str) -> None:
     """Take the steps of a stage as a Prefect task; the context gets what they leave."""
     if meets_champion(stage):
         context.outputs |= rival(context.registry, context.config, context.outputs)
+    elif stage not in TRIAL:
+        count_look(context.registry, context.config, context.outputs)
     retrying = _take.with_options(
         name=stage, task_run_name=stage, retries=context.config.execution.retries
     )
@@ -114,16 +116,10 @@ def agree_on_margins(context: Context) -> None:
     )
 
 
-def count_look(context: Context) -> None:
-    """Count, before they are asked, that the test rows are read for this candidate."""
-    context.outputs |= counted(context.registry, context.config, context.outputs)
-
-
 def forget_judgement(context: Context) -> None:
     """Have the candidate judged again, against the champion of now, which is another look."""
-    for name in (CHAMPION, "champion on test", "gate"):
+    for name in (CHAMPION, AGAINST, "champion on test", "gate"):
         context.outputs.pop(name, None)
-    count_look(context)
 
 
 @task(task_run_name="register", persist_result=False, cache_policy=NO_CACHE)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine
 from vlm_ops.errors import DataError
-from vlm_ops.records import AboutImages, Answer, PreferencePair, Row, Score, Split, Verdict
+from vlm_ops.records import AboutImages, Answer, Look, PreferencePair, Row, Score, Split, Verdict
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.frozen import Frozen
@@ -23,6 +23,9 @@ ADAPTER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_FILES = (ADAPTER_WEIGHTS, "adapter_config.json")
 """What training leaves in the folder ``ADAPTER``, under PEFT's names."""
+
+MAJORITY = "majority.jsonl"
+"""File of an evaluation: the most frequent training answer of each kind, judged."""
 
 BARE_QUESTION = "{question}"
 """The prompt of a model that is asked the question and nothing else."""
@@ -81,18 +84,6 @@ class RowsRef(Frozen):
     def image_path(self, relative: str) -> Path:
         """Return where an image of these rows lies."""
         return self.images / relative
-
-
-class ChampionRef(Frozen):
-    """The champion that a candidate has to beat.
-
-    Attributes:
-        version: Its number in the registry.
-        model: Its files.
-    """
-
-    version: str
-    model: ModelRef
 
 
 class SplitSummary(Frozen):
@@ -261,6 +252,14 @@ class AnswerSet(Artifact):
         return list(read_jsonl(self.folder / ANSWERS, Answer))
 
 
+class ValidationScores(Artifact):
+    """How every model did on validation, by name; ``majority`` is among them."""
+
+    step = "validation"
+
+    scores: dict[str, Score]
+
+
 class Choice(Artifact):
     """Which model goes to the gate, chosen on validation.
 
@@ -292,7 +291,7 @@ class Evaluation(Artifact):
         why: That choice in words.
         validation: Relaxed accuracy on validation by model.
         model: The candidate's files.
-        scores: On test, by name (``base``, ``sft``, ``candidate``, ``sft_gray``,
+        scores: On test, by name (``base``, ``sft``, ``preferred``, ``candidate``, ``sft_gray``,
             ``candidate_gray``, ``majority``).
         logged_models: Where the tracker keeps models, by name.
         protocol: Hash of data, prompt, decoding and metric.
@@ -308,8 +307,18 @@ class Evaluation(Artifact):
     logged_models: dict[str, str]
     protocol: str
 
-    def completed(self, inputs: Mapping[str, Any]) -> Self:
-        """Return the evaluation with the candidate's files where they are now."""
+    def majority(self) -> list[Answer]:
+        """Read the most frequent training answer of each kind, judged on the test rows.
+
+        Raises:
+            DataError: They are gone or damaged.
+        """
+        return list(read_jsonl(self.folder / MAJORITY, Answer))
+
+    def completed(self, inputs: Mapping[str, Any]) -> Self | None:
+        """Return the evaluation if the gate can read it, with the candidate where it is now."""
+        if not (self.folder / MAJORITY).is_file():
+            return None
         return self.model_copy(update={"model": inputs["choice"].model})
 
 
@@ -322,6 +331,11 @@ class GateDecision(Artifact):
         champion: Content hash of the champion at that time; None if there was none.
         champion_answers: Content hash of its answers, by which this decision is found again.
         champion_version: Its version in the registry.
+        look: At these test rows; None where none was counted, and in records of earlier versions.
+        level: That the comparison with the champion had to meet at this look.
+        power: Chance that a candidate truly 4 points better than the champion (than the base,
+            where there is none) is accepted at this level with these groups; None if the answers
+            could not be compared.
     """
 
     step = "gate"
@@ -331,3 +345,6 @@ class GateDecision(Artifact):
     champion: str | None
     champion_answers: str | None
     champion_version: str | None
+    look: Look | None = None
+    level: float | None = None
+    power: float | None = None

@@ -110,7 +110,7 @@ class Score(Frozen):
 
     Attributes:
         relaxed_accuracy: Share of rows that are right, 0..1.
-        low: Lower end of the interval from a bootstrap over images.
+        low: Lower end of the interval from a bootstrap over groups.
         high: Upper end.
         exact_match: Share of rows that are right to the letter.
         own: Means of metrics of your own, 0..1 by name.
@@ -137,10 +137,11 @@ class Difference(Frozen):
     Attributes:
         than: What the candidate is compared with (``base``, ``champion``, ``gray``).
         points: Candidate minus the other, 0..1.
-        low: Lower end of the 95 % interval from a paired bootstrap over images.
+        low: Lower end of the 95 % interval from a paired bootstrap over groups.
         high: Upper end.
         needed: The margin that the gate asks for.
         chance: How often tossed signs give as much over the margin, 0..1.
+        level: The largest chance that the gate's condition allows.
         passed: Whether the gate's condition holds.
     """
 
@@ -150,6 +151,7 @@ class Difference(Frozen):
     high: float
     needed: float
     chance: float
+    level: float = 0.025
     passed: bool
 
 
@@ -185,6 +187,20 @@ class Look(Frozen):
 
     number: int = Field(ge=1)
     position: float = Field(ge=1.0)
+
+
+class Against(Frozen):
+    """What the registry says where a candidate is judged.
+
+    Attributes:
+        version: The champion that it has to beat; None if there is none.
+        look: At the test rows; None where none was counted, because the candidate is the champion.
+        doubt: Why nothing may be promoted until a person settles it, in words; None if all is well.
+    """
+
+    version: str | None
+    look: Look | None
+    doubt: str | None = None
 
 
 Split = Literal["train", "validation", "test"]

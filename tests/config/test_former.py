@@ -133,3 +133,22 @@ def test_every_former_name_leads_to_a_setting() -> None:
             if isinstance(field.default, Frozen) and type(field.default) not in seen:
                 todo.append(type(field.default))
     assert GateSettings in seen
+
+
+def test_a_retired_setting_warns_and_stays_in_the_fingerprint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was part of what the preferred model's training was found by."""
+    path = written(tmp_path, "prefer:\n  max_loss_on_validation: 0.5\n")
+    assert load_config(path).prefer.max_loss_on_validation == 0.5
+    assert caplog.messages == [
+        f"{path}:2: prefer.max_loss_on_validation does nothing any more: the preferred model goes "
+        f"on if it is better than the SFT model on validation beyond chance"
+    ]
+
+
+def test_a_retired_setting_that_nobody_chose_warns_of_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from_json(resolved_json(load_config("demo")))
+    assert caplog.messages == []

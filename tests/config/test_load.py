@@ -179,6 +179,12 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             "prefer: {loss: [sigmoid, exo_pair]}",
             "my.yaml:1: prefer: exo_pair needs label_smoothing above 0; its paper takes 0.001",
         ),
+        (
+            "gate: {over_champion: 1.0}",
+            "my.yaml:1: gate: over_champion 1.0 can never be passed: two accuracies differ by 1 at "
+            "most, and the difference must lie above the margin; 0 asks for any gain beyond chance",
+        ),
+        ("gate: {floor: 70}", "gate.floor: found 70, expected less than or equal to 1"),
         ("a: [1\nb: 2", "my.yaml:2: not valid YAML"),
         ("- 1", "my.yaml: found a list, expected 'key: value' lines at the top"),
         (

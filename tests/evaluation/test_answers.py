@@ -13,6 +13,7 @@ from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.measured import majority, measure
 from vlm_ops.evaluation.protocol import protocol, select_rows
+from vlm_ops.evaluation.statistics import score
 from vlm_ops.steps.plan import perform, plan
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.jsonl import write_jsonl
@@ -94,11 +95,8 @@ def test_more_resamples_or_another_batch_size_ask_nothing_anew(
     finer = ("evaluate.resamples=5000", "evaluate.batch_size=3")
     assert taken(data, tmp_path, *finer) == first
     assert models.asked == 24
-    scores = [
-        measure(first.read(), model="m", gray=False, resamples=resamples, seed=0).score
-        for resamples in (200, 5000)
-    ]
-    assert {score.relaxed_accuracy for score in scores} == {first.relaxed_accuracy}
+    scores = [score(first.read(), resamples, seed=0, unit="image") for resamples in (200, 5000)]
+    assert {found.relaxed_accuracy for found in scores} == {first.relaxed_accuracy}
     assert scores[0] != scores[1]
 
 

@@ -1,61 +1,95 @@
 from pathlib import Path
 
 import pytest
-from squares import trained
+from squares import judged, trained
 
 from vlm_ops.artifacts import AnswerSet, Choice
 from vlm_ops.config.pipeline import ChooseJob
+from vlm_ops.errors import DataError
 from vlm_ops.evaluation.choose import choose
 from vlm_ops.store.artifact import read_record, write_record
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 
 SFT = trained("sft", "a-sft")
 PREFER = trained("prefer", "b-prefer")
 
 
-def answers(model: str, right: float) -> AnswerSet:
+def answers(place: Path, model: str, right: list[bool]) -> AnswerSet:
+    folder = place / model
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "answers.jsonl", judged(right))
     return AnswerSet(
-        folder=Path(model),
+        folder=folder,
         content=f"{model} {right}",
         model=model,
         protocol="protocol",
         split="validation",
         gray=False,
-        relaxed_accuracy=right,
+        relaxed_accuracy=sum(right) / len(right),
     )
 
 
-def chosen(sft: float, preferred: float, out: Path = Path("choose-0")) -> Choice:
+def chosen(place: Path, sft: list[bool], preferred: list[bool]) -> Choice:
     return choose(
-        ChooseJob(max_loss_on_validation=0.01),
+        ChooseJob(seed=0),
         sft=SFT,
         prefer=PREFER,
-        sft_answers=answers("sft", sft),
-        preferred_answers=answers("preferred", preferred),
-        out=out,
+        sft_answers=answers(place, "sft", sft),
+        preferred_answers=answers(place, "preferred", preferred),
+        out=place,
         tracker=NullTracker(),
     )
 
 
-@pytest.mark.parametrize(("wrong", "candidate"), [(0, "preferred"), (1, "preferred"), (2, "sft")])
-def test_the_allowed_loss_is_inclusive(wrong: int, candidate: str) -> None:
-    found = chosen(1.0, (100 - wrong) / 100)
+def right(wrong: int, groups: int = 10) -> list[bool]:
+    """Groups of 8 rows; the first row is wrong in the first ``wrong`` of them."""
+    return [not (n % 8 == 0 and n // 8 < wrong) for n in range(8 * groups)]
+
+
+@pytest.mark.parametrize(
+    ("gained", "candidate", "luck"),
+    [(5, "preferred", "3.1 %"), (4, "sft", "6.2 %"), (0, "sft", "100.0 %")],
+)
+def test_preferred_must_be_better_beyond_chance(
+    tmp_path: Path, gained: int, candidate: str, luck: str
+) -> None:
+    """On 5 groups: 1 in 32 by luck; on 4: 1 in 16. A tie goes to SFT."""
+    found = chosen(tmp_path, right(gained), right(0))
     assert found.candidate == candidate
     assert found.model == (SFT if candidate == "sft" else PREFER).model
-    assert found.why.startswith(f"the candidate is the {candidate} model")
+    assert f"luck alone gives in {luck} of cases (10 groups); 5.0 % are allowed" in found.why
+
+
+def test_a_loss_is_never_chosen(tmp_path: Path) -> None:
+    found = chosen(tmp_path, right(0), right(8))
+    assert found.candidate == "sft"
+    assert found.why.startswith("the candidate is the sft model, the preferred one is not shown")
+
+
+def test_many_rows_of_few_groups_show_nothing(tmp_path: Path) -> None:
+    found = chosen(tmp_path, [False] * 32, [True] * 32)
+    assert found.candidate == "sft"
+    assert found.why.endswith("(4 groups); 5.0 % are allowed; it takes 5 groups or more to show "
+                              "anything")  # fmt: skip
 
 
 def test_the_choice_is_told_in_numbers(tmp_path: Path) -> None:
-    found = chosen(0.7, 0.725, tmp_path)
+    found = chosen(tmp_path, right(5), right(0))
     assert found.why == (
-        "the candidate is the preferred model: 72.5 % on validation against sft's 70.0 %: "
-        "+2.5 points; a loss of up to 1.0 is allowed"
+        "the candidate is the preferred model: 100.0 % on validation against sft's 93.8 %: "
+        "+6.2 points, which luck alone gives in 3.1 % of cases (10 groups); 5.0 % are allowed"
     )
-    assert found.validation == {"sft": 0.7, "preferred": 0.725}
+    assert found.validation == {"sft": 0.9375, "preferred": 1.0}
     write_record(found)
     assert read_record(tmp_path, Choice) == found
 
 
-def test_other_numbers_or_another_model_are_another_choice() -> None:
-    contents = {chosen(*shares).content for shares in ((1.0, 1.0), (0.9, 0.9), (1.0, 0.9))}
-    assert len(contents) == 3
+def test_other_numbers_or_another_model_are_another_choice(tmp_path: Path) -> None:
+    pairs = ((right(0), right(0)), (right(2), right(2)), (right(5), right(0)))
+    assert len({chosen(tmp_path, *pair).content for pair in pairs}) == 3
+
+
+def test_models_that_answered_other_rows_can_not_be_chosen_between(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must answer the same rows"):
+        chosen(tmp_path, right(0, groups=3), right(0, groups=4))

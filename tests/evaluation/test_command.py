@@ -13,7 +13,7 @@ from vlm_ops.artifacts import (
     ADAPTER,
     ADAPTER_FILES,
     PAIR_SPLITS,
-    ChampionRef,
+    ModelRef,
     PreferencePairs,
     TrainedAdapter,
 )
@@ -21,8 +21,10 @@ from vlm_ops.cli import step as command
 from vlm_ops.cli.commands import app
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import StepFailed
+from vlm_ops.evaluation.looks import level
+from vlm_ops.records import Against, Look
 from vlm_ops.steps.plan import plan
-from vlm_ops.steps.table import CHAMPION
+from vlm_ops.steps.table import AGAINST, CHAMPION
 from vlm_ops.store.artifact import Artifact, write_record
 from vlm_ops.store.jsonl import write_jsonl
 
@@ -56,7 +58,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_record(outputs[step])
 
     folder = plan("prepare", config, {}).folder
-    done("prepare", make_data(folder, {"train": 8, "validation": 6, "test": 30}))
+    done("prepare", make_data(folder, {"train": 8, "validation": 20, "test": 48}))
     done("sft", trained("sft", "a-sft"))
     folder = plan("pairs", config, outputs).folder
     folder.mkdir()
@@ -69,10 +71,11 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def champion(monkeypatch: pytest.MonkeyPatch) -> ChampionRef:
+def champion(monkeypatch: pytest.MonkeyPatch) -> ModelRef:
     """A registry with a champion stands in for the real one, which the integration tests ask."""
-    found = ChampionRef(version="7", model=model_ref("the-champion"))
-    monkeypatch.setattr(command, "_rival", lambda config, outputs: {CHAMPION: found})
+    found = model_ref("the-champion")
+    told = {CHAMPION: found, AGAINST: Against(version="7", look=Look(number=1, position=1.0))}
+    monkeypatch.setattr(command, "_judged_against", lambda name, config, outputs: told)
     return found
 
 
@@ -88,20 +91,23 @@ def step(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Any
 def test_evaluate_takes_all_its_steps_and_is_not_done_twice(
     runs: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    models.cannot_see = {None, "a-sft"}
+    step("choose", runs, capsys)
+    assert models.asked == 3 * 40
     told, _ = step("evaluate", runs, capsys)
     assert (told["step"], told["skipped"], told["candidate"]) == ("evaluate", False, "preferred")
     assert set(told["scores"]) == {
-        "base", "sft", "candidate", "sft_gray", "candidate_gray", "majority"
+        "base", "sft", "preferred", "candidate", "sft_gray", "candidate_gray", "majority"
     }  # fmt: skip
     assert told["scores"]["candidate"]["relaxed_accuracy"] == 1.0
     assert (Path(told["folder"]) / "report.md").is_file()
-    assert models.asked == 2 * 12 + 5 * 60
+    assert models.asked == 3 * 40 + 5 * 96
     assert step("evaluate", runs, capsys)[0] == told | {"skipped": True}
-    assert models.asked == 2 * 12 + 5 * 60
+    assert models.asked == 3 * 40 + 5 * 96
 
 
 def test_gate_names_what_is_missing_before_it_asks_the_champion(
-    runs: Path, models: Models, champion: ChampionRef, capsys: pytest.CaptureFixture[str]
+    runs: Path, models: Models, champion: ModelRef, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(StepFailed, match=r"needs the output of 'evaluate'.*vlm-ops step evaluate"):
         step("gate", runs, capsys)
@@ -112,11 +118,15 @@ def test_gate_names_what_is_missing_before_it_asks_the_champion(
 def test_gate_says_that_there_is_no_champion(
     runs: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    step("choose", runs, capsys)
     step("evaluate", runs, capsys)
     told, said = step("gate", runs, capsys)
-    assert "demo has no champion: judged against the base alone" in said
+    assert "demo was never registered: there is no champion to beat" in said
     assert told["verdict"]["accepted"]
-    assert [found["than"] for found in told["verdict"]["differences"]] == ["gray", "base"]
+    assert [found["than"] for found in told["verdict"]["differences"]] == [
+        "gray", "base", "majority"
+    ]  # fmt: skip
+    assert (told["look"]["number"], told["level"]) == (1, level(1.0))
     assert told["champion"] is told["champion_version"] is None
     assert not (runs / "mlflow").exists()
 
@@ -126,18 +136,21 @@ def test_gate_judges_against_the_champion(
     sees: bool,
     runs: Path,
     models: Models,
-    champion: ChampionRef,
+    champion: ModelRef,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    models.cannot_see |= set() if sees else {champion.model.adapter_sha256}
+    models.cannot_see |= set() if sees else {champion.adapter_sha256}
+    step("choose", runs, capsys)
     step("evaluate", runs, capsys)
     asked = models.asked
     told, said = step("gate", runs, capsys)
     assert "no champion" not in said
-    assert models.asked == asked + 60
+    assert models.asked == asked + 96
     assert told["verdict"]["accepted"] is not sees
-    assert [found["than"] for found in told["verdict"]["differences"]][-1] == "champion"
-    assert (told["champion"], told["champion_version"]) == (champion.model.content, "7")
+    assert [found["than"] for found in told["verdict"]["differences"]] == [
+        "gray", "base", "champion", "majority"
+    ]  # fmt: skip
+    assert (told["champion"], told["champion_version"]) == (champion.content, "7")
     again, _ = step("gate", runs, capsys)
     assert again == told | {"skipped": True}
-    assert models.asked == asked + 60
+    assert models.asked == asked + 96

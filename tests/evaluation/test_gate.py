@@ -13,6 +13,7 @@ from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import VlmOpsError
 from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import score
+from vlm_ops.records import Against, Look
 from vlm_ops.steps.plan import plan
 from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.store.jsonl import write_jsonl
@@ -20,6 +21,7 @@ from vlm_ops.tracker import NullTracker
 
 CANDIDATE = model_ref("new")
 ROWS = 200
+FIRST = Look(number=1, position=1.0)
 
 
 def share(right: float, rows: int = ROWS) -> list[bool]:
@@ -59,14 +61,19 @@ class Measured(NamedTuple):
     answers: dict[str, AnswerSet | None]
 
 
-def evaluation(runs: Path, candidate: float, gray: float, base: float) -> Measured:
+def evaluation(
+    runs: Path, candidate: float, gray: float, base: float, majority: float = 0.25
+) -> Measured:
     sets = {
         "base": store(runs, model_ref().content, share(base)),
         "candidate": store(runs, CANDIDATE.content, share(candidate)),
         "candidate_gray": store(runs, CANDIDATE.content, share(gray), gray=True),
     }
+    folder = runs / "evaluate-0"
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "majority.jsonl", judged(share(majority)))
     found = Evaluation(
-        folder=runs / "evaluate-0",
+        folder=folder,
         content="e",
         candidate="preferred",
         why="the candidate is the preferred model",
@@ -86,6 +93,8 @@ def decide(
     version: str | None = None,
     *,
     tracker: NullTracker | None = None,
+    look: Look | None = FIRST,
+    doubt: str | None = None,
     **margins: float,
 ) -> GateDecision:
     out = runs / "gate-0"
@@ -93,7 +102,7 @@ def decide(
     return gate(
         GateJob(seed=0, gate=GateSettings(**margins), resamples=400),
         evaluation=found.evaluation,
-        champion_version=version,
+        against=Against(version=version, look=look, doubt=doubt),
         out=out,
         tracker=tracker or NullTracker(),
         champion=champion,
@@ -111,9 +120,9 @@ def refusal(decision: GateDecision) -> str:
 def test_a_better_model_that_looks_is_accepted(tmp_path: Path) -> None:
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.3, 0.1))
     assert decision.verdict.accepted
-    assert [found.than for found in decision.verdict.differences] == ["gray", "base"]
+    assert [found.than for found in decision.verdict.differences] == ["gray", "base", "majority"]
     assert all(found.passed for found in decision.verdict.differences)
-    image, base = decision.verdict.reasons
+    image, base, majority, power = decision.verdict.reasons
     assert image.startswith(
         "accepted: its answers depend on the image: 70.0 % with the images, 30.0 % with gray "
         "ones instead: +40.0 points (95 % interval +"
@@ -121,6 +130,10 @@ def test_a_better_model_that_looks_is_accepted(tmp_path: Path) -> None:
     assert image.endswith(", above the needed +10.0")
     assert base.startswith("accepted: 70.0 % against the base's 10.0 %: +60.0 points (95 % int")
     assert base.endswith(", above the needed +0.0")
+    assert majority.startswith(
+        "accepted: 70.0 % against the most frequent answer of each kind's 25.0 %: +45.0 points"
+    )
+    assert power.startswith("power: with 25 groups this gate sees +4 points over the base in ")
     assert decision.candidate == CANDIDATE.content
     assert decision.champion is decision.champion_version is None
 
@@ -153,7 +166,7 @@ def test_no_better_than_the_champion(tmp_path: Path) -> None:
         "not shown to be better than the champion (version 3): 50.0 % against 60.0 %: -10.0"
     )
     assert (decision.champion, decision.champion_version) == ("old", "3")
-    assert len(decision.verdict.reasons) == 3
+    assert len(decision.verdict.reasons) == 6
 
 
 def test_better_than_the_champion(tmp_path: Path) -> None:
@@ -161,6 +174,9 @@ def test_better_than_the_champion(tmp_path: Path) -> None:
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.2, 0.1), champion, "3")
     assert decision.verdict.accepted
     assert "70.0 % against the champion (version 3)'s 40.0 %" in decision.verdict.reasons[2]
+    assert [found.than for found in decision.verdict.differences] == [
+        "gray", "base", "champion", "majority",
+    ]  # fmt: skip
 
 
 def test_a_gain_within_the_margin_is_refused(tmp_path: Path) -> None:
@@ -189,7 +205,8 @@ def test_a_champion_that_can_not_be_compared_is_a_refusal(
     champion = store(tmp_path, "old", share(0.1)).model_copy(update=changes)
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.2, 0.1), champion, "3")
     assert f"the champion (version 3) {reason}" in refusal(decision)
-    assert len(decision.verdict.differences) == 2
+    assert [found.than for found in decision.verdict.differences] == ["gray", "base", "majority"]
+    assert decision.power is not None
 
 
 def test_a_champion_on_other_rows_or_without_answers_is_a_refusal(tmp_path: Path) -> None:
@@ -227,12 +244,12 @@ def test_a_damaged_record_of_answers_says_what_to_do(tmp_path: Path) -> None:
         here.done()
 
 
-def test_a_gain_on_a_handful_of_images_is_luck(tmp_path: Path) -> None:
-    """On 5 of 100 images: 1 in 32 by luck; on 6: 1 in 64."""
+def test_a_gain_on_a_handful_of_groups_is_luck(tmp_path: Path) -> None:
+    """On 8 of 25 groups: 1 in 256 by luck; on 9: 1 in 512. The first look asks for .0038."""
     better = share(0.5)
-    wrong = [n for n in range(0, ROWS, 2) if not better[n]]
+    wrong = [next(n for n in range(start, ROWS) if not better[n]) for start in range(0, ROWS, 8)]
     verdicts = []
-    for gained in (5, 6):
+    for gained in (8, 9):
         found = evaluation(tmp_path, 0.7, 0.2, 0.1)
         rows = list(better)
         for n in wrong[:gained]:
@@ -242,7 +259,7 @@ def test_a_gain_on_a_handful_of_images_is_luck(tmp_path: Path) -> None:
         champion = store(tmp_path, "old", better)
         verdicts.append(decide(tmp_path, found, champion, "3").verdict)
     assert [verdict.accepted for verdict in verdicts] == [False, True]
-    assert "luck alone gives in 3.1 % of cases" in verdicts[0].reasons[0]
+    assert "luck alone gives in 0.39 % of cases; 0.38 % are allowed" in verdicts[0].reasons[0]
 
 
 def test_a_truncated_answer_file_is_a_refusal(tmp_path: Path) -> None:
@@ -294,7 +311,9 @@ def test_the_comparisons_and_the_verdict_are_tracked(tmp_path: Path) -> None:
     champion = store(tmp_path, "old", share(0.4))
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
     decide(tmp_path, found, champion, "3", tracker=Keeper())
-    assert {name.split("/")[0] for name in numbers} == {"over_gray", "over_base", "over_champion"}
+    assert {name.split("/")[0] for name in numbers} == {
+        "over_gray", "over_base", "over_champion", "over_majority", "level", "power",
+    }  # fmt: skip
     assert numbers["over_champion/points"] == pytest.approx(0.3)
     assert labels == {"verdict": "accepted"}
 
@@ -311,3 +330,163 @@ def test_the_decision_is_written_and_reproducible(tmp_path: Path) -> None:
     assert text.startswith("# Accepted\n\n- accepted: its answers depend on the image")
     write_record(decision)
     assert read_record(decision.folder, GateDecision) == decision
+
+
+def test_a_look_asks_for_more_than_the_one_before(tmp_path: Path) -> None:
+    """Gains on 10 of 25 groups are as large in 1 of 1,024 tosses."""
+    better = share(0.5)
+    rows = list(better)
+    for start in range(0, 80, 8):
+        rows[next(n for n in range(start, ROWS) if not better[n])] = True
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    candidate = store(tmp_path, CANDIDATE.content, rows)
+    found = found._replace(answers=found.answers | {"candidate": candidate})
+    champion = store(tmp_path, "old", better)
+    early, late = (
+        decide(tmp_path, found, champion, "3", look=Look(number=number, position=number))
+        for number in (12, 24)
+    )
+    assert early.verdict.accepted
+    assert not late.verdict.accepted
+    assert early.look == Look(number=12, position=12)
+    assert early.level is not None
+    assert late.level is not None
+    assert early.level > 1 / 1024 > late.level
+    assert "the champion (version 3)" in refusal(late)
+    assert "luck alone gives in 0.098 % of cases; 0.078 % are allowed" in refusal(late)
+    assert early.verdict.reasons[-1].startswith(
+        "power: with 25 groups this gate sees +4 points over the champion in "
+    )
+    assert "(look 12 at these test rows: p <= 0.0011)" in early.verdict.reasons[-1]
+    assert "25 fresh groups beside these would halve" in early.verdict.reasons[-1]
+    assert early.power is not None
+    assert late.power is not None
+    assert early.power > late.power
+
+
+def test_only_the_comparison_that_moves_the_alias_takes_the_level(tmp_path: Path) -> None:
+    late = Look(number=9, position=9.0)
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    first = decide(tmp_path, found, look=late)
+    assert [one.level for one in first.verdict.differences] == [0.025, first.level, 0.025]
+    champion = store(tmp_path, "old", share(0.4))
+    second = decide(tmp_path, found, champion, "3", look=late)
+    levels = {one.than: one.level for one in second.verdict.differences}
+    assert levels == {
+        "gray": 0.025, "base": 0.025, "champion": second.level, "majority": 0.025,
+    }  # fmt: skip
+
+
+def test_too_few_groups_for_the_level_can_never_pass_and_it_is_said(tmp_path: Path) -> None:
+    rows = 64  # 8 groups
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    few = {
+        "candidate": store(tmp_path, CANDIDATE.content, share(0.9, rows)),
+        "candidate_gray": store(tmp_path, CANDIDATE.content, share(0.1, rows), gray=True),
+        "base": store(tmp_path, model_ref().content, share(0.1, rows)),
+    }
+    write_jsonl(found.evaluation.folder / "majority.jsonl", judged(share(0.1, rows)))
+    decision = decide(tmp_path, found._replace(answers=dict(few)))
+    assert refusal(decision) == (
+        "no candidate can pass with 8 groups: even if all of them gain, luck alone gives as much "
+        "in 0.39 % of cases, and 0.38 % are allowed at this look; test rows of 9 groups or more "
+        "are needed"
+    )
+    assert decision.power == 0.0
+    assert decision.verdict.reasons[-1].endswith("; 8 groups can show little, 20 or more would be "
+                                                 "good")  # fmt: skip
+
+
+def test_one_group_in_all_shows_nothing(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    one = {
+        "candidate": store(tmp_path, CANDIDATE.content, [True] * 8),
+        "candidate_gray": store(tmp_path, CANDIDATE.content, [False] * 8, gray=True),
+        "base": store(tmp_path, model_ref().content, [False] * 8),
+    }
+    write_jsonl(found.evaluation.folder / "majority.jsonl", judged([False] * 8))
+    decision = decide(tmp_path, found._replace(answers=dict(one)))
+    assert refusal(decision).startswith("no candidate can pass with 1 group: ")
+    assert not any(one.passed for one in decision.verdict.differences)
+
+
+def test_a_margin_of_minus_one_asks_nothing(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.2, 0.3, 0.4, majority=0.9)
+    decision = decide(tmp_path, found, over_base=-1.0, over_gray=-1.0, over_majority=-1.0)
+    assert decision.verdict.accepted
+    assert decision.verdict.reasons[1] == (
+        "accepted: not held against the base, the margin asks nothing: 20.0 % against 40.0 %"
+    )
+    assert not decide(tmp_path, found, over_base=-1.0, over_gray=-1.0).verdict.accepted
+
+
+def test_not_much_worse_is_told_as_such(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    champion = store(tmp_path, "old", share(0.72))
+    lenient = decide(tmp_path, found, champion, "3", over_champion=-0.2)
+    assert lenient.verdict.accepted
+    assert lenient.verdict.reasons[2].startswith(
+        "accepted: not more than 20.0 points worse than the champion (version 3): 70.0 % against "
+        "72.0 %: -2.0 points"
+    )
+    strict = decide(tmp_path, found, champion, "3", over_champion=-0.02)
+    assert refusal(strict).startswith("not shown to be at most 2.0 points worse than the champion")
+
+
+def test_below_the_most_frequent_answer_is_refused(tmp_path: Path) -> None:
+    reason = refusal(decide(tmp_path, evaluation(tmp_path, 0.5, 0.2, 0.1, majority=0.6)))
+    assert reason.startswith(
+        "not shown to be better than the most frequent answer of each kind: 50.0 % against 60.0 %"
+    )
+
+
+@pytest.mark.parametrize("rows", [0, 100])
+def test_most_frequent_answers_that_are_gone_or_to_other_rows_are_a_refusal(
+    tmp_path: Path, rows: int
+) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    path = found.evaluation.folder / "majority.jsonl"
+    if rows:
+        write_jsonl(path, judged(share(0.2, rows)))
+    else:
+        path.unlink()
+    assert "can't be compared with the most frequent answers" in refusal(decide(tmp_path, found))
+
+
+def test_below_the_floor_is_refused(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    assert decide(tmp_path, found, floor=0.7).verdict.accepted
+    assert refusal(decide(tmp_path, found, floor=0.71)) == "70.0 % is below gate.floor, 71.0 %"
+
+
+def by_kind(color: float, count: float) -> list[bool]:
+    """Rows of two kinds in turn, each with its share of right ones."""
+    pairs = zip(share(color, ROWS // 2), share(count, ROWS // 2), strict=True)
+    return [right for pair in pairs for right in pair]
+
+
+def test_better_on_average_but_worse_on_one_kind_is_refused(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    candidate = store(tmp_path, CANDIDATE.content, by_kind(1.0, 0.5))
+    found = found._replace(answers=found.answers | {"candidate": candidate})
+    champion = store(tmp_path, "old", by_kind(0.4, 0.65))
+    decision = decide(tmp_path, found, champion, "3")
+    assert {one.than: one.passed for one in decision.verdict.differences}["champion"]
+    assert refusal(decision).startswith(
+        "worse than the champion (version 3) on questions of kind 'count': 50.0 % against 65.0 %, "
+        "which luck alone gives in "
+    )
+    assert refusal(decision).endswith("a loss of up to 5.0 points is allowed (gate.kind_tolerance)")
+    assert decide(tmp_path, found, champion, "3", kind_tolerance=0.15).verdict.accepted
+
+
+def test_a_loss_on_one_kind_that_may_be_luck_is_none(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.7, 0.2, 0.1)
+    few = by_kind(1.0, 0.65)
+    lost = [n for n in range(1, 50, 2) if few[n]][:3]
+    for n in lost:
+        few[n] = False
+    candidate = store(tmp_path, CANDIDATE.content, few)
+    found = found._replace(answers=found.answers | {"candidate": candidate})
+    champion = store(tmp_path, "old", by_kind(0.4, 0.65))
+    assert decide(tmp_path, found, champion, "3", kind_tolerance=0.0).verdict.accepted

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vlm_ops.artifacts import AnswerSet, ChampionRef, ModelRef, PreparedData
+from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
@@ -70,7 +70,7 @@ def test_a_model_is_loaded_once_if_at_all(
     ref: ModelRef, squares: PreparedData, tmp_path: Path, loads: list[ModelRef]
 ) -> None:
     config = load_config("demo", [f"execution.runs={tmp_path}", "evaluate.max_new_tokens=4"])
-    outputs: Outputs = {"prepare": squares, CHAMPION: ChampionRef(version="1", model=ref)}
+    outputs: Outputs = {"prepare": squares, CHAMPION: ref}
     planned = plan("champion on test", config, outputs)
     assert loads == []
     perform(planned, NullTracker())

@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 from squares import judged
 
 from vlm_ops.errors import DataError
-from vlm_ops.evaluation.statistics import by_group, by_kind, chance_of, difference, interval, score
+from vlm_ops.evaluation.statistics import (
+    Sums,
+    by_group,
+    by_kind,
+    difference,
+    interval,
+    paired,
+    passes,
+    score,
+)
 
 N = 400
 
@@ -40,7 +48,7 @@ def test_the_interval_agrees_with_brute_force_over_all_resamples() -> None:
 
 
 def test_independent_rows_agree_with_the_normal_approximation() -> None:
-    answers = judged(flips(1000, 0.7, seed=3), per_image=1)
+    answers = judged(flips(1000, 0.7, seed=3), per_image=1, images_per_group=1)
     found = score(answers, 4000, seed=0)
     p = found.relaxed_accuracy
     half = 1.96 * (p * (1 - p) / 1000) ** 0.5
@@ -48,12 +56,28 @@ def test_independent_rows_agree_with_the_normal_approximation() -> None:
     assert found.high == pytest.approx(p + half, abs=0.004)
 
 
-def test_rows_of_one_image_count_as_one_draw() -> None:
-    """Rows copied within their image add no information; the interval must not shrink."""
+def test_rows_of_one_group_count_as_one_draw() -> None:
+    """Rows copied within their group add no information; the interval must not shrink."""
     once = flips(100, 0.6, seed=5)
-    alone = score(judged(once, per_image=1), 2000, seed=0)
-    copied = score(judged([v for v in once for _ in range(6)], per_image=6), 2000, seed=0)
-    assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high))
+    alone = score(judged(once, 1, 1), 2000, seed=0)
+    copied = [v for v in once for _ in range(6)]
+    for per_image, images in ((6, 1), (2, 3), (1, 6)):
+        found = score(judged(copied, per_image, images), 2000, seed=0)
+        assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_groups_that_differ_widen_the_interval() -> None:
+    """As many rows right, spread over all groups or all in one half of them."""
+    even = score(judged([True, False] * 120, 1, 10), 2000, seed=0)
+    uneven = score(judged([True] * 120 + [False] * 120, 1, 10), 2000, seed=0)
+    assert even.relaxed_accuracy == uneven.relaxed_accuracy == 0.5
+    assert uneven.high - uneven.low > 0.3 > even.high - even.low
+
+
+def test_a_score_by_group_draws_its_images() -> None:
+    found = by_group(judged([True, False, True, True] * 10, 2, 20), 2000, seed=0)["group0"]
+    assert (found.n_groups, found.n_images) == (1, 20)
+    assert 0.6 < found.low < 0.75 < found.high < 0.9
 
 
 def test_pairing_narrows_the_interval() -> None:
@@ -85,23 +109,56 @@ def test_another_seed_draws_other_resamples() -> None:
     assert score(answers, N, seed=1) != score(answers, N, seed=2)
 
 
-@pytest.mark.parametrize(("images", "low"), [(1, 0.025), (10, 0.6915), (300, 0.98778)])
-def test_all_right_reports_what_so_many_images_can_tell(images: int, low: float) -> None:
+@pytest.mark.parametrize(("groups", "low"), [(1, 0.025), (10, 0.6915), (300, 0.98778)])
+def test_all_right_reports_what_so_many_groups_can_tell(groups: int, low: float) -> None:
     """Clopper and Pearson's bound for n of n: 0.025 ** (1 / n)."""
-    found = score(judged([True] * images, per_image=1), N, seed=0)
+    found = score(judged([True] * groups * 3, 1, 3), N, seed=0)
     assert found.relaxed_accuracy == found.high == 1.0
     assert found.low == pytest.approx(low, abs=1e-4)
-    wrong = score(judged([False] * images, per_image=1), N, seed=0)
+    wrong = score(judged([False] * groups * 3, 1, 3), N, seed=0)
     assert wrong.low == 0.0
     assert wrong.high == pytest.approx(1 - low, abs=1e-4)
 
 
-def test_one_image_never_passes() -> None:
+def test_one_group_never_passes() -> None:
     found = difference(
-        judged([True] * 2), judged([False] * 2), than="base", needed=0.0, resamples=N, seed=0
+        judged([True] * 8), judged([False] * 8), than="base", needed=0.0, resamples=N, seed=0
     )
-    assert found.points == 1.0
+    assert (found.points, found.chance) == (1.0, 0.5)
     assert not found.passed
+
+
+def test_the_level_decides_beside_the_interval() -> None:
+    """Six groups that all gain are as large in 1 of 64 tosses."""
+    ours, theirs = judged([True] * 48), judged([True, False, True, True, False] * 9 + [True] * 3)
+    options: dict[str, Any] = {"than": "champion", "needed": 0.0, "resamples": N, "seed": 0}
+    lenient = difference(ours, theirs, **options)
+    assert (lenient.chance, lenient.level, lenient.passed) == (1 / 64, 0.025, True)
+    strict = difference(ours, theirs, level=0.01, **options)
+    assert (strict.chance, strict.level, strict.passed) == (1 / 64, 0.01, False)
+    assert (strict.low, strict.high) == (lenient.low, lenient.high)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_short_way_says_what_the_whole_comparison_says(seed: int) -> None:
+    ours, theirs = judged(flips(300, 0.6, seed)), judged(flips(300, 0.45, 100 + seed))
+    sums = paired(ours, theirs, "base")
+    assert len(sums.names) == 38
+    for needed in (0.0, 0.05, 0.1):
+        found = difference(ours, theirs, than="base", needed=needed, resamples=N, seed=0)
+        assert found.points == pytest.approx(sums.total.sum() / 300)
+        assert passes(sums, needed, 0.025, resamples=N, seed=0) == found.passed
+
+
+def test_equal_models_that_differ_between_groups_pass_as_often_as_the_level_says() -> None:
+    """By image they would pass in 6.6 % of comparisons: the questions of a group hang together."""
+    rng = np.random.default_rng(0)
+    rows = np.full(22, 44.0)
+    passed = 0
+    for _ in range(2000):
+        total = rng.normal(0.0, 0.05, 22) * rows + rng.normal(0.0, 0.5, 22) * np.sqrt(rows)
+        passed += passes(Sums(("",) * 22, total, rows), 0.0, 0.025, resamples=200, seed=0)
+    assert passed / 2000 == pytest.approx(0.025, abs=0.012)
 
 
 def test_equal_models_differ_by_nothing() -> None:
@@ -119,18 +176,6 @@ def test_the_lower_end_must_lie_above_the_margin() -> None:
     assert found.passed
     assert not difference(ours, theirs, needed=found.low, **options).passed
     assert not difference(ours, theirs, needed=found.points, **options).passed
-
-
-@pytest.mark.parametrize(("wins", "losses"), [(3, 0), (6, 0), (8, 2), (9, 1), (7, 7)])
-def test_chance_is_the_sign_tests_where_images_differ_alike(wins: int, losses: int) -> None:
-    gains = np.array([1.0] * wins + [-1.0] * losses + [0.0] * 50)
-    exact = stats.binomtest(wins, wins + losses, alternative="greater").pvalue
-    assert chance_of(gains, seed=0) == pytest.approx(exact, abs=0.02 if wins == losses else 1e-9)
-
-
-def test_chance_without_a_difference_is_certain() -> None:
-    assert chance_of(np.zeros(9), seed=0) == 1.0
-    assert chance_of(np.array([0.0, 2.0]), seed=0) == 0.5
 
 
 def test_no_rows_is_an_error() -> None:

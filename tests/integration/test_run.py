@@ -141,9 +141,7 @@ def test_a_champion_that_comes_out_again_stays_as_it_was(place: Path, first: Any
     """On other rows: there is nothing to promote, and no look is spent."""
     vlm_ops("gate", "set", "small", "small.yaml", "--reason", "as before", cwd=place)
     looks = vlm_ops("models", "small", cwd=place)["looks"]
-    found = vlm_ops(
-        "run", "small.yaml", "--promote", "--set", "evaluate.max_rows=6", cwd=place
-    )
+    found = vlm_ops("run", "small.yaml", "--promote", "--set", "evaluate.max_rows=6", cwd=place)
     assert vlm_ops("models", "small", cwd=place)["looks"] == looks
     assert found["status"] == "kept"
     assert found["champion_version"] == "1"

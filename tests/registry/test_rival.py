@@ -1,19 +1,23 @@
-"""Whom the candidate has to beat; a decision that made it champion is found again."""
+"""Whom the candidate has to beat, at which look; a decision of before is found again."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from squares import make_data
 
-from vlm_ops.artifacts import ChampionRef, GateDecision
+from vlm_ops.artifacts import Choice, GateDecision, ModelRef
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.records import Verdict
+from vlm_ops.records import Against, Look, Verdict
 from vlm_ops.registry.registry import Origin
-from vlm_ops.registry.rival import rival
-from vlm_ops.steps.plan import NO_CHAMPION, plan
-from vlm_ops.steps.table import CHAMPION
+from vlm_ops.registry.rival import NOBODY, count_look, rival
+from vlm_ops.steps.plan import Outputs, plan
+from vlm_ops.steps.table import AGAINST, CHAMPION
 from vlm_ops.store.artifact import write_record
+
+FIRST = Look(number=1, position=1.0)
 
 
 def settings(pipeline: Any, *overrides: str) -> PipelineConfig:
@@ -22,20 +26,30 @@ def settings(pipeline: Any, *overrides: str) -> PipelineConfig:
 
 def outputs(pipeline: Any, number: int) -> dict[str, Any]:
     """What the stages before the gate left of a candidate."""
+    folder = pipeline.folder / "prepare-0"
+    shutil.rmtree(folder, ignore_errors=True)
+    data = make_data(folder, {"train": 4, "validation": 4, "test": 8})
+    choice = Choice(
+        folder=folder, content="c", candidate="sft", why="w", validation={},
+        model=pipeline.models[number],
+    )  # fmt: skip
     answers = dict.fromkeys(("candidate on test", "candidate on gray", "base on test"), "a")
-    return answers | {"evaluate": pipeline.evaluation(number)}
+    return {
+        **answers, "prepare": data, "choose": choice, "evaluate": pipeline.evaluation(number)
+    }  # fmt: skip
 
 
 @pytest.fixture
 def judged(pipeline: Any) -> Any:
     """A pipeline whose gate had no champion to compare model 0 with, and which promoted it."""
     given = outputs(pipeline, 0)
-    planned = plan("gate", settings(pipeline), given | dict(NO_CHAMPION))
+    given |= rival(pipeline.registry, settings(pipeline), given)
+    planned = plan("gate", settings(pipeline), given)
     planned.folder.mkdir()
     decision = GateDecision(
         folder=planned.folder, fingerprint=planned.fingerprint, content="g",
         verdict=Verdict(accepted=True, reasons=(), differences=()),
-        candidate=pipeline.models[0].content,
+        candidate=pipeline.models[0].content, look=FIRST,
         champion=None, champion_answers=None, champion_version=None,
     )  # fmt: skip
     write_record(decision)
@@ -48,31 +62,77 @@ def judged(pipeline: Any) -> Any:
     return pipeline
 
 
-def test_there_may_be_nobody(pipeline: Any) -> None:
-    assert rival(pipeline.registry, settings(pipeline), outputs(pipeline, 0)) is None
+def facing(pipeline: Any, number: int) -> tuple[Outputs, Against]:
+    found = rival(pipeline.registry, settings(pipeline), outputs(pipeline, number))
+    against = found[AGAINST]
+    assert isinstance(against, Against)
+    return found, against
+
+
+def test_there_may_be_nobody_which_is_a_look_too(pipeline: Any) -> None:
+    assert facing(pipeline, 0)[0] == {**NOBODY, AGAINST: Against(version=None, look=FIRST)}
+    assert len(pipeline.registry.looks()) == 1
+
+
+def test_a_look_is_counted_before_the_rows_are_read_and_once(pipeline: Any) -> None:
+    for _ in range(2):
+        count_look(pipeline.registry, settings(pipeline), outputs(pipeline, 0))
+    facing(pipeline, 0)
+    (look,) = pipeline.registry.looks()
+    assert (look.candidate, look.champion) == (pipeline.models[0].content, None)
+    count_look(pipeline.registry, settings(pipeline), outputs(pipeline, 1))
+    assert [look.number for look in pipeline.registry.looks()] == [1, 2]
 
 
 def test_another_candidate_has_to_beat_the_champion(judged: Any) -> None:
-    found = rival(judged.registry, settings(judged), outputs(judged, 1))
-    assert found is not None
-    assert list(found) == [CHAMPION]
-    champion = found[CHAMPION]
-    assert isinstance(champion, ChampionRef)
-    assert (champion.version, champion.model.content) == ("1", judged.models[0].content)
+    found, against = facing(judged, 1)
+    assert list(found) == [CHAMPION, AGAINST]
+    assert isinstance(champion := found[CHAMPION], ModelRef)
+    assert champion.content == judged.models[0].content
+    assert against == Against(version="1", look=Look(number=2, position=2.0))
 
 
 def test_the_decision_that_made_the_candidate_champion_still_counts(judged: Any) -> None:
-    assert rival(judged.registry, settings(judged), outputs(judged, 0)) == NO_CHAMPION
+    found, against = facing(judged, 0)
+    assert found == {**NOBODY, AGAINST: Against(version=None, look=FIRST)}
+    assert against.look == FIRST
     assert not (judged.folder / "models").exists()
+    assert len(judged.registry.looks()) == 1
 
 
 @pytest.mark.parametrize("lost", ["the terms", "the record"])
-def test_on_other_terms_the_candidate_meets_itself(judged: Any, lost: str) -> None:
+def test_on_other_terms_the_candidate_meets_itself_without_a_look(judged: Any, lost: str) -> None:
     config = settings(judged, *(["gate.over_base=0.3"] if lost == "the terms" else []))
     if lost == "the record":
         (record,) = Path(judged.folder).glob("gate-*/record.json")
         record.unlink()
     found = rival(judged.registry, config, outputs(judged, 0))
-    assert found is not None
-    assert isinstance(champion := found[CHAMPION], ChampionRef)
-    assert champion.model.content == judged.models[0].content
+    assert isinstance(champion := found[CHAMPION], ModelRef)
+    assert champion.content == judged.models[0].content
+    assert found[AGAINST] == Against(version="1", look=None)
+    assert len(judged.registry.looks()) == 1
+
+
+def test_a_lost_alias_is_a_doubt_also_for_the_one_who_was_champion(judged: Any) -> None:
+    judged.client.delete_registered_model_alias(judged.name, "champion")
+    for number in (0, 1):
+        found, against = facing(judged, number)
+        assert found[CHAMPION] is None
+        assert against.doubt is not None
+        assert "the alias was deleted in MLflow" in against.doubt
+        assert f'`vlm-ops promote {judged.name} VERSION --reason "…"`' in against.doubt
+
+
+def test_an_edited_adapter_configuration_of_the_champion_is_a_doubt(judged: Any) -> None:
+    where = judged.client.get_logged_model(judged.logged[0].removeprefix("models:/"))
+    file = next(Path(where.artifact_location.removeprefix("file://")).rglob("adapter_config.json"))
+    before = file.read_bytes()
+    try:
+        file.write_bytes(before.replace(b'"lora_alpha": ', b'"lora_alpha": 1'))
+        _, against = facing(judged, 1)
+    finally:
+        file.write_bytes(before)
+    assert against.version == "1"
+    assert against.doubt is not None
+    assert "the champion, version 1, can't be compared with" in against.doubt
+    assert "adapter_config.json: expected sha256" in against.doubt

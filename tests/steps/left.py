@@ -5,7 +5,6 @@ from typing import Any
 
 from vlm_ops.artifacts import (
     AnswerSet,
-    ChampionRef,
     Choice,
     Evaluation,
     GateDecision,
@@ -13,10 +12,11 @@ from vlm_ops.artifacts import (
     PreferencePairs,
     PreparedData,
     TrainedAdapter,
+    ValidationScores,
 )
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.records import SPLITS, Verdict
-from vlm_ops.steps.table import CHAMPION, STEPS
+from vlm_ops.records import SPLITS, Against, Look, Verdict
+from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS
 
 BASE = ModelRef(settings=ModelSettings(), base_sha256="base")
 
@@ -31,7 +31,7 @@ def left(folder: Path, **contents: str) -> dict[str, Any]:
     Args:
         folder: Gets the prepared splits.
         **contents: What is new, in one word; of ``train``, ``validation`` and ``test`` rows, of a
-            step (``_`` for every space), of the champion's ``version``.
+            step (``_`` for every space), of the champion's ``version``, the ``look``, a ``doubt``.
     """
     new = {name: contents.get(name.replace(" ", "_"), "old") for name in STEPS}
     rows = {split: contents.get(split, "old") for split in SPLITS}
@@ -42,6 +42,7 @@ def left(folder: Path, **contents: str) -> dict[str, Any]:
             folder=folder, content=new["pairs"], train=1, validation=1, images=Path(), source="s"
         ),
         "prefer": _trained("prefer", new["prefer"]),
+        "validation": ValidationScores(folder=folder, content=new["validation"], scores={}),
         "choose": Choice(
             folder=folder, content=new["choose"], candidate="sft", why="w", validation={},
             model=adapted(f"candidate {new['choose']}"),
@@ -55,9 +56,11 @@ def left(folder: Path, **contents: str) -> dict[str, Any]:
             verdict=Verdict(accepted=True, reasons=(), differences=()),
             candidate="c", champion=None, champion_answers=None, champion_version=None,
         ),
-        CHAMPION: ChampionRef(
+        CHAMPION: adapted(f"champion {contents.get(CHAMPION, 'old')}"),
+        AGAINST: Against(
             version=contents.get("version", "1"),
-            model=adapted(f"champion {contents.get(CHAMPION, 'old')}"),
+            look=Look(number=2 if "look" in contents else 1, position=1.0),
+            doubt=contents.get("doubt"),
         ),
         **{
             name: AnswerSet(

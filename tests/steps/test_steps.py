@@ -51,7 +51,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ("engine=trl", ("sft", "prefer")),
         ("pairs.temperature=2.0", ("pairs",)),
         ("prefer.beta=0.5", ("prefer",)),
-        ("prefer.max_loss_on_validation=0.5", ("prefer", "evaluate")),
+        ("prefer.max_loss_on_validation=0.5", ("prefer",)),
         # The champion is asked in the gate's stage, as the candidate was asked before.
         ("evaluate.max_new_tokens=9", ("pairs", "evaluate", "gate")),
         ("evaluate.batch_size=16", ("pairs",)),
@@ -105,6 +105,7 @@ def test_new_resamples_ask_no_model_anew(tmp_path: Path) -> None:
         ("champion", ["champion on test"]),
         ("champion_on_test", ["gate"]),
         ("version", ["gate"]),
+        ("look", ["gate"]),
         ("gate", []),
     ],
 )  # fmt: skip

@@ -6,10 +6,11 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from vlm_ops.artifacts import AnswerSet, ChampionRef
+from vlm_ops.artifacts import AnswerSet, ModelRef
 from vlm_ops.config.load import load_config
+from vlm_ops.records import Against
 from vlm_ops.steps.plan import step_function
-from vlm_ops.steps.table import CHAMPION, STAGES, STEPS, From, Step, steps_of
+from vlm_ops.steps.table import AGAINST, CHAMPION, STAGES, STEPS, From, Step, steps_of
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracker import Tracker
@@ -31,8 +32,8 @@ def kind_of(source: type[Frozen], part: str) -> Any:
 
 def given(need: From) -> Any:
     """Return the type of what a step is given."""
-    source = ChampionRef if need.step == CHAMPION else STEPS[need.step].output
-    return kind_of(source, need.part)
+    told: dict[str, type[Frozen]] = {CHAMPION: ModelRef, AGAINST: Against}
+    return kind_of(told.get(need.step) or STEPS[need.step].output, need.part)
 
 
 def job_type(step: Step) -> Any:
@@ -41,7 +42,7 @@ def job_type(step: Step) -> Any:
 
 @EACH
 def test_every_input_comes_from_an_earlier_step(step: Step) -> None:
-    earlier = [CHAMPION, *list(STEPS)[: list(STEPS).index(step.name)]]
+    earlier = [CHAMPION, AGAINST, *list(STEPS)[: list(STEPS).index(step.name)]]
     for name, need in step.inputs.items():
         assert need.step in earlier, name
 

@@ -133,6 +133,8 @@ def _retrain(source: str, overrides: list[str], *, promote: bool) -> dict[str, A
 
 
 def _tell_trial(summary: dict[str, Any], runs: Path, again: str) -> None:
+    from vlm_ops.evaluation.words import sentence
+
     out.print()
     out.print(_table(summary))
     out.print(f"• {escape(sentence(summary['candidate']))}")

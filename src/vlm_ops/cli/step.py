@@ -50,7 +50,7 @@ def step(
     with only_run(folder), progress():
         outputs = _left_before(name, config, f"{shlex.quote(source)}{given}")
         if name not in TRIAL:
-            outputs |= _standing(name, config, outputs)
+            outputs |= _judged_against(name, config, outputs)
         taken, left = Work.of(name, config, outputs).done()
         if left is not None:
             taken |= left.take(NullTracker())
@@ -78,8 +78,11 @@ def _left_before(name: str, config: PipelineConfig, command: str) -> dict[str, A
     return outputs
 
 
-def _standing(name: str, config: PipelineConfig, outputs: Outputs) -> Outputs:
+def _judged_against(name: str, config: PipelineConfig, outputs: Outputs) -> Outputs:
     """Count the look at the test rows, and ask the registry whom the candidate has to beat."""
+    from vlm_ops.registry.registry import Registry
+    from vlm_ops.registry.rival import NO_REGISTRY, count_look, rival
+
     runs = config.execution.runs
     if not os.environ.get("MLFLOW_TRACKING_URI") and not (runs / "mlflow").is_dir():
         err.print(f"{config.registered_model} was never registered: there is no champion to beat")
@@ -87,8 +90,8 @@ def _standing(name: str, config: PipelineConfig, outputs: Outputs) -> Outputs:
     from flows.servers.services import registry
 
     with registry(runs) as uri:
-        from vlm_ops.registry.registry import Registry
-
         found = Registry(uri, config.registered_model)
-        outputs = {**outputs, **counted(found, config, outputs)}
-        return {**outputs, **rival(found, config, outputs)} if meets_champion(name) else outputs
+        if meets_champion(name):
+            return rival(found, config, outputs)
+        count_look(found, config, outputs)
+        return {}

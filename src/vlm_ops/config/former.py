@@ -1,6 +1,7 @@
 """Settings that were renamed: the former name still works, and a warning tells the new one.
 
-Each section says in ``renamed`` what its fields were called before; there is no other table.
+Each section says in ``renamed`` what its fields were called before, and in ``retired`` which ones
+do nothing any more; there is no other table.
 """
 
 import logging
@@ -19,6 +20,8 @@ def with_present_names(
 ) -> dict[str, Any]:
     """Give the keys of one file, or of one command line, the names they have today.
 
+    What was renamed or retired is warned of.
+
     Args:
         values: As they were read.
         section: What they are for.
@@ -33,6 +36,10 @@ def with_present_names(
         name = section.renamed.get(key, key)
         if name != key:
             _tell((*above, key), name, places, given=values)
+        # A resolved configuration spells every default out; nobody chose those.
+        if key in section.retired and value != section.model_fields[key].default:
+            where = places.at((*above, key))
+            logger.warning("%s does nothing any more: %s", where, section.retired[key])
         if name is not None:
             if name != key:
                 places.rename((*above, key), (*above, name))

@@ -129,11 +129,11 @@ class AnswersJob(Job):
 class ChooseJob(Job):
     """What choosing the candidate takes."""
 
-    max_loss_on_validation: float
+    seed: int
 
 
 class EvaluateJob(Job):
-    """What ``evaluate`` takes."""
+    """What scoring answers takes."""
 
     seed: int
     max_rows: int | None

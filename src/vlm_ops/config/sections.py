@@ -207,21 +207,45 @@ class EvaluateSettings(Frozen):
     max_rows: int | None = Field(default=None, ge=1)
     """At most this many rows a split, whole images, drawn by the seed; None takes all."""
     resamples: int = Field(default=2000, ge=200, le=100_000)
-    """Bootstrap resamples of the images behind every interval."""
+    """Bootstrap resamples of the groups behind every interval."""
 
 
 class GateSettings(Frozen):
-    """What a candidate must show on the test rows before the gate accepts it."""
+    """What a candidate must show on the test rows before the gate accepts it.
+
+    A margin of -1 asks nothing: it turns its comparison off.
+    """
 
     renamed = {"over_blind": "over_gray"}  # former name
 
     over_base: float = Field(default=0.0, ge=-1.0, le=1.0)
     """The lower end of the interval of candidate minus base must lie above this."""
     over_champion: float = Field(default=0.0, ge=-1.0, le=1.0)
-    """The lower end of the interval of candidate minus champion must lie above this."""
+    """The lower end of the interval of candidate minus champion must lie above this. Below 0 it
+    is enough to be not that much worse."""
     over_gray: float = Field(default=0.1, ge=-1.0, le=1.0)
     """The lower end of the interval of candidate minus its own score on gray images must lie
     above this: a model that does not need the picture is refused."""
+    over_majority: float = Field(default=0.0, ge=-1.0, le=1.0)
+    """The lower end of the interval of candidate minus the most frequent training answer of each
+    kind must lie above this: that answer sees neither image nor question."""
+    floor: float | None = Field(default=None, ge=0.0, le=1.0)
+    """The candidate's relaxed accuracy must be at least this, whoever the champion is; None sets
+    no floor."""
+    kind_tolerance: Fraction = 0.05
+    """So much may be lost against the champion on any one kind of question. A candidate that lost
+    more, beyond chance, is refused, however much better it is on all kinds together."""
+
+    @model_validator(mode="after")
+    def _can_pass(self) -> "GateSettings":
+        for name in ("over_base", "over_champion", "over_gray", "over_majority"):
+            if getattr(self, name) == 1.0:
+                raise ValueError(
+                    f"{name} 1.0 can never be passed: two accuracies differ by 1 at most, and "
+                    f"the difference must lie above the margin; 0 asks for any gain beyond chance, "
+                    f"0.02 for more than 2 points"
+                )
+        return self
 
 
 class RegisterSettings(Frozen):

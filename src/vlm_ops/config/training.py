@@ -92,6 +92,11 @@ def _one_or_more(value: Any) -> Any:
 class PreferSettings(OptimSettings):
     """Preference optimization: DPO (arXiv:2305.18290) with the SFT policy as reference."""
 
+    retired = {
+        "max_loss_on_validation": "the preferred model goes on if it is better than the SFT model "
+        "on validation beyond chance"
+    }
+
     loss: Annotated[tuple[Loss, ...], BeforeValidator(_one_or_more)] = ("sigmoid",)
     """One or more losses, added up. MPO is ``[sigmoid, bco_pair, sft]`` with the weights
     ``[0.8, 0.2, 1.0]`` (arXiv:2411.10442). The formulas are in ``training/losses.py``."""
@@ -103,8 +108,7 @@ class PreferSettings(OptimSettings):
     beta: float = Field(default=0.1, gt=0.0, le=10.0)
     """How dear it is to move away from the reference."""
     max_loss_on_validation: float = Field(default=0.01, ge=0.0, le=1.0)
-    """The preference model goes on as candidate when its relaxed accuracy on validation is at
-    most this much below the SFT model's; else the SFT model does."""
+    """Does nothing any more. It stays in the fingerprint, so that nothing is trained again."""
 
     @model_validator(mode="after")
     def _losses_fit_together(self) -> "PreferSettings":

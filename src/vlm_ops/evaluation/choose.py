@@ -5,13 +5,16 @@ from pathlib import Path
 
 from vlm_ops.artifacts import AnswerSet, Choice, TrainedAdapter
 from vlm_ops.config.pipeline import ChooseJob
-from vlm_ops.evaluation.words import percent, signed
+from vlm_ops.evaluation import words
+from vlm_ops.evaluation.signs import chance_of, fewest_groups, least_chance
+from vlm_ops.evaluation.statistics import paired
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-_ROUNDING = 1e-9
+LEVEL = 0.05
+"""Largest chance, one-sided, at which the preferred model counts as better."""
 
 
 def choose(
@@ -25,8 +28,11 @@ def choose(
 ) -> Choice:
     """Choose the candidate by relaxed accuracy on validation.
 
+    The two are compared pair by pair, and the signs of the groups' differences are tossed. The
+    preferred model must be better beyond chance; a tie goes to SFT, which is the simpler model.
+
     Args:
-        job: How much the preferred model may lose.
+        job: The seed of the tosses.
         sft: The SFT model.
         prefer: The preferred model.
         out: Folder of the record.
@@ -34,26 +40,35 @@ def choose(
         **answers: On validation: ``sft_answers`` and ``preferred_answers``.
 
     Returns:
-        The preferred model unless it lost more than that, and the reason in words.
+        The preferred model if tossed signs give as much in at most 5 % of cases, else the SFT
+        model; and the reason in words.
+
+    Raises:
+        DataError: The two did not answer the same rows, or answers are gone.
     """
-    ours = answers["preferred_answers"].relaxed_accuracy
-    theirs = answers["sft_answers"].relaxed_accuracy
+    preferred, plain = answers["preferred_answers"], answers["sft_answers"]
+    ours, theirs = preferred.relaxed_accuracy, plain.relaxed_accuracy
+    sums = paired(preferred.read(), plain.read(), "sft on validation")
+    luck = chance_of(sums.total, job.seed, LEVEL)
     numbers = (
-        f"{percent(ours)} on validation against sft's {percent(theirs)}: "
-        f"{signed(ours - theirs)} points; a loss of up to "
-        f"{100 * job.max_loss_on_validation:.1f} is allowed"
+        f"{words.percent(ours)} on validation against sft's {words.percent(theirs)}: "
+        f"{words.signed(ours - theirs)} points, which luck alone gives in {words.chance(luck)} of "
+        f"cases ({words.groups(len(sums.names))}); {words.chance(LEVEL)} are allowed"
     )
-    passed = theirs - ours <= job.max_loss_on_validation + _ROUNDING
-    if passed:
+    better = luck <= LEVEL
+    if better:
         why = f"the candidate is the preferred model: {numbers}"
     else:
-        why = f"the candidate is the sft model, the preferred one lost too much: {numbers}"
+        doubt = "the preferred one is not shown to be better"
+        why = f"the candidate is the sft model, {doubt}: {numbers}"
+    if least_chance(len(sums.names)) > LEVEL:
+        why += f"; it takes {fewest_groups(LEVEL)} groups or more to show anything"
     logger.info("%s", why)
-    model = prefer.model if passed else sft.model
+    model = prefer.model if better else sft.model
     return Choice(
         folder=out,
         content=fingerprint([model.content, why]),
-        candidate="preferred" if passed else "sft",
+        candidate="preferred" if better else "sft",
         why=why,
         validation={"sft": theirs, "preferred": ours},
         model=model,

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from vlm_ops.artifacts import AnswerSet, Choice, Evaluation, PreparedData, TrainedAdapter
+from vlm_ops.artifacts import (
+    MAJORITY,
+    AnswerSet,
+    Choice,
+    Evaluation,
+    PreparedData,
+    TrainedAdapter,
+)
 from vlm_ops.config.pipeline import EvaluateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.examples import log_examples, write_showcase
@@ -11,6 +18,7 @@ from vlm_ops.evaluation.measured import Measured, majority, measure
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.evaluation.report import write_report
 from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
 
 _LOGGED = ("base", "sft", "candidate")
@@ -33,11 +41,11 @@ def evaluate(
         data: Training rows for the baseline, test rows for their images.
         sft: The SFT model.
         choice: The candidate.
-        out: Gets ``report.json``, ``report.md`` and, if there is such an image,
-            ``showcase.json`` with it.
+        out: Gets ``report.json``, ``report.md``, ``majority.jsonl`` (the most frequent answers,
+            judged, for the gate) and, if there is such an image, ``showcase.json`` with it.
         tracker: Gets models, scores, the report and answers with pictures.
         **answers: To the test rows, by model with ``_answers`` behind its name: ``base``, ``sft``,
-            ``sft_gray``, ``candidate``, ``candidate_gray``.
+            ``sft_gray``, ``preferred``, ``candidate``, ``candidate_gray``.
 
     Returns:
         The evaluation. Its scores hold ``majority`` beside the models.
@@ -53,6 +61,7 @@ def evaluate(
     measured = _measure(job, data, answers)
     _track(tracker, choice, measured)
     write_report(out, measured, choice.why, answers["candidate_answers"].protocol, job)
+    write_jsonl(out / MAJORITY, measured["majority"].answers)
     for name in ("report.json", "report.md"):
         tracker.file(out / name)
     log_examples(data, measured, seed=job.seed, tracker=tracker)

@@ -14,6 +14,7 @@ from vlm_ops.store.files import write_whole
 _MEANING = {
     "base": "before training",
     "sft": "after supervised fine-tuning",
+    "preferred": "after preference optimization",
     "candidate": "chosen on validation",
     "sft_gray": "sft on gray images",
     "candidate_gray": "candidate on gray images",
@@ -24,8 +25,8 @@ _COMPARED = (
     ("sft", "base"),
     ("sft", "sft_gray"),
     ("sft", "majority"),
+    ("preferred", "sft"),
     ("candidate", "base"),
-    ("candidate", "sft"),
     ("candidate", "candidate_gray"),
     ("candidate", "majority"),
 )
@@ -119,7 +120,7 @@ def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], w
         words.sentence(why),
         f"{score.n} test rows about {score.n_images} images in {score.n_groups} groups that no "
         f"training saw. Relaxed accuracy: numbers within 5 %, else exact. Intervals hold 95 % "
-        f"and resample whole images.",
+        f"and resample whole groups{words.few_groups(score.n_groups)}.",
         _table(
             ["model", "what it is", "relaxed accuracy", "95 %", "exact match", *score.own], overall
         ),

@@ -1,53 +1,67 @@
-"""Accuracies and their differences with intervals from a bootstrap over images.
+"""Accuracies and their differences with intervals from a bootstrap over groups.
 
-The questions of one image stand or fall together, so images are resampled, not rows. The
-accuracy of a resample is a ratio: right rows over rows, both summed over the drawn images.
+The rows of one group (a table, a document, a patient) stand or fall together, so groups are
+resampled, not rows and not images. The accuracy of a resample is a ratio: right rows over rows,
+both summed over the drawn groups.
 
 The intervals are bias-corrected and accelerated (BCa; Efron 1987, "Better bootstrap confidence
-intervals", as in ``scipy.stats.bootstrap``). With few images and near 0 or 1 the percentile
-method flatters the model: of 2,000 simulated sets of 25 images at 90 %, its interval lay above
+intervals", as in ``scipy.stats.bootstrap``). With few units and near 0 or 1 the percentile
+method flatters the model: of 2,000 simulated sets of 25 units at 90 %, its interval lay above
 the truth in 9 %, that of BCa in 3 %; 2.5 % are due.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from vlm_ops.errors import DataError
+from vlm_ops.evaluation.signs import chance_of
 from vlm_ops.records import Answer, Difference, Score
 
 Floats = NDArray[np.float64]
+Unit = Literal["group", "image"]
 
 CONFIDENCE = 0.95
 """Level of every interval, two-sided."""
 
-ALLOWED_CHANCE = (1.0 - CONFIDENCE) / 2.0
+ALLOWED_CHANCE = 0.025
 """Largest chance of a difference that passes: what the interval leaves below its lower end."""
 
-_TOSSES = 9_999
+ASKS_NOTHING = -1.0
+"""A margin that every difference passes, however few groups there are."""
 
 _SHOWN = 3
 
 
-class _ByImage(NamedTuple):
-    right: Floats
+class Sums(NamedTuple):
+    """What the rows of each group sum up to, in the order of the groups' names.
+
+    Attributes:
+        names: Of the groups.
+        total: Shape (groups,): sums of the rows' values.
+        rows: Shape (groups,): how many rows each group has.
+    """
+
+    names: tuple[str, ...]
+    total: Floats
     rows: Floats
 
 
-def score(answers: Sequence[Answer], resamples: int, seed: int) -> Score:
+def score(answers: Sequence[Answer], resamples: int, seed: int, *, unit: Unit = "group") -> Score:
     """Measure relaxed accuracy with its 95 % interval.
 
     Args:
         answers: Judged rows, in any order.
-        resamples: Of the images.
+        resamples: Of the groups.
         seed: The same seed and rows give the same interval, to the last bit.
+        unit: What is drawn: groups, or images where all rows are of one group.
 
     Returns:
-        The score. If all images score alike (one image, all right, all wrong), resampling
+        The score. If all groups score alike (one group, all right, all wrong), resampling
         shows no spread; see :func:`interval` for what is reported then.
 
     Raises:
@@ -55,10 +69,8 @@ def score(answers: Sequence[Answer], resamples: int, seed: int) -> Score:
     """
     if not answers:
         raise DataError("a score needs at least one answer, found none")
-    images = _by_image(answers, [float(answer.relaxed) for answer in answers])
-    low, high = interval(
-        images.right, images.rows, bounds=(0.0, 1.0), resamples=resamples, seed=seed
-    )
+    sums = _summed(answers, [float(answer.relaxed) for answer in answers], unit)
+    low, high = interval(sums.total, sums.rows, bounds=(0.0, 1.0), resamples=resamples, seed=seed)
     return Score(
         relaxed_accuracy=float(np.mean([answer.relaxed for answer in answers])),
         low=low,
@@ -69,19 +81,28 @@ def score(answers: Sequence[Answer], resamples: int, seed: int) -> Score:
             for name in answers[0].own
         },
         n=len(answers),
-        n_images=len(images.rows),
+        n_images=len({answer.image_id for answer in answers}),
         n_groups=len({answer.group for answer in answers}),
     )
 
 
 def by_kind(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Score]:
     """Score every question kind on its own, in the order of their names."""
-    return _scores(answers, lambda answer: answer.kind, resamples, seed)
+    return {
+        kind: score(part, resamples, seed)
+        for kind, part in _parts(answers, lambda answer: answer.kind).items()
+    }
 
 
 def by_group(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Score]:
-    """Score every table (deck, patient, …) on its own, in the order of their names."""
-    return _scores(answers, lambda answer: answer.group, resamples, seed)
+    """Score every table (deck, patient, …) on its own, in the order of their names.
+
+    The intervals are about other images of the same group: within one, images are drawn.
+    """
+    return {
+        group: score(part, resamples, seed, unit="image")
+        for group, part in _parts(answers, lambda answer: answer.group).items()
+    }
 
 
 def difference(
@@ -92,21 +113,54 @@ def difference(
     needed: float,
     resamples: int,
     seed: int,
+    level: float = ALLOWED_CHANCE,
 ) -> Difference:
     """Compare two models on the same rows, pair by pair.
 
-    Each resample draws images for both models at once, so that what makes a image hard for
+    Each resample draws groups for both models at once, so that what makes a group hard for
     both cancels out. To pass, the interval's lower end must lie above the margin, and tossed
-    signs must seldom give as much (:func:`chance_of`): where two models differ on a handful of
-    images, no bootstrap knows how seldom that happens by luck.
+    signs must seldom give as much (:func:`~vlm_ops.evaluation.signs.chance_of`): where two
+    models differ on a handful of groups, no bootstrap knows how seldom that happens by luck.
 
     Args:
         candidate: Judged rows of the model in question, in any order.
         other: Judged rows of the model it is compared with.
         than: What to call that model.
-        needed: The margin, 0..1.
-        resamples: Of the images.
+        needed: The margin, -1..1; -1 asks nothing, and every difference passes.
+        resamples: Of the groups.
         seed: The same seed and rows give the same interval.
+        level: In what share of cases tossed signs may give as much.
+
+    Raises:
+        DataError: The two did not answer the same rows, or there are none.
+    """
+    sums = paired(candidate, other, than)
+    low, high = interval(sums.total, sums.rows, bounds=(-1.0, 1.0), resamples=resamples, seed=seed)
+    chance = chance_of(sums.total - needed * sums.rows, seed, level)
+    return Difference(
+        than=than,
+        points=float(sums.total.sum() / sums.rows.sum()),
+        low=low,
+        high=high,
+        needed=needed,
+        chance=chance,
+        level=level,
+        passed=needed <= ASKS_NOTHING or (low > needed and chance <= level),
+    )
+
+
+def passes(sums: Sums, needed: float, level: float, *, resamples: int, seed: int) -> bool:
+    """Tell what :func:`difference` would say of these sums; the interval only where it decides."""
+    if needed <= ASKS_NOTHING:
+        return True
+    if chance_of(sums.total - needed * sums.rows, seed, level) > level:
+        return False
+    low, _ = interval(sums.total, sums.rows, bounds=(-1.0, 1.0), resamples=resamples, seed=seed)
+    return low > needed
+
+
+def paired(candidate: Sequence[Answer], other: Sequence[Answer], than: str) -> Sums:
+    """Sum the rows' differences by group: 1 where only the candidate is right, else 0 or -1.
 
     Raises:
         DataError: The two did not answer the same rows, or there are none.
@@ -114,37 +168,24 @@ def difference(
     theirs = {answer.id: answer for answer in other}
     _check_same_rows(candidate, theirs, len(other), than)
     gains = [float(answer.relaxed) - theirs[answer.id].relaxed for answer in candidate]
-    images = _by_image(candidate, gains)
-    low, high = interval(
-        images.right, images.rows, bounds=(-1.0, 1.0), resamples=resamples, seed=seed
-    )
-    chance = chance_of(images.right - needed * images.rows, seed)
-    return Difference(
-        than=than,
-        points=float(np.mean(gains)),
-        low=low,
-        high=high,
-        needed=needed,
-        chance=chance,
-        passed=low > needed and chance <= ALLOWED_CHANCE,
-    )
+    return _summed(candidate, gains, "group")
 
 
 def interval(
     total: Floats, rows: Floats, *, bounds: tuple[float, float], resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Return the 95 % interval of ``total.sum() / rows.sum()`` over resampled images.
+    """Return the 95 % interval of ``total.sum() / rows.sum()`` over resampled groups.
 
     Args:
-        total: Shape (images,): what the rows of each image sum up to.
-        rows: Shape (images,): how many rows each image has, at least one.
+        total: Shape (groups,): what the rows of each group sum up to.
+        rows: Shape (groups,): how many rows each group has, at least one.
         bounds: Least and greatest value that a row can have.
-        resamples: How many times the images are drawn with replacement.
+        resamples: How many times the groups are drawn with replacement.
         seed: Of the drawing.
 
     Returns:
-        Lower and upper end. Where all images have the same mean, the bootstrap would claim to
-        know the value for certain. Instead: in ``n`` like images, a share of unlike ones up
+        Lower and upper end. Where all groups have the same mean, the bootstrap would claim to
+        know the value for certain. Instead: in ``n`` like groups, a share of unlike ones up
         to ``1 - 0.025 ** (1 / n)`` can go unseen (Clopper and Pearson 1934; the "rule of
         three"), and each of those may be anything within the bounds.
     """
@@ -166,56 +207,27 @@ def interval(
     return float(found.low), float(found.high)
 
 
-def chance_of(gains: Floats, seed: int) -> float:
-    """Return how often the sum is as large or larger if each image's sign is tossed.
-
-    The randomization test of paired differences (Fisher 1935, "The Design of Experiments",
-    section 21), over images; exact where up to 13 images differ, like McNemar's exact test.
-
-    Args:
-        gains: Shape (images,): by how much each image is better than it must be.
-        seed: Of the tosses where there are too many to try all.
-
-    Returns:
-        The one-sided p-value; 1 where nothing differs.
-    """
-    found = gains[~np.isclose(gains, 0.0)]
-    if not len(found):
-        return 1.0
-    if len(found) == 1:
-        return 0.5 if found[0] > 0 else 1.0
-    tested = stats.permutation_test(
-        (found,),
-        np.sum,
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=_TOSSES,
-        rng=np.random.default_rng(seed),
-    )
-    return float(tested.pvalue)
-
-
 def _ratio(total: Floats, rows: Floats, axis: int) -> Floats:
     ratio: Floats = total.sum(axis=axis) / rows.sum(axis=axis)
     return ratio
 
 
-def _by_image(answers: Sequence[Answer], values: Sequence[float]) -> _ByImage:
-    """Sum values by image, in the order of image names: row order must not matter."""
-    _, position = np.unique([answer.image_id for answer in answers], return_inverse=True)
-    return _ByImage(
-        right=np.bincount(position, weights=values).astype(np.float64),
+def _summed(answers: Sequence[Answer], values: Sequence[float], unit: Unit) -> Sums:
+    """Sum values by group, in the order of the groups' names: row order must not matter."""
+    units = [answer.group if unit == "group" else answer.image_id for answer in answers]
+    names, position = np.unique(units, return_inverse=True)
+    return Sums(
+        names=tuple(str(name) for name in names),
+        total=np.bincount(position, weights=values).astype(np.float64),
         rows=np.bincount(position).astype(np.float64),
     )
 
 
-def _scores(
-    answers: Sequence[Answer], part: Callable[[Answer], str], resamples: int, seed: int
-) -> dict[str, Score]:
+def _parts(answers: Sequence[Answer], part: Callable[[Answer], str]) -> dict[str, list[Answer]]:
     parts: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
         parts[part(answer)].append(answer)
-    return {name: score(parts[name], resamples, seed) for name in sorted(parts)}
+    return {name: parts[name] for name in sorted(parts)}
 
 
 def _check_same_rows(

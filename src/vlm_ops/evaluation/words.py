@@ -2,6 +2,9 @@
 
 from vlm_ops.records import Difference, Score
 
+FEW_GROUPS = 20
+"""With fewer groups little can be shown: the gate and the report say so."""
+
 
 def sentence(text: str) -> str:
     """Begin a text with a capital letter and end it with a full stop."""
@@ -19,6 +22,16 @@ def signed(share: float) -> str:
     return f"{rounded:+.1f}"
 
 
+def chance(share: float) -> str:
+    """Write a small share with two digits that count: ``3.1 %``, ``0.058 %``."""
+    return percent(share) if share >= 0.01 else f"{100 * share:.2g} %"
+
+
+def groups(count: int) -> str:
+    """Write ``1 group`` or ``22 groups``."""
+    return "1 group" if count == 1 else f"{count} groups"
+
+
 def spread(score: Score) -> str:
     """Write a score's interval as ``68.0 to 74.1``, in percent."""
     return f"{100 * score.low:.1f} to {100 * score.high:.1f}"
@@ -29,3 +42,10 @@ def difference(found: Difference) -> str:
     return (
         f"{signed(found.points)} points (95 % interval {signed(found.low)} to {signed(found.high)})"
     )
+
+
+def few_groups(count: int) -> str:
+    """Say that so few groups can show little; nothing where there are enough."""
+    if count >= FEW_GROUPS:
+        return ""
+    return f"; {groups(count)} can show little, {FEW_GROUPS} or more would be good"

@@ -1,53 +1,40 @@
-"""Whom a candidate has to beat, and the counted look at the test rows, as the gate is given both."""
+"""Whom a candidate has to beat, at which look at the test rows, and what the registry doubts."""
 
 import logging
 
-from vlm_ops.artifacts import ChampionRef, Choice, Evaluation, GateDecision, PreparedData
+from vlm_ops.artifacts import Choice, GateDecision, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.errors import RegistryError
 from vlm_ops.evaluation.looks import sketch
 from vlm_ops.evaluation.protocol import select_rows
-from vlm_ops.records import Look
+from vlm_ops.records import Against, Look
 from vlm_ops.registry.registry import Registry
+from vlm_ops.registry.versions import Standing
 from vlm_ops.steps.plan import Outputs, plan
-from vlm_ops.steps.table import CHAMPION, DOUBT, LOOK
+from vlm_ops.steps.table import AGAINST, CHAMPION
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import SHORT
 
 logger = logging.getLogger(__name__)
 
-NO_CHAMPION: Outputs = {CHAMPION: None, "champion on test": None}
-"""What there is where no champion is to be beaten."""
-NO_REGISTRY: Outputs = {**NO_CHAMPION, DOUBT: None, LOOK: Look(number=1, position=1.0)}
+NOBODY: Outputs = {CHAMPION: None, "champion on test": None}
+"""What there is where no champion can be asked."""
+NO_REGISTRY: Outputs = {**NOBODY, AGAINST: Against(version=None, look=Look(number=1, position=1.0))}
 """What there is where nothing was ever registered: nothing can be promoted there either."""
 
 
-def counted(registry: Registry, config: PipelineConfig, outputs: Outputs) -> Outputs:
+def count_look(registry: Registry, config: PipelineConfig, outputs: Outputs) -> None:
     """Count that the test rows are read for a candidate; do so before they are.
-
-    A candidate that is the champion already can't become it: no look is spent on it.
 
     Args:
         registry: Keeps the looks.
         config: The whole configuration.
         outputs: What the stages of a trial left.
 
-    Returns:
-        What to add to ``outputs``: the look, None if none was spent.
-
     Raises:
         ServiceError: The server does not answer.
     """
-    choice, data = outputs["choose"], outputs["prepare"]
-    assert isinstance(choice, Choice) and isinstance(data, PreparedData)
-    champion = registry.standing().champion
-    against = champion.content if champion is not None else None
-    if choice.model.content == against:
-        return {LOOK: None}
-    rows = select_rows(data.test, config.evaluate.max_rows, config.seed)
-    groups = sketch(row.group for row in rows)
-    look = registry.look(choice.model.content, against, data.test.content, groups)
-    logger.info("look %d at these test rows", look.number)
-    return {LOOK: look}
+    _look(registry, config, outputs, registry.standing())
 
 
 def rival(registry: Registry, config: PipelineConfig, outputs: Outputs) -> Outputs:
@@ -63,23 +50,55 @@ def rival(registry: Registry, config: PipelineConfig, outputs: Outputs) -> Outpu
         outputs: What the stages before left.
 
     Returns:
-        What to add to ``outputs``.
+        What to add to ``outputs``. Where it is in doubt who is champion, or the champion's files
+        are not the registered ones, that is no error here: the gate refuses and says so.
 
     Raises:
-        RegistryError: The champion was not registered by vlm-ops, or its files are gone.
         ServiceError: The server does not answer.
     """
     standing = registry.standing()
-    found = standing.champion
-    if found is None:
-        return {**NO_CHAMPION, DOUBT: standing.doubt}
-    evaluation = outputs["evaluate"]
-    if isinstance(evaluation, Evaluation) and found.content == evaluation.model.content:
-        before = _as_judged_before(config, outputs, found.gate)
-        if before is not None:
-            return before
-    model = registry.download(found.version, config.execution.runs / "models")
-    return {CHAMPION: ChampionRef(version=found.version, model=model), DOUBT: standing.doubt}
+    found, doubt = standing.champion, standing.doubt
+    candidate = outputs["choose"]
+    if found is not None and doubt is None:
+        assert isinstance(candidate, Choice)
+        if found.content == candidate.model.content:
+            before = _as_judged_before(config, outputs, found.gate)
+            if before is not None:
+                return before
+    model = None
+    if found is not None and doubt is None:
+        try:
+            model = registry.download(found.version, config.execution.runs / "models")
+        except RegistryError as error:
+            doubt = f"the champion, version {found.version}, can't be compared with: {error}"
+    against = Against(
+        version=found.version if found is not None else None,
+        look=_look(registry, config, outputs, standing),
+        doubt=doubt,
+    )
+    if model is None:
+        return {**NOBODY, AGAINST: against}
+    return {CHAMPION: model, AGAINST: against}
+
+
+def _look(
+    registry: Registry, config: PipelineConfig, outputs: Outputs, standing: Standing
+) -> Look | None:
+    """Count a look, or find it again; None if none is spent.
+
+    A candidate that is the champion already can't become it: no look is spent on it.
+    """
+    choice, data = outputs["choose"], outputs["prepare"]
+    assert isinstance(choice, Choice)
+    assert isinstance(data, PreparedData)
+    against = standing.champion.content if standing.champion is not None else None
+    if choice.model.content == against:
+        return None
+    rows = select_rows(data.test, config.evaluate.max_rows, config.seed)
+    groups = sketch(row.group for row in rows)
+    look = registry.look(choice.model.content, against, data.test.content, groups)
+    logger.info("look %d at these test rows", look.number)
+    return look
 
 
 def _as_judged_before(config: PipelineConfig, outputs: Outputs, gate: str | None) -> Outputs | None:
@@ -87,11 +106,10 @@ def _as_judged_before(config: PipelineConfig, outputs: Outputs, gate: str | None
     earlier = gate and read_record(config.execution.runs / f"gate-{gate[:SHORT]}", GateDecision)
     if not earlier:
         return None
-    recalled = {
+    recalled: Outputs = {
+        CHAMPION: None,
         "champion on test": earlier.champion_answers,
-        CHAMPION: earlier.champion_version,
-        LOOK: earlier.look,
-        DOUBT: None,
+        AGAINST: Against(version=earlier.champion_version, look=earlier.look),
     }
     same = plan("gate", config, {**outputs, **recalled})
     return recalled if same.done() is not None else None

@@ -11,23 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.artifacts import ChampionRef, ModelRef, RowsRef
+from vlm_ops.artifacts import ModelRef, RowsRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
 from vlm_ops.config.sections import DataCommon, DatasetPairs
-from vlm_ops.steps.table import CHAMPION, LOOK, STEPS, Step, steps_of
-from vlm_ops.records import Look
+from vlm_ops.records import Against
+from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.tracker import Tracker
 
-Value = Artifact | ModelRef | RowsRef | Look | str | None
+Value = Artifact | ModelRef | RowsRef | Against | str | None
 """What a step may be given."""
 
-Outputs = Mapping[str, Artifact | ChampionRef | Look | str | None]
-"""What there is so far, by step; under ``CHAMPION``, ``LOOK`` and ``DOUBT`` what the registry
-says. A text stands for the
-content of something that need not be read again."""
+Outputs = Mapping[str, Artifact | ModelRef | Against | str | None]
+"""What there is so far, by step; under ``CHAMPION`` and ``AGAINST`` what the registry says. A text
+stands for the content of something that need not be read again."""
 
 
 @dataclass(frozen=True)
@@ -180,20 +179,20 @@ class Work:
         )
 
 
-def _plain(value: Artifact | ChampionRef | Look | str | None) -> Any:
+def _plain(value: Artifact | ModelRef | Against | str | None) -> Any:
     if value is None or isinstance(value, str):
         return value
     where = {"folder": str(value.folder)} if isinstance(value, Artifact) else {}
     return value.model_dump(mode="json") | where
 
 
-def _read(name: str, value: Any) -> Artifact | ChampionRef | Look | str | None:
+def _read(name: str, value: Any) -> Artifact | ModelRef | Against | str | None:
     if value is None or isinstance(value, str):
         return value
     if name == CHAMPION:
-        return ChampionRef.model_validate(value)
-    if name == LOOK:
-        return Look.model_validate(value)
+        return ModelRef.model_validate(value)
+    if name == AGAINST:
+        return Against.model_validate(value)
     return STEPS[name].output.model_validate(value)
 
 
@@ -203,7 +202,7 @@ def _part(source: Any, part: str) -> Any:
     return None if source is None else getattr(source, part)
 
 
-def _content(value: Value) -> str | Look | None:
+def _content(value: Value) -> str | Against | None:
     return value.content if isinstance(value, (Artifact, ModelRef, RowsRef)) else value
 
 

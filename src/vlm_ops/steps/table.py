@@ -17,6 +17,7 @@ from vlm_ops.artifacts import (
     PreferencePairs,
     PreparedData,
     TrainedAdapter,
+    ValidationScores,
 )
 from vlm_ops.config.pipeline import (
     AnswersJob,
@@ -36,11 +37,11 @@ from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
 CHAMPION = "champion"
-"""What comes from the registry and not from a step: a :class:`~vlm_ops.artifacts.ChampionRef`."""
-LOOK = "look"
-"""The same: a :class:`~vlm_ops.records.Look`."""
-DOUBT = "doubt"
-"""The same: why nothing may be promoted, in words."""
+"""What comes from the registry and not from a step: the champion's
+:class:`~vlm_ops.artifacts.ModelRef`."""
+
+AGAINST = "against"
+"""What the registry says beside it: a :class:`~vlm_ops.records.Against`."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class From:
     """Where an input of a step comes from.
 
     Attributes:
-        step: A key of ``STEPS``, or ``CHAMPION``.
+        step: A key of ``STEPS``, ``CHAMPION`` or ``AGAINST``.
         part: Attribute of that step's artifact; empty for the artifact itself.
     """
 
@@ -87,6 +88,11 @@ def _training(config: PipelineConfig) -> dict[str, Any]:
     return {"seed": config.seed, "engine": config.engine, "features": config.features}
 
 
+def _scoring(config: PipelineConfig) -> EvaluateJob:
+    asked = config.evaluate
+    return EvaluateJob(seed=config.seed, max_rows=asked.max_rows, resamples=asked.resamples)
+
+
 def _asked(config: PipelineConfig) -> dict[str, Any]:
     return config.evaluate.model_dump(include={"max_new_tokens", "batch_size"})
 
@@ -117,6 +123,7 @@ _DATA = From("prepare")
 _SFT = From("sft")
 _PREFER = From("prefer")
 _SFT_MODEL = From("sft", "model")
+_PREFERRED_MODEL = From("prefer", "model")
 _CANDIDATE = From("choose", "model")
 
 _ALL = (
@@ -162,13 +169,29 @@ _ALL = (
     ),
     _answers("base on validation", From("sft", "base"), "validation", stage="choose"),
     _answers("sft on validation", _SFT_MODEL, "validation", stage="choose"),
-    _answers("preferred on validation", From("prefer", "model"), "validation", stage="choose"),
+    _answers("preferred on validation", _PREFERRED_MODEL, "validation", stage="choose"),
+    Step(
+        name="validation",
+        stage="choose",
+        work="validation",
+        version=1,
+        job=_scoring,
+        output=ValidationScores,
+        function="vlm_ops.evaluation.validation:score_validation",
+        inputs={
+            "data": _DATA,
+            "base_answers": From("base on validation"),
+            "sft_answers": From("sft on validation"),
+            "preferred_answers": From("preferred on validation"),
+        },
+        heavy=False,
+    ),
     Step(
         name="choose",
         stage="choose",
         work="choose",
-        version=1,
-        job=lambda config: ChooseJob(max_loss_on_validation=config.prefer.max_loss_on_validation),
+        version=2,
+        job=lambda config: ChooseJob(seed=config.seed),
         output=Choice,
         function="vlm_ops.evaluation.choose:choose",
         inputs={
@@ -184,15 +207,14 @@ _ALL = (
     _answers("candidate on gray", _CANDIDATE, "test", gray=True),
     _answers("sft on test", _SFT_MODEL, "test"),
     _answers("sft on gray", _SFT_MODEL, "test", gray=True),
+    _answers("preferred on test", _PREFERRED_MODEL, "test"),
     _answers("base on test", From("sft", "base"), "test"),
     Step(
         name="evaluate",
         stage="evaluate",
         work="evaluate",
-        version=2,
-        job=lambda config: EvaluateJob(
-            seed=config.seed, max_rows=config.evaluate.max_rows, resamples=config.evaluate.resamples
-        ),
+        version=3,
+        job=_scoring,
         output=Evaluation,
         function="vlm_ops.evaluation.evaluate:evaluate",
         inputs={
@@ -201,17 +223,18 @@ _ALL = (
             "choice": From("choose"),
             "base_answers": From("base on test"),
             "sft_answers": From("sft on test"),
+            "preferred_answers": From("preferred on test"),
             "candidate_answers": From("candidate on test"),
             "sft_gray_answers": From("sft on gray"),
             "candidate_gray_answers": From("candidate on gray"),
         },
     ),
-    _answers("champion on test", From(CHAMPION, "model"), "test", stage="gate"),
+    _answers("champion on test", From(CHAMPION), "test", stage="gate"),
     Step(
         name="gate",
         stage="gate",
         work="gate",
-        version=2,
+        version=3,
         job=lambda config: GateJob(
             seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples
         ),
@@ -223,7 +246,7 @@ _ALL = (
             "candidate_gray": From("candidate on gray"),
             "base": From("base on test"),
             "champion": From("champion on test"),
-            "champion_version": From(CHAMPION, "version"),
+            "against": From(AGAINST),
         },
         heavy=False,
     ),

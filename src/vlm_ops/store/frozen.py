@@ -12,11 +12,13 @@ class Frozen(BaseModel):
     Attributes:
         renamed: Names that fields had in files of earlier versions, and what they are called now;
             None for a field that is gone.
+        retired: Fields that do nothing any more but stay in fingerprints, and what holds instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     renamed: ClassVar[Mapping[str, str | None]] = {}
+    retired: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,168 @@
+"""The candidate beside one rival: whether the two can be compared, how, and how that is told."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from vlm_ops.artifacts import AnswerSet, Evaluation
+from vlm_ops.config.pipeline import GateJob
+from vlm_ops.errors import DataError
+from vlm_ops.evaluation import statistics, words
+from vlm_ops.records import Difference
+
+
+class Rival(NamedTuple):
+    """What the candidate must beat, and how that is told.
+
+    Attributes:
+        than: Short name, as in records.
+        name: As people read it.
+        needed: The margin.
+        level: The largest chance that passes.
+        answers: To the test rows.
+    """
+
+    than: str
+    name: str
+    needed: float
+    level: float
+    answers: AnswerSet | None
+
+
+class DoubtError(Exception):
+    """A number is missing or can't be compared: a refusal in words, never a crash."""
+
+
+def rivals(
+    job: GateJob, version: str | None, answers: Mapping[str, AnswerSet | None], level: float
+) -> Iterator[Rival]:
+    """List what must be beaten, the image first: without it no other number means anything.
+
+    Only the comparison that decides about the alias takes the level of this look: that with the
+    champion, or with the base where there is no champion yet. The others stay at 2.5 %: whatever
+    they let pass, the champion is replaced by nothing that did not beat it.
+    """
+    margins, usual = job.gate, statistics.ALLOWED_CHANCE
+    first = version is None and answers["champion"] is None
+    gray, base = answers["candidate_gray"], answers["base"]
+    yield Rival("gray", "itself on gray images", margins.over_gray, usual, gray)
+    yield Rival("base", "the base", margins.over_base, level if first else usual, base)
+    if not first:
+        name = champion_name(version)
+        yield Rival("champion", name, margins.over_champion, level, answers["champion"])
+
+
+def champion_name(version: str | None) -> str:
+    """Name the champion as people read it."""
+    return "the champion" if version is None else f"the champion (version {version})"
+
+
+def candidate_of(evaluation: Evaluation, answers: AnswerSet | None) -> AnswerSet:
+    """Return the candidate's answers.
+
+    Raises:
+        DoubtError: They are missing or not the candidate's, or a score is not a number.
+    """
+    for name, score in evaluation.scores.items():
+        if not math.isfinite(score.relaxed_accuracy):
+            raise DoubtError(f"the evaluation's score of {name} is not a number")
+    found = _comparable("the candidate", answers, evaluation)
+    if found.model != evaluation.model.content:
+        raise DoubtError("the answers are another model's than the candidate's")
+    return found
+
+
+def compare(
+    candidate: AnswerSet, rival: Rival, evaluation: Evaluation, job: GateJob
+) -> tuple[Difference, str]:
+    """Compare the candidate with a rival.
+
+    Returns:
+        The difference, and what it means in words.
+
+    Raises:
+        DoubtError: The two can't be compared.
+    """
+    gray = rival.than == "gray"
+    other = _comparable(rival.name, rival.answers, evaluation, gray=gray)
+    if gray and other.model != candidate.model:
+        raise DoubtError("the answers on gray images are another model's than the candidate's")
+    try:
+        found = statistics.difference(
+            candidate.read(),
+            other.read(),
+            than=rival.than,
+            needed=rival.needed,
+            resamples=job.resamples,
+            seed=job.seed,
+            level=rival.level,
+        )
+    except DataError as error:
+        raise DoubtError(f"can't be compared with {rival.name}: {error}") from error
+    return found, reason(found, rival.name, candidate.relaxed_accuracy, other.relaxed_accuracy)
+
+
+def reason(found: Difference, name: str, ours: float, theirs: float) -> str:
+    """Say what came of a comparison, with its numbers.
+
+    Args:
+        found: The difference.
+        name: Of the rival.
+        ours: Relaxed accuracy of the candidate.
+        theirs: Of the rival.
+    """
+    mine, other = words.percent(ours), words.percent(theirs)
+    if found.needed <= statistics.ASKS_NOTHING:
+        return f"not held against {name}, the margin asks nothing: {mine} against {other}"
+    if found.than == "gray":
+        head = f"{_sight(found)}: {mine} with the images, {other} with gray ones instead"
+    elif found.needed < 0.0:
+        worse = f"{100 * -found.needed:.1f} points worse than {name}: {mine} against {other}"
+        head = f"not more than {worse}" if found.passed else f"not shown to be at most {worse}"
+    elif found.passed:
+        head = f"{mine} against {name}'s {other}"
+    else:
+        head = f"not shown to be better than {name}: {mine} against {other}"
+    needed = words.signed(found.needed)
+    if found.low <= found.needed:
+        relation = f"whose lower end is not above the needed {needed}"
+    elif not found.passed:
+        relation = (
+            f"which luck alone gives in {words.chance(found.chance)} of cases; "
+            f"{words.chance(found.level)} are allowed"
+        )
+    else:
+        relation = f"above the needed {needed}"
+    return f"{head}: {words.difference(found)}, {relation}"
+
+
+def _sight(found: Difference) -> str:
+    if found.passed:
+        return "its answers depend on the image"
+    if found.low > 0.0:
+        return "its answers depend too little on the image"
+    return "its answers do not depend on the image"
+
+
+def _comparable(
+    name: str, found: AnswerSet | None, evaluation: Evaluation, *, gray: bool = False
+) -> AnswerSet:
+    """Return answers that may be compared, or raise the doubt about them."""
+    if found is None:
+        raise DoubtError(f"{name} has no answers on the test rows")
+    if found.split != "test":
+        raise DoubtError(f"{name} answered the {found.split} rows, not the test rows")
+    if found.protocol != evaluation.protocol:
+        raise DoubtError(
+            f"{name} was asked in another way than the evaluation: protocol "
+            f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, prompt, "
+            f"decoding or metric differ)"
+        )
+    if found.gray != gray:
+        raise DoubtError(
+            f"{name} was asked {'on gray images' if found.gray else 'with the images'}, which "
+            f"is the wrong way for this comparison"
+        )
+    if not math.isfinite(found.relaxed_accuracy):
+        raise DoubtError(f"{name}'s score is not a number")
+    return found

@@ -1,0 +1,94 @@
+"""What a candidate may not fall below, whoever the champion is."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlm_ops.artifacts import Evaluation
+from vlm_ops.config.pipeline import GateJob
+from vlm_ops.errors import DataError
+from vlm_ops.evaluation import statistics, words
+from vlm_ops.evaluation.comparison import DoubtError, reason
+from vlm_ops.evaluation.signs import chance_of
+from vlm_ops.records import Answer, Difference
+
+_KINDS_LEVEL = 0.05
+"""In at most so many comparisons of models that are equal on every kind one is called worse."""
+
+
+def over_majority(
+    candidate: Sequence[Answer], evaluation: Evaluation, job: GateJob
+) -> tuple[Difference, str]:
+    """Compare the candidate with the most frequent answer of each kind, which sees nothing.
+
+    Raises:
+        DoubtError: Those answers are gone or are to other rows.
+    """
+    try:
+        other = evaluation.majority()
+        found = statistics.difference(
+            candidate,
+            other,
+            than="majority",
+            needed=job.gate.over_majority,
+            resamples=job.resamples,
+            seed=job.seed,
+        )
+    except DataError as error:
+        raise DoubtError(f"can't be compared with the most frequent answers: {error}") from error
+    return found, reason(found, "the most frequent answer of each kind", _of(candidate), _of(other))
+
+
+def below_floor(candidate: Sequence[Answer], floor: float | None) -> str | None:
+    """Say that the accuracy is below the floor that the user set; None if it is not."""
+    if floor is None or _of(candidate) >= floor:
+        return None
+    return f"{words.percent(_of(candidate))} is below gate.floor, {words.percent(floor)}"
+
+
+def worse_kinds(
+    candidate: Sequence[Answer], champion: Sequence[Answer], name: str, job: GateJob
+) -> list[str]:
+    """Say on which kinds the candidate lost more than it may, beyond chance.
+
+    A kind counts if more is lost than ``gate.kind_tolerance`` and if tossed signs seldom lose as
+    much: at 5 % over all kinds together (Holm 1979, "A simple sequentially rejective multiple
+    test procedure").
+
+    Args:
+        candidate: Judged rows.
+        champion: Of the champion, to the same rows.
+        name: Of the champion, as people read it.
+        job: The tolerance and the seed of the tosses.
+    """
+    ours, theirs = _by_kind(candidate), _by_kind(champion)
+    lost = {
+        kind: statistics.paired(rows, theirs.get(kind, []), name) for kind, rows in ours.items()
+    }
+    level = _KINDS_LEVEL / len(lost)
+    chances = {kind: chance_of(-sums.total, job.seed, level) for kind, sums in lost.items()}
+    said = []
+    for rank, kind in enumerate(sorted(chances, key=lambda kind: (chances[kind], kind))):
+        if chances[kind] > _KINDS_LEVEL / (len(lost) - rank):
+            break
+        points = float(lost[kind].total.sum() / lost[kind].rows.sum())
+        if points < -job.gate.kind_tolerance:
+            said.append(
+                f"worse than {name} on questions of kind {kind!r}: "
+                f"{words.percent(_of(ours[kind]))} against {words.percent(_of(theirs[kind]))}, "
+                f"which luck alone gives in {words.chance(chances[kind])} of cases; a loss of up "
+                f"to {100 * job.gate.kind_tolerance:.1f} points is allowed (gate.kind_tolerance)"
+            )
+    return said
+
+
+def _of(answers: Sequence[Answer]) -> float:
+    return float(np.mean([answer.relaxed for answer in answers]))
+
+
+def _by_kind(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+    kinds: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        kinds[answer.kind].append(answer)
+    return dict(kinds)

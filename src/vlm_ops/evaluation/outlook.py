@@ -1,0 +1,92 @@
+"""What the gate can see with these test groups at this look: its power in words."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vlm_ops.evaluation import looks, words
+from vlm_ops.evaluation.power import GAIN, RESEEDS, Spread, groups_needed, power, spread_of
+from vlm_ops.evaluation.signs import Floats, fewest_groups, least_chance
+from vlm_ops.evaluation.statistics import ASKS_NOTHING, paired
+from vlm_ops.records import Answer, Look
+
+
+class Outlook(NamedTuple):
+    """What a candidate can expect of the comparison that decides.
+
+    Attributes:
+        power: Chance that one that is truly 4 points better is accepted.
+        sentence: The same in words, with what would help.
+        never: Why no candidate can pass; None if one can.
+    """
+
+    power: float
+    sentence: str
+    never: str | None
+
+
+def outlook(
+    candidate: Sequence[Answer],
+    champion: Sequence[Answer] | None,
+    *,
+    look: Look,
+    needed: float,
+) -> Outlook:
+    """Tell what the gate can see, from the answers that it compares.
+
+    Args:
+        candidate: Judged rows.
+        champion: Of the champion, to the same rows; None if there is none. Then the base is to be
+            beaten, and differences are taken to vary as those of the demo's equal models do.
+        look: How many-th look at these test rows this is.
+        needed: The margin over the champion, or over the base.
+
+    Raises:
+        DataError: The two did not answer the same rows.
+    """
+    spread = RESEEDS if champion is None else spread_of(candidate, champion)
+    rows = paired(candidate, candidate, "itself").rows
+    than = "the base" if champion is None else "the champion"
+    return expected(rows, than=than, spread=spread, look=look, needed=needed)
+
+
+def expected(
+    rows: Floats,
+    *,
+    than: str = "the champion",
+    spread: Spread = RESEEDS,
+    look: Look | None = None,
+    needed: float = 0.0,
+) -> Outlook:
+    """Tell what the gate will see, before anything is trained or asked.
+
+    Args:
+        rows: Shape (groups,): how many test rows each group has.
+        than: What is to be beaten.
+        spread: What differences vary by; without answers, as the demo's equal models differ.
+        look: How many-th look at these rows it will be; None for the first.
+        needed: The margin.
+    """
+    look = look or Look(number=1, position=1.0)
+    groups, level = len(rows), looks.level(look.position)
+    found = power(rows, spread, level, GAIN, needed)
+    told = [
+        f"with {words.groups(groups)} this gate sees +{100 * GAIN:.0f} points over {than} in "
+        f"{100 * found:.0f} % of cases (look {look.number} at these test rows: p <= {level:.2g})"
+    ]
+    enough = groups_needed(rows, spread, level, GAIN, needed)
+    if enough is not None and enough > groups:
+        told.append(f"{enough} groups like these would see it in 80 %")
+    if look.position >= 2.0:
+        told.append(f"{groups} fresh groups beside these would halve what earlier looks count")
+    return Outlook(found, "; ".join(told) + words.few_groups(groups), _never(groups, level, needed))
+
+
+def _never(groups: int, level: float, needed: float) -> str | None:
+    if needed <= ASKS_NOTHING or least_chance(groups) <= level:
+        return None
+    return (
+        f"no candidate can pass with {words.groups(groups)}: even if all of them gain, luck alone "
+        f"gives as much in {words.chance(least_chance(groups))} of cases, and "
+        f"{words.chance(level)} are allowed at this look; test rows of {fewest_groups(level)} "
+        f"groups or more are needed"
+    )
