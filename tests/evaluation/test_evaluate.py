@@ -58,7 +58,7 @@ def stage(
         [f"execution.runs={runs}", "evaluate.batch_size=4", "evaluate.resamples=200"],
     )
     outputs: dict[str, Any] = {"prepare": data, "sft": SFT, "prefer": PREFER, **given}
-    for step in steps_of("evaluate"):
+    for step in steps_of("choose") + steps_of("evaluate"):
         outputs[step.name] = perform(plan(step.name, config, outputs), tracker or NullTracker())
     return outputs
 
@@ -91,6 +91,7 @@ def test_everything_is_measured_and_kept(own: PreparedData, preferred_sees: Mode
     assert shares == {
         "base": pytest.approx(1 / 3),
         "sft": pytest.approx(1 / 3),
+        "preferred": 1.0,
         "candidate": 1.0,
         "sft_gray": pytest.approx(1 / 3),
         "candidate_gray": pytest.approx(1 / 3),
@@ -112,9 +113,9 @@ def test_each_model_is_asked_every_row_once_and_loaded_as_seldom_as_can_be(
     own: PreparedData, preferred_sees: Models
 ) -> None:
     run(own)
-    assert preferred_sees.asked == 2 * 40 + 5 * 120
+    assert preferred_sees.asked == 3 * 40 + 5 * 120
     loaded = [ref.adapter_sha256 for ref in preferred_sees.loaded]
-    assert loaded == ["a-sft", "b-prefer", "a-sft", None]
+    assert loaded == [None, "a-sft", "b-prefer", "a-sft", None]
 
 
 def test_the_models_are_kept_with_the_prompt_that_the_rows_were_asked_with(
@@ -210,11 +211,11 @@ def test_a_preferred_model_that_lost_on_validation_is_not_the_candidate(
         "validation against sft's 100.0 %: -67.5 points, which luck alone gives in 100.0 % of "
         "cases (5 groups); 5.0 % are allowed"
     )
-    # The candidate is sft: nothing is asked twice, and preferred never sees the test rows.
+    # The candidate is sft: nothing is asked twice.
     assert left["candidate on test"] == left["sft on test"]
     assert left["candidate on gray"] == left["sft on gray"]
-    assert models.asked == 2 * 40 + 3 * 120
-    assert len(models.seers[PREFER.model.content].asked) == 40
+    assert models.asked == 3 * 40 + 4 * 120
+    assert len(models.seers[PREFER.model.content].asked) == 40 + 120
 
 
 def test_no_showcase_without_a_gain(own: PreparedData, models: Models) -> None:
@@ -267,7 +268,7 @@ def test_every_plan_survives_the_way_to_another_process(
         write_record(artifact)
     outputs: Outputs = stage(own, **adapters)
     config = load_config("demo", [f"execution.runs={tmp_path}"])
-    for step in steps_of("evaluate"):
+    for step in steps_of("choose") + steps_of("evaluate"):
         work = Work((step.name,), config, outputs)
         there = Work.from_request(json.loads(json.dumps(work.request())))
         assert there.first() == work.first()

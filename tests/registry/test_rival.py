@@ -123,15 +123,19 @@ def test_a_lost_alias_is_a_doubt_also_for_the_one_who_was_champion(judged: Any) 
         assert f'`vlm-ops promote {judged.name} VERSION --reason "…"`' in against.doubt
 
 
-def test_an_edited_adapter_configuration_of_the_champion_is_a_doubt(judged: Any) -> None:
-    where = judged.client.get_logged_model(judged.logged[0].removeprefix("models:/"))
-    file = next(Path(where.artifact_location.removeprefix("file://")).rglob("adapter_config.json"))
-    before = file.read_bytes()
+def test_an_edited_adapter_configuration_of_the_champion_is_a_doubt(
+    judged: Any, tmp_path: Path
+) -> None:
+    file = "artifacts/adapter/adapter_config.json"
+    kept = judged.kept_file(judged.logged[0], file)
+    (tmp_path / kept.name).write_bytes(kept.read_bytes() + b" ")
+    send, model = judged.client.log_model_artifact, judged.logged[0].removeprefix("models:/")
+    send(model, str(tmp_path / kept.name), str(Path(file).parent))
     try:
-        file.write_bytes(before.replace(b'"lora_alpha": ', b'"lora_alpha": 1'))
-        _, against = facing(judged, 1)
+        found, against = facing(judged, 1)
     finally:
-        file.write_bytes(before)
+        send(model, str(kept), str(Path(file).parent))
+    assert found[CHAMPION] is None
     assert against.version == "1"
     assert against.doubt is not None
     assert "the champion, version 1, can't be compared with" in against.doubt

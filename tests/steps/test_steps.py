@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from left import left
 
-from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ANSWERS, ModelRef
+from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ANSWERS, MAJORITY, ModelRef
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import OutputError
@@ -53,10 +53,10 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ("prefer.beta=0.5", ("prefer",)),
         ("prefer.max_loss_on_validation=0.5", ("prefer",)),
         # The champion is asked in the gate's stage, as the candidate was asked before.
-        ("evaluate.max_new_tokens=9", ("pairs", "evaluate", "gate")),
+        ("evaluate.max_new_tokens=9", ("pairs", "choose", "evaluate", "gate")),
         ("evaluate.batch_size=16", ("pairs",)),
-        ("evaluate.max_rows=100", ("evaluate", "gate")),
-        ("evaluate.resamples=500", ("evaluate", "gate")),
+        ("evaluate.max_rows=100", ("choose", "evaluate", "gate")),
+        ("evaluate.resamples=500", ("choose", "evaluate", "gate")),
         ("gate.over_base=0.2", ("gate",)),
         ("gate.over_champion=0.2", ("gate",)),
         ("gate.over_gray=0.2", ("gate",)),
@@ -76,36 +76,40 @@ def test_new_resamples_ask_no_model_anew(tmp_path: Path) -> None:
     outputs = left(tmp_path)
     before = fingerprints(load_config("demo"), outputs)
     after = fingerprints(load_config("demo", ["evaluate.resamples=500"]), outputs)
-    assert changed(before, after) == ["evaluate", "gate"]
+    assert changed(before, after) == ["validation", "evaluate", "gate"]
 
 
 @pytest.mark.parametrize(
     ("content", "rerun"),
     [
-        ("train", ["sft", "pairs", "evaluate"]),
+        ("train", ["sft", "pairs", "validation", "evaluate"]),
         ("validation",
-         ["sft", "pairs", "sft on validation", "preferred on validation", "evaluate"]),
+         ["sft", "pairs", "base on validation", "sft on validation", "preferred on validation",
+          "validation", "evaluate"]),
         ("test",
-         ["sft", "pairs", "candidate on test", "candidate on gray", "sft on test", "sft on gray",
-          "base on test", "evaluate", "champion on test"]),
+         ["sft", "pairs", "validation", "candidate on test", "candidate on gray", "sft on test",
+          "sft on gray", "preferred on test", "base on test", "evaluate", "champion on test"]),
         ("sft",
          ["pairs", "prefer", "sft on validation", "choose", "sft on test", "sft on gray",
           "evaluate"]),
         ("pairs", ["prefer"]),
-        ("prefer", ["preferred on validation", "choose"]),
-        ("sft_on_validation", ["choose"]),
-        ("preferred_on_validation", ["choose"]),
+        ("prefer", ["preferred on validation", "choose", "preferred on test"]),
+        ("base_on_validation", ["validation"]),
+        ("sft_on_validation", ["validation", "choose"]),
+        ("preferred_on_validation", ["validation", "choose"]),
         ("choose", ["candidate on test", "candidate on gray", "evaluate"]),
         ("candidate_on_test", ["evaluate", "gate"]),
         ("candidate_on_gray", ["evaluate", "gate"]),
         ("sft_on_test", ["evaluate"]),
         ("sft_on_gray", ["evaluate"]),
+        ("preferred_on_test", ["evaluate"]),
         ("base_on_test", ["evaluate", "gate"]),
         ("evaluate", ["gate"]),
         ("champion", ["champion on test"]),
         ("champion_on_test", ["gate"]),
         ("version", ["gate"]),
         ("look", ["gate"]),
+        ("doubt", ["gate"]),
         ("gate", []),
     ],
 )  # fmt: skip
@@ -130,7 +134,7 @@ def test_the_same_model_asked_the_same_rows_is_the_same_step(tmp_path: Path) -> 
 def test_without_a_champion_its_answers_are_none(tmp_path: Path) -> None:
     outputs = left(tmp_path) | {CHAMPION: None, "champion on test": None}
     inputs = plan("gate", load_config("demo"), outputs).inputs
-    assert inputs["champion"] is inputs["champion_version"] is None
+    assert inputs["champion"] is None
     assert inputs["base"] is outputs["base on test"]
 
 
@@ -139,7 +143,7 @@ def test_a_champion_of_which_only_the_hash_is_known_is_the_same_to_the_gate(
 ) -> None:
     """So the flow finds an earlier decision without fetching the champion."""
     config, whole = load_config("demo"), left(tmp_path)
-    recalled = whole | {"champion on test": whole["champion on test"].content, CHAMPION: "1"}
+    recalled = whole | {"champion on test": whole["champion on test"].content, CHAMPION: None}
     assert plan("gate", config, recalled).folder == plan("gate", config, whole).folder
 
 
@@ -235,6 +239,7 @@ FILES = {
     "pairs": ["train.jsonl", "validation.jsonl"],
     "prefer": [f"{ADAPTER}/{name}" for name in ADAPTER_FILES],
     "answers": [ANSWERS],
+    "evaluate": [MAJORITY],
 }
 """What a record speaks of, by work."""
 
