@@ -27,7 +27,7 @@ def sqlite() -> Iterator[str]:
         yield f"sqlite:///{folder}/mlflow.db"
 
 
-# PostgreSQL and its driver do not belong to this project.
+# Its driver is a development dependency; PostgreSQL itself is what a machine has or has not.
 DATABASES = [sqlite, *([postgresql] if find_spec("psycopg2") and shutil.which("initdb") else [])]
 
 
