@@ -19,7 +19,7 @@ from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.measured import majority, measure
 from vlm_ops.evaluation.protocol import select_rows
-from vlm_ops.evaluation.statistics import difference
+from vlm_ops.evaluation.statistics import Bar, difference
 from vlm_ops.records import Answer
 from vlm_ops.steps.plan import Outputs, Work, perform, plan
 from vlm_ops.tracker import NullTracker
@@ -66,7 +66,7 @@ def margins_of(seed: int, runs: Path, overrides: list[str]) -> dict[str, Any]:
     options = {"resamples": 2000, "seed": seed}
     margins = {
         other: difference(
-            answers["sft"], answers[other], than=other, needed=0.15, **options
+            answers["sft"], answers[other], Bar(0.15), than=other, **options
         ).model_dump()
         for other in NAMES[:-1]
     }

@@ -94,7 +94,7 @@ def decide(
     *,
     tracker: NullTracker | None = None,
     look: Look = FIRST,
-    **margins: float,
+    **margins: float | None,
 ) -> GateDecision:
     out = runs / "gate-0"
     out.mkdir(exist_ok=True)
@@ -357,8 +357,8 @@ def test_a_look_asks_for_more_than_the_one_before(tmp_path: Path) -> None:
     assert early.verdict.reasons[-1].startswith(
         "power: with 25 groups this gate sees +4 points over the champion in "
     )
-    assert "(look 12 at these test rows: p <= 0.0011)" in early.verdict.reasons[-1]
-    assert "25 fresh groups beside these would halve" in early.verdict.reasons[-1]
+    assert "(look 12 at these test rows; needs p <= 0.0011)" in early.verdict.reasons[-1]
+    assert "25 fresh groups make room again" in early.verdict.reasons[-1]
     assert early.power is not None
     assert late.power is not None
     assert early.power > late.power
@@ -410,24 +410,49 @@ def test_one_group_in_all_shows_nothing(tmp_path: Path) -> None:
     assert not any(one.passed for one in decision.verdict.differences)
 
 
-def test_a_margin_of_minus_one_asks_nothing(tmp_path: Path) -> None:
+def test_what_is_not_asked_is_said(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.2, 0.3, 0.4, majority=0.9)
-    decision = decide(tmp_path, found, over_base=-1.0, over_gray=-1.0, over_majority=-1.0)
+    left_out = {"over_base": None, "over_gray": None, "over_majority": None}
+    decision = decide(tmp_path, found, **left_out)
     assert decision.verdict.accepted
-    assert decision.verdict.reasons[1] == (
-        "accepted: not held against the base, the margin asks nothing: 20.0 % against 40.0 %"
+    assert decision.verdict.differences == ()
+    assert decision.verdict.reasons == (
+        "not asked: whether it is better than itself on gray images (gate.over_gray is null)",
+        "not asked: whether it is better than the base (gate.over_base is null)",
+        "not asked: whether it is better than the most frequent answer of each kind "
+        "(gate.over_majority is null)",
     )
-    assert not decide(tmp_path, found, over_base=-1.0, over_gray=-1.0).verdict.accepted
+    assert not decide(tmp_path, found, over_base=None, over_gray=None).verdict.accepted
+
+
+def test_the_comparison_with_the_champion_can_not_be_left_out(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.3, 0.2, 0.1)
+    champion = store(tmp_path, "old", share(0.7))
+    left_out = {"over_base": None, "over_gray": None, "over_majority": None}
+    decision = decide(tmp_path, found, champion, "3", over_champion=-0.1, **left_out)
+    assert refusal(decision).startswith(
+        "not shown to be at most 10.0 points worse than the champion (version 3): 30.0 % against "
+        "70.0 %"
+    )
+    with pytest.raises(ValueError, match="over_champion"):
+        GateSettings.model_validate({"over_champion": None})
+
+
+@pytest.mark.parametrize("margin", [-1.0, -0.11, float("nan"), 1.0, 1.1])
+@pytest.mark.parametrize("name", ["over_base", "over_champion", "over_gray", "over_majority"])
+def test_a_margin_that_all_or_none_pass_is_refused(name: str, margin: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        GateSettings.model_validate({name: margin})
 
 
 def test_not_much_worse_is_told_as_such(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    champion = store(tmp_path, "old", share(0.72))
-    lenient = decide(tmp_path, found, champion, "3", over_champion=-0.2)
+    champion = store(tmp_path, "old", share(0.705))
+    lenient = decide(tmp_path, found, champion, "3", over_champion=-0.1)
     assert lenient.verdict.accepted
     assert lenient.verdict.reasons[2].startswith(
-        "accepted: not more than 20.0 points worse than the champion (version 3): 70.0 % against "
-        "72.0 %: -2.0 points"
+        "accepted: non-inferior: not more than 10.0 points worse than the champion (version 3): "
+        "70.0 % against 70.5 %: -0.5 points"
     )
     strict = decide(tmp_path, found, champion, "3", over_champion=-0.02)
     assert refusal(strict).startswith("not shown to be at most 2.0 points worse than the champion")

@@ -93,7 +93,7 @@ def test_a_changed_setting_runs_the_steps_behind_it_and_a_no_leaves_the_alias(
 
 @pytest.mark.parametrize(
     "change",
-    ["gate.over_gray=-0.5", pytest.param("evaluate.max_rows=6", marks=pytest.mark.thorough)],
+    ["gate.over_majority=0.1", pytest.param("evaluate.max_rows=6", marks=pytest.mark.thorough)],
 )
 def test_a_champion_that_comes_out_again_stays_as_it_was(
     place: Path, first: Any, change: str

@@ -29,6 +29,14 @@ class Rival(NamedTuple):
     answers: AnswerSet | None
 
 
+_ASKS = {
+    "over_gray": "better than itself on gray images",
+    "over_base": "better than the base",
+    "over_majority": "better than the most frequent answer of each kind",
+}
+"""What the margins that may be null ask."""
+
+
 class DoubtError(Exception):
     """A number is missing or can't be compared: a refusal in words, never a crash."""
 
@@ -44,12 +52,24 @@ def rivals(
     """
     margins, usual = job.gate, statistics.ALLOWED_CHANCE
     first = version is None and answers["champion"] is None
-    gray, base = answers["candidate_gray"], answers["base"]
-    yield Rival("gray", "itself on gray images", margins.over_gray, usual, gray)
-    yield Rival("base", "the base", margins.over_base, level if first else usual, base)
+    if margins.over_gray is not None:
+        gray = answers["candidate_gray"]
+        yield Rival("gray", "itself on gray images", margins.over_gray, usual, gray)
+    if margins.over_base is not None:
+        own = level if first else usual
+        yield Rival("base", "the base", margins.over_base, own, answers["base"])
     if not first:
         name = champion_name(version)
         yield Rival("champion", name, margins.over_champion, level, answers["champion"])
+
+
+def not_asked(job: GateJob) -> list[str]:
+    """Say which comparisons the settings leave out: a decision must not look like a full one."""
+    return [
+        f"whether it is {asks} (gate.{name} is null)"
+        for name, asks in _ASKS.items()
+        if getattr(job.gate, name) is None
+    ]
 
 
 def champion_name(version: str | None) -> str:
@@ -91,11 +111,10 @@ def compare(
         found = statistics.difference(
             candidate.read(),
             other.read(),
+            statistics.Bar(rival.needed, rival.level),
             than=rival.than,
-            needed=rival.needed,
             resamples=job.resamples,
             seed=job.seed,
-            level=rival.level,
         )
     except DataError as error:
         raise DoubtError(f"can't be compared with {rival.name}: {error}") from error
@@ -112,13 +131,12 @@ def reason(found: Difference, name: str, ours: float, theirs: float) -> str:
         theirs: Of the rival.
     """
     mine, other = words.percent(ours), words.percent(theirs)
-    if found.needed <= statistics.ASKS_NOTHING:
-        return f"not held against {name}, the margin asks nothing: {mine} against {other}"
     if found.than == "gray":
         head = f"{_sight(found)}: {mine} with the images, {other} with gray ones instead"
     elif found.needed < 0.0:
         worse = f"{100 * -found.needed:.1f} points worse than {name}: {mine} against {other}"
-        head = f"not more than {worse}" if found.passed else f"not shown to be at most {worse}"
+        shown = "non-inferior: not more than" if found.passed else "not shown to be at most"
+        head = f"{shown} {worse}"
     elif found.passed:
         head = f"{mine} against {name}'s {other}"
     else:

@@ -15,6 +15,7 @@ from vlm_ops.evaluation.comparison import (
     candidate_of,
     champion_name,
     compare,
+    not_asked,
     rivals,
 )
 from vlm_ops.evaluation.outlook import Outlook, outlook
@@ -112,6 +113,7 @@ def _judge(
         reasons=(
             *(f"refused: {why}" for why in found.refused),
             *(f"{yes}: {why}" for why in found.passed),
+            *(f"not asked: {what}" for what in not_asked(job)),
             *([] if seen is None else [f"power: {seen.sentence}"]),
         ),
         differences=tuple(found.differences),
@@ -138,7 +140,8 @@ def _compared(
         said = candidate.read()
     except DataError:  # every comparison has said so
         return found
-    _take(found, partial(floors.over_majority, said, evaluation, job))
+    if (needed := job.gate.over_majority) is not None:
+        _take(found, partial(floors.over_majority, said, evaluation, job, needed))
     if (low := floors.below_floor(said, job.gate.floor)) is not None:
         found.refused.append(low)
     champion = answers["champion"]
@@ -162,8 +165,10 @@ def _take(found: _Findings, comparison: Callable[[], tuple[Difference, str]]) ->
 def _outlook(
     job: GateJob, candidate: AnswerSet, champion: AnswerSet | None, look: Look
 ) -> Outlook | None:
-    """Return what the gate can see; None where the answers can't be compared."""
+    """Return what the gate can see; None where the answers can't or needn't be compared."""
     needed = job.gate.over_base if champion is None else job.gate.over_champion
+    if needed is None:
+        return None
     try:
         theirs = None if champion is None else champion.read()
         return outlook(candidate.read(), theirs, look=look, needed=needed)

@@ -57,7 +57,6 @@ def write_report(
                 measured[model].answers,
                 measured[than].answers,
                 than=than,
-                needed=0.0,
                 resamples=job.resamples,
                 seed=job.seed,
             ),
