@@ -63,7 +63,7 @@ def margins_of(seed: int, runs: Path, overrides: list[str]) -> dict[str, Any]:
         "shuffled": ask("sft on test", config, {"prepare": data, "sft": control}),
         "sft": ask("sft on test", config, outputs),
     }
-    options = {"resamples": 2000, "seed": seed}
+    options: dict[str, Any] = {"resamples": 2000, "seed": seed}
     margins = {
         other: difference(
             answers["sft"], answers[other], Bar(0.15), than=other, **options

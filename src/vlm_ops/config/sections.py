@@ -232,6 +232,10 @@ class GateSettings(Frozen):
     over_gray: Gain | None = 0.1
     """The lower end of the interval of candidate minus its own score on gray images must lie
     above this: a model that does not need the picture is refused; null does not ask."""
+    over_swapped: Gain | None = 0.0
+    """The lower end of the interval of candidate minus its own score on images of other rows of
+    the same kind must lie above this; null does not ask. Unlike a gray image, such an image is no
+    surprise to a model."""
     over_majority: Gain | None = 0.0
     """The lower end of the interval of candidate minus the most frequent training answer of each
     kind must lie above this: that answer sees neither image nor question; null does not ask."""
@@ -242,7 +246,7 @@ class GateSettings(Frozen):
     """So much may be lost against the champion on any one kind of question. A candidate that lost
     more, beyond chance, is refused, however much better it is on all kinds together."""
 
-    @field_validator("over_base", "over_gray", "over_majority", mode="before")
+    @field_validator("over_base", "over_gray", "over_swapped", "over_majority", mode="before")
     @classmethod
     def _asks(cls, margin: Any) -> Any:
         if margin == -1:
@@ -254,8 +258,8 @@ class GateSettings(Frozen):
 
     @model_validator(mode="after")
     def _can_pass(self) -> "GateSettings":
-        for name in ("over_base", "over_champion", "over_gray", "over_majority"):
-            if getattr(self, name) == 1.0:
+        for name in type(self).model_fields:
+            if name.startswith("over_") and getattr(self, name) == 1.0:
                 raise ValueError(
                     f"{name} 1.0 can never be passed: two accuracies differ by 1 at most, and "
                     f"the difference must lie above the margin; 0 asks for any gain beyond chance, "

@@ -29,8 +29,13 @@ class Rival(NamedTuple):
     answers: AnswerSet | None
 
 
+_OWN = "with the images"
+_CONTROLS = {"gray": "on gray images", "swapped": "on other rows' images"}
+"""How the candidate is asked to see whether it looks, by the name of the comparison."""
+
 _ASKS = {
     "over_gray": "better than itself on gray images",
+    "over_swapped": "better than itself on other rows' images",
     "over_base": "better than the base",
     "over_majority": "better than the most frequent answer of each kind",
 }
@@ -55,6 +60,9 @@ def rivals(
     if margins.over_gray is not None:
         gray = answers["candidate_gray"]
         yield Rival("gray", "itself on gray images", margins.over_gray, usual, gray)
+    if margins.over_swapped is not None:
+        other = answers.get("candidate_swapped")
+        yield Rival("swapped", "itself on other rows' images", margins.over_swapped, usual, other)
     if margins.over_base is not None:
         own = level if first else usual
         yield Rival("base", "the base", margins.over_base, own, answers["base"])
@@ -103,10 +111,10 @@ def compare(
     Raises:
         DoubtError: The two can't be compared.
     """
-    gray = rival.than == "gray"
-    other = _comparable(rival.name, rival.answers, evaluation, gray=gray)
-    if gray and other.model != candidate.model:
-        raise DoubtError("the answers on gray images are another model's than the candidate's")
+    images = _CONTROLS.get(rival.than, _OWN)
+    other = _comparable(rival.name, rival.answers, evaluation, images)
+    if images != _OWN and other.model != candidate.model:
+        raise DoubtError(f"the answers {images} are another model's than the candidate's")
     try:
         found = statistics.difference(
             candidate.read(),
@@ -131,8 +139,9 @@ def reason(found: Difference, name: str, ours: float, theirs: float) -> str:
         theirs: Of the rival.
     """
     mine, other = words.percent(ours), words.percent(theirs)
-    if found.than == "gray":
-        head = f"{_sight(found)}: {mine} with the images, {other} with gray ones instead"
+    if found.than in _CONTROLS:
+        instead = "gray ones" if found.than == "gray" else "other rows' ones"
+        head = f"{_sight(found)}: {mine} with the images, {other} with {instead} instead"
     elif found.needed < 0.0:
         worse = f"{100 * -found.needed:.1f} points worse than {name}: {mine} against {other}"
         shown = "non-inferior: not more than" if found.passed else "not shown to be at most"
@@ -163,7 +172,7 @@ def _sight(found: Difference) -> str:
 
 
 def _comparable(
-    name: str, found: AnswerSet | None, evaluation: Evaluation, *, gray: bool = False
+    name: str, found: AnswerSet | None, evaluation: Evaluation, images: str = _OWN
 ) -> AnswerSet:
     """Return answers that may be compared, or raise the doubt about them."""
     if found is None:
@@ -176,11 +185,10 @@ def _comparable(
             f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, prompt, "
             f"decoding or metric differ)"
         )
-    if found.gray != gray:
-        raise DoubtError(
-            f"{name} was asked {'on gray images' if found.gray else 'with the images'}, which "
-            f"is the wrong way for this comparison"
-        )
+    control = "gray" if found.gray else "swapped" if found.swapped else ""
+    asked = _CONTROLS.get(control, _OWN)
+    if asked != images:
+        raise DoubtError(f"{name} was asked {asked}, which is the wrong way for this comparison")
     if not math.isfinite(found.relaxed_accuracy):
         raise DoubtError(f"{name}'s score is not a number")
     return found

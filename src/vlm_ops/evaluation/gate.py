@@ -45,7 +45,7 @@ def gate(
     tracker: Tracker,
     **answers: AnswerSet | None,
 ) -> GateDecision:
-    """Judge the candidate against base, champion, itself on gray images, and what sees nothing.
+    """Judge the candidate against base, champion, itself on wrong images, and what sees nothing.
 
     For each of them, the lower end of the paired 95 % interval must lie above the margin of the
     settings, and tossed signs must seldom give as much: in at most 2.5 % of cases, and for the
@@ -60,8 +60,8 @@ def gate(
         look: How many-th look at these test rows this is.
         out: Gets ``decision.json`` and ``decision.md``.
         tracker: Gets both, the differences and the verdict.
-        **answers: To the test rows: ``candidate``, ``candidate_gray``, ``base``, and ``champion``,
-            which is None if there is no champion.
+        **answers: To the test rows: ``candidate``, ``candidate_gray``, ``candidate_swapped``,
+            ``base``, and ``champion``, which is None if there is no champion.
 
     Returns:
         The decision; a refusal is a decision like any other.

@@ -126,13 +126,13 @@ def _gate_job(config: PipelineConfig) -> GateJob:
 
 
 def _answers(
-    name: str, model: From, split: Split, *, gray: bool = False, stage: str = "evaluate"
+    name: str, model: From, split: Split, *, stage: str = "evaluate", **images: bool
 ) -> Step:
-    """One model's answers to one split, with its images or gray ones."""
+    """One model's answers to one split, with its images, gray ones or other rows'."""
 
     def job(config: PipelineConfig) -> AnswersJob:
         asked = config.evaluate.model_dump(include={"max_new_tokens", "batch_size", "max_rows"})
-        return AnswersJob(seed=config.seed, split=split, gray=gray, **asked)
+        return AnswersJob(seed=config.seed, split=split, **{"gray": False} | images, **asked)
 
     return Step(
         name=name,
@@ -220,6 +220,7 @@ _ALL = (
     # The candidate first: it is often the model that was asked last on validation.
     _answers("candidate on test", _CANDIDATE, "test"),
     _answers("candidate on gray", _CANDIDATE, "test", gray=True),
+    _answers("candidate on swapped", _CANDIDATE, "test", swapped=True),
     _answers("sft on test", _SFT_MODEL, "test"),
     _answers("sft on gray", _SFT_MODEL, "test", gray=True),
     _answers("base on test", From("sft", ModelRef, "base"), "test"),
@@ -241,6 +242,7 @@ _ALL = (
             "candidate_answers": From("candidate on test", AnswerSet),
             "sft_gray_answers": From("sft on gray", AnswerSet),
             "candidate_gray_answers": From("candidate on gray", AnswerSet),
+            "candidate_swapped_answers": From("candidate on swapped", AnswerSet),
         },
     ),
     _answers("champion on test", From(CHAMPION, ModelRef, "model"), "test", stage="gate"),
@@ -257,6 +259,7 @@ _ALL = (
             "evaluation": From("evaluate", Evaluation),
             "candidate": From("candidate on test", AnswerSet),
             "candidate_gray": From("candidate on gray", AnswerSet),
+            "candidate_swapped": From("candidate on swapped", AnswerSet),
             "base": From("base on test", AnswerSet),
             "champion": From("champion on test", AnswerSet),
             "champion_version": From(CHAMPION, str, "version"),
