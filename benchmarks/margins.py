@@ -19,7 +19,7 @@ from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.measured import majority, measure
 from vlm_ops.evaluation.protocol import select_rows
-from vlm_ops.evaluation.statistics import difference
+from vlm_ops.evaluation.statistics import Bar, difference
 from vlm_ops.records import Answer
 from vlm_ops.steps.plan import Outputs, Work, perform, plan
 from vlm_ops.tracker import NullTracker
@@ -63,10 +63,10 @@ def margins_of(seed: int, runs: Path, overrides: list[str]) -> dict[str, Any]:
         "shuffled": ask("sft on test", config, {"prepare": data, "sft": control}),
         "sft": ask("sft on test", config, outputs),
     }
-    options = {"resamples": 2000, "seed": seed}
+    options: dict[str, Any] = {"resamples": 2000, "seed": seed}
     margins = {
         other: difference(
-            answers["sft"], answers[other], than=other, needed=0.15, **options
+            answers["sft"], answers[other], Bar(0.15), than=other, **options
         ).model_dump()
         for other in NAMES[:-1]
     }

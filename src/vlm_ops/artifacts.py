@@ -232,6 +232,7 @@ class AnswerSet(Artifact):
         protocol: Hash of data, prompt, decoding and metric: scores compare only within one.
         split: Whose rows were asked.
         gray: Whether every image was replaced by a gray one.
+        swapped: Whether every row was asked about another row's images.
         relaxed_accuracy: Share of rows that are right, 0..1.
     """
 
@@ -241,6 +242,7 @@ class AnswerSet(Artifact):
     protocol: str
     split: Split
     gray: bool
+    swapped: bool = False
     relaxed_accuracy: float
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
@@ -292,7 +294,7 @@ class Evaluation(Artifact):
         validation: Relaxed accuracy on validation by model.
         model: The candidate's files.
         scores: On test, by name (``base``, ``sft``, ``preferred``, ``candidate``, ``sft_gray``,
-            ``candidate_gray``, ``majority``).
+            ``candidate_gray``, ``candidate_swapped``, ``majority``).
         logged_models: Where the tracker keeps models, by name.
         protocol: Hash of data, prompt, decoding and metric.
     """

@@ -95,6 +95,7 @@ def test_everything_is_measured_and_kept(own: PreparedData, preferred_sees: Mode
         "candidate": 1.0,
         "sft_gray": pytest.approx(1 / 3),
         "candidate_gray": pytest.approx(1 / 3),
+        "candidate_swapped": pytest.approx(0.325),
         "majority": pytest.approx(1 / 2),
     }
     assert found.logged_models["candidate"] == "models:/m-candidate"
@@ -113,7 +114,7 @@ def test_each_model_is_asked_every_row_once_and_loaded_as_seldom_as_can_be(
     own: PreparedData, preferred_sees: Models
 ) -> None:
     run(own)
-    assert preferred_sees.asked == 3 * 40 + 5 * 120
+    assert preferred_sees.asked == 3 * 40 + 6 * 120
     loaded = [ref.adapter_sha256 for ref in preferred_sees.loaded]
     assert loaded == [None, "a-sft", "b-prefer", "a-sft", None]
 
@@ -214,7 +215,7 @@ def test_a_preferred_model_that_lost_on_validation_is_not_the_candidate(
     # The candidate is sft: nothing is asked twice.
     assert left["candidate on test"] == left["sft on test"]
     assert left["candidate on gray"] == left["sft on gray"]
-    assert models.asked == 3 * 40 + 4 * 120
+    assert models.asked == 3 * 40 + 5 * 120
     assert len(models.seers[PREFER.model.content].asked) == 40 + 120
 
 

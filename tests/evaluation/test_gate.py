@@ -21,6 +21,9 @@ from vlm_ops.tracker import NullTracker
 
 CANDIDATE = model_ref("new")
 ROWS = 200
+NOT_ASKED: dict[str, Any] = dict.fromkeys(
+    ("over_gray", "over_swapped", "over_base", "over_majority")
+)
 FIRST = Look(number=1, position=1.0)
 
 
@@ -35,10 +38,11 @@ def store(
     right: list[bool],
     *,
     gray: bool = False,
+    swapped: bool = False,
     wrong: str | None = None,
 ) -> AnswerSet:
     answers = judged(right)
-    folder = runs / f"answers-{model}-{gray}"
+    folder = runs / f"answers-{model}-{gray}-{swapped}"
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "answers.jsonl", answers)
     found = AnswerSet(
@@ -48,6 +52,7 @@ def store(
         protocol="protocol",
         split="test",
         gray=gray,
+        swapped=swapped,
         relaxed_accuracy=sum(right) / len(right),
     )
     write_record(found)
@@ -62,12 +67,18 @@ class Measured(NamedTuple):
 
 
 def evaluation(
-    runs: Path, candidate: float, gray: float, base: float, majority: float = 0.25
+    runs: Path,
+    candidate: float,
+    gray: float,
+    base: float,
+    majority: float = 0.25,
+    swapped: float = 0.1,
 ) -> Measured:
     sets = {
         "base": store(runs, model_ref().content, share(base)),
         "candidate": store(runs, CANDIDATE.content, share(candidate)),
         "candidate_gray": store(runs, CANDIDATE.content, share(gray), gray=True),
+        "candidate_swapped": store(runs, CANDIDATE.content, share(swapped), swapped=True),
     }
     folder = runs / "evaluate-0"
     folder.mkdir(exist_ok=True)
@@ -95,7 +106,7 @@ def decide(
     tracker: NullTracker | None = None,
     look: Look | None = FIRST,
     doubt: str | None = None,
-    **margins: float,
+    **margins: float | None,
 ) -> GateDecision:
     out = runs / "gate-0"
     out.mkdir(exist_ok=True)
@@ -120,14 +131,23 @@ def refusal(decision: GateDecision) -> str:
 def test_a_better_model_that_looks_is_accepted(tmp_path: Path) -> None:
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.3, 0.1))
     assert decision.verdict.accepted
-    assert [found.than for found in decision.verdict.differences] == ["gray", "base", "majority"]
+    assert [found.than for found in decision.verdict.differences] == [
+        "gray",
+        "swapped",
+        "base",
+        "majority",
+    ]
     assert all(found.passed for found in decision.verdict.differences)
-    image, base, majority, power = decision.verdict.reasons
+    image, swapped, base, majority, power = decision.verdict.reasons
     assert image.startswith(
         "accepted: its answers depend on the image: 70.0 % with the images, 30.0 % with gray "
         "ones instead: +40.0 points (95 % interval +"
     )
     assert image.endswith(", above the needed +10.0")
+    assert swapped.startswith(
+        "accepted: its answers depend on the image: 70.0 % with the images, 10.0 % with other "
+        "rows' ones instead: +60.0 points (95 % interval +"
+    )
     assert base.startswith("accepted: 70.0 % against the base's 10.0 %: +60.0 points (95 % int")
     assert base.endswith(", above the needed +0.0")
     assert majority.startswith(
@@ -145,7 +165,7 @@ def test_a_model_that_does_not_look_is_refused_for_that_reason_first(tmp_path: P
         "instead: +0.0 points (95 % interval -"
     )
     assert refusal(decision).endswith("whose lower end is not above the needed +10.0")
-    assert decision.verdict.reasons[1].startswith("passed: 50.0 % against the base's 10.0 %")
+    assert decision.verdict.reasons[2].startswith("passed: 50.0 % against the base's 10.0 %")
 
 
 def test_looking_a_little_is_not_enough(tmp_path: Path) -> None:
@@ -166,16 +186,16 @@ def test_no_better_than_the_champion(tmp_path: Path) -> None:
         "not shown to be better than the champion (version 3): 50.0 % against 60.0 %: -10.0"
     )
     assert (decision.champion, decision.champion_version) == ("old", "3")
-    assert len(decision.verdict.reasons) == 6
+    assert len(decision.verdict.reasons) == 7
 
 
 def test_better_than_the_champion(tmp_path: Path) -> None:
     champion = store(tmp_path, "old", share(0.4))
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.2, 0.1), champion, "3")
     assert decision.verdict.accepted
-    assert "70.0 % against the champion (version 3)'s 40.0 %" in decision.verdict.reasons[2]
+    assert "70.0 % against the champion (version 3)'s 40.0 %" in decision.verdict.reasons[3]
     assert [found.than for found in decision.verdict.differences] == [
-        "gray", "base", "champion", "majority",
+        "gray", "swapped", "base", "champion", "majority",
     ]  # fmt: skip
 
 
@@ -205,7 +225,12 @@ def test_a_champion_that_can_not_be_compared_is_a_refusal(
     champion = store(tmp_path, "old", share(0.1)).model_copy(update=changes)
     decision = decide(tmp_path, evaluation(tmp_path, 0.7, 0.2, 0.1), champion, "3")
     assert f"the champion (version 3) {reason}" in refusal(decision)
-    assert [found.than for found in decision.verdict.differences] == ["gray", "base", "majority"]
+    assert [found.than for found in decision.verdict.differences] == [
+        "gray",
+        "swapped",
+        "base",
+        "majority",
+    ]
     assert decision.power is not None
 
 
@@ -216,7 +241,7 @@ def test_a_champion_on_other_rows_or_without_answers_is_a_refusal(tmp_path: Path
     assert "the champion (version 3) has no answers" in refusal(decide(tmp_path, found, None, "3"))
 
 
-@pytest.mark.parametrize("name", ["base", "candidate", "candidate_gray"])
+@pytest.mark.parametrize("name", ["base", "candidate", "candidate_gray", "candidate_swapped"])
 def test_missing_answers_are_a_refusal(tmp_path: Path, name: str) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
     without = found._replace(answers=found.answers | {name: None})
@@ -312,7 +337,8 @@ def test_the_comparisons_and_the_verdict_are_tracked(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
     decide(tmp_path, found, champion, "3", tracker=Keeper())
     assert {name.split("/")[0] for name in numbers} == {
-        "over_gray", "over_base", "over_champion", "over_majority", "level", "power",
+        "over_gray", "over_swapped", "over_base", "over_champion", "over_majority", "level",
+        "power",
     }  # fmt: skip
     assert numbers["over_champion/points"] == pytest.approx(0.3)
     assert labels == {"verdict": "accepted"}
@@ -357,8 +383,8 @@ def test_a_look_asks_for_more_than_the_one_before(tmp_path: Path) -> None:
     assert early.verdict.reasons[-1].startswith(
         "power: with 25 groups this gate sees +4 points over the champion in "
     )
-    assert "(look 12 at these test rows: p <= 0.0011)" in early.verdict.reasons[-1]
-    assert "25 fresh groups beside these would halve" in early.verdict.reasons[-1]
+    assert "(look 12 at these test rows; needs p <= 0.0011)" in early.verdict.reasons[-1]
+    assert "25 fresh groups make room again" in early.verdict.reasons[-1]
     assert early.power is not None
     assert late.power is not None
     assert early.power > late.power
@@ -368,12 +394,12 @@ def test_only_the_comparison_that_moves_the_alias_takes_the_level(tmp_path: Path
     late = Look(number=9, position=9.0)
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
     first = decide(tmp_path, found, look=late)
-    assert [one.level for one in first.verdict.differences] == [0.025, first.level, 0.025]
+    assert [one.level for one in first.verdict.differences] == [0.025, 0.025, first.level, 0.025]
     champion = store(tmp_path, "old", share(0.4))
     second = decide(tmp_path, found, champion, "3", look=late)
     levels = {one.than: one.level for one in second.verdict.differences}
     assert levels == {
-        "gray": 0.025, "base": 0.025, "champion": second.level, "majority": 0.025,
+        "gray": 0.025, "swapped": 0.025, "base": 0.025, "champion": second.level, "majority": 0.025,
     }  # fmt: skip
 
 
@@ -410,24 +436,49 @@ def test_one_group_in_all_shows_nothing(tmp_path: Path) -> None:
     assert not any(one.passed for one in decision.verdict.differences)
 
 
-def test_a_margin_of_minus_one_asks_nothing(tmp_path: Path) -> None:
+def test_what_is_not_asked_is_said(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.2, 0.3, 0.4, majority=0.9)
-    decision = decide(tmp_path, found, over_base=-1.0, over_gray=-1.0, over_majority=-1.0)
+    decision = decide(tmp_path, found, **NOT_ASKED)
     assert decision.verdict.accepted
-    assert decision.verdict.reasons[1] == (
-        "accepted: not held against the base, the margin asks nothing: 20.0 % against 40.0 %"
+    assert decision.verdict.differences == ()
+    assert decision.verdict.reasons == (
+        "not asked: whether it is better than itself on gray images (gate.over_gray is null)",
+        "not asked: whether it is better than itself on other rows' images "
+        "(gate.over_swapped is null)",
+        "not asked: whether it is better than the base (gate.over_base is null)",
+        "not asked: whether it is better than the most frequent answer of each kind "
+        "(gate.over_majority is null)",
     )
-    assert not decide(tmp_path, found, over_base=-1.0, over_gray=-1.0).verdict.accepted
+    assert not decide(tmp_path, found, **NOT_ASKED | {"over_majority": 0.0}).verdict.accepted
+
+
+def test_the_comparison_with_the_champion_can_not_be_left_out(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.3, 0.2, 0.1)
+    champion = store(tmp_path, "old", share(0.7))
+    decision = decide(tmp_path, found, champion, "3", over_champion=-0.1, **NOT_ASKED)
+    assert refusal(decision).startswith(
+        "not shown to be at most 10.0 points worse than the champion (version 3): 30.0 % against "
+        "70.0 %"
+    )
+    with pytest.raises(ValueError, match="over_champion"):
+        GateSettings.model_validate({"over_champion": None})
+
+
+@pytest.mark.parametrize("margin", [-1.0, -0.11, float("nan"), 1.0, 1.1])
+@pytest.mark.parametrize("name", [*NOT_ASKED, "over_champion"])
+def test_a_margin_that_all_or_none_pass_is_refused(name: str, margin: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        GateSettings.model_validate({name: margin})
 
 
 def test_not_much_worse_is_told_as_such(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
-    champion = store(tmp_path, "old", share(0.72))
-    lenient = decide(tmp_path, found, champion, "3", over_champion=-0.2)
+    champion = store(tmp_path, "old", share(0.705))
+    lenient = decide(tmp_path, found, champion, "3", over_champion=-0.1)
     assert lenient.verdict.accepted
-    assert lenient.verdict.reasons[2].startswith(
-        "accepted: not more than 20.0 points worse than the champion (version 3): 70.0 % against "
-        "72.0 %: -2.0 points"
+    assert lenient.verdict.reasons[3].startswith(
+        "accepted: non-inferior: not more than 10.0 points worse than the champion (version 3): "
+        "70.0 % against 70.5 %: -0.5 points"
     )
     strict = decide(tmp_path, found, champion, "3", over_champion=-0.02)
     assert refusal(strict).startswith("not shown to be at most 2.0 points worse than the champion")

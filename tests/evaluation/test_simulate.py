@@ -58,6 +58,7 @@ def test_the_printed_power_is_the_simulated_one() -> None:
     assert told.never is None
     assert told.sentence == (
         f"with 22 groups this gate sees +4 points over the champion in {100 * found:.0f} % of "
-        f"cases (look 12 at these test rows: p <= {level(12):.2g}); 45 groups like these would see "
-        f"it in 80 %; 22 fresh groups beside these would halve what earlier looks count"
+        f"cases (look 12 at these test rows; needs p <= {level(12):.2g}); 45 groups like these "
+        f"would see it in 80 %; 22 fresh groups make room again: they halve what "
+        f"earlier looks count"
     )

@@ -10,6 +10,7 @@ from squares import judged
 
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.statistics import (
+    Bar,
     Sums,
     by_group,
     by_kind,
@@ -85,7 +86,7 @@ def test_pairing_narrows_the_interval() -> None:
     weak = flips(300, 0.5, seed=1)
     extra = flips(300, 0.1, seed=2)
     strong = [a or b for a, b in zip(weak, extra, strict=True)]
-    found = difference(judged(strong), judged(weak), than="base", needed=0.0, resamples=N, seed=0)
+    found = difference(judged(strong), judged(weak), than="base", resamples=N, seed=0)
     ours, theirs = (score(judged(right), N, seed=0) for right in (strong, weak))
     assert found.points == pytest.approx(ours.relaxed_accuracy - theirs.relaxed_accuracy)
     assert found.passed
@@ -100,7 +101,7 @@ def test_row_order_and_repetition_do_not_matter() -> None:
     shuffled = random.Random(1).sample(answers, len(answers))
     assert score(answers, N, seed=4) == score(shuffled, N, seed=4)
     other = judged(flips(60, 0.4, seed=8))
-    options: dict[str, Any] = {"than": "base", "needed": 0.0, "resamples": N, "seed": 4}
+    options: dict[str, Any] = {"than": "base", "resamples": N, "seed": 4}
     assert difference(answers, other, **options) == difference(shuffled, other, **options)
 
 
@@ -121,9 +122,7 @@ def test_all_right_reports_what_so_many_groups_can_tell(groups: int, low: float)
 
 
 def test_one_group_never_passes() -> None:
-    found = difference(
-        judged([True] * 8), judged([False] * 8), than="base", needed=0.0, resamples=N, seed=0
-    )
+    found = difference(judged([True] * 8), judged([False] * 8), than="base", resamples=N, seed=0)
     assert (found.points, found.chance) == (1.0, 0.5)
     assert not found.passed
 
@@ -131,10 +130,10 @@ def test_one_group_never_passes() -> None:
 def test_the_level_decides_beside_the_interval() -> None:
     """Six groups that all gain are as large in 1 of 64 tosses."""
     ours, theirs = judged([True] * 48), judged([True, False, True, True, False] * 9 + [True] * 3)
-    options: dict[str, Any] = {"than": "champion", "needed": 0.0, "resamples": N, "seed": 0}
+    options: dict[str, Any] = {"than": "champion", "resamples": N, "seed": 0}
     lenient = difference(ours, theirs, **options)
     assert (lenient.chance, lenient.level, lenient.passed) == (1 / 64, 0.025, True)
-    strict = difference(ours, theirs, level=0.01, **options)
+    strict = difference(ours, theirs, Bar(level=0.01), **options)
     assert (strict.chance, strict.level, strict.passed) == (1 / 64, 0.01, False)
     assert (strict.low, strict.high) == (lenient.low, lenient.high)
 
@@ -145,7 +144,7 @@ def test_the_short_way_says_what_the_whole_comparison_says(seed: int) -> None:
     sums = paired(ours, theirs, "base")
     assert len(sums.names) == 38
     for needed in (0.0, 0.05, 0.1):
-        found = difference(ours, theirs, than="base", needed=needed, resamples=N, seed=0)
+        found = difference(ours, theirs, Bar(needed), than="base", resamples=N, seed=0)
         assert found.points == pytest.approx(sums.total.sum() / 300)
         assert passes(sums, needed, 0.025, resamples=N, seed=0) == found.passed
 
@@ -163,7 +162,7 @@ def test_equal_models_that_differ_between_groups_pass_as_often_as_the_level_says
 
 def test_equal_models_differ_by_nothing() -> None:
     same = judged(flips(200, 0.5, seed=0))
-    found = difference(same, same, than="base", needed=0.0, resamples=N, seed=0)
+    found = difference(same, same, than="base", resamples=N, seed=0)
     assert found.points == 0.0
     assert found.low == -found.high
     assert not found.passed
@@ -172,21 +171,21 @@ def test_equal_models_differ_by_nothing() -> None:
 def test_the_lower_end_must_lie_above_the_margin() -> None:
     ours, theirs = judged(flips(200, 0.9, seed=0)), judged(flips(200, 0.5, seed=1))
     options: dict[str, Any] = {"than": "gray", "resamples": N, "seed": 0}
-    found = difference(ours, theirs, needed=0.1, **options)
+    found = difference(ours, theirs, Bar(0.1), **options)
     assert found.passed
-    assert not difference(ours, theirs, needed=found.low, **options).passed
-    assert not difference(ours, theirs, needed=found.points, **options).passed
+    assert not difference(ours, theirs, Bar(found.low), **options).passed
+    assert not difference(ours, theirs, Bar(found.points), **options).passed
 
 
 def test_no_rows_is_an_error() -> None:
     with pytest.raises(DataError, match="at least one answer, found none"):
         score([], N, seed=0)
     with pytest.raises(DataError, match="at least one answer, found none"):
-        difference([], [], than="base", needed=0.0, resamples=N, seed=0)
+        difference([], [], than="base", resamples=N, seed=0)
 
 
 def test_other_rows_are_an_error_that_names_them() -> None:
-    options: dict[str, Any] = {"than": "the base", "needed": 0.0, "resamples": N, "seed": 0}
+    options: dict[str, Any] = {"than": "the base", "resamples": N, "seed": 0}
     with pytest.raises(DataError, match=r"the base must answer the same rows.* 2 .*row4, row5"):
         difference(judged([True] * 6), judged([True] * 4), **options)
     twice = [*judged([True] * 4), *judged([True] * 4)]
@@ -215,8 +214,8 @@ def test_intervals_are_finite_ordered_and_within_bounds(
     ours, theirs = (judged(list(column), per_image) for column in zip(*pairs, strict=True))
     found = score(ours, 200, seed=0)
     assert 0.0 <= found.low <= found.relaxed_accuracy <= found.high <= 1.0
-    gap = difference(ours, theirs, than="base", needed=0.0, resamples=200, seed=0)
+    gap = difference(ours, theirs, than="base", resamples=200, seed=0)
     assert -1.0 <= gap.low <= gap.points <= gap.high <= 1.0
-    back = difference(theirs, ours, than="base", needed=0.0, resamples=200, seed=0)
+    back = difference(theirs, ours, than="base", resamples=200, seed=0)
     assert back.points == -gap.points
     assert not (gap.passed and back.passed)

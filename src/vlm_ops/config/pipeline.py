@@ -111,6 +111,7 @@ class AnswersJob(Job):
         seed: Draws the rows where there are more than ``max_rows``.
         split: Which rows.
         gray: Whether every image is replaced by a gray one.
+        swapped: Whether every row is asked about another row's images.
         max_new_tokens: Longest answer.
         batch_size: Rows at once; greedy answers do not depend on it.
         max_rows: At most this many rows.
@@ -124,6 +125,7 @@ class AnswersJob(Job):
     max_new_tokens: int
     batch_size: int
     max_rows: int | None
+    swapped: bool = False
 
 
 class ChooseJob(Job):

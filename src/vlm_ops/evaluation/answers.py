@@ -18,6 +18,7 @@ from vlm_ops.errors import OutputError
 from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
+from vlm_ops.evaluation.swapped import swapped
 from vlm_ops.records import Row
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
@@ -49,7 +50,7 @@ def ask(
     """Ask a model every row of a split.
 
     Args:
-        job: Longest answer, batch size, row limit, with the images or gray ones.
+        job: Longest answer, batch size, row limit; with the images, gray ones or other rows'.
         rows: The rows.
         model: Who is asked.
         out: Gets ``answers.jsonl``.
@@ -58,7 +59,7 @@ def ask(
 
     Returns:
         The answer set. Its ``protocol`` covers rows, prompt, decoding and metric but not whether
-        the images are gray: a model with its images and without answers under one protocol.
+        the images are its own: a model with its images and without answers under one protocol.
 
     Raises:
         DataError: The split has no rows, or an image can't be opened.
@@ -66,9 +67,10 @@ def ask(
         OutputError: The folder can't be written to.
     """
     asked = select_rows(rows, job.max_rows, job.seed)
+    shown = swapped(asked, job.seed) if job.swapped else asked
     texts = _resume(out, asked, job.batch_size)
     with (out / _PARTIAL).open("a", encoding="utf-8") as partial:
-        for replies in _replies(open_model(model), asked, len(texts), rows, job):
+        for replies in _replies(open_model(model), shown, len(texts), rows, job):
             partial.writelines(reply.model_dump_json() + "\n" for reply in replies)
             partial.flush()
             texts += [reply.text for reply in replies]
@@ -83,6 +85,7 @@ def ask(
         protocol=terms,
         split=job.split,
         gray=job.gray,
+        swapped=job.swapped,
         relaxed_accuracy=sum(answer.relaxed for answer in judged) / len(judged),
     )
 
@@ -125,7 +128,8 @@ def _replies(
     model: Respondent, asked: Sequence[Row], done: int, rows: RowsRef, job: AnswersJob
 ) -> Iterator[list[_Reply]]:
     """Ask the rows from ``done`` on, batch by batch, and say now and then how far it is."""
-    label = f"answers on {'gray images of ' if job.gray else ''}{job.split}"
+    seen = "gray images of " if job.gray else "other rows' images of " if job.swapped else ""
+    label = f"answers on {seen}{job.split}"
     report = log_progress(logger, label, before=done)
     for start in range(done, len(asked), job.batch_size):
         batch = asked[start : start + job.batch_size]

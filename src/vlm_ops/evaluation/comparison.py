@@ -29,6 +29,19 @@ class Rival(NamedTuple):
     answers: AnswerSet | None
 
 
+_OWN = "with the images"
+_CONTROLS = {"gray": "on gray images", "swapped": "on other rows' images"}
+"""How the candidate is asked to see whether it looks, by the name of the comparison."""
+
+_ASKS = {
+    "over_gray": "better than itself on gray images",
+    "over_swapped": "better than itself on other rows' images",
+    "over_base": "better than the base",
+    "over_majority": "better than the most frequent answer of each kind",
+}
+"""What the margins that may be null ask."""
+
+
 class DoubtError(Exception):
     """A number is missing or can't be compared: a refusal in words, never a crash."""
 
@@ -44,12 +57,27 @@ def rivals(
     """
     margins, usual = job.gate, statistics.ALLOWED_CHANCE
     first = version is None and answers["champion"] is None
-    gray, base = answers["candidate_gray"], answers["base"]
-    yield Rival("gray", "itself on gray images", margins.over_gray, usual, gray)
-    yield Rival("base", "the base", margins.over_base, level if first else usual, base)
+    if margins.over_gray is not None:
+        gray = answers["candidate_gray"]
+        yield Rival("gray", "itself on gray images", margins.over_gray, usual, gray)
+    if margins.over_swapped is not None:
+        other = answers.get("candidate_swapped")
+        yield Rival("swapped", "itself on other rows' images", margins.over_swapped, usual, other)
+    if margins.over_base is not None:
+        own = level if first else usual
+        yield Rival("base", "the base", margins.over_base, own, answers["base"])
     if not first:
         name = champion_name(version)
         yield Rival("champion", name, margins.over_champion, level, answers["champion"])
+
+
+def not_asked(job: GateJob) -> list[str]:
+    """Say which comparisons the settings leave out: a decision must not look like a full one."""
+    return [
+        f"whether it is {asks} (gate.{name} is null)"
+        for name, asks in _ASKS.items()
+        if getattr(job.gate, name) is None
+    ]
 
 
 def champion_name(version: str | None) -> str:
@@ -83,19 +111,18 @@ def compare(
     Raises:
         DoubtError: The two can't be compared.
     """
-    gray = rival.than == "gray"
-    other = _comparable(rival.name, rival.answers, evaluation, gray=gray)
-    if gray and other.model != candidate.model:
-        raise DoubtError("the answers on gray images are another model's than the candidate's")
+    images = _CONTROLS.get(rival.than, _OWN)
+    other = _comparable(rival.name, rival.answers, evaluation, images)
+    if images != _OWN and other.model != candidate.model:
+        raise DoubtError(f"the answers {images} are another model's than the candidate's")
     try:
         found = statistics.difference(
             candidate.read(),
             other.read(),
+            statistics.Bar(rival.needed, rival.level),
             than=rival.than,
-            needed=rival.needed,
             resamples=job.resamples,
             seed=job.seed,
-            level=rival.level,
         )
     except DataError as error:
         raise DoubtError(f"can't be compared with {rival.name}: {error}") from error
@@ -112,13 +139,13 @@ def reason(found: Difference, name: str, ours: float, theirs: float) -> str:
         theirs: Of the rival.
     """
     mine, other = words.percent(ours), words.percent(theirs)
-    if found.needed <= statistics.ASKS_NOTHING:
-        return f"not held against {name}, the margin asks nothing: {mine} against {other}"
-    if found.than == "gray":
-        head = f"{_sight(found)}: {mine} with the images, {other} with gray ones instead"
+    if found.than in _CONTROLS:
+        instead = "gray ones" if found.than == "gray" else "other rows' ones"
+        head = f"{_sight(found)}: {mine} with the images, {other} with {instead} instead"
     elif found.needed < 0.0:
         worse = f"{100 * -found.needed:.1f} points worse than {name}: {mine} against {other}"
-        head = f"not more than {worse}" if found.passed else f"not shown to be at most {worse}"
+        shown = "non-inferior: not more than" if found.passed else "not shown to be at most"
+        head = f"{shown} {worse}"
     elif found.passed:
         head = f"{mine} against {name}'s {other}"
     else:
@@ -145,7 +172,7 @@ def _sight(found: Difference) -> str:
 
 
 def _comparable(
-    name: str, found: AnswerSet | None, evaluation: Evaluation, *, gray: bool = False
+    name: str, found: AnswerSet | None, evaluation: Evaluation, images: str = _OWN
 ) -> AnswerSet:
     """Return answers that may be compared, or raise the doubt about them."""
     if found is None:
@@ -158,11 +185,10 @@ def _comparable(
             f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, prompt, "
             f"decoding or metric differ)"
         )
-    if found.gray != gray:
-        raise DoubtError(
-            f"{name} was asked {'on gray images' if found.gray else 'with the images'}, which "
-            f"is the wrong way for this comparison"
-        )
+    control = "gray" if found.gray else "swapped" if found.swapped else ""
+    asked = _CONTROLS.get(control, _OWN)
+    if asked != images:
+        raise DoubtError(f"{name} was asked {asked}, which is the wrong way for this comparison")
     if not math.isfinite(found.relaxed_accuracy):
         raise DoubtError(f"{name}'s score is not a number")
     return found

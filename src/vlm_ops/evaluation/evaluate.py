@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vlm_ops.artifacts import (
     MAJORITY,
@@ -45,7 +46,7 @@ def evaluate(
             judged, for the gate) and, if there is such an image, ``showcase.json`` with it.
         tracker: Gets models, scores, the report and answers with pictures.
         **answers: To the test rows, by model with ``_answers`` behind its name: ``base``, ``sft``,
-            ``sft_gray``, ``preferred``, ``candidate``, ``candidate_gray``.
+            ``sft_gray``, ``preferred``, ``candidate``, ``candidate_gray``, ``candidate_swapped``.
 
     Returns:
         The evaluation. Its scores hold ``majority`` beside the models.
@@ -85,16 +86,16 @@ def _measure(
     trained = data.rows("train")
     if not trained:
         raise DataError(f"{data.folder}: the majority baseline needs training rows, found none")
-    options = {"resamples": job.resamples, "seed": job.seed}
+    options: dict[str, Any] = {"resamples": job.resamples, "seed": job.seed}
     measured = {
         name.removesuffix("_answers"): measure(
-            found.read(), model=found.model, gray=found.gray, **options
+            found.read(), model=found.model, gray=found.gray, swapped=found.swapped, **options
         )
         for name, found in answers.items()
     }
     rows = select_rows(data.test, job.max_rows, job.seed)
     guessed = majority(trained, rows)
-    return measured | {"majority": measure(guessed, model="majority", gray=False, **options)}
+    return measured | {"majority": measure(guessed, model="majority", **options)}
 
 
 def _track(tracker: Tracker, choice: Choice, measured: Mapping[str, Measured]) -> None:

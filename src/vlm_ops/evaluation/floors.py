@@ -18,9 +18,15 @@ _KINDS_LEVEL = 0.05
 
 
 def over_majority(
-    candidate: Sequence[Answer], evaluation: Evaluation, job: GateJob
+    candidate: Sequence[Answer], evaluation: Evaluation, job: GateJob, needed: float
 ) -> tuple[Difference, str]:
     """Compare the candidate with the most frequent answer of each kind, which sees nothing.
+
+    Args:
+        candidate: Judged rows.
+        evaluation: Keeps those answers.
+        job: The bootstrap's resamples and its seed.
+        needed: The margin.
 
     Raises:
         DoubtError: Those answers are gone or are to other rows.
@@ -30,8 +36,8 @@ def over_majority(
         found = statistics.difference(
             candidate,
             other,
+            statistics.Bar(needed),
             than="majority",
-            needed=job.gate.over_majority,
             resamples=job.resamples,
             seed=job.seed,
         )

@@ -15,6 +15,7 @@ from vlm_ops.evaluation.comparison import (
     candidate_of,
     champion_name,
     compare,
+    not_asked,
     rivals,
 )
 from vlm_ops.evaluation.outlook import Outlook, outlook
@@ -43,7 +44,7 @@ def gate(
     tracker: Tracker,
     **answers: AnswerSet | None,
 ) -> GateDecision:
-    """Judge the candidate against base, champion, itself on gray images, and what sees nothing.
+    """Judge the candidate against base, champion, itself on wrong images, and what sees nothing.
 
     For each of them, the lower end of the paired 95 % interval must lie above the margin of the
     settings, and tossed signs must seldom give as much: in at most 2.5 % of cases, and for the
@@ -58,8 +59,8 @@ def gate(
             in doubt about that.
         out: Gets ``decision.json`` and ``decision.md``.
         tracker: Gets both, the differences and the verdict.
-        **answers: To the test rows: ``candidate``, ``candidate_gray``, ``base``, and ``champion``,
-            which is None if there is no champion.
+        **answers: To the test rows: ``candidate``, ``candidate_gray``, ``candidate_swapped``,
+            ``base``, and ``champion``, which is None if there is no champion.
 
     Returns:
         The decision; a refusal is a decision like any other.
@@ -115,6 +116,7 @@ def _judge(
         reasons=(
             *(f"refused: {why}" for why in found.refused),
             *(f"{yes}: {why}" for why in found.passed),
+            *(f"not asked: {what}" for what in not_asked(job)),
             *([] if seen is None else [f"power: {seen.sentence}"]),
         ),
         differences=tuple(found.differences),
@@ -141,7 +143,8 @@ def _compared(
         said = candidate.read()
     except DataError:  # every comparison has said so
         return found
-    _take(found, partial(floors.over_majority, said, evaluation, job))
+    if (needed := job.gate.over_majority) is not None:
+        _take(found, partial(floors.over_majority, said, evaluation, job, needed))
     if (low := floors.below_floor(said, job.gate.floor)) is not None:
         found.refused.append(low)
     champion = answers["champion"]
@@ -165,8 +168,10 @@ def _take(found: _Findings, comparison: Callable[[], tuple[Difference, str]]) ->
 def _outlook(
     job: GateJob, candidate: AnswerSet, champion: AnswerSet | None, look: Look
 ) -> Outlook | None:
-    """Return what the gate can see; None where the answers can't be compared."""
+    """Return what the gate can see; None where the answers can't or needn't be compared."""
     needed = job.gate.over_base if champion is None else job.gate.over_champion
+    if needed is None:
+        return None
     try:
         theirs = None if champion is None else champion.read()
         return outlook(candidate.read(), theirs, look=look, needed=needed)

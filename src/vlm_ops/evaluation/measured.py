@@ -16,6 +16,7 @@ class Measured:
     Attributes:
         model: Content hash of the model; the baseline's name if it is none.
         gray: Whether it was asked on gray images.
+        swapped: Whether it was asked about other rows' images.
         answers: Judged, in the order of the rows.
         score: Over all rows.
         by_kind: By question kind.
@@ -24,6 +25,7 @@ class Measured:
 
     model: str
     gray: bool
+    swapped: bool
     answers: Sequence[Answer]
     score: Score
     by_kind: Mapping[str, Score]
@@ -31,20 +33,28 @@ class Measured:
 
 
 def measure(
-    answers: Sequence[Answer], *, model: str, gray: bool, resamples: int, seed: int
+    answers: Sequence[Answer],
+    *,
+    model: str,
+    resamples: int,
+    seed: int,
+    gray: bool = False,
+    swapped: bool = False,
 ) -> Measured:
     """Score answers, over all and by part.
 
     Args:
         answers: Judged.
         model: Whose they are.
-        gray: Whether the images were gray.
         resamples: Of the bootstrap behind every interval.
         seed: Of the bootstrap.
+        gray: Whether the images were gray.
+        swapped: Whether they were other rows'.
     """
     return Measured(
         model=model,
         gray=gray,
+        swapped=swapped,
         answers=answers,
         score=statistics.score(answers, resamples, seed),
         by_kind=statistics.by_kind(answers, resamples, seed),

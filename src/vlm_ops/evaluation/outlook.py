@@ -6,7 +6,7 @@ from typing import NamedTuple
 from vlm_ops.evaluation import looks, words
 from vlm_ops.evaluation.power import GAIN, RESEEDS, Spread, groups_needed, power, spread_of
 from vlm_ops.evaluation.signs import Floats, fewest_groups, least_chance
-from vlm_ops.evaluation.statistics import ASKS_NOTHING, paired
+from vlm_ops.evaluation.statistics import paired
 from vlm_ops.records import Answer, Look
 
 
@@ -71,18 +71,21 @@ def expected(
     found = power(rows, spread, level, GAIN, needed)
     told = [
         f"with {words.groups(groups)} this gate sees +{100 * GAIN:.0f} points over {than} in "
-        f"{100 * found:.0f} % of cases (look {look.number} at these test rows: p <= {level:.2g})"
+        f"{100 * found:.0f} % of cases (look {look.number} at these test rows; "
+        f"needs p <= {level:.2g})"
     ]
+    if needed < 0.0:
+        told.append(f"it asks for non-inferiority only, at most {-100 * needed:.1f} points worse")
     enough = groups_needed(rows, spread, level, GAIN, needed)
     if enough is not None and enough > groups:
         told.append(f"{enough} groups like these would see it in 80 %")
     if look.position >= 2.0:
-        told.append(f"{groups} fresh groups beside these would halve what earlier looks count")
-    return Outlook(found, "; ".join(told) + words.few_groups(groups), _never(groups, level, needed))
+        told.append(f"{groups} fresh groups make room again: they halve what earlier looks count")
+    return Outlook(found, "; ".join(told) + words.few_groups(groups), _never(groups, level))
 
 
-def _never(groups: int, level: float, needed: float) -> str | None:
-    if needed <= ASKS_NOTHING or least_chance(groups) <= level:
+def _never(groups: int, level: float) -> str | None:
+    if least_chance(groups) <= level:
         return None
     return (
         f"no candidate can pass with {words.groups(groups)}: even if all of them gain, luck alone "

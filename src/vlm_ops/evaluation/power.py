@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from vlm_ops.evaluation.signs import Floats, chance_of, least_chance
-from vlm_ops.evaluation.statistics import ASKS_NOTHING, paired
+from vlm_ops.evaluation.statistics import paired
 from vlm_ops.records import Answer
 
 GAIN = 0.04
@@ -91,8 +91,6 @@ def power(rows: Floats, spread: Spread, level: float, gain: float, needed: float
     Returns:
         0..1; 0 if so few groups can never meet the level.
     """
-    if needed <= ASKS_NOTHING:
-        return 1.0
     if least_chance(len(rows)) > level:
         return 0.0
     if len(rows) > _DRAWN_UP_TO:

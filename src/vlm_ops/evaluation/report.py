@@ -18,6 +18,7 @@ _MEANING = {
     "candidate": "chosen on validation",
     "sft_gray": "sft on gray images",
     "candidate_gray": "candidate on gray images",
+    "candidate_swapped": "candidate on other rows' images",
     "majority": "most frequent training answer of each kind",
 }
 
@@ -28,6 +29,7 @@ _COMPARED = (
     ("preferred", "sft"),
     ("candidate", "base"),
     ("candidate", "candidate_gray"),
+    ("candidate", "candidate_swapped"),
     ("candidate", "majority"),
 )
 
@@ -58,17 +60,19 @@ def write_report(
                 measured[model].answers,
                 measured[than].answers,
                 than=than,
-                needed=0.0,
                 resamples=job.resamples,
                 seed=job.seed,
             ),
         )
         for model, than in _COMPARED
-        if (measured[model].model, measured[model].gray)
-        != (measured[than].model, measured[than].gray)
+        if _asked(measured[model]) != _asked(measured[than])
     ]
     write_whole(out / "report.json", _as_json(measured, compared, why, protocol))
     write_whole(out / "report.md", _as_markdown(measured, compared, why))
+
+
+def _asked(found: Measured) -> tuple[str, bool, bool]:
+    return found.model, found.gray, found.swapped
 
 
 def _as_json(

@@ -31,10 +31,19 @@ CONFIDENCE = 0.95
 ALLOWED_CHANCE = 0.025
 """Largest chance of a difference that passes: what the interval leaves below its lower end."""
 
-ASKS_NOTHING = -1.0
-"""A margin that every difference passes, however few groups there are."""
-
 _SHOWN = 3
+
+
+class Bar(NamedTuple):
+    """What a difference must show to pass.
+
+    Attributes:
+        needed: The margin, -1..1: the interval's lower end must lie above it.
+        level: In what share of cases tossed signs may give as much.
+    """
+
+    needed: float = 0.0
+    level: float = ALLOWED_CHANCE
 
 
 class Sums(NamedTuple):
@@ -108,12 +117,11 @@ def by_group(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, 
 def difference(
     candidate: Sequence[Answer],
     other: Sequence[Answer],
+    bar: Bar = Bar(),  # noqa: B008  (frozen)
     *,
     than: str,
-    needed: float,
     resamples: int,
     seed: int,
-    level: float = ALLOWED_CHANCE,
 ) -> Difference:
     """Compare two models on the same rows, pair by pair.
 
@@ -125,34 +133,31 @@ def difference(
     Args:
         candidate: Judged rows of the model in question, in any order.
         other: Judged rows of the model it is compared with.
+        bar: What it takes to pass.
         than: What to call that model.
-        needed: The margin, -1..1; -1 asks nothing, and every difference passes.
         resamples: Of the groups.
         seed: The same seed and rows give the same interval.
-        level: In what share of cases tossed signs may give as much.
 
     Raises:
         DataError: The two did not answer the same rows, or there are none.
     """
     sums = paired(candidate, other, than)
     low, high = interval(sums.total, sums.rows, bounds=(-1.0, 1.0), resamples=resamples, seed=seed)
-    chance = chance_of(sums.total - needed * sums.rows, seed, level)
+    chance = chance_of(sums.total - bar.needed * sums.rows, seed, bar.level)
     return Difference(
         than=than,
         points=float(sums.total.sum() / sums.rows.sum()),
         low=low,
         high=high,
-        needed=needed,
+        needed=bar.needed,
         chance=chance,
-        level=level,
-        passed=needed <= ASKS_NOTHING or (low > needed and chance <= level),
+        level=bar.level,
+        passed=low > bar.needed and chance <= bar.level,
     )
 
 
 def passes(sums: Sums, needed: float, level: float, *, resamples: int, seed: int) -> bool:
     """Tell what :func:`difference` would say of these sums; the interval only where it decides."""
-    if needed <= ASKS_NOTHING:
-        return True
     if chance_of(sums.total - needed * sums.rows, seed, level) > level:
         return False
     low, _ = interval(sums.total, sums.rows, bounds=(-1.0, 1.0), resamples=resamples, seed=seed)

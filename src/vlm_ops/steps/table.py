@@ -98,9 +98,9 @@ def _asked(config: PipelineConfig) -> dict[str, Any]:
 
 
 def _answers(
-    name: str, model: From, split: Split, *, gray: bool = False, stage: str = "evaluate"
+    name: str, model: From, split: Split, *, stage: str = "evaluate", **images: bool
 ) -> Step:
-    """One model's answers to one split, with its images or gray ones."""
+    """One model's answers to one split, with its images, gray ones or other rows'."""
     return Step(
         name=name,
         stage=stage,
@@ -109,8 +109,8 @@ def _answers(
         job=lambda config: AnswersJob(
             seed=config.seed,
             split=split,
-            gray=gray,
             max_rows=config.evaluate.max_rows,
+            **{"gray": False} | images,
             **_asked(config),
         ),
         output=AnswerSet,
@@ -205,6 +205,7 @@ _ALL = (
     # The candidate first: it is often the model that was asked last on validation.
     _answers("candidate on test", _CANDIDATE, "test"),
     _answers("candidate on gray", _CANDIDATE, "test", gray=True),
+    _answers("candidate on swapped", _CANDIDATE, "test", swapped=True),
     _answers("sft on test", _SFT_MODEL, "test"),
     _answers("sft on gray", _SFT_MODEL, "test", gray=True),
     _answers("preferred on test", _PREFERRED_MODEL, "test"),
@@ -227,6 +228,7 @@ _ALL = (
             "candidate_answers": From("candidate on test"),
             "sft_gray_answers": From("sft on gray"),
             "candidate_gray_answers": From("candidate on gray"),
+            "candidate_swapped_answers": From("candidate on swapped"),
         },
     ),
     _answers("champion on test", From(CHAMPION), "test", stage="gate"),
@@ -244,6 +246,7 @@ _ALL = (
             "evaluation": From("evaluate"),
             "candidate": From("candidate on test"),
             "candidate_gray": From("candidate on gray"),
+            "candidate_swapped": From("candidate on swapped"),
             "base": From("base on test"),
             "champion": From("champion on test"),
             "against": From(AGAINST),
