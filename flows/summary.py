@@ -97,11 +97,13 @@ def of_trial(context: Context) -> Summary:
     Args:
         context: Of the flow run, all stages of a trial taken.
     """
+    scores = context.output(ValidationScores, "validation").scores
+    candidate = context.output(Choice, "choose").candidate
     return _summary(
         context,
         status="trial",
         split="validation",
-        scores=context.output(ValidationScores, "validation").scores,
+        scores={**scores, "candidate": scores[candidate]},
         decision=None,
         model_version=None,
         champion_version=None,

@@ -1,5 +1,6 @@
 """The pipeline's steps as Prefect tasks: thin, one place for processes, slots and retries."""
 
+import json
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -107,7 +108,10 @@ def agree_on_margins(context: Context) -> None:
         return
     ours = context.config.gate.model_dump()
     others = {key: value for key, value in pinned.model_dump().items() if ours[key] != value}
-    said = ", ".join(f"{key} {ours[key]} instead of {value}" for key, value in others.items())
+    said = ", ".join(
+        f"{key} {json.dumps(ours[key])} instead of {json.dumps(value)}"
+        for key, value in others.items()
+    )
     name = context.registry.name
     raise ConfigError(
         f"{context.source or 'the configuration'}: its gate asks for other things than the "

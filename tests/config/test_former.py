@@ -152,3 +152,16 @@ def test_a_retired_setting_that_nobody_chose_warns_of_nothing(
 ) -> None:
     from_json(resolved_json(load_config("demo")))
     assert caplog.messages == []
+
+
+def test_a_margin_that_turned_a_comparison_off_is_null_but_the_champions_is_bounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, "gate:\n  over_base: -1\n  over_blind: -1\n  over_champion: -1.0\n")
+    gate = load_config(path).gate
+    assert (gate.over_base, gate.over_gray, gate.over_champion) == (None, None, -0.1)
+    assert [said for said in caplog.messages if "called" not in said] == [
+        f"{path}:2: gate.over_base: -1 is read as null now",
+        f"{path}:3: gate.over_gray: -1 is read as null now",
+        f"{path}:4: gate.over_champion: -1 is read as -0.1 now",
+    ]

@@ -15,6 +15,7 @@ from small import call, command, environment, versions, vlm_ops, write_small
 
 from flows.servers.services import services
 from vlm_ops.artifacts import PreparedData
+from vlm_ops.evaluation.looks import level
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +39,9 @@ def first(place: Path) -> Any:
 def test_the_first_run_promotes(place: Path, first: Any) -> None:
     assert first["status"] == "promoted"
     assert first["decision"]["promote"] is True
+    assert first["decision"]["look"] == 1
+    assert first["decision"]["level"] == pytest.approx(level(1.0))
+    assert 0 <= first["decision"]["power"] <= 1
     assert first["skipped"] == []
     assert first["model_version"] == "1"
     assert first["mlflow_run_id"]
@@ -45,6 +49,7 @@ def test_the_first_run_promotes(place: Path, first: Any) -> None:
     assert set(first["scores"]) >= {
         "base",
         "sft",
+        "preferred",
         "candidate",
         "sft_gray",
         "candidate_gray",
@@ -109,11 +114,11 @@ def test_margins_on_the_command_line_of_a_promotion_are_refused(place: Path) -> 
 def test_other_margins_than_the_models_own_are_refused_until_a_person_sets_them(
     place: Path, first: Any
 ) -> None:
-    strict = (place / "small.yaml").read_text().replace("over_gray: -1", "over_gray: 0.9")
-    (place / "strict.yaml").write_text(strict.replace("over_champion: -1", "over_champion: 0"))
+    strict = (place / "small.yaml").read_text().replace("over_gray: null", "over_gray: 0.9")
+    (place / "strict.yaml").write_text(strict)
     refused = call("run", "strict.yaml", "--promote", "--set", "prefer.beta=0.5", cwd=place)
     assert refused.returncode == 1
-    assert "over_gray 0.9 instead of -1.0" in refused.stderr
+    assert "over_gray 0.9 instead of null" in refused.stderr
     reason = ("--reason", "stricter from now on")
     vlm_ops("gate", "set", "small", "strict.yaml", *reason, cwd=place)
     move = vlm_ops("models", "small", cwd=place)["moves"][-1]

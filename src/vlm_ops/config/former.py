@@ -1,7 +1,7 @@
 """Settings that were renamed: the former name still works, and a warning tells the new one.
 
 Each section says in ``renamed`` what its fields were called before, and in ``retired`` which ones
-do nothing any more; there is no other table.
+do nothing any more, in ``reworded`` which values are read otherwise; there is no other table.
 """
 
 import logging
@@ -46,8 +46,17 @@ def with_present_names(
             for model in variants_of(section, name).values():
                 if isinstance(value, Mapping) and issubclass(model, Frozen):
                     value = with_present_names(value, model, places, (*above, name))
-            present[name] = value
+            present[name] = _reworded(value, section, name, places.at((*above, name)))
     return present
+
+
+def _reworded(value: Any, section: type[Frozen], name: str, where: str) -> Any:
+    """Return a value, as it is read today where it has another meaning than before."""
+    before, now = section.reworded.get(name, (None, None))
+    if before is None or value != before:
+        return value
+    logger.warning("%s: %s is read as %s now", where, before, "null" if now is None else now)
+    return now
 
 
 def _tell(key: Key, name: str | None, places: Places, *, given: Mapping[str, Any]) -> None:

@@ -222,6 +222,7 @@ class GateSettings(Frozen):
     """
 
     renamed = {"over_blind": "over_gray"}  # former name
+    reworded = {"over_base": (-1, None), "over_gray": (-1, None), "over_champion": (-1, -0.1)}
 
     over_base: Gain | None = 0.0
     """The lower end of the interval of candidate minus base must lie above this; null does not

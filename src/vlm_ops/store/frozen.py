@@ -13,12 +13,14 @@ class Frozen(BaseModel):
         renamed: Names that fields had in files of earlier versions, and what they are called now;
             None for a field that is gone.
         retired: Fields that do nothing any more but stay in fingerprints, and what holds instead.
+        reworded: Values that fields had in files of earlier versions, and how they are read now.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     renamed: ClassVar[Mapping[str, str | None]] = {}
     retired: ClassVar[Mapping[str, str]] = {}
+    reworded: ClassVar[Mapping[str, tuple[Any, Any]]] = {}
 
     @model_validator(mode="before")
     @classmethod
