@@ -541,3 +541,17 @@ def test_a_loss_on_one_kind_that_may_be_luck_is_none(tmp_path: Path) -> None:
     found = found._replace(answers=found.answers | {"candidate": candidate})
     champion = store(tmp_path, "old", by_kind(0.4, 0.65))
     assert decide(tmp_path, found, champion, "3", kind_tolerance=0.0).verdict.accepted
+
+
+def test_a_doubt_of_the_registry_refuses_whatever_the_numbers_say(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.9, 0.2, 0.1)
+    assert decide(tmp_path, found).verdict.accepted
+    doubted = decide(tmp_path, found, doubt="the alias was deleted")
+    assert doubted.verdict.reasons == ("refused: the alias was deleted",)
+    assert not doubted.verdict.accepted
+
+
+def test_a_look_that_was_not_counted_accepts_nothing(tmp_path: Path) -> None:
+    found = decide(tmp_path, evaluation(tmp_path, 0.9, 0.2, 0.1), look=None)
+    assert not found.verdict.accepted
+    assert found.level is None
