@@ -26,6 +26,7 @@ def pin(
     file: Annotated[str, typer.Argument(help="A preset or YAML file; its section gate is taken.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
     runs: Runs = Path("runs"),
+    as_json: AsJson = False,
 ) -> None:
     """Have a registered model judged with other margins from now on.
 
@@ -36,7 +37,10 @@ def pin(
         from vlm_ops.tracking.runs import user_name
 
         found.pin(settings, reason=reason, by=user_name())
-    out.print(f"{name} is judged with: {settings}")
+    if as_json:
+        print_json(settings.model_dump(mode="json"))
+    else:
+        out.print(f"{name} is judged with: {settings}")
 
 
 @gate.command("show")
