@@ -111,7 +111,8 @@ LOST = "not shown to be better than the champion (version 3)"
 def test_a_planted_candidate_is_refused_for_what_is_wrong(
     tmp_path: Path, candidate: Any, majority: float, why: list[str]
 ) -> None:
-    decision = judge(tmp_path, *candidate, majority)
+    seeing, gray, swapped = candidate
+    decision = judge(tmp_path, seeing, gray, swapped, majority)
     assert not decision.verdict.accepted
     refused = [
         reason.removeprefix("refused: ")
