@@ -94,6 +94,7 @@ def simulate(
         equal.append(year(rng, found, nights, better=0.0))
         mixed.append(year(rng, found, nights, better=_BETTER))
         progress(0.9 * (run + 1) / runs)
+    levels = {look: found.rule(look) for look in LOOKS}
     false = sum(bool(one.promotions) for one in equal)
     promoted = [gain for one in mixed for gain in one.promotions]
     counted = {gain: _power(rng, found, gain, runs) for gain in GAINS}
@@ -105,26 +106,18 @@ def simulate(
         "runs": runs,
         "seed": seed,
         "groups": len(found.rows),
-        "levels": {str(look): found.rule(look) for look in LOOKS},
+        "levels": {str(look): level for look, level in levels.items()},
         "false_promotions": false / runs,
         "false_promotions_high": _high(false, runs),
         "wrong_share_mixed": promoted.count(0.0) / len(promoted) if promoted else 0.0,
         "promotions_mixed": len(promoted) / runs,
         "power": {_points(gain): counted[gain] for gain in GAINS},
-        "printed_power": {
-            _points(gain): {
-                str(look): power(found.rows, found.spread, found.rule(look), gain, found.needed)
-                for look in LOOKS
-            }
-            for gain in GAINS
-        },
+        "printed_power": {_points(gain): _printed(found, gain) for gain in GAINS},
         "inflation": float(np.mean([one.inflation for one in mixed])),
         "nights_until": waited,
         "groups_needed": {
-            str(look): groups_needed(
-                found.rows, found.spread, found.rule(look), needed=found.needed
-            )
-            for look in LOOKS
+            str(look): groups_needed(found.rows, found.spread, level, needed=found.needed)
+            for look, level in levels.items()
         },
     }
 
@@ -176,6 +169,14 @@ def _power(rng: np.random.Generator, setting: Setting, gain: float, runs: int) -
     return {
         str(look): sum(_accepted(setting, total, look) for total in drawn) / len(drawn)
         for look in LOOKS
+    }
+
+
+def _printed(setting: Setting, gain: float) -> dict[str, float]:
+    """Return the power that the gate prints, by look."""
+    rows, spread = setting.rows, setting.spread
+    return {
+        str(look): power(rows, spread, setting.rule(look), gain, setting.needed) for look in LOOKS
     }
 
 
