@@ -8,15 +8,36 @@ import pytest
 from before.unpack import unpack
 from small import call, vlm_ops
 
+from vlm_ops.config.load import load_config
+from vlm_ops.errors import ConfigError
+
 pytestmark = pytest.mark.slow
 
+MARGINS = "gate: {over_base: -1, over_blind: -1, over_champion: -1}"  # former name
 TRAINED = {"prepare", "sft", "pairs", "prefer"}
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with small.yaml, its rows, its base and the runs folder, as that version left it."""
-    return unpack(tmp_path / "before")
+    """A folder with small.yaml, its rows, its base and the runs folder, as that version left it.
+
+    Its margins of -1 are refused by name since then; they say null here.
+    """
+    found = unpack(tmp_path / "before")
+    config = found / "small.yaml"
+    text = config.read_text(encoding="utf-8")
+    margins = "gate: {over_base: null, over_blind: null}"  # former name
+    assert MARGINS in text
+    config.write_text(text.replace(MARGINS, margins), encoding="utf-8")
+    return found
+
+
+def test_its_margins_that_ask_nothing_are_refused_with_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(unpack(tmp_path / "before") / "small.yaml")
+    said = str(caught.value)
+    assert "gate.over_base: -1 would ask nothing; write null" in said
+    assert "gate.over_champion: found -1, expected greater than or equal to -0.1" in said
 
 
 def test_its_versions_and_its_ledger_are_read(place: Path) -> None:
