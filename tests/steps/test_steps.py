@@ -102,6 +102,7 @@ def test_new_resamples_ask_no_model_anew(tmp_path: Path) -> None:
          ["candidate on test", "candidate on gray", "candidate on swapped", "evaluate"]),
         ("candidate_on_test", ["evaluate", "gate"]),
         ("candidate_on_gray", ["evaluate", "gate"]),
+        ("candidate_on_swapped", ["evaluate", "gate"]),
         ("sft_on_test", ["evaluate"]),
         ("sft_on_gray", ["evaluate"]),
         ("preferred_on_test", ["evaluate"]),

@@ -80,14 +80,7 @@ def gate(
         power=power,
     )
     _write(decision, evaluation)
-    for name in ("decision.json", "decision.md"):
-        tracker.file(out / name)
-    for found in verdict.differences:
-        numbers = {"points": found.points, "low": found.low, "high": found.high}
-        tracker.metrics({f"over_{found.than}/{key}": value for key, value in numbers.items()})
-    told = {"level": decision.level, "power": power}
-    tracker.metrics({name: value for name, value in told.items() if value is not None})
-    tracker.tags({"verdict": verdict.word})
+    _track(decision, tracker)
     return decision
 
 
@@ -177,6 +170,17 @@ def _outlook(
         return outlook(candidate.read(), theirs, look=look, needed=needed)
     except DataError:
         return None
+
+
+def _track(decision: GateDecision, tracker: Tracker) -> None:
+    for name in ("decision.json", "decision.md"):
+        tracker.file(decision.folder / name)
+    for found in decision.verdict.differences:
+        numbers = {"points": found.points, "low": found.low, "high": found.high}
+        tracker.metrics({f"over_{found.than}/{key}": value for key, value in numbers.items()})
+    told = {"level": decision.level, "power": decision.power}
+    tracker.metrics({name: value for name, value in told.items() if value is not None})
+    tracker.tags({"verdict": decision.verdict.word})
 
 
 def _write(decision: GateDecision, evaluation: Evaluation) -> None:

@@ -1,9 +1,13 @@
 """What the gate can see with these test groups at this look: its power in words."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vlm_ops.evaluation import looks, words
+import numpy as np
+
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.evaluation import choose, looks, words
 from vlm_ops.evaluation.power import GAIN, RESEEDS, Spread, groups_needed, power, spread_of
 from vlm_ops.evaluation.signs import Floats, fewest_groups, least_chance
 from vlm_ops.evaluation.statistics import paired
@@ -82,6 +86,37 @@ def expected(
     if look.position >= 2.0:
         told.append(f"{groups} fresh groups make room again: they halve what earlier looks count")
     return Outlook(found, "; ".join(told) + words.few_groups(groups), _never(groups, level))
+
+
+def foreseen(data: PreparedData, *, needed: float = 0.0) -> Outlook:
+    """Tell what the gate will see of prepared rows at the first look, before anything is trained.
+
+    Args:
+        data: Prepared rows.
+        needed: The margin, ``gate.over_champion``.
+    """
+    sizes = Counter(row.group for row in data.rows("test"))
+    return expected(np.array(sorted(sizes.values()), dtype=np.float64), needed=needed)
+
+
+def warnings(data: PreparedData, *, needed: float = 0.0) -> list[str]:
+    """Say what these rows can never show, whatever is trained on them; nothing where they can.
+
+    Args:
+        data: Prepared rows.
+        needed: The margin, ``gate.over_champion``.
+    """
+    said = []
+    if never := foreseen(data, needed=needed).never:
+        said.append(f"the gate: {never}")
+    groups, enough = data.splits["validation"].groups, fewest_groups(choose.LEVEL)
+    if groups < enough:
+        said.append(
+            f"the choice: with {words.groups(groups)} of validation rows the preferred model can "
+            f"never be shown to be better than the sft model, which then always goes to the gate; "
+            f"validation rows of {enough} groups or more are needed"
+        )
+    return said
 
 
 def _never(groups: int, level: float) -> str | None:

@@ -82,21 +82,14 @@ def simulate(
         ``wrong_share_mixed``: share of promotions that are not better, where 10 % of the nights
         are truly 4 points better, ``power``: share that is accepted by gain in points and look,
         ``printed_power``: the same as the gate prints it, ``inflation``: by how much selection
-        lifts the last champion's measured accuracy in a mixed year, ``nights_until``: median
-        nights until a candidate with this gain every night is accepted (None: not within the
-        year), ``groups_needed``: test groups like these for +4 at 80 %, by look.
+        lifts the last champion's measured accuracy in a mixed year, ``nights_until``: median nights
+        until such a candidate is accepted (None: over a year), ``groups_needed``: for +4 at 80 %.
     """
-    found = setting or Setting()
-    rng = np.random.default_rng(seed)
-    equal: list[Year] = []
-    mixed: list[Year] = []
-    for run in range(runs):
-        equal.append(year(rng, found, nights, better=0.0))
-        mixed.append(year(rng, found, nights, better=_BETTER))
-        progress(0.9 * (run + 1) / runs)
+    found, rng = setting or Setting(), np.random.default_rng(seed)
+    equal, mixed = _years(rng, found, nights, runs, progress)
     false = sum(bool(one.promotions) for one in equal)
     promoted = [gain for one in mixed for gain in one.promotions]
-    counted = {gain: _power(rng, found, gain, runs) for gain in GAINS}
+    counted = {_points(gain): _power(rng, found, gain, runs) for gain in GAINS}
     progress(0.95)
     waited = {_points(gain): _nights_until(rng, found, gain, nights, runs) for gain in GAINS}
     progress(1.0)
@@ -110,23 +103,29 @@ def simulate(
         "false_promotions_high": _high(false, runs),
         "wrong_share_mixed": promoted.count(0.0) / len(promoted) if promoted else 0.0,
         "promotions_mixed": len(promoted) / runs,
-        "power": {_points(gain): counted[gain] for gain in GAINS},
-        "printed_power": {
-            _points(gain): {
-                str(look): power(found.rows, found.spread, found.rule(look), gain, found.needed)
-                for look in LOOKS
-            }
-            for gain in GAINS
-        },
+        "power": counted,
+        "printed_power": {_points(gain): _printed(found, gain) for gain in GAINS},
         "inflation": float(np.mean([one.inflation for one in mixed])),
         "nights_until": waited,
-        "groups_needed": {
-            str(look): groups_needed(
-                found.rows, found.spread, found.rule(look), needed=found.needed
-            )
-            for look in LOOKS
-        },
+        "groups_needed": _groups_needed(found),
     }
+
+
+def _years(
+    rng: np.random.Generator,
+    setting: Setting,
+    nights: int,
+    runs: int,
+    progress: Callable[[float], None],
+) -> tuple[list[Year], list[Year]]:
+    """Return years of equal models and mixed ones, drawn in turn."""
+    equal: list[Year] = []
+    mixed: list[Year] = []
+    for run in range(runs):
+        equal.append(year(rng, setting, nights, better=0.0))
+        mixed.append(year(rng, setting, nights, better=_BETTER))
+        progress(0.9 * (run + 1) / runs)
+    return equal, mixed
 
 
 def year(rng: np.random.Generator, setting: Setting, nights: int, *, better: float) -> Year:
@@ -176,6 +175,21 @@ def _power(rng: np.random.Generator, setting: Setting, gain: float, runs: int) -
     return {
         str(look): sum(_accepted(setting, total, look) for total in drawn) / len(drawn)
         for look in LOOKS
+    }
+
+
+def _printed(setting: Setting, gain: float) -> dict[str, float]:
+    """Return the power that the gate prints, by look."""
+    rows, spread = setting.rows, setting.spread
+    return {
+        str(look): power(rows, spread, setting.rule(look), gain, setting.needed) for look in LOOKS
+    }
+
+
+def _groups_needed(setting: Setting) -> dict[str, int | None]:
+    rows, spread, needed = setting.rows, setting.spread, setting.needed
+    return {
+        str(look): groups_needed(rows, spread, setting.rule(look), needed=needed) for look in LOOKS
     }
 
 

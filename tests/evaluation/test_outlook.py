@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+from squares import make_data
+
+from vlm_ops.evaluation.outlook import foreseen, warnings
+
+
+@pytest.mark.parametrize(("groups", "able"), [(1, False), (8, False), (9, True)])
+def test_test_rows_of_too_few_groups_are_told_before_anything_is_trained(
+    tmp_path: Path, groups: int, able: bool
+) -> None:
+    data = make_data(tmp_path / "data", {"train": 4, "validation": 20, "test": 4 * groups})
+    said = warnings(data)
+    assert bool(said) is not able
+    if not able:
+        assert said[0].startswith("the gate: no candidate can pass with ")
+        assert said[0].endswith("test rows of 9 groups or more are needed")
+        assert foreseen(data).power == 0.0
+
+
+@pytest.mark.parametrize("groups", [0, 1, 4])
+def test_validation_rows_of_too_few_groups_can_choose_nothing(tmp_path: Path, groups: int) -> None:
+    data = make_data(tmp_path / "data", {"train": 4, "validation": 4 * groups, "test": 36})
+    (said,) = warnings(data)
+    assert "the sft model, which then always goes to the gate" in said
+    assert said.endswith("validation rows of 5 groups or more are needed")
+
+
+def test_what_the_gate_will_see_is_told_before(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", {"train": 4, "validation": 20, "test": 40})
+    told = foreseen(data, needed=-0.05)
+    assert told.never is None
+    assert told.sentence.startswith("with 10 groups this gate sees +4 points over the champion in ")
+    assert "it asks for non-inferiority only, at most 5.0 points worse" in told.sentence
