@@ -258,7 +258,6 @@ class ValidationScores(Artifact):
     """How every model did on validation, by name; ``majority`` is among them."""
 
     step = "validation"
-
     scores: dict[str, Score]
 
 
@@ -335,9 +334,8 @@ class GateDecision(Artifact):
         champion_version: Its version in the registry.
         look: At these test rows; None where none was counted, and in records of earlier versions.
         level: That the comparison with the champion had to meet at this look.
-        power: Chance that a candidate truly 4 points better than the champion (than the base,
-            where there is none) is accepted at this level with these groups; None if the answers
-            could not be compared.
+        power: Chance that a candidate truly 4 points better than the champion (without one, the
+            base) is accepted at this level; None if the answers could not be compared.
     """
 
     step = "gate"

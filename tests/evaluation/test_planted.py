@@ -12,7 +12,7 @@ from vlm_ops.config.pipeline import GateJob
 from vlm_ops.config.sections import GateSettings
 from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import score
-from vlm_ops.records import Look
+from vlm_ops.records import Against, Look
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 
@@ -68,8 +68,7 @@ def judge(runs: Path, candidate: Any, gray: Any, swapped: Any, majority: float) 
     return gate(
         GateJob(seed=0, gate=GateSettings(), resamples=400),
         evaluation=evaluation,
-        champion_version="3",
-        look=Look(number=12, position=12.0),
+        against=Against(version="3", look=Look(number=12, position=12.0)),
         out=runs,
         tracker=NullTracker(),
         **answers,

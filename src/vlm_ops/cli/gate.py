@@ -12,6 +12,9 @@ from vlm_ops.cli.models import Name, opened
 from vlm_ops.cli.run import AsJson, Runs
 from vlm_ops.config.load import load_config
 
+_ROWS_OF_A_GROUP = 44.0
+"""As the demo has them."""
+
 gate = typer.Typer(no_args_is_help=True, help="What a candidate must show to be promoted.")
 
 
@@ -65,11 +68,8 @@ def simulate(
     nights: Annotated[int, typer.Option(min=1, max=1000, help="Retrains of a year.")] = 52,
     runs: Annotated[int, typer.Option(min=10, help="Years of each sort.")] = 2000,
     groups: Annotated[
-        int | None, typer.Option(min=1, help="Test groups; without it, the demo's 22.")
+        int | None, typer.Option(min=1, help="Test groups of 44 rows; without it, the demo's 22.")
     ] = None,
-    rows_per_group: Annotated[
-        int, typer.Option(min=1, help="Test rows of each group, with --groups.")
-    ] = 44,
     margin: Annotated[
         float, typer.Option(min=-0.99, max=0.99, help="As gate.over_champion, 0..1.")
     ] = 0.0,
@@ -86,7 +86,7 @@ def simulate(
 
     setting = simulation.Setting(needed=margin)
     if groups is not None:
-        setting = setting._replace(rows=np.full(groups, float(rows_per_group)))
+        setting = setting._replace(rows=np.full(groups, _ROWS_OF_A_GROUP))
     with typer.progressbar(length=1000, label="simulating", file=sys.stderr) as bar:
         found = simulation.simulate(
             nights=nights,
