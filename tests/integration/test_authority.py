@@ -20,7 +20,7 @@ from vlm_ops.artifacts import PreparedData
 
 pytestmark = pytest.mark.slow
 
-OTHER = ("--set", "prefer.beta=0.3")
+OTHER = ("--set", "sft.learning_rate=0.002")
 """Another candidate than the champion."""
 
 MOVED_BY_HAND = """
