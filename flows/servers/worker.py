@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from flows.servers import guard
+from flows.servers import auth, guard
 from flows.servers.processes import WORK, guarded, log_tail, spawn
 from flows.servers.services import ANY_PORTS, Ports, Services, must_exist, services
 from vlm_ops.errors import ServiceError
@@ -230,6 +230,9 @@ def _died(child: "subprocess.Popen[bytes]", log: Path) -> str:
 
 def _announce(say: Callable[[str], None], found: Services, last: str) -> None:
     say(f"Prefect  {found.prefect_ui_url}")
+    if found.auth_file and (login := auth.read(found.auth_file.parent)):
+        say(f"         its page asks for a password, once in each browser: {login}")
+        say(f"         its commands ask for it too: export {found.shell}")
     say(f"MLflow   {found.mlflow_url}")
     say(last)
 

@@ -130,6 +130,26 @@ def test_no_server(config: Path, tmp_path: Path, no_urls: None) -> None:
         deploy(config, cron=None, overrides=[f"execution.runs={tmp_path}"])
 
 
+def test_the_login_of_the_server(
+    config: Path, pair: Services, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = [f"execution.runs={runs}"]
+    made = deploy(config, cron=None, overrides=here)
+    file = f"{runs}/prefect/auth-string"
+    assert made.command == (
+        f'PREFECT_API_URL={pair.prefect_api_url} PREFECT_API_AUTH_STRING="$(cat {file})" '
+        "prefect deployment run retrain/weekly"
+    )
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "vlm-ops:wrong")
+    with pytest.raises(ServiceError, match=r"401.*does not fit.*prefect/auth-string"):
+        deploy(config, cron=None, overrides=here)
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING")
+    with pytest.raises(ServiceError, match=r"401.*PREFECT_API_AUTH_STRING is not set"):
+        deploy(config, cron=None, overrides=[])
+    # The server that the variable names is that of the runs folder, where its string lies.
+    assert deploy(config, cron=None, overrides=here).id == made.id
+
+
 def test_prefects_own_command_does_the_same(config: Path) -> None:
     from prefect.client.orchestration import get_client
 

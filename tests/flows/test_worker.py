@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from small import leaks, login
 
 from flows.servers import worker
 from flows.servers.services import Services
@@ -137,14 +138,27 @@ def said(pair: Services, runs: Path) -> Iterator[list[str]]:
 
 
 def test_up_runs_deployments(
-    client: "SyncPrefectClient", pair: Services, said: list[str], tmp_path: Path
+    client: "SyncPrefectClient", pair: Services, runs: Path, said: list[str], tmp_path: Path
 ) -> None:
     assert eventually(lambda: any("Ctrl-C" in line for line in said), 240), said
     assert f"Prefect  {pair.prefect_ui_url}" in said
     assert f"MLflow   {pair.mlflow_url}" in said
-    run = fire(client, tmp_path, 0, pool="gpu")
+    run = fire(client, tmp_path, 3, pool="gpu")
+    assert eventually((tmp_path / "pid").exists)
+    # Of the run's processes, too, while they are there.
+    assert leaks(runs) == []
     assert eventually(lambda: state(client, run) == "COMPLETED")
     assert (tmp_path / "heartbeat").read_text() == "30"
+    # The run's own process could write to the server: it has the auth string.
+    assert eventually(lambda: any("Completed" in line for line in logs(client, run)), 30)
+    assert leaks(runs) == []
+
+
+def logs(client: "SyncPrefectClient", run: "FlowRun") -> list[str]:
+    from prefect.client.schemas.filters import LogFilter
+
+    only = LogFilter.model_validate({"flow_run_id": {"any_": [str(run.id)]}})
+    return [line.message for line in client.read_logs(only)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -186,3 +200,10 @@ def test_ui_tells_the_addresses(pair: Services, runs: Path) -> None:
     stop.set()
     worker.ui(runs, say=said.append, stop=stop)
     assert f"Prefect  {pair.prefect_ui_url}" in said
+    text = login(runs)["PREFECT_API_AUTH_STRING"]
+    assert any(line.endswith(f"password, once in each browser: {text}") for line in said)
+    (line,) = [line.strip() for line in said if "export" in line]
+    command = f"{line.partition(': ')[2]}; {sys.executable} -m prefect work-pool ls"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    done = subprocess.run(["sh", "-c", command], env=kept, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
