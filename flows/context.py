@@ -117,11 +117,7 @@ class Context:
         return self.parent_run
 
     def start_step(self, first: Plan) -> str:
-        """Start a stage's MLflow run, or go on in the one of an interrupted attempt.
-
-        Args:
-            first: The first step that is taken in it.
-        """
+        """Start the MLflow run of a stage's steps, or go on in that of an interrupted attempt."""
         parent = self.start_parent()
         labels = self._tags() | {"vlm_ops.fingerprint": first.fingerprint}
         return self._attach(

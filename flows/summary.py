@@ -65,13 +65,7 @@ class Summary(Frozen):
 
 
 def summarize(context: Context, version: RegisteredVersion, champion: str | None) -> Summary:
-    """Say what a run came to.
-
-    Args:
-        context: Of the flow run, all stages taken.
-        version: Of the candidate.
-        champion: The version that is champion now.
-    """
+    """Say what a finished run came to; ``champion`` is the version that is champion now."""
     evaluation = context.output(Evaluation, "evaluate")
     verdict = context.output(GateDecision, "gate").verdict
     sft = context.output(TrainedAdapter, "sft")

@@ -18,7 +18,7 @@ from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
 from vlm_ops.errors import TransientError
 from vlm_ops.registry.registry import Origin, RegisteredVersion
 from vlm_ops.registry.rival import rival
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.plan import NO_CHAMPION, Work
 from vlm_ops.steps.table import STEPS, Step, meets_champion, steps_of
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.tracking.mlflow import MlflowTracker
@@ -28,14 +28,10 @@ logger = logging.getLogger("vlm_ops.flow")
 
 
 def take(context: Context, stage: str) -> None:
-    """Take the steps of a stage as a Prefect task.
-
-    Args:
-        context: Of this flow run; gets what the steps leave.
-        stage: As ``sft``.
-    """
+    """Take the steps of a stage as a Prefect task; the context gets what they leave."""
     if meets_champion(stage):
-        context.outputs |= rival(context.registry, context.config, context.outputs)
+        found = rival(context.registry, context.config, context.outputs)
+        context.outputs |= NO_CHAMPION if found is None else found
     retrying = _take.with_options(
         name=stage, task_run_name=stage, retries=context.config.execution.retries
     )
@@ -57,10 +53,7 @@ def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
 def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
     """Take the steps of a stage, or find that they were taken before.
 
-    Args:
-        context: Of this flow run.
-        stage: As ``sft``.
-        inputs: What earlier tasks took; Prefect draws its arrows from it.
+    Prefect draws its arrows from ``inputs``: what earlier tasks took.
     """
     found, left = Work.of(stage, context.config, context.outputs).done()
     if left is None:
@@ -105,9 +98,7 @@ def _gpu_slot(step: Step) -> AbstractContextManager[None]:
 def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     """Make the candidate a version of the registered model, whatever the gate said.
 
-    Args:
-        context: Of this flow run.
-        inputs: What earlier tasks took; Prefect draws its arrows from it.
+    Prefect draws its arrows from ``inputs``: what earlier tasks took.
     """
     version = context.registry.register(
         context.output(Evaluation, "evaluate"),

@@ -37,9 +37,6 @@ def spawn(
         env: Variables on top of this process's own.
         cwd: Its working folder.
         log: File for all it prints; begun anew.
-
-    Returns:
-        The running child.
     """
     with log.open("wb") as sink:
         return subprocess.Popen(
@@ -54,13 +51,7 @@ def spawn(
 
 
 def writable(runs: Path) -> Path:
-    """Make a runs folder with the folders of servers, worker and logs.
-
-    Args:
-        runs: The runs folder.
-
-    Returns:
-        Its absolute path.
+    """Make a runs folder with the folders of servers, worker and logs; return its absolute path.
 
     Raises:
         OutputError: It can't be written.

@@ -116,19 +116,18 @@ def services(
     urls = _given(only)
     runs = runs.resolve()
     home = _own_home(runs, urls) if "prefect" in only else None
+    own = {name: port for name, port in ports._asdict().items() if name in {*only} - urls.keys()}
     with ExitStack() as stack:
         stack.enter_context(environment(reaching_this_machine()))
         started: tuple[str, ...] = ()
-        if len(urls) < len(only):
+        if own:
             runs = writable(runs)
             if not watched:
                 stack.enter_context(guarded(runs))
             me = guard.identity(os.getpid())
             stack.callback(guard.leave, runs, me)
-            wanted = {name: port for name, port in ports._asdict().items() if name in only}
-            wanted = {name: port for name, port in wanted.items() if name not in urls}
-            own, started = _join(runs, me, wanted, timeout_s)
-            urls |= own
+            found, started = _join(runs, me, own, timeout_s)
+            urls |= found
         stack.enter_context(environment(for_clients(urls, home)))
         stack.enter_context(auth.refusal_in_words(urls.get("prefect")))
         yield _described(urls, home, started, time.monotonic() - begin)
@@ -147,7 +146,6 @@ def attached(runs: Path) -> Iterator[Services]:
     Raises:
         ServiceError: Prefect's or MLflow's server is not there.
     """
-    begin = time.monotonic()
     urls = _given(tuple(ADDRESSES))
     runs = runs.resolve()
     home = _own_home(runs, urls)
@@ -163,19 +161,18 @@ def attached(runs: Path) -> Iterator[Services]:
         environment(reaching_this_machine() | for_clients(urls, home)),
         auth.refusal_in_words(urls["prefect"]),
     ):
-        yield _described(urls, home, (), time.monotonic() - begin)
+        yield _described(urls, home, (), 0.0)
 
 
 def _own_home(runs: Path, given: dict[str, str]) -> Path | None:
     """Return Prefect's folder where its server is that of the runs folder, named or not."""
-    if "prefect" not in given:
-        return runs / "prefect"
     home = runs / "prefect"
+    if "prefect" not in given:
+        return home
     own = guard.read_state(runs)["servers"].get("prefect", {}).get("url")
-    if own != given["prefect"].rstrip("/"):
-        return None
     login = os.environ.get(auth.VARIABLE)
-    return home if not login or login == auth.read(home) else None
+    same = own == given["prefect"].rstrip("/") and (not login or login == auth.read(home))
+    return home if same else None
 
 
 def _given(only: tuple[str, ...]) -> dict[str, str]:

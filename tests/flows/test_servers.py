@@ -1,7 +1,9 @@
 """Servers: start, share, survive nothing, say what is wrong."""
 
+import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from small import login
 
 from flows.servers import guard
 from flows.servers.health import ask
@@ -194,6 +197,7 @@ def test_a_terminal_that_closes_ends_the_call_but_for_nohup(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as call:
         assert call.stdout is not None
         assert call.stdout.readline() == f"Prefect  {pair.prefect_ui_url}\n"
+        assert call.stdout.readline() == f"MLflow   {pair.mlflow_url}\n"
         call.send_signal(signal.SIGHUP)
         if not left:
             with pytest.raises(subprocess.TimeoutExpired):
@@ -201,6 +205,23 @@ def test_a_terminal_that_closes_ends_the_call_but_for_nohup(
             call.send_signal(signal.SIGTERM)
         call.communicate(timeout=30)
     assert call.returncode == 0
+
+
+def test_ui_says_what_prefect_asks_for(pair: Services, runs: Path, no_urls: None) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UI, str(runs)], stdout=subprocess.PIPE, text=True
+    ) as call:
+        assert call.stdout is not None
+        said = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, call.stdout))
+        call.terminate()
+    assert login(runs)["PREFECT_API_AUTH_STRING"] in said
+    (export,) = re.findall("export .*", said)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    done = subprocess.run(
+        ["sh", "-c", f"{export}; {sys.executable} -m prefect work-pool ls"],
+        env=kept, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 ASK = """

@@ -73,6 +73,7 @@ def test_the_gate_as_a_step_finds_the_decision_that_made_the_champion(
     assert found["verdict"]["accepted"] is True
     said = call("step", "gate", "small.yaml", cwd=place)
     assert f"nothing changed, found in {found['folder']}" in said.stdout
+    assert "no champion" not in said.stderr
 
 
 def test_the_versions_are_listed_for_people_too(place: Path, first: Any) -> None:

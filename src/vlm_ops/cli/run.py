@@ -63,9 +63,9 @@ def run(
     _check_rows(config)
     with services(folder) as found:
         err.print(f"Prefect  {found.prefect_ui_url}")
-        if found.auth_file:
-            err.print(f"[dim]its page asks for the text in {escape(str(found.auth_file))}[/]")
         err.print(f"MLflow   {found.mlflow_url}")
+        if found.auth_file:
+            err.print(f"Login    in {escape(str(found.auth_file))}; Prefect's page asks for it")
         if found.started:
             err.print(f"[dim]started in {found.seconds:.0f} s, ended with this command[/]")
         with progress():

@@ -1,10 +1,7 @@
 """``step``: one stage of the pipeline, in this process."""
 
-import contextlib
 import os
 import shlex
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -83,25 +80,17 @@ def _left_before(name: str, config: PipelineConfig, command: str) -> dict[str, A
 
 def _rival(config: PipelineConfig, outputs: Outputs) -> Outputs:
     """Ask the registry whom the candidate has to beat; say so if there is nobody."""
-    found = NO_CHAMPION
-    with _mlflow(config.execution.runs) as uri:
-        if uri is not None:
+    runs, found = config.execution.runs, None
+    # Without either there has never been a registry.
+    if os.environ.get("MLFLOW_TRACKING_URI") or (runs / "mlflow").is_dir():
+        from flows.servers.services import registry
+
+        with registry(runs) as uri:
             from vlm_ops.registry.registry import Registry
             from vlm_ops.registry.rival import rival
 
             found = rival(Registry(uri, config.registered_model), config, outputs)
-    if found == NO_CHAMPION:
+    if found is None:
         err.print(f"{config.registered_model} has no champion: judged against the base alone")
+        return NO_CHAMPION
     return found
-
-
-@contextlib.contextmanager
-def _mlflow(runs: Path) -> Iterator[str | None]:
-    """Have the registry answer; None where there has never been one."""
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (runs / "mlflow").is_dir():
-        yield None
-        return
-    from flows.servers.services import registry
-
-    with registry(runs) as uri:
-        yield uri

@@ -3,13 +3,13 @@
 from vlm_ops.artifacts import ChampionRef, Evaluation, GateDecision
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.registry.registry import Registry
-from vlm_ops.steps.plan import NO_CHAMPION, Outputs, plan
+from vlm_ops.steps.plan import Outputs, plan
 from vlm_ops.steps.table import CHAMPION
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import SHORT
 
 
-def rival(registry: Registry, config: PipelineConfig, outputs: Outputs) -> Outputs:
+def rival(registry: Registry, config: PipelineConfig, outputs: Outputs) -> Outputs | None:
     """Find out whom the candidate has to beat.
 
     If the candidate is the champion already, the decision that made it so still counts, so
@@ -22,7 +22,7 @@ def rival(registry: Registry, config: PipelineConfig, outputs: Outputs) -> Outpu
         outputs: What the stages before left.
 
     Returns:
-        What to add to ``outputs``.
+        What to add to ``outputs``; None if there is no champion.
 
     Raises:
         RegistryError: The champion was not registered by vlm-ops, or its files are gone.
@@ -30,7 +30,7 @@ def rival(registry: Registry, config: PipelineConfig, outputs: Outputs) -> Outpu
     """
     found = registry.champion()
     if found is None:
-        return NO_CHAMPION
+        return None
     evaluation = outputs["evaluate"]
     if isinstance(evaluation, Evaluation) and found.content == evaluation.model.content:
         before = _as_judged_before(config, outputs, found.gate)

@@ -82,10 +82,6 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
 def perform(plan: Plan, tracker: Tracker) -> Artifact:
     """Return a step's artifact: from its record, or by running the step in this process.
 
-    Args:
-        plan: The step, from :func:`plan`.
-        tracker: Gets what the step says about its work.
-
     Raises:
         OutputError: The output folder can't be written to.
         VlmOpsError: Whatever the step raises.
@@ -153,9 +149,6 @@ class Work:
 
     def take(self, tracker: Tracker) -> dict[str, Artifact]:
         """Take the steps in this process, and return what they left.
-
-        Args:
-            tracker: Gets what the steps say about their work.
 
         Raises:
             VlmOpsError: Whatever a step raises.
