@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from flows.servers import auth
+from vlm_ops.tracking import own_origin
 
 
 def server(name: str, runs: Path, port: int) -> tuple[str, list[str], dict[str, str]]:
@@ -21,7 +22,7 @@ def server(name: str, runs: Path, port: int) -> tuple[str, list[str], dict[str, 
         port: Where it is to listen.
 
     Raises:
-        OutputError: The auth string of Prefect's server can't be read or written.
+        OutputError: A file that the server needs can't be read or written.
     """
     home, base = runs / name, f"http://127.0.0.1:{port}"
     where = ["--host", "127.0.0.1", "--port", str(port)]
@@ -32,10 +33,13 @@ def server(name: str, runs: Path, port: int) -> tuple[str, list[str], dict[str, 
     store += ["--serve-artifacts", "--artifacts-destination", (home / "artifacts").as_uri()]
     # By these options alone, pages of any port of this machine could still read and write.
     door = ["--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"]
-    door += ["--cors-allowed-origins", _origins(base), "--app-name", "vlm-ops"]
+    door += ["--cors-allowed-origins", _origins(base), "--app-name", own_origin.APP]
     command = [sys.executable, "-m", "mlflow", "server", *where, "--workers", "1", *store, *door]
+    own_origin.announce(home / "app")
+    imports = [str(home / "app"), *filter(None, [os.environ.get("PYTHONPATH")])]
     # Its job runner (seven more processes) serves judges and prompts, which are not used here.
-    return base, command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONPATH": os.pathsep.join(imports)}
+    return base, command, env
 
 
 def _prefect(home: Path, base: str) -> dict[str, str]:

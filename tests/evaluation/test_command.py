@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from squares import Models, make_data, model_ref, trained
 
-from vlm_ops.artifacts import PAIR_SPLITS, ChampionRef, PreferencePairs
+from vlm_ops.artifacts import (
+    ADAPTER,
+    ADAPTER_FILES,
+    PAIR_SPLITS,
+    ChampionRef,
+    PreferencePairs,
+    TrainedAdapter,
+)
 from vlm_ops.cli import step as command
 from vlm_ops.cli.commands import app
 from vlm_ops.config.load import load_config
@@ -42,6 +49,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         planned.folder.mkdir(exist_ok=True)
         update = {"folder": planned.folder, "fingerprint": planned.fingerprint}
         outputs[step] = artifact.model_copy(update=update)
+        if isinstance(artifact, TrainedAdapter):
+            (planned.folder / ADAPTER).mkdir()
+            for name in ADAPTER_FILES:
+                (planned.folder / ADAPTER / name).touch()
         write_record(outputs[step])
 
     folder = plan("prepare", config, {}).folder

@@ -5,11 +5,19 @@ MLflow lets pages of any port of this machine read and write (``LOCALHOST_ORIGIN
 users can serve a page on such a port. This app stands before MLflow's own and asks each request
 for the server's own name and, where a browser says which page sent it, for the server's own page.
 
-It is an ``mlflow.app`` entry point: ``mlflow server --app-name vlm-ops``.
+MLflow takes another app only as an entry point of the group ``mlflow.app``. :func:`announce` writes
+that entry point into a folder for the server's ``PYTHONPATH``. One of this package would be known
+only after the package is installed again: after a ``git pull`` no MLflow server would start.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
+
+from vlm_ops.store.files import make_folder, write_whole
+
+APP = "vlm-ops"
+"""What ``mlflow server --app-name`` calls it."""
 
 _Message = MutableMapping[str, Any]
 _App = Callable[
@@ -63,3 +71,22 @@ def create_app() -> OwnOrigin:
     from mlflow.server.fastapi_app import app
 
     return OwnOrigin(app)
+
+
+def announce(folder: Path) -> None:
+    """Write what ``mlflow server`` knows the app by, where ``folder`` is on its ``PYTHONPATH``.
+
+    It is the metadata of a distribution without code, which importlib finds on any path of imports
+    (https://packaging.python.org/en/latest/specifications/entry-points/).
+
+    Args:
+        folder: For nothing else; made when missing.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    facts = folder / "vlm_ops_mlflow_app-1.dist-info"
+    make_folder(facts)
+    write_whole(facts / "METADATA", "Metadata-Version: 2.1\nName: vlm-ops-mlflow-app\nVersion: 1\n")
+    point = f"{APP} = {__name__}:{create_app.__name__}"
+    write_whole(facts / "entry_points.txt", f"[mlflow.app]\n{point}\n")
