@@ -1,11 +1,13 @@
 """The check that stands before MLflow's server, on an app that answers everything."""
 
 import asyncio
+from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vlm_ops.tracking.own_origin import OwnOrigin
+from vlm_ops.tracking.own_origin import APP, OwnOrigin, announce, create_app
 
 PORT = 5000
 OWN, ALSO_OWN = f"127.0.0.1:{PORT}", f"localhost:{PORT}"
@@ -70,3 +72,12 @@ def test_two_hosts_two_origins_or_none_are_refused() -> None:
 def test_on_the_port_of_http_a_host_goes_without_one() -> None:
     own = (("host", "localhost"), ("origin", "http://localhost"))
     assert asked(*own, port=80) == [{"type": "let in"}]
+
+
+def test_it_is_found_on_a_path_of_imports_without_being_installed(tmp_path: Path) -> None:
+    announce(tmp_path / "app")
+    announce(tmp_path / "app")
+    (found,) = distributions(path=[str(tmp_path / "app")])
+    (point,) = found.entry_points
+    assert (point.group, point.name) == ("mlflow.app", APP)
+    assert point.load() is create_app
