@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine
 from vlm_ops.errors import DataError
-from vlm_ops.records import AboutImages, Answer, PreferencePair, Row, Score, Split, Verdict
+from vlm_ops.records import (
+    BARE_QUESTION,
+    AboutImages,
+    Answer,
+    PreferencePair,
+    Row,
+    Score,
+    Split,
+    Verdict,
+)
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.frozen import Frozen
@@ -19,8 +28,7 @@ PAIR_SPLITS: tuple[PairSplit, ...] = ("train", "validation")
 ANSWERS = "answers.jsonl"
 """File of an answer set."""
 
-BARE_QUESTION = "{question}"
-"""The prompt of a model that is asked the question and nothing else."""
+Q = TypeVar("Q", bound=AboutImages)
 
 
 class ModelRef(Frozen):
@@ -31,8 +39,8 @@ class ModelRef(Frozen):
         base_sha256: Over the base's weights and processor files.
         adapter: Folder with the adapter, or None for the bare base.
         adapter_sha256: Of ``adapter_model.safetensors``.
-        prompt: What it was trained and measured with; ``{question}`` stands for the question.
-            Prepared rows hold it already.
+        prompt: What it was trained with and is asked with, by whoever asks it; ``{question}``
+            stands for the question. Rows hold the question alone.
     """
 
     settings: ModelSettings
@@ -53,6 +61,10 @@ class ModelRef(Frozen):
         """Return what the model is told when somebody asks it a question."""
         return self.prompt.replace(BARE_QUESTION, question)
 
+    def reads(self, rows: Iterable[Q]) -> list[Q]:
+        """Return rows as this model reads them: its prompt around each question."""
+        return [row.asked_with(self.prompt) for row in rows]
+
 
 class RowsRef(Frozen):
     """The rows of one split by content.
@@ -62,16 +74,18 @@ class RowsRef(Frozen):
         split: Which of its splits.
         images: Where the rows' image paths start.
         content: Hash of the rows; it changes when a row or an image does.
+        around: What stands around each question in the file, as in :class:`PreparedData`.
     """
 
     data: Path
     split: Split
     images: Path
     content: str
+    around: str = BARE_QUESTION
 
     def read(self) -> list[Row]:
-        """Read the rows, in their order."""
-        return list(read_jsonl(self.data / f"{self.split}.jsonl", Row))
+        """Read the rows, in their order, with bare questions."""
+        return _read_bare(self.data / f"{self.split}.jsonl", Row, self.around)
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of these rows lies."""
@@ -105,7 +119,9 @@ class PreparedData(Artifact):
     Attributes:
         splits: Counts by split.
         source: One line for people: where the rows came from.
-        prompt: What is around each question of the rows.
+        prompt: What a model that is trained on the rows is asked with.
+        around: What stands around each question in the files. It was the prompt in earlier
+            versions, whose records do not tell (None).
         images: Where the rows' image paths start, seen from ``folder``. The folder of images is
             shared by all that was prepared in a runs folder; earlier versions had one each.
     """
@@ -115,11 +131,12 @@ class PreparedData(Artifact):
     splits: dict[Split, SplitSummary]
     source: str
     prompt: str = BARE_QUESTION
+    around: str | None = None
     images: Path = Path()
 
     def rows(self, split: Split) -> list[Row]:
-        """Read the rows of a split, in their order."""
-        return list(read_jsonl(self.folder / f"{split}.jsonl", Row))
+        """Read the rows of a split, in their order, with bare questions."""
+        return _read_bare(self.folder / f"{split}.jsonl", Row, self._around)
 
     @property
     def validation(self) -> RowsRef:
@@ -132,9 +149,17 @@ class PreparedData(Artifact):
         return self._part("test")
 
     def _part(self, split: Split) -> RowsRef:
-        content = sha256_file(self.folder / f"{split}.jsonl")
-        images = self.image_path("")
-        return RowsRef(data=self.folder, split=split, images=images, content=content)
+        return RowsRef(
+            data=self.folder,
+            split=split,
+            images=self.image_path(""),
+            content=sha256_file(self.folder / f"{split}.jsonl"),
+            around=self._around,
+        )
+
+    @property
+    def _around(self) -> str:
+        return self.prompt if self.around is None else self.around
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of this data set lies."""
@@ -192,6 +217,7 @@ class PreferencePairs(Artifact):
         validation: Held-out pairs.
         images: Where the pairs' image paths start, seen from ``folder``.
         source: One line for people: where the pairs came from.
+        around: What stands around each question in the files, as in :class:`PreparedData`.
     """
 
     step = "pairs"
@@ -200,10 +226,12 @@ class PreferencePairs(Artifact):
     validation: int
     images: Path
     source: str
+    around: str | None = None
 
     def pairs(self, split: PairSplit) -> list[PreferencePair]:
-        """Read the pairs of a split, in their order."""
-        return list(read_jsonl(self.folder / f"{split}.jsonl", PreferencePair))
+        """Read the pairs of a split, in their order, with bare questions."""
+        around = self.around or BARE_QUESTION
+        return _read_bare(self.folder / f"{split}.jsonl", PreferencePair, around)
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of these pairs lies."""
@@ -212,7 +240,15 @@ class PreferencePairs(Artifact):
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the pairs if they and their images are still there."""
         pairs = (pair for split in PAIR_SPLITS for pair in self.pairs(split))
-        return self if _have_images(pairs, self) else None
+        if not _have_images(pairs, self):
+            return None
+        # Earlier versions sampled pairs from questions in the prompt of their rows.
+        around = inputs["data"].prompt if self.around is None else self.around
+        return self.model_copy(update={"around": around})
+
+
+def _read_bare(path: Path, kind: type[Q], around: str) -> list[Q]:
+    return [row.without(around) for row in read_jsonl(path, kind)]
 
 
 def _have_images(rows: Iterable[AboutImages], holder: PreparedData | PreferencePairs) -> bool:
@@ -228,7 +264,7 @@ class AnswerSet(Artifact):
 
     Attributes:
         model: Content hash of the model.
-        protocol: Hash of data, prompt, decoding and metric: scores compare only within one.
+        protocol: Hash of rows, decoding and metric: scores compare only within one.
         split: Whose rows were asked.
         gray: Whether every image was replaced by a gray one.
         relaxed_accuracy: Share of rows that are right, 0..1.
@@ -280,7 +316,7 @@ class Evaluation(Artifact):
         scores: On test, by name (``base``, ``sft``, ``candidate``, ``sft_gray``,
             ``candidate_gray``, ``majority``).
         logged_models: Where the tracker keeps models, by name.
-        protocol: Hash of data, prompt, decoding and metric.
+        protocol: Hash of rows, decoding and metric.
     """
 
     step = "evaluate"

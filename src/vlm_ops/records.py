@@ -5,12 +5,15 @@ turns some into ``PreferencePair``, evaluation turns it into ``Answer``, answers
 and the gate turns scores into a ``Verdict``.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
+
+BARE_QUESTION = "{question}"
+"""The prompt of a model that is asked the question and nothing else."""
 
 
 class ImageRef(Frozen):
@@ -35,7 +38,7 @@ class AboutImages(Frozen):
     Attributes:
         id: Unique in its data set.
         images: In the order the prompt shows them, before the text.
-        question: What the user asks.
+        question: What the user asks, without the prompt of any model.
         kind: What is asked (``count``, ``compare``, …); scores are reported by kind.
     """
 
@@ -51,6 +54,21 @@ class AboutImages(Frozen):
         """One name for all of its images; rows that share it are drawn together in statistics."""
         hashes = [image.sha256 for image in self.images]
         return hashes[0] if len(hashes) == 1 else fingerprint(hashes)
+
+    def asked_with(self, prompt: str) -> Self:
+        """Return it as a model with this prompt reads it: the prompt around its question."""
+        if prompt == BARE_QUESTION:
+            return self
+        return self.model_copy(update={"question": prompt.replace(BARE_QUESTION, self.question)})
+
+    def without(self, prompt: str) -> Self:
+        """Return it with its bare question, where the prompt is around it; else as it is."""
+        before, *_ = parts = prompt.split(BARE_QUESTION)
+        length, rest = divmod(len(self.question) - sum(map(len, parts)), len(parts) - 1)
+        bare = self.question[len(before) : len(before) + length]
+        if length < 0 or rest or bare.join(parts) != self.question:
+            return self
+        return self.model_copy(update={"question": bare})
 
 
 class Row(AboutImages):

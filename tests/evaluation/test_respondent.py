@@ -115,7 +115,7 @@ def test_another_model_frees_the_first_before_it_is_loaded(
     assert [model() is not None for model in kept] == [False, False]
 
 
-def test_a_model_with_a_prompt_is_asked_the_rows_as_they_are(
+def test_a_model_with_a_prompt_is_asked_under_it(
     ref: ModelRef, squares: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
@@ -126,4 +126,4 @@ def test_a_model_with_a_prompt_is_asked_the_rows_as_they_are(
 
     monkeypatch.setattr(generation, "generate", generate)
     asked(ref.model_copy(update={"prompt": "{question} Briefly."}), squares, tmp_path / "a")
-    assert told == [row.question for row in squares.rows("test")]
+    assert told == [f"{row.question} Briefly." for row in squares.rows("test")]

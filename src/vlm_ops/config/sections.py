@@ -77,8 +77,8 @@ class DataCommon(Frozen):
     """What every source of rows has."""
 
     prompt: str = "{question}"
-    """What the model is asked; ``{question}`` stands for the row's question. It is kept with the
-    registered model, which is served with it."""
+    """What a model that is trained here is asked; ``{question}`` stands for the row's question. It
+    stays with the model: the champion is compared and served under its own."""
     shuffle_images: bool = False
     """Control experiment: shuffle the training images among the rows, so that only the format
     of the answers is left to learn. Validation and test stay as they are."""
@@ -198,7 +198,7 @@ PairsSettings = Annotated[SampledPairs | DatasetPairs, Field(discriminator="type
 
 
 class EvaluateSettings(Frozen):
-    """How models are asked: the same prompt and decoding for each of them."""
+    """How models are asked: the same rows and decoding for each of them, its own prompt."""
 
     max_new_tokens: int = Field(default=8, ge=1, le=4096)
     """Longest answer."""

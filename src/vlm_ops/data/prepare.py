@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlm_ops.artifacts import BARE_QUESTION, PreparedData, SplitSummary
+from vlm_ops.artifacts import PreparedData, SplitSummary
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
 from vlm_ops.data.check import CheckedRow, check_rows
@@ -15,7 +15,7 @@ from vlm_ops.data.rows import refuse
 from vlm_ops.data.sources import Source, open_source
 from vlm_ops.data.split import draw, join_by_image, shuffle_images, split_groups
 from vlm_ops.errors import DataError
-from vlm_ops.records import SPLITS, Row, Split
+from vlm_ops.records import BARE_QUESTION, SPLITS, Row, Split
 from vlm_ops.store.files import replacing
 from vlm_ops.store.fingerprint import fingerprint, sha256_file, sha256_files
 from vlm_ops.store.jsonl import write_jsonl
@@ -33,7 +33,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     Every row is looked at before any is refused, and all images are opened to their end.
 
     Args:
-        job: Source, prompt, limits and seed.
+        job: Source, limits, seed, and the prompt that a model trained on it is asked with.
         out: Gets ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``report.json``,
             ``report.md``, ``contact_sheet.png`` and ``refused.jsonl``. New images go into the
             store beside it (:class:`~vlm_ops.data.images.ImageStore`).
@@ -50,7 +50,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     cache = out / "cache"
     source = open_source(job.data, seed=job.seed, cache=cache)
     with ImageStore(out, take_files=source.own_files) as store:
-        checked, problems, total = check_rows(source.rows, store, job.data.prompt)
+        checked, problems, total = check_rows(source.rows, store)
         refuse(problems, total, out, source.title)
         if not total:
             raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
@@ -73,6 +73,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
         splits={split: _summary(rows) for split, rows in splits.items()},
         source=f"{source.title}: {total} rows",
         prompt=job.data.prompt,
+        around=BARE_QUESTION,
         images=STORE,
     )
 

@@ -51,14 +51,15 @@ def ask(
     Args:
         job: Longest answer, batch size, row limit, with the images or gray ones.
         rows: The rows.
-        model: Who is asked.
+        model: Who is asked, under its own prompt.
         out: Gets ``answers.jsonl``.
         tracker: Told nothing: scores are tracked where they are compared.
         open_model: Makes a respondent of a model.
 
     Returns:
-        The answer set. Its ``protocol`` covers rows, prompt, decoding and metric but not whether
-        the images are gray: a model with its images and without answers under one protocol.
+        The answer set. Its ``protocol`` covers rows, decoding and metric, but neither the model's
+        prompt nor whether the images are gray: models compare with whatever they are served with,
+        and a model with its images and without answers under one protocol.
 
     Raises:
         DataError: The split has no rows, or an image can't be opened.
@@ -68,7 +69,8 @@ def ask(
     asked = select_rows(rows, job.max_rows, job.seed)
     texts = _resume(out, asked, job.batch_size)
     with (out / _PARTIAL).open("a", encoding="utf-8") as partial:
-        for replies in _replies(open_model(model), asked, len(texts), rows, job):
+        respondent = open_model(model)
+        for replies in _replies(respondent, model.reads(asked), len(texts), rows, job):
             partial.writelines(reply.model_dump_json() + "\n" for reply in replies)
             partial.flush()
             texts += [reply.text for reply in replies]

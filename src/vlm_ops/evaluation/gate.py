@@ -197,7 +197,7 @@ def _comparable(
     if found.protocol != evaluation.protocol:
         raise _DoubtError(
             f"{name} was asked in another way than the evaluation: protocol "
-            f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, prompt, "
+            f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, "
             f"decoding or metric differ)"
         )
     if found.gray != gray:
