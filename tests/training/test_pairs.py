@@ -138,11 +138,12 @@ def test_the_model_is_asked_under_its_prompt_and_pairs_keep_the_bare_question(
     """The stand-in for a model reads the answer off the question's last word."""
     unsure |= answers(data, 16)
     asked: list[str] = []
-    answer = module.sample
+    answer: Any = vars(module)["sample"]
 
     def listen(model: Any, questions: Sequence[str], *rest: Any) -> list[str]:
         asked.extend(questions)
-        return answer(model, questions, *rest)
+        said: list[str] = answer(model, questions, *rest)
+        return said
 
     monkeypatch.setattr(module, "sample", listen)
     prompt = {"prompt": "Briefly: {question}", "around": BARE_QUESTION}
