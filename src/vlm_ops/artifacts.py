@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine
+from vlm_ops.deal import Deal, read_deal
 from vlm_ops.errors import DataError
 from vlm_ops.records import (
     BARE_QUESTION,
@@ -124,6 +125,8 @@ class PreparedData(Artifact):
             versions, whose records do not tell (None).
         images: Where the rows' image paths start, seen from ``folder``. The folder of images is
             shared by all that was prepared in a runs folder; earlier versions had one each.
+        deal: Where it is remembered which split a group belongs to, seen from ``folder``; None
+            where the source knows, and in records of earlier versions.
     """
 
     step = "prepare"
@@ -133,6 +136,7 @@ class PreparedData(Artifact):
     prompt: str = BARE_QUESTION
     around: str | None = None
     images: Path = Path()
+    deal: Path | None = None
 
     def rows(self, split: Split) -> list[Row]:
         """Read the rows of a split, in their order, with bare questions."""
@@ -166,9 +170,15 @@ class PreparedData(Artifact):
         return self.folder / self.images / relative
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
-        """Return the data set if its rows and their images are still there."""
+        """Return the data set if its rows and images are there, and its splits as remembered.
+
+        They are not if a later preparation moved a group of it to an earlier split.
+        """
         rows = (row for split in self.splits for row in self.rows(split))
-        return self if _have_images(rows, self) else None
+        if not _have_images(rows, self):
+            return None
+        deal = Deal() if self.deal is None else read_deal(self.folder / self.deal)
+        return self if all(deal.allows(self.rows(s), s) for s in self.splits) else None
 
 
 class TrainedAdapter(Artifact):

@@ -66,10 +66,20 @@ class Job(Frozen):
 
 
 class PrepareJob(Job):
-    """What ``prepare`` takes."""
+    """What ``prepare`` takes.
+
+    Attributes:
+        seed: Deals new groups, draws rows.
+        data: Where rows come from.
+        name: Of the registered model: groups keep the split that they had when a model of that
+            name was trained. None remembers nothing.
+    """
+
+    changes_nothing = frozenset({"name"})
 
     seed: int
     data: DataSettings
+    name: str | None = Field(default=None, exclude=True)
 
 
 class SftJob(Job):

@@ -86,7 +86,7 @@ class Step:
 
 
 def _prepare_job(config: PipelineConfig) -> PrepareJob:
-    return PrepareJob(seed=config.seed, data=config.data)
+    return PrepareJob(seed=config.seed, data=config.data, name=config.registered_model)
 
 
 def _sft_job(config: PipelineConfig) -> SftJob:
