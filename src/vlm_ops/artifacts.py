@@ -278,6 +278,7 @@ class AnswerSet(Artifact):
         split: Whose rows were asked.
         gray: Whether every image was replaced by a gray one.
         relaxed_accuracy: Share of rows that are right, 0..1.
+        ground: What computed them beside the model; empty in records of earlier versions.
     """
 
     step = "answers"
@@ -287,6 +288,7 @@ class AnswerSet(Artifact):
     split: Split
     gray: bool
     relaxed_accuracy: float
+    ground: dict[str, str] = {}
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the set if its answers are still there."""

@@ -8,6 +8,7 @@ from squares import Models, make_data, trained
 
 from vlm_ops.artifacts import AnswerSet, ChampionRef, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
+from vlm_ops.models import ground
 from vlm_ops.records import BARE_QUESTION
 from vlm_ops.steps.plan import perform, plan
 from vlm_ops.steps.table import CHAMPION, steps_of
@@ -50,6 +51,23 @@ def retrain(
             continue
         outputs[step.name] = perform(plan(step.name, config, outputs), NullTracker())
     return outputs
+
+
+def test_a_library_that_was_upgraded_asks_the_champion_again(
+    rows: PreparedData, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = retrain(tmp_path, rows, "first", None)
+    champion = ChampionRef(version="1", model=first["evaluate"].model)
+    before = len(models.seers[champion.model.content].asked)
+    monkeypatch.setattr(ground, "version", lambda name: f"{name} of tomorrow")
+    second = retrain(tmp_path, rows, "second", champion)
+    assert len(models.seers[champion.model.content].asked) == before + 120
+    assert second["champion on test"].ground["torch"] == "torch of tomorrow"
+    assert second["champion on test"].ground == second["candidate on test"].ground
+    # The trainings stand, and what was said the same is judged the same.
+    again = retrain(tmp_path, rows, "first", None)
+    assert again["candidate on test"].folder != first["candidate on test"].folder
+    assert again["gate"] == first["gate"]
 
 
 def questions(models: Models, content: str) -> set[str]:

@@ -124,6 +124,8 @@ class AnswersJob(Job):
         max_new_tokens: Longest answer.
         batch_size: Rows at once; greedy answers do not depend on it.
         max_rows: At most this many rows.
+        ground: What computes the answers beside the model (:mod:`vlm_ops.models.ground`); a change
+            asks again. Every model is asked in its dtype.
     """
 
     changes_nothing = frozenset({"batch_size"})
@@ -134,6 +136,7 @@ class AnswersJob(Job):
     max_new_tokens: int
     batch_size: int
     max_rows: int | None
+    ground: dict[str, str] = {}
 
 
 class ChooseJob(Job):

@@ -19,7 +19,8 @@ class ModelSettings(Frozen):
     id: str = "tiny"
     """``tiny`` (ships with the package), a hub id, or a folder with weights."""
     revision: str | None = None
-    """Commit of a hub id; pin it, so that a retrain next month starts from the same weights."""
+    """Commit of a hub id; pin it, so that a retrain next month starts from the same weights.
+    Without it a training takes the newest commit, and its model keeps the one that it came to."""
     quantization: Literal["nf4", "none"] = "nf4"
     """``nf4``: 4-bit NormalFloat with double quantisation (QLoRA); ``none``: as stored."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -18,6 +18,7 @@ from vlm_ops.errors import OutputError
 from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
+from vlm_ops.models.ground import DTYPE, dtype
 from vlm_ops.records import Row
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
@@ -69,7 +70,7 @@ def ask(
     asked = select_rows(rows, job.max_rows, job.seed)
     texts = _resume(out, asked, job.batch_size)
     with (out / _PARTIAL).open("a", encoding="utf-8") as partial:
-        respondent = open_model(model)
+        respondent = open_model(_on_ground(model, job))
         for replies in _replies(respondent, model.reads(asked), len(texts), rows, job):
             partial.writelines(reply.model_dump_json() + "\n" for reply in replies)
             partial.flush()
@@ -86,7 +87,17 @@ def ask(
         split=job.split,
         gray=job.gray,
         relaxed_accuracy=sum(answer.relaxed for answer in judged) / len(judged),
+        ground=job.ground,
     )
+
+
+def _on_ground(model: ModelRef, job: AnswersJob) -> ModelRef:
+    """Return the model as it computes in the ground's dtype, whatever it was trained in."""
+    wanted = job.ground.get(DTYPE, dtype(model.settings))
+    if dtype(model.settings) == wanted:
+        return model
+    settings = model.settings.model_copy(update={"dtype": wanted})
+    return model.model_copy(update={"settings": settings})
 
 
 def _resume(out: Path, rows: Sequence[Row], batch_size: int) -> list[str]:

@@ -34,6 +34,7 @@ from vlm_ops.config.pipeline import (
 )
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION
+from vlm_ops.models.ground import ground
 from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
@@ -129,7 +130,8 @@ def _answers(
 
     def job(config: PipelineConfig) -> AnswersJob:
         asked = config.evaluate.model_dump(include={"max_new_tokens", "batch_size", "max_rows"})
-        return AnswersJob(seed=config.seed, split=split, gray=gray, **asked)
+        here = {"asking": str(ASKING_VERSION), **ground(config.model)}
+        return AnswersJob(seed=config.seed, split=split, gray=gray, ground=here, **asked)
 
     return Step(
         name=name,
