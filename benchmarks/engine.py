@@ -41,7 +41,11 @@ _FLOOR = 0.1
 
 @dataclass(frozen=True)
 class Run:
-    """One training in a process of its own."""
+    """One training in a process of its own.
+
+    A ``trial`` is a short one that looks for the best settings: the packed engine does not compare
+    itself with the plain model there, which takes a second or two whatever the settings.
+    """
 
     task: str
     engine: str
@@ -55,6 +59,7 @@ class Run:
     folder: str
     attention: str = "sdpa"
     parity: bool = False
+    trial: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def _compare(options: Options, shape: str, folder: Path) -> dict[str, Any]:
         epochs=options.epochs, batch=batch, micro=batch, dtype="float32", folder=str(folder),
     )  # fmt: skip
     report: dict[str, Any] = asdict(base)
-    for name in ("engine", "micro", "dtype", "folder", "attention", "parity"):
+    for name in ("engine", "micro", "dtype", "folder", "attention", "parity", "trial"):
         report.pop(name)
     if options.parity:
         report |= _parity(base)
@@ -157,7 +162,7 @@ def _parity(base: Run) -> dict[str, Any]:
 def _search(base: Run, options: Options) -> tuple[Run, dict[str, float]]:
     """Try number formats, micro-batches and, for TRL, attentions on one tenth of the work."""
     rows = max(base.batch * 3, base.rows // 10 // base.batch * base.batch)
-    small = replace(base, rows=min(rows, base.rows), epochs=1)
+    small = replace(base, rows=min(rows, base.rows), epochs=1, trial=True)
     micros = [base.batch] if options.quick else [base.batch, max(1, base.batch // 2)]
     attentions = ("sdpa", "eager") if base.engine == "trl" else ("sdpa",)
     tried: dict[str, float] = {}

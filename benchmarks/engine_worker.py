@@ -20,6 +20,7 @@ from vlm_ops.data.images import open_image
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import load
 from vlm_ops.tracker import NullTracker
+from vlm_ops.training.engine.check import Check, write_check
 from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.trainers import ByImage
 from vlm_ops.training.memory import peak_memory_gb
@@ -89,6 +90,8 @@ def build(run: Run, data: PreparedData, out: Path) -> tuple[Any, float]:
     if run.parity:
         rows = _in_our_order(rows, loaded, run)
     stage = _stage(run, rows, base, data, out)
+    if run.trial:
+        write_check(out, Check(engine="packed", said="agrees with it: not compared"), "trial")
     began = perf_counter()
     trainer = build_trainer(replace(stage, load=lambda: loaded), stage.optim)
     if trainer.engine != run.engine:

@@ -83,8 +83,8 @@ def train(config: PipelineConfig) -> dict[str, PreparedData | TrainedAdapter]:
     """Prepare and fine-tune, each in a process of its own, unless that was done before."""
     outputs: dict[str, Any] = {}
     for step in ("prepare", "sft"):
-        work = Work((step,), config, outputs)
-        outputs |= work.done() or run_in_child(work, tracking=None, threads=None)
+        found, left = Work((step,), config, outputs).done()
+        outputs |= found if left is None else run_in_child(left, tracking=None, threads=None)
     return outputs
 
 

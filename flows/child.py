@@ -1,6 +1,5 @@
 """Heavy steps in a process of their own: started, listened to, ended with its flow."""
 
-import dataclasses
 import json
 import logging
 import os
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import vlm_ops.errors
-from vlm_ops.errors import Interrupted, StepFailed, TransientError
-from vlm_ops.steps.plan import Work
+from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
+from vlm_ops.steps.plan import Plan, Work
 from vlm_ops.steps.process import STOPPED
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
@@ -41,13 +40,12 @@ def run_in_child(
         StepFailed: It ended in another way without its artifacts.
     """
     first = work.first()
-    folder, stage = first.folder, first.step.stage
+    folder = first.folder
     make_folder(folder)
     file, result = folder / "request.json", folder / "error.json"
     result.unlink(missing_ok=True)
-    known = dataclasses.replace(work, fingerprint=first.fingerprint)
-    values = {"work": known.request(), "tracking": tracking}
-    write_whole(file, json.dumps(values | {"threads": threads, "result": str(result)}, indent=2))
+    values = {"work": work.request(), "tracking": tracking, "threads": threads}
+    write_whole(file, json.dumps(values | {"result": str(result)}, indent=2))
     child = subprocess.Popen(
         [sys.executable, "-m", "vlm_ops.steps.process", str(file), str(os.getpid())],
         stdin=subprocess.DEVNULL,
@@ -56,18 +54,20 @@ def run_in_child(
         env=os.environ | _environment(threads),
         start_new_session=True,
     )
-    log = folder / "step.log"
+    log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{first.step.stage}")
     assert child.stdout is not None
     try:
-        last = _pass_on(child.stdout, stage, log)
+        last = _pass_on(child.stdout, logger, log)
         code = child.wait()
     except BaseException:
-        _pass_on(_stop(child, stage), stage, log)
+        _pass_on(_stop(child, logger), logger, log)
         raise
-    taken = known.done()
-    if code == 0 and len(taken) == len(work.names):
+    taken, left = work.done()
+    if code == 0 and left is None:
         return taken
-    raise _failure(stage, code, result, last, folder)
+    if result.exists():
+        raise _told(result)
+    raise _failure(first if left is None else left.first(), code, last, log)
 
 
 def _environment(threads: int | None) -> dict[str, str]:
@@ -86,9 +86,8 @@ def _environment(threads: int | None) -> dict[str, str]:
     return values | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
-def _pass_on(lines: Iterable[bytes], step: str, log: Path) -> list[str]:
+def _pass_on(lines: Iterable[bytes], logger: logging.Logger, log: Path) -> list[str]:
     """Write a child's lines to its log file and to this process's log; return the last ones."""
-    logger = logging.getLogger(f"vlm_ops.{step}")
     last: list[str] = []
     with log.open("a", encoding="utf-8") as sink:
         for raw in lines:
@@ -102,11 +101,11 @@ def _pass_on(lines: Iterable[bytes], step: str, log: Path) -> list[str]:
     return last
 
 
-def _stop(child: "subprocess.Popen[bytes]", step: str) -> list[bytes]:
+def _stop(child: "subprocess.Popen[bytes]", logger: logging.Logger) -> list[bytes]:
     """Ask a child to stop and return what it still says; kill it if it takes too long."""
     if child.poll() is not None:
         return []
-    logging.getLogger(f"vlm_ops.{step}").warning(
+    logger.warning(
         "stopping; a training writes its checkpoint first, which may take up to %d s", _GRACE_S
     )
     child.send_signal(signal.SIGTERM)
@@ -120,14 +119,15 @@ def _stop(child: "subprocess.Popen[bytes]", step: str) -> list[bytes]:
         child.wait()
 
 
-def _failure(
-    step: str, code: int, result: Path, last: list[str], folder: Path
-) -> vlm_ops.errors.VlmOpsError:
-    if result.exists():
-        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        kind = getattr(vlm_ops.errors, found["error"], StepFailed)
-        error: vlm_ops.errors.VlmOpsError = kind(found["message"])
-        return error
+def _told(result: Path) -> VlmOpsError:
+    """Return the error that a step ended with, as its process wrote it down."""
+    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    error: VlmOpsError = getattr(vlm_ops.errors, found["error"], StepFailed)(found["message"])
+    return error
+
+
+def _failure(under_way: Plan, code: int, last: list[str], log: Path) -> VlmOpsError:
+    step, folder = under_way.step.name, under_way.folder
     if code == STOPPED:
         return Interrupted(f"step {step!r} was asked to stop; the next run goes on from {folder}")
     if code < 0:
@@ -138,5 +138,5 @@ def _failure(
         )
     return StepFailed(
         f"step {step!r} ended with exit code {code} and no artifact; its last lines, of "
-        f"{folder / 'step.log'}:\n" + "\n".join(last)
+        f"{log}:\n" + "\n".join(last)
     )

@@ -11,17 +11,14 @@ from typing import Any, TypeVar
 
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, ServiceError
-from vlm_ops.records import Score
 from vlm_ops.registry.registry import Registry
-from vlm_ops.registry.tags import verdict
 from vlm_ops.steps.plan import Plan
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint
-from vlm_ops.tracking.runs import Runs
+from vlm_ops.tracking.runs import Runs, RunStatus
 
 A = TypeVar("A", bound=Artifact)
-
 
 logger = logging.getLogger("vlm_ops.flow")
 
@@ -55,6 +52,7 @@ class Context:
         skipped: Stages whose outputs were there already.
         seconds: By stage, as taken when it ran.
         folders: Of each stage's last step.
+        parent_run: The pipeline's MLflow run, if this flow run has had anything to say yet.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class Context:
         self.skipped: list[str] = []
         self.seconds: dict[str, float] = {}
         self.folders: dict[str, Path] = {}
-        self._parent: str | None = None
+        self.parent_run: str | None = None
 
     @property
     def runs(self) -> Path:
@@ -104,36 +102,27 @@ class Context:
         """The registered model that this pipeline makes versions of."""
         return Registry(self.tracking_uri, self.config.registered_model)
 
-    @property
-    def parent_run(self) -> str | None:
-        """The pipeline's MLflow run, if this flow run has had anything to say yet."""
-        return self._parent
-
     def start_parent(self) -> str:
         """Start the pipeline's MLflow run, or go on in the one of an interrupted attempt."""
-        if self._parent is None:
-            self._parent = self._attach(
+        if self.parent_run is None:
+            self.parent_run = self._attach(
                 self._attempt(),
-                lambda: self._mlflow.start_pipeline(
+                lambda: self.mlflow.start_pipeline(
                     self.config.name,
                     self._title(),
                     params=self.config.model_dump(mode="json", by_alias=True),
                     tags=self._tags(),
                 ),
             )
-        return self._parent
+        return self.parent_run
 
     def start_step(self, first: Plan) -> str:
-        """Start a stage's MLflow run, or go on in the one of an interrupted attempt.
-
-        Args:
-            first: The first step of the stage.
-        """
+        """Start the MLflow run of a stage's steps, or go on in that of an interrupted attempt."""
         parent = self.start_parent()
         labels = self._tags() | {"vlm_ops.fingerprint": first.fingerprint}
         return self._attach(
             self._attempt(first.step.stage),
-            lambda: self._mlflow.start_step(parent, first.step.stage, labels),
+            lambda: self.mlflow.start_step(parent, first.step.stage, labels),
         )
 
     def end_step(self, stage: str) -> None:
@@ -149,8 +138,8 @@ class Context:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        if self._parent is not None:
-            self.finish(self._parent, error)
+        if self.parent_run is not None:
+            self.finish(self.parent_run, error)
             if error is None:
                 self._attempt().unlink(missing_ok=True)
 
@@ -165,40 +154,24 @@ class Context:
             ServiceError: There was no error, but the server does not answer.
         """
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+        failed: RunStatus = "KILLED" if stopped else "FAILED"
         try:
-            if error is None:
-                self._mlflow.finish(run_id, "FINISHED")
-            else:
-                self._mlflow.finish(run_id, "KILLED" if stopped else "FAILED")
+            self.mlflow.finish(run_id, "FINISHED" if error is None else failed)
         except ServiceError as unanswered:
             if error is None:
                 raise
             logger.warning("run %s stays open in MLflow: %s", run_id, unanswered)
 
-    def log_outcome(
-        self, scores: Mapping[str, Score], *, accepted: bool, status: str, version: str
-    ) -> None:
-        """Put scores and verdict on the pipeline's MLflow run, if there is one."""
-        if self._parent is not None:
-            self._mlflow.log_outcome(
-                self._parent,
-                {name: score.relaxed_accuracy for name, score in scores.items()},
-                {"verdict": verdict(accepted), "status": status, "model_version": version},
-            )
-
-    def mlflow_run_url(self) -> str | None:
-        """Return the page of the pipeline's MLflow run, None if there is no run."""
-        return self._mlflow.url(self._parent) if self._parent is not None else None
-
     @cached_property
-    def _mlflow(self) -> Runs:
+    def mlflow(self) -> Runs:
+        """The runs of the MLflow server."""
         return Runs(self.tracking_uri)
 
     def _attach(self, file: Path, start: Callable[[], str]) -> str:
         if file.exists():
             run_id = file.read_text(encoding="utf-8").strip()
-            if self._mlflow.has(run_id):
-                self._mlflow.resume(run_id)
+            if self.mlflow.has(run_id):
+                self.mlflow.resume(run_id)
                 return run_id
         run_id = start()
         make_folder(file.parent)

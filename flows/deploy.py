@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.schedules import Schedule
 
-__all__ = ["DeploymentInfo", "deploy"]
-
 # By module, as it is installed. By file, Prefect's engine would first copy the whole folder that
 # `deploy` was called from, data and virtual environment included, to the run's folder.
 ENTRYPOINT = "flows.retrain.retrain"

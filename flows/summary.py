@@ -33,9 +33,9 @@ class Summary(Frozen):
         champion_version: Of the champion now; None if there is none.
         mlflow_run_id: Of the pipeline's run; None if nothing was left to do.
         prefect_run_id: Of the flow run.
-        seconds: By step, as taken when the step ran.
-        folders: By step.
-        skipped: Steps whose output was there already.
+        seconds: By stage, as taken when its steps ran.
+        folders: By stage, of its last step.
+        skipped: Stages whose output was there already, and ``register`` if the version was.
         adapter_sha256: Of ``sft`` and ``candidate``.
         showcase: File with one unseen image where the candidate is right and the base wrong.
     """
@@ -65,13 +65,7 @@ class Summary(Frozen):
 
 
 def summarize(context: Context, version: RegisteredVersion, champion: str | None) -> Summary:
-    """Say what a run came to.
-
-    Args:
-        context: Of the flow run, all stages taken.
-        version: Of the candidate.
-        champion: The version that is champion now.
-    """
+    """Say what a finished run came to; ``champion`` is the version that is champion now."""
     evaluation = context.output(Evaluation, "evaluate")
     verdict = context.output(GateDecision, "gate").verdict
     sft = context.output(TrainedAdapter, "sft")
@@ -110,14 +104,18 @@ def publish(context: Context, summary: Summary) -> None:
         markdown=f"# {title}\n\n{reasons}\n",
         description="The gate's decision",
     )
-    if (url := context.mlflow_run_url()) is not None:
+    if summary.mlflow_run_id is not None:
+        url = context.mlflow.url(summary.mlflow_run_id)
         create_link_artifact(key="mlflow-run", link=url, link_text="This run in MLflow")
-    context.log_outcome(
-        summary.scores,
-        accepted=summary.decision["promote"],
-        status=summary.status,
-        version=summary.model_version,
-    )
+        context.mlflow.log_outcome(
+            summary.mlflow_run_id,
+            {name: score.relaxed_accuracy for name, score in summary.scores.items()},
+            {
+                "verdict": context.output(GateDecision, "gate").verdict.word,
+                "status": summary.status,
+                "model_version": summary.model_version,
+            },
+        )
 
 
 def _cells(score: Score) -> dict[str, str]:

@@ -14,13 +14,13 @@ from prefect.states import Completed
 from flows.child import run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.artifacts import ChampionRef, Evaluation, GateDecision, PreparedData
+from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
 from vlm_ops.errors import TransientError
 from vlm_ops.registry.registry import Origin, RegisteredVersion
-from vlm_ops.steps.plan import Outputs, Work, plan
-from vlm_ops.steps.table import CHAMPION, STEPS, Step, steps_of
-from vlm_ops.store.artifact import Artifact, read_record
-from vlm_ops.store.fingerprint import SHORT
+from vlm_ops.registry.rival import rival
+from vlm_ops.steps.plan import NO_CHAMPION, Work
+from vlm_ops.steps.table import STEPS, Step, meets_champion, steps_of
+from vlm_ops.store.artifact import Artifact
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
 
@@ -28,22 +28,16 @@ logger = logging.getLogger("vlm_ops.flow")
 
 
 def take(context: Context, stage: str) -> None:
-    """Take the steps of a stage as a Prefect task.
-
-    Args:
-        context: Of this flow run; gets what the steps leave.
-        stage: As ``sft``.
-    """
-    steps = steps_of(stage)
-    if any(need.step == CHAMPION for step in steps for need in step.inputs.values()):
-        _meet_champion(context)
-    names = tuple(step.name for step in steps if step.name not in context.outputs)
+    """Take the steps of a stage as a Prefect task; the context gets what they leave."""
+    if meets_champion(stage):
+        found = rival(context.registry, context.config, context.outputs)
+        context.outputs |= NO_CHAMPION if found is None else found
     retrying = _take.with_options(
         name=stage, task_run_name=stage, retries=context.config.execution.retries
     )
-    sources = {need.step for step in steps for need in step.inputs.values()}
+    sources = {need.step for step in steps_of(stage) for need in step.inputs.values()}
     inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
-    context.keep(stage, unwrap(retrying(context, names, inputs)))
+    context.keep(stage, unwrap(retrying(context, stage, inputs)))
 
 
 def unwrap(value: Any) -> Any:
@@ -56,27 +50,19 @@ def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
 
 
 @task(retry_condition_fn=_is_transient, persist_result=False, cache_policy=NO_CACHE)
-def _take(context: Context, names: tuple[str, ...], inputs: dict[str, Taken]) -> Any:
-    """Take steps, or find that they were taken before.
+def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
+    """Take the steps of a stage, or find that they were taken before.
 
-    Args:
-        context: Of this flow run.
-        names: Of the steps.
-        inputs: What earlier tasks took; Prefect draws its arrows from it.
+    Prefect draws its arrows from ``inputs``: what earlier tasks took.
     """
-    first = Work(names, context.config, context.outputs).first()
-    work = Work(names, context.config, context.outputs, first.fingerprint)
-    found = work.done()
-    last, stage = names[-1], first.step.stage
-    if len(found) == len(names):
-        logger.info("%s: nothing changed, found in %s", last, found[last].folder.name)
+    found, left = Work.of(stage, context.config, context.outputs).done()
+    if left is None:
+        logger.info("%s: nothing changed, found in %s", stage, found[stage].folder.name)
         context.end_step(stage)
         return Completed(name="Cached", data=Taken(found, fresh=False))
-    run_id = context.start_step(first)
-    if found:
-        work = Work(names[len(found) :], context.config, {**context.outputs, **found})
+    run_id = context.start_step(left.first())
     try:
-        found |= _perform(context, work, run_id)
+        found |= _perform(context, left, run_id)
     except BaseException as error:
         context.finish(run_id, error)
         raise
@@ -108,48 +94,11 @@ def _gpu_slot(step: Step) -> AbstractContextManager[None]:
     return concurrency(GPU_SLOT, strict=True, raise_on_lease_renewal_failure=True)
 
 
-def _meet_champion(context: Context) -> None:
-    """Find out whom the candidate has to beat.
-
-    If the candidate is the champion already, the decision that made it so still counts, so
-    that running the same thing twice changes nothing. On other rows or under other margins the
-    gate says that it is the champion already.
-    """
-    found = context.registry.champion()
-    if found is None:
-        context.outputs |= {CHAMPION: None, "champion on test": None}
-        return
-    evaluation = context.output(Evaluation, "evaluate")
-    before = None
-    if found.content == evaluation.model.content:
-        before = _as_judged_before(context, found.gate)
-    if before is None:
-        model = context.registry.download(found.version, context.runs / "models")
-        context.outputs[CHAMPION] = ChampionRef(version=found.version, model=model)
-    else:
-        context.outputs |= before
-
-
-def _as_judged_before(context: Context, gate: str | None) -> Outputs | None:
-    """Return what the decision recorded on the champion rests on, if it was on these very terms."""
-    earlier = gate and read_record(context.runs / f"gate-{gate[:SHORT]}", GateDecision)
-    if not earlier:
-        return None
-    recalled = {
-        "champion on test": earlier.champion_answers,
-        CHAMPION: earlier.champion_version,
-    }
-    same = plan("gate", context.config, context.outputs | recalled)
-    return recalled if same.done() is not None else None
-
-
 @task(task_run_name="register", persist_result=False, cache_policy=NO_CACHE)
 def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     """Make the candidate a version of the registered model, whatever the gate said.
 
-    Args:
-        context: Of this flow run.
-        inputs: What earlier tasks took; Prefect draws its arrows from it.
+    Prefect draws its arrows from ``inputs``: what earlier tasks took.
     """
     version = context.registry.register(
         context.output(Evaluation, "evaluate"),

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["ADDRESSES", "SILENT", "environment", "for_clients", "reaching_this_machine"]
-
 ADDRESSES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 """Which variable names which server."""
 

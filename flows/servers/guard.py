@@ -18,17 +18,11 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-__all__ = ["end", "identity", "is_alive", "leave", "lock", "read_state", "write_state"]
-
 _GRACE_S = 8.0
-_EMPTY: dict[str, Any] = {"servers": {}, "users": []}
 
 
 def identity(pid: int) -> dict[str, float]:
-    """Name a process so that a later process with the same pid is not taken for it.
-
-    Args:
-        pid: Process id of a living process.
+    """Name a living process so that a later one with the same pid is not taken for it.
 
     Returns:
         ``{"pid": …, "created": …}``, the start in seconds since the epoch.
@@ -50,10 +44,7 @@ def lock(runs: Path, timeout_s: float) -> FileLock:
 
 
 def read_state(runs: Path) -> dict[str, Any]:
-    """Read ``services.json``; dead servers and users are left out.
-
-    Args:
-        runs: The runs folder.
+    """Read ``services.json`` of a runs folder; dead servers and users are left out.
 
     Returns:
         ``{"servers": {name: {"url", "pid", "created"}}, "users": [{"pid", "created"}]}``; empty
@@ -96,7 +87,7 @@ def leave(runs: Path, who: dict[str, Any], timeout_s: float = 120) -> None:
         state["users"] = [user for user in state["users"] if user["pid"] != who["pid"]]
         if not state["users"]:
             end(list(state["servers"].values()))
-            state = _EMPTY
+            state["servers"] = {}
         write_state(runs, state)
 
 

@@ -5,8 +5,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-__all__ = ["ask"]
-
 _ANSWERS = {"prefect": b"true", "mlflow": b"OK"}
 _HINTS = {"prefect": "the URL of Prefect's API ends with /api", "mlflow": "is it MLflow's address?"}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}

@@ -18,8 +18,6 @@ from flows.servers import guard
 from flows.servers.environment import SILENT
 from vlm_ops.errors import OutputError
 
-__all__ = ["WORK", "free_port", "guarded", "holder", "log_tail", "spawn", "writable"]
-
 WORK = "work"
 """Folder of a runs folder where the worker and its runs start. Prefect puts the folder of a run on
 the path of imports: in a user's folder, an ``evaluate.py`` would stand in for the library."""
@@ -39,9 +37,6 @@ def spawn(
         env: Variables on top of this process's own.
         cwd: Its working folder.
         log: File for all it prints; begun anew.
-
-    Returns:
-        The running child.
     """
     with log.open("wb") as sink:
         return subprocess.Popen(
@@ -56,13 +51,7 @@ def spawn(
 
 
 def writable(runs: Path) -> Path:
-    """Make a runs folder with the folders of servers, worker and logs.
-
-    Args:
-        runs: The runs folder.
-
-    Returns:
-        Its absolute path.
+    """Make a runs folder with the folders of servers, worker and logs; return its absolute path.
 
     Raises:
         OutputError: It can't be written.

@@ -27,8 +27,6 @@ from flows.servers.health import ask
 from flows.servers.processes import free_port, guarded, holder, log_tail, spawn, writable
 from vlm_ops.errors import OutputError, ServiceError
 
-__all__ = ["ANY_PORTS", "Ports", "Services", "attached", "must_exist", "registry", "services"]
-
 logger = logging.getLogger(__name__)
 
 _TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
@@ -101,24 +99,21 @@ def services(
     """
     begin = time.monotonic()
     urls = _given(only)
+    own = {name: port for name, port in ports._asdict().items() if name in {*only} - urls.keys()}
     with ExitStack() as stack:
         stack.enter_context(environment(reaching_this_machine()))
         started: tuple[str, ...] = ()
-        if len(urls) < len(only):
+        if own:
             runs = writable(runs)
             if not watched:
                 stack.enter_context(guarded(runs))
             me = guard.identity(os.getpid())
             stack.callback(guard.leave, runs, me)
-            wanted = {name: port for name, port in ports._asdict().items() if name in only}
-            wanted = {name: port for name, port in wanted.items() if name not in urls}
-            own, started = _join(runs, me, wanted, timeout_s)
-            urls |= own
-        own_prefect = "prefect" in only and not os.environ.get(ADDRESSES["prefect"])
-        home = runs / "prefect" if own_prefect else None
+            found, started = _join(runs, me, own, timeout_s)
+            urls |= found
+        home = runs / "prefect" if "prefect" in own else None
         stack.enter_context(environment(for_clients(urls, home)))
-        seconds = time.monotonic() - begin
-        yield _described(urls, started, seconds)
+        yield _described(urls, started, time.monotonic() - begin)
 
 
 @contextmanager
@@ -134,7 +129,6 @@ def attached(runs: Path) -> Iterator[Services]:
     Raises:
         ServiceError: Prefect's or MLflow's server is not there.
     """
-    begin = time.monotonic()
     urls = _given(tuple(ADDRESSES))
     runs = runs.resolve()
     home = None if "prefect" in urls else runs / "prefect"
@@ -147,7 +141,7 @@ def attached(runs: Path) -> Iterator[Services]:
                 f"{variable}"
             )
     with environment(reaching_this_machine() | for_clients(urls, home)):
-        yield _described(urls, (), time.monotonic() - begin)
+        yield _described(urls, (), 0.0)
 
 
 def _given(only: tuple[str, ...]) -> dict[str, str]:

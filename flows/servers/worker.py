@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +25,6 @@ from vlm_ops.errors import ServiceError
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["GPU_SLOT", "ZOMBIES", "ensure_pool", "ensure_zombie_automation", "ui", "up"]
-
 GPU_SLOT = "gpu"
 """The global concurrency limit that heavy steps wait for, whatever pool their run came from."""
 
@@ -37,17 +34,15 @@ _MISSED_S = 90
 _WORKER_START_S = 180
 _WORKER_GRACE_S = 60
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_USUAL = Ports(prefect=4200, mlflow=5000)
 
 
 def up(
     runs: Path,
     *,
-    ports: Ports = _USUAL,
+    ports: Ports = ANY_PORTS,
     pool: str = "gpu",
     limit: int = 1,
     say: Callable[[str], None],
-    stop: threading.Event | None = None,
 ) -> None:
     """Run both servers and a process worker until Ctrl-C, SIGTERM or SIGHUP.
 
@@ -59,14 +54,13 @@ def up(
         pool: Work pool of type ``process``.
         limit: How many runs, and heavy steps, at once; one GPU takes one.
         say: Receives lines for the user.
-        stop: Ends the call when set; without it only a signal does.
 
     Raises:
         ServiceError: A server or the worker does not start, or the worker ends by itself.
         OutputError: The runs folder can't be written.
     """
     with (
-        _until_signal(stop) as ended,
+        _until_signal(),
         # One guard for servers and worker, so that a run can still report its end to Prefect.
         guarded(runs) as charge,
         services(runs, ports=ports, watched=True) as found,
@@ -80,38 +74,28 @@ def up(
                 _announce(say, found, f"Worker on pool {pool!r}, {limit} run at a time; log: {log}")
                 say('Next: vlm-ops deploy FILE.yaml --cron "0 2 * * 1"')
                 say("Ctrl-C ends all of it.")
-                while not ended.wait(1):
-                    if child.poll() is not None:
-                        raise ServiceError(_died(child, log))
-                say("Ending the worker and the servers ...")
+                while child.poll() is None:
+                    time.sleep(1)
+                raise ServiceError(_died(child, log))
 
 
-def ui(
-    runs: Path,
-    *,
-    ports: Ports = ANY_PORTS,
-    say: Callable[[str], None],
-    stop: threading.Event | None = None,
-) -> None:
+def ui(runs: Path, *, ports: Ports = ANY_PORTS, say: Callable[[str], None]) -> None:
     """Open the history of an existing runs folder: the servers alone, until Ctrl-C or a signal.
 
     Args:
         runs: A runs folder that an earlier run left.
         ports: Of the servers.
         say: Receives lines for the user.
-        stop: Ends the call when set; without it only a signal does.
 
     Raises:
         OutputError: There is no such folder, or it is not a runs folder.
         ServiceError: A server does not start.
     """
     must_exist(runs)
-    with (
-        _until_signal(stop) as ended,
-        services(runs, ports=ports) as addresses,
-    ):
+    with _until_signal(), services(runs, ports=ports) as addresses:
         _announce(say, addresses, "Ctrl-C ends the servers; the history stays.")
-        ended.wait()
+        while True:
+            signal.pause()
 
 
 def ensure_pool(client: "SyncPrefectClient", pool: str, limit: int) -> None:
@@ -237,29 +221,23 @@ def _announce(say: Callable[[str], None], found: Services, last: str) -> None:
 
 
 @contextmanager
-def _until_signal(stop: threading.Event | None) -> Iterator[threading.Event]:
+def _until_signal() -> Iterator[None]:
     """Let SIGTERM, SIGHUP and Ctrl-C alike end the block, which they leave by KeyboardInterrupt.
 
     A shell starts background jobs with Ctrl-C ignored, and children inherit that. Prefect's worker
     then could not stop: it ends itself by that signal. A handler here undoes it for them, too. An
     ignored SIGHUP, as by ``nohup``, stays so.
     """
-    ended = stop or threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield ended
-        return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        ended.set()
         raise KeyboardInterrupt
 
     hung_up_on = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     ending = [number for number in _ENDING if number != signal.SIGHUP or hung_up_on]
     before = {number: signal.signal(number, interrupt) for number in ending}
     try:
-        yield ended
-    except KeyboardInterrupt:
-        ended.set()
+        with suppress(KeyboardInterrupt):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

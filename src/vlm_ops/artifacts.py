@@ -29,6 +29,11 @@ PAIR_SPLITS: tuple[PairSplit, ...] = ("train", "validation")
 ANSWERS = "answers.jsonl"
 """File of an answer set."""
 
+ADAPTER = "adapter"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER_WEIGHTS, "adapter_config.json")
+"""What training leaves in the folder ``ADAPTER``, under PEFT's names."""
+
 Q = TypeVar("Q", bound=AboutImages)
 
 
@@ -204,8 +209,13 @@ class TrainedAdapter(Artifact):
     metrics: dict[str, float]
     engine: Engine = "packed"
 
-    def completed(self, inputs: Mapping[str, Any]) -> Self:
-        """Return the artifact with the prompt it was trained with, which was not kept at first."""
+    def completed(self, inputs: Mapping[str, Any]) -> Self | None:
+        """Return the artifact if its adapter is still there.
+
+        It gets the prompt that it was trained with, which was not kept at first.
+        """
+        if not all((self.folder / ADAPTER / name).is_file() for name in ADAPTER_FILES):
+            return None
         given = inputs.get("data") or inputs["sft"].base
         return self.model_copy(
             update={"base": self.base.model_copy(update={"prompt": given.prompt})}
@@ -215,7 +225,7 @@ class TrainedAdapter(Artifact):
     def model(self) -> ModelRef:
         """The base with this adapter."""
         return self.base.model_copy(
-            update={"adapter": self.folder / "adapter", "adapter_sha256": self.adapter_sha256}
+            update={"adapter": self.folder / ADAPTER, "adapter_sha256": self.adapter_sha256}
         )
 
 
@@ -316,6 +326,11 @@ class Choice(Artifact):
     validation: dict[str, float]
     model: ModelRef
 
+    def completed(self, inputs: Mapping[str, Any]) -> Self:
+        """Return the choice with the candidate's files where they are now: they may have moved."""
+        trained = inputs["sft" if self.candidate == "sft" else "prefer"]
+        return self.model_copy(update={"model": trained.model})
+
 
 class Evaluation(Artifact):
     """Who is the candidate, and how every model did on test.
@@ -341,12 +356,16 @@ class Evaluation(Artifact):
     logged_models: dict[str, str]
     protocol: str
 
+    def completed(self, inputs: Mapping[str, Any]) -> Self:
+        """Return the evaluation with the candidate's files where they are now."""
+        return self.model_copy(update={"model": inputs["choice"].model})
+
 
 class GateDecision(Artifact):
     """The gate's verdict on a candidate, and whom it was measured against.
 
     Attributes:
-        verdict: Promote or not, with reasons.
+        verdict: Accepted or refused, with reasons.
         candidate: Content hash of the candidate.
         champion: Content hash of the champion at that time; None if there was none.
         champion_answers: Content hash of its answers, by which this decision is found again.

@@ -9,12 +9,20 @@ from typing import Any
 import pytest
 from squares import Models, make_data, model_ref, trained
 
-from vlm_ops.artifacts import PAIR_SPLITS, ChampionRef, PreferencePairs
+from vlm_ops.artifacts import (
+    ADAPTER,
+    ADAPTER_FILES,
+    PAIR_SPLITS,
+    ChampionRef,
+    PreferencePairs,
+    TrainedAdapter,
+)
 from vlm_ops.cli import step as command
 from vlm_ops.cli.commands import app
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import StepFailed
 from vlm_ops.steps.plan import plan
+from vlm_ops.steps.table import CHAMPION
 from vlm_ops.store.artifact import Artifact, write_record
 from vlm_ops.store.jsonl import write_jsonl
 
@@ -41,6 +49,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         planned.folder.mkdir(exist_ok=True)
         update = {"folder": planned.folder, "fingerprint": planned.fingerprint}
         outputs[step] = artifact.model_copy(update=update)
+        if isinstance(artifact, TrainedAdapter):
+            (planned.folder / ADAPTER).mkdir()
+            for name in ADAPTER_FILES:
+                (planned.folder / ADAPTER / name).touch()
         write_record(outputs[step])
 
     folder = plan("prepare", config, {}).folder
@@ -60,7 +72,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def champion(monkeypatch: pytest.MonkeyPatch) -> ChampionRef:
     """A registry with a champion stands in for the real one, which the integration tests ask."""
     found = ChampionRef(version="7", model=model_ref("the-champion"))
-    monkeypatch.setattr(command, "_champion", lambda config: found)
+    monkeypatch.setattr(command, "_rival", lambda config, outputs: {CHAMPION: found})
     return found
 
 

@@ -18,12 +18,20 @@ import psutil
 import pytest
 
 from flows.child import run_in_child
-from vlm_ops.artifacts import PreparedData, SplitSummary
+from vlm_ops.artifacts import (
+    ANSWERS,
+    AnswerSet,
+    ModelRef,
+    PreparedData,
+    SplitSummary,
+    TrainedAdapter,
+)
 from vlm_ops.config.load import load_config
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import DataError, Interrupted, TransientError
 from vlm_ops.steps.plan import Work
 from vlm_ops.steps.process import STOPPED
-from vlm_ops.store.artifact import RECORD
+from vlm_ops.store.artifact import RECORD, write_record
 
 
 @pytest.fixture
@@ -43,6 +51,31 @@ def sft(runs: Path, prepared: Path) -> Work:
     )
     config = load_config("demo", [f"execution.runs={runs}"])
     return Work(("sft",), config, {"prepare": data})
+
+
+def two_steps(runs: Path) -> Work:
+    """Two steps of one stage, the first of which was taken."""
+    data = sft(runs, runs / "prepare-0").outputs["prepare"]
+    assert isinstance(data, PreparedData)
+    data.folder.mkdir()
+    for split in ("validation", "test"):
+        (data.folder / f"{split}.jsonl").touch()
+    adapter = TrainedAdapter.model_validate(
+        {"content": "a", "folder": runs / "sft-0", "stage": "sft", "adapter_sha256": "a",
+         "base": ModelRef(settings=ModelSettings(), base_sha256="b"), "best_step": 1, "steps": 1,
+         "metrics": {}}
+    )  # fmt: skip
+    config = load_config("demo", [f"execution.runs={runs}"])
+    work = Work(("sft on test", "sft on gray"), config, {"prepare": data, "sft": adapter})
+    first = work.first()
+    first.folder.mkdir()
+    (first.folder / ANSWERS).touch()
+    answers = AnswerSet(
+        folder=first.folder, content="c", model="m", protocol="p", split="test", gray=False,
+        relaxed_accuracy=0.5,
+    )  # fmt: skip
+    write_record(answers)
+    return work
 
 
 def run(step: Work) -> None:
@@ -93,8 +126,20 @@ def test_the_child_s_error_is_raised_here_with_its_class_and_message(tmp_path: P
 
 def test_a_child_killed_from_outside_may_be_tried_again(waiting: Work) -> None:
     when_it_waits(waiting, lambda child: child.send_signal(signal.SIGKILL))
-    with pytest.raises(TransientError, match="killed by SIGKILL"):
+    with pytest.raises(TransientError, match=r"step 'sft' was killed by SIGKILL"):
         run(waiting)
+
+
+def test_a_killed_child_s_message_names_the_step_that_was_under_way(tmp_path: Path) -> None:
+    work = two_steps(tmp_path)
+    _, left = work.done()
+    assert left is not None
+    second = left.first().folder
+    second.mkdir()
+    os.mkfifo(second / RECORD)
+    when_it_waits(left, lambda child: child.send_signal(signal.SIGKILL))
+    with pytest.raises(TransientError, match=rf"step 'sft on gray' was killed.* in {second}"):
+        run(work)
 
 
 def test_a_child_asked_to_stop_is_not_tried_again(waiting: Work) -> None:

@@ -25,13 +25,14 @@ def test_two_configurations_of_one_name_can_be_told_apart(
     context = Context(config, mlflow_server, "flow-1", None, source)
     with context:
         run_id = context.start_parent()
-        context.log_outcome({}, accepted=True, status="kept", version="7")
+        context.mlflow.log_outcome(run_id, {"sft": 0.5}, {"verdict": "accepted", "status": "kept"})
     run = MlflowClient(mlflow_server, mlflow_server).get_run(run_id)
     assert re.fullmatch(re.escape(title) + r" \d{4}-\d\d-\d\d \d\d:\d\d", str(run.info.run_name))
     assert run.data.params["sft.learning_rate"] == "0.0123"
     assert run.data.params["data.shuffle_images"] == str(source == "demo-shuffled")
     assert run.data.tags["verdict"] == "accepted"
     assert run.data.tags["status"] == "kept"
+    assert run.data.metrics == {"sft": 0.5}
     assert run.data.tags["prefect.flow_run_id"] == "flow-1"
     assert run.info.status == "FINISHED"
 

@@ -194,6 +194,7 @@ def test_a_terminal_that_closes_ends_the_call_but_for_nohup(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as call:
         assert call.stdout is not None
         assert call.stdout.readline() == f"Prefect  {pair.prefect_ui_url}\n"
+        assert call.stdout.readline() == f"MLflow   {pair.mlflow_url}\n"
         call.send_signal(signal.SIGHUP)
         if not left:
             with pytest.raises(subprocess.TimeoutExpired):

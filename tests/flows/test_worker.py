@@ -1,11 +1,11 @@
 """``up`` with a real worker, and Prefect's answer to a run that was killed."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +38,14 @@ def trivial(folder: str, seconds: float) -> None:
     except BaseException as error:
         Path(folder, "ended").write_text(type(error).__name__)
         raise
+"""
+
+
+UP = """
+import sys
+from pathlib import Path
+from flows.servers.worker import up
+up(Path(sys.argv[1]), say=lambda line: print(line, flush=True))
 """
 
 
@@ -121,43 +129,31 @@ def test_a_run_whose_heartbeats_stop_is_crashed(
     assert "heartbeats" in (client.read_flow_run(run.id).state.message or "")  # type: ignore[union-attr]
 
 
-@pytest.fixture
-def said(pair: Services, runs: Path) -> Iterator[list[str]]:
-    """What ``up`` says, while it runs in a thread; it has ended when the test is over."""
-    lines: list[str] = []
-    stop = threading.Event()
-    call = threading.Thread(
-        target=worker.up, args=(runs,), kwargs={"say": lines.append, "stop": stop}
-    )
-    call.start()
-    yield lines
-    stop.set()
-    call.join(timeout=150)
-    assert not call.is_alive()
-
-
 def test_up_runs_deployments(
-    client: "SyncPrefectClient", pair: Services, said: list[str], tmp_path: Path
+    client: "SyncPrefectClient", pair: Services, runs: Path, tmp_path: Path
 ) -> None:
-    assert eventually(lambda: any("Ctrl-C" in line for line in said), 240), said
-    assert f"Prefect  {pair.prefect_ui_url}" in said
-    assert f"MLflow   {pair.mlflow_url}" in said
-    run = fire(client, tmp_path, 0, pool="gpu")
-    assert eventually(lambda: state(client, run) == "COMPLETED")
-    assert (tmp_path / "heartbeat").read_text() == "30"
+    command = [sys.executable, "-c", UP, str(runs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            said = list(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
+            assert f"Prefect  {pair.prefect_ui_url}\n" in said
+            assert f"MLflow   {pair.mlflow_url}\n" in said
+            run = fire(client, tmp_path, 0, pool="gpu")
+            assert eventually(lambda: state(client, run) == "COMPLETED")
+            assert (tmp_path / "heartbeat").read_text() == "30"
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_up_ends_its_run_and_its_worker_however_it_ends(
     number: signal.Signals, client: "SyncPrefectClient", runs: Path, tmp_path: Path
 ) -> None:
-    script = (
-        "from pathlib import Path; from flows.servers.worker import up;"
-        f"up(Path({str(runs)!r}), say=lambda line: print(line, flush=True))"
-    )
     # A shell's background job ignores Ctrl-C, and so would all its children.
     ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
-    command = [sys.executable, "-c", ignore + script]
+    command = [sys.executable, "-c", ignore + UP, str(runs)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         worker.ensure_pool(client, "gpu", 1)
@@ -178,11 +174,3 @@ def test_ui_wants_a_runs_folder(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(OutputError, match="vlm-ops run demo"):
             worker.ui(folder, say=print)
-
-
-def test_ui_tells_the_addresses(pair: Services, runs: Path) -> None:
-    said: list[str] = []
-    stop = threading.Event()
-    stop.set()
-    worker.ui(runs, say=said.append, stop=stop)
-    assert f"Prefect  {pair.prefect_ui_url}" in said

@@ -64,6 +64,18 @@ def test_the_same_again_changes_nothing(place: Path, first: Any) -> None:
     assert len(versions(place / "runs", place)) == 1
 
 
+def test_the_gate_as_a_step_finds_the_decision_that_made_the_champion(
+    place: Path, first: Any
+) -> None:
+    found = vlm_ops("step", "gate", "small.yaml", cwd=place)
+    assert found["skipped"] is True
+    assert found["folder"] == first["folders"]["gate"]
+    assert found["verdict"]["accepted"] is True
+    said = call("step", "gate", "small.yaml", cwd=place)
+    assert f"nothing changed, found in {found['folder']}" in said.stdout
+    assert "no champion" not in said.stderr
+
+
 def test_the_versions_are_listed_for_people_too(place: Path, first: Any) -> None:
     listed = call("models", "small", cwd=place)
     assert listed.returncode == 0, listed.stderr
@@ -192,7 +204,9 @@ def test_registering_what_an_earlier_run_left_is_not_nothing(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with services(place / "runs", only=("mlflow",)) as found:
         client = MlflowClient(found.mlflow_url, found.mlflow_url)
+        told = client.get_run(first["mlflow_run_id"]).data.tags
         client.delete_registered_model("small")
+    assert (told["verdict"], told["status"], told["model_version"]) == ("accepted", "promoted", "1")
     again = vlm_ops("run", "small.yaml", cwd=place)
     assert again["status"] == "promoted"
     assert again["mlflow_run_id"]

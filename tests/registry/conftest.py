@@ -66,9 +66,9 @@ class Pipeline:
         """Register model ``number``, judged against (content, version) of a champion."""
         model = self.models[number]
         return self.registry.register(
-            self._evaluation(model, self.logged[number] if logged is None else logged, protocol),
+            self.evaluation(number, logged, protocol),
             self._decision(model, promote, against, protocol),
-            self._data(),
+            self.data(),
             Origin(
                 config=PipelineConfig(name=self.name),
                 git_commit="abc123" * 6,
@@ -77,14 +77,18 @@ class Pipeline:
             pipeline_run=lambda: self.run_id,
         )
 
-    def _evaluation(self, model: ModelRef, logged: str, protocol: str) -> Evaluation:
+    def evaluation(
+        self, number: int, logged: str | None = None, protocol: str = "p" * 64
+    ) -> Evaluation:
+        """Model ``number`` as the candidate, kept as ``logged`` says; nowhere if that is empty."""
+        logged = self.logged[number] if logged is None else logged
         return Evaluation(
             content="e",
             folder=self.folder,
             candidate="preferred",
             why="it is better on validation",
             validation={"sft": 0.6, "preferred": 0.7},
-            model=model,
+            model=self.models[number],
             scores={"base": SCORE.model_copy(update={"relaxed_accuracy": 0.2}), "candidate": SCORE},
             logged_models={"candidate": logged} if logged else {},
             protocol=protocol,
@@ -119,7 +123,8 @@ class Pipeline:
             champion_version=against[1] if against else None,
         )
 
-    def _data(self) -> PreparedData:
+    def data(self) -> PreparedData:
+        """What the candidates were trained and measured on."""
         summary = SplitSummary(rows=900, images=300, groups=12, kinds={"count": 900})
         return PreparedData(
             content="d" * 64,

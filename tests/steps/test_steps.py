@@ -1,12 +1,15 @@
 """Which change re-runs which step; what a step's folder promises."""
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from left import left
 
+from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ANSWERS, ModelRef
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import OutputError
@@ -225,6 +228,78 @@ def kept(folder: Path) -> dict[str, Any]:
         if isinstance(artifact, Artifact):
             write_record(outputs[name])
     return outputs
+
+
+TO_THE_EVALUATION = tuple(STEPS)[: list(STEPS).index("evaluate") + 1]
+FILES = {
+    "prepare": ["train.jsonl", "validation.jsonl", "test.jsonl"],
+    "sft": [f"{ADAPTER}/{name}" for name in ADAPTER_FILES],
+    "pairs": ["train.jsonl", "validation.jsonl"],
+    "prefer": [f"{ADAPTER}/{name}" for name in ADAPTER_FILES],
+    "answers": [ANSWERS],
+}
+"""What a record speaks of, by work."""
+
+
+def taken(runs: Path, candidate: str) -> None:
+    """Fill a runs folder with what its steps would have left, up to the evaluation."""
+    config = load_config("demo", [f"execution.runs={runs}"])
+    made, outputs = left(runs / "left"), dict[str, Any]()
+    for name in TO_THE_EVALUATION:
+        planned = plan(name, config, outputs)
+        if (before := planned.done()) is not None:  # the candidate is asked what sft was asked
+            outputs[name] = before
+            continue
+        planned.folder.mkdir(parents=True)
+        for file in FILES.get(planned.step.work, ()):
+            path = planned.folder / file
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        changes: dict[str, Any] = {"folder": planned.folder}
+        if name in ("choose", "evaluate"):
+            changes |= {"candidate": candidate, "model": candidate_of(outputs, candidate)}
+        outputs[name] = made[name].model_copy(update=changes)
+        write_record(outputs[name])
+
+
+def candidate_of(outputs: Mapping[str, Any], candidate: str) -> ModelRef:
+    model: ModelRef = outputs["sft" if candidate == "sft" else "prefer"].model
+    return model
+
+
+def found(runs: Path) -> dict[str, Artifact]:
+    config = load_config("demo", [f"execution.runs={runs}"])
+    return Work(TO_THE_EVALUATION, config, {}).done()[0]
+
+
+@pytest.mark.parametrize("candidate", ["sft", "preferred"])
+@pytest.mark.parametrize("there_still", [False, True])
+def test_a_runs_folder_that_was_moved_or_copied_is_found_with_its_adapters(
+    candidate: str, there_still: bool, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "elsewhere" / "there"
+    taken(here, candidate)
+    shutil.copytree(here, there)
+    if not there_still:
+        shutil.rmtree(here)
+    outputs = found(there)
+    assert tuple(outputs) == TO_THE_EVALUATION
+    step = "sft" if candidate == "sft" else "prefer"
+    for name in ("choose", "evaluate"):
+        output: Any = outputs[name]
+        assert output.model == candidate_of(outputs, candidate)
+        assert output.model.adapter == outputs[step].folder / ADAPTER
+        assert output.model.adapter.is_relative_to(there)
+
+
+@pytest.mark.parametrize("file", ADAPTER_FILES)
+def test_a_training_whose_adapter_is_gone_was_not_taken(file: str, tmp_path: Path) -> None:
+    taken(tmp_path, "preferred")
+    outputs = found(tmp_path)
+    (outputs["prefer"].folder / ADAPTER / file).unlink()
+    assert tuple(found(tmp_path)) == ("prepare", "sft", "pairs")
+    (outputs["sft"].folder / ADAPTER / file).unlink()
+    assert tuple(found(tmp_path)) == ("prepare",)
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -141,17 +141,17 @@ def test_metrics_without_a_context_are_sent_at_once(
 def test_curves_of_a_lost_server_wait_and_are_sent(
     tracker: MlflowTracker, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = tracker._client.log_batch
+    real = tracker.client.log_batch
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise ServiceError("gone")
 
     with tracker:
-        monkeypatch.setattr(tracker._client, "log_batch", refuse)
+        monkeypatch.setattr(tracker.client, "log_batch", refuse)
         tracker.metrics({"loss": 0.5}, 1)
         with pytest.raises(ServiceError):
             tracker.flush()
-        monkeypatch.setattr(tracker._client, "log_batch", real)
+        monkeypatch.setattr(tracker.client, "log_batch", real)
     assert client.get_run(tracker.run_id).data.metrics["loss"] == 0.5
 
 

@@ -4,19 +4,12 @@ import importlib
 import importlib.metadata
 import inspect
 import re
-import signal
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from packaging.requirements import Requirement
-from transformers.trainer_jit_checkpoint import JITCheckpointCallback
-
-from vlm_ops.errors import Interrupted
-from vlm_ops.training.engine.trainers import PackedDpo, PackedTraining
 
 ROOT = Path(__file__).parents[2]
 ADR = ROOT / "docs" / "adr" / "0008-what-rests-on-libraries-insides.md"
@@ -67,22 +60,3 @@ def test_a_name_that_is_used_is_there(module: str, name: str) -> None:
         assert required == []
     else:
         assert found == "mlflow.modelVersions"
-
-
-def test_sigterm_is_seen_while_the_reference_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With transformers' own callback, asked to stop as its signal handler does it."""
-    before = signal.getsignal(signal.SIGTERM)
-    callback = JITCheckpointCallback()
-    callback.set_trainer(SimpleNamespace(args=SimpleNamespace(enable_jit_checkpoint=True)))
-    signal.signal(signal.SIGTERM, before)
-    manager: Any = callback.jit_manager
-    assert manager.is_checkpoint_requested is False
-    manager._enable_checkpoint()
-    monkeypatch.setattr(PackedTraining, "get_ready", lambda self: None)
-    trainer: Any = object.__new__(PackedDpo)
-    trainer.callback_handler = SimpleNamespace(callbacks=[callback])
-    trainer._reference = SimpleNamespace(
-        prepare=lambda batches, ask: ask({"rows": torch.tensor([0])})
-    )
-    with pytest.raises(Interrupted, match="it goes on from there"):
-        trainer.get_ready()

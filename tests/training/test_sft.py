@@ -1,6 +1,7 @@
 """SFT: only answers are learned, nothing but the adapter changes, a cut-off run goes on."""
 
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from vlm_ops.artifacts import PAIR_SPLITS, PreparedData, TrainedAdapter
+from vlm_ops.artifacts import ADAPTER, PAIR_SPLITS, PreparedData, TrainedAdapter
+from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings, SftSettings
@@ -21,6 +23,7 @@ from vlm_ops.errors import TrainingError
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import LoadedModel, base_ref, load
 from vlm_ops.records import BARE_QUESTION
+from vlm_ops.steps.plan import perform, plan
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import NullTracker
@@ -202,6 +205,22 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     assert not (out / "adapter").exists()
     resumed = train(random_base, squares, out)
     assert (resumed.best_step, resumed.adapter_sha256) == (whole.best_step, whole.adapter_sha256)
+
+
+def test_an_adapter_that_is_gone_is_taken_from_its_checkpoint_again(
+    random_base: Path, squares: PreparedData, tmp_path: Path
+) -> None:
+    config = load_config(
+        "demo", [f"model.id={random_base}", "sft.max_steps=2", f"execution.runs={tmp_path}"]
+    )
+    planned = plan("sft", config, {"prepare": squares})
+    made = perform(planned, NullTracker())
+    assert perform(planned, NullTracker()) == made
+    shutil.rmtree(planned.folder / ADAPTER)
+    curves = Recorder()
+    again = perform(planned, curves)
+    assert again == planned.done() == made.model_copy(update={"seconds": again.seconds})
+    assert curves.values("loss") == curves.values("eval_loss") == []
 
 
 _SCRIPT = """

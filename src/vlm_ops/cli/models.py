@@ -1,5 +1,7 @@
 """``models``, ``promote`` and ``rollback``: the registry."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ from vlm_ops.cli.console import out, print_json
 from vlm_ops.cli.run import AsJson, Runs
 
 if TYPE_CHECKING:
-    from vlm_ops.registry.registry import Move
+    from vlm_ops.registry.registry import Move, Registry
 
 Name = Annotated[str, typer.Argument(help="The registered model.")]
 
@@ -28,12 +30,7 @@ def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = Fal
 
     Example: vlm-ops models demo
     """
-    from flows.servers.services import registry
-
-    with registry(runs) as uri:
-        from vlm_ops.registry.registry import Registry
-
-        found = Registry(uri, name)
+    with _registry(name, runs) as found:
         versions = found.versions()
         ledger = found.moves() if versions else []
     if as_json:
@@ -77,15 +74,10 @@ def promote(
 
     Example: vlm-ops promote demo 3 --reason "checked by hand on the March charts"
     """
-    from flows.servers.services import registry
-
-    with registry(runs) as uri:
-        from vlm_ops.registry.registry import Registry
+    with _registry(name, runs) as found:
         from vlm_ops.tracking.runs import user_name
 
-        move = Registry(uri, name).promote(
-            version, reason=reason, by=user_name(), decision_required=not reason
-        )
+        move = found.promote(version, reason=reason, by=user_name(), decision_required=not reason)
     _tell(name, move, as_json)
 
 
@@ -99,14 +91,21 @@ def rollback(
 
     Example: vlm-ops rollback demo --reason "complaints about pie charts"
     """
+    with _registry(name, runs) as found:
+        from vlm_ops.tracking.runs import user_name
+
+        move = found.rollback(reason=reason, by=user_name())
+    _tell(name, move, as_json)
+
+
+@contextmanager
+def _registry(name: str, runs: Path) -> "Iterator[Registry]":
     from flows.servers.services import registry
 
     with registry(runs) as uri:
         from vlm_ops.registry.registry import Registry
-        from vlm_ops.tracking.runs import user_name
 
-        move = Registry(uri, name).rollback(reason=reason, by=user_name())
-    _tell(name, move, as_json)
+        yield Registry(uri, name)
 
 
 def _tell(name: str, move: "Move", as_json: bool) -> None:

@@ -134,8 +134,10 @@ class ImageStore:
     An image lies in the bytes it came in, once, as ``images/<sha256>.<ending>`` beside the
     steps' folders. This is the one place outside its own folder that a step writes to: new
     images are staged below its folder and enter the store, each whole, when the step knows
-    which of them it needs; leaving the block drops the others. Nothing in the store is ever
-    changed or removed. Safe to use from several threads, and beside other processes.
+    which of them it needs; leaving the block drops the others. A file of another size than its
+    image (a power cut may leave an empty one) is replaced by a whole one; nothing else in the
+    store is changed, and nothing is removed. Safe to use from several threads, and beside other
+    processes.
     """
 
     def __init__(self, out: Path, *, take_files: bool = False) -> None:

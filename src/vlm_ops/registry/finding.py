@@ -1,5 +1,7 @@
 """Finding versions of a registered model on the server."""
 
+from collections.abc import Callable
+
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -8,25 +10,17 @@ from vlm_ops.errors import RegistryError
 
 
 def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
-    """Return a version by its number or by an alias.
-
-    Args:
-        client: Bound to the server.
-        name: The registered model.
-        version: ``3``, ``candidate`` or ``@candidate``.
+    """Return a version by its number or by an alias: ``3``, ``candidate`` or ``@candidate``.
 
     Raises:
         RegistryError: There is no such version.
         MlflowException: The server does not answer.
     """
-    found = alias_version(client, name, version) if not version.isdigit() else None
     if version.isdigit():
-        try:
-            found = client.get_model_version(name, version)
-        except MlflowException as error:
-            _raise_unless_missing(error)
+        kind, found = "version", _or_none(client.get_model_version, name, version)
+    else:
+        kind, found = "version or alias", alias_version(client, name, version)
     if found is None:
-        kind = "version" if version.isdigit() else "version or alias"
         raise RegistryError(
             f"{name!r} has no {kind} {version!r}; found {_listing(client, name)}. "
             f"`vlm-ops models {name}` lists them."
@@ -40,11 +34,7 @@ def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion |
     Raises:
         MlflowException: The server does not answer.
     """
-    try:
-        return client.get_model_version_by_alias(name, alias.removeprefix("@"))
-    except MlflowException as error:
-        _raise_unless_missing(error)
-        return None
+    return _or_none(client.get_model_version_by_alias, name, alias.removeprefix("@"))
 
 
 def all_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -78,7 +68,11 @@ def _listing(client: MlflowClient, name: str) -> str:
     return f"versions {', '.join(numbers)}" if numbers else "no versions"
 
 
-def _raise_unless_missing(error: MlflowException) -> None:
-    # SQL stores answer INVALID_PARAMETER_VALUE for an alias that a model does not have.
-    if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-        raise error
+def _or_none(ask: Callable[[str, str], ModelVersion], name: str, which: str) -> ModelVersion | None:
+    try:
+        return ask(name, which)
+    except MlflowException as error:
+        # SQL stores answer INVALID_PARAMETER_VALUE for an alias that a model does not have.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None

@@ -49,10 +49,6 @@ def fetch_package(client: MlflowClient, version: ModelVersion, into: Path) -> Mo
 def check_package(client: MlflowClient, version: ModelVersion) -> None:
     """Make sure that a version's description and adapter are what was registered.
 
-    Args:
-        client: Bound to the server.
-        version: Whose files.
-
     Raises:
         RegistryError: They are gone or others.
         MlflowException: The server does not answer.

@@ -72,7 +72,7 @@ class Submission(Frozen):
         measured = self.evaluation.scores["candidate"]
         base = self.evaluation.model.settings.id
         labels = {
-            tags.VERDICT: tags.verdict(self.decision.verdict.accepted),
+            tags.VERDICT: self.decision.verdict.word,
             tags.ACCURACY: f"{percent(measured.relaxed_accuracy)} ({spread(measured)})",
             tags.DATA: self.data.source,
             # The path on this machine means nothing elsewhere; the folder's name is for people.
@@ -118,8 +118,7 @@ class Submission(Frozen):
             [
                 f"Trained on {self.data.source}. {sentence(self.evaluation.why)}",
                 "\n".join(scores),
-                f"Gate, against {judgement.against}: "
-                f"**{tags.verdict(judgement.verdict.accepted)}**.",
+                f"Gate, against {judgement.against}: **{judgement.verdict.word}**.",
                 judgement.reasons,
                 "Runs:",
                 "\n".join(links),

@@ -31,21 +31,12 @@ GATE = "vlm_ops.gate"
 MLFLOW_RUN_ID = "vlm_ops.mlflow_run_id"
 MOVE = "vlm_ops.move."
 
-ACCEPTED = "accepted"
-REFUSED = "refused"
-
-
-def verdict(accepted: bool) -> str:
-    """Return the gate's word."""
-    return ACCEPTED if accepted else REFUSED
-
 
 def verdict_of(version: ModelVersion) -> str | None:
     """Return the gate's word on a version, None if no gate has judged it."""
     if VERDICT in version.tags:
         return str(version.tags[VERDICT])
-    accepted = former.accepted(version.tags)
-    return None if accepted is None else verdict(accepted)
+    return None if former.accepted(version.tags) is None else former.verdict(version.tags).word
 
 
 def content_of(version: ModelVersion) -> str:

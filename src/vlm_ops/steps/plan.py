@@ -7,14 +7,14 @@ The fingerprint covers the step's job, the content of its inputs and the step's 
 import importlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vlm_ops.artifacts import ChampionRef, ModelRef, RowsRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
 from vlm_ops.config.sections import DataCommon, DatasetPairs
-from vlm_ops.steps.table import CHAMPION, STEPS, Step
+from vlm_ops.steps.table import CHAMPION, STEPS, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
@@ -26,6 +26,9 @@ Value = Artifact | ModelRef | RowsRef | str | None
 Outputs = Mapping[str, Artifact | ChampionRef | str | None]
 """What there is so far, by step; under ``CHAMPION`` what the registry says. A text stands for the
 content of something that need not be read again."""
+
+NO_CHAMPION: Outputs = {CHAMPION: None, "champion on test": None}
+"""What there is where no champion is to be beaten."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,6 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
 def perform(plan: Plan, tracker: Tracker) -> Artifact:
     """Return a step's artifact: from its record, or by running the step in this process.
 
-    Args:
-        plan: The step, from :func:`plan`.
-        tracker: Gets what the step says about its work.
-
     Raises:
         OutputError: The output folder can't be written to.
         VlmOpsError: Whatever the step raises.
@@ -121,18 +120,27 @@ class Work:
     outputs: Outputs
     fingerprint: str | None = None
 
+    @classmethod
+    def of(cls, stage: str, config: PipelineConfig, outputs: Outputs) -> "Work":
+        """Return the steps of a stage, without those whose outputs are known."""
+        names = tuple(step.name for step in steps_of(stage) if step.name not in outputs)
+        return cls(names, config, outputs)
+
     def first(self) -> Plan:
         """Work out what the first step would be."""
         return plan(self.names[0], self.config, self.outputs, known=self.fingerprint)
 
-    def done(self) -> dict[str, Artifact]:
-        """Return what was taken before, up to the first step that was not."""
+    def done(self) -> "tuple[dict[str, Artifact], Work | None]":
+        """Return what was taken before, and the work that is left; None if nothing is."""
         found: dict[str, Artifact] = {}
         work: Work | None = self
-        while work is not None and (artifact := work.first().done()) is not None:
-            found[work.names[0]] = artifact
+        while work is not None:
+            first = work.first()
+            if (artifact := first.done()) is None:
+                return found, replace(work, fingerprint=first.fingerprint)
+            found[first.step.name] = artifact
             work = work.after(artifact)
-        return found
+        return found, None
 
     def after(self, artifact: Artifact) -> "Work | None":
         """Return the work that is left after the first step."""
@@ -141,9 +149,6 @@ class Work:
 
     def take(self, tracker: Tracker) -> dict[str, Artifact]:
         """Take the steps in this process, and return what they left.
-
-        Args:
-            tracker: Gets what the steps say about their work.
 
         Raises:
             VlmOpsError: Whatever a step raises.

@@ -7,17 +7,15 @@ they run.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from vlm_ops.artifacts import (
     AnswerSet,
     Choice,
     Evaluation,
     GateDecision,
-    ModelRef,
     PreferencePairs,
     PreparedData,
-    RowsRef,
     TrainedAdapter,
 )
 from vlm_ops.config.pipeline import (
@@ -48,12 +46,10 @@ class From:
 
     Attributes:
         step: A key of ``STEPS``, or ``CHAMPION``.
-        kind: Type of the input.
         part: Attribute of that step's artifact; empty for the artifact itself.
     """
 
     step: str
-    kind: type[Artifact] | type[ModelRef] | type[RowsRef] | type[str]
     part: str = ""
 
 
@@ -67,7 +63,6 @@ class Step:
         work: The same for steps that do the same on other inputs; it names folders.
         version: Raised when the same job must give another output than before.
         job: Builds what the step takes from the whole configuration.
-        job_type: What that is.
         output: Type of what it leaves.
         function: ``module:function``, imported when the step runs.
         inputs: Where each parameter of the function comes from.
@@ -79,78 +74,48 @@ class Step:
     work: str
     version: int
     job: Callable[[PipelineConfig], Job]
-    job_type: type[Job]
     output: type[Artifact]
     function: str
     inputs: Mapping[str, From]
     heavy: bool = True
 
 
-def _prepare_job(config: PipelineConfig) -> PrepareJob:
-    return PrepareJob(seed=config.seed, data=config.data, name=config.registered_model)
-
-
-def _sft_job(config: PipelineConfig) -> SftJob:
-    return SftJob(model=config.model, sft=config.sft, **_training(config))
-
-
 def _training(config: PipelineConfig) -> dict[str, Any]:
     return {"seed": config.seed, "engine": config.engine, "features": config.features}
 
 
-def _pairs_job(config: PipelineConfig) -> PairsJob:
-    asked = config.evaluate.model_dump(include={"max_new_tokens", "batch_size"})
-    return PairsJob(seed=config.seed, pairs=config.pairs, **asked)
-
-
-def _prefer_job(config: PipelineConfig) -> PreferJob:
-    return PreferJob(prefer=config.prefer, **_training(config))
-
-
-def _choose_job(config: PipelineConfig) -> ChooseJob:
-    return ChooseJob(max_loss_on_validation=config.prefer.max_loss_on_validation)
-
-
-def _evaluate_job(config: PipelineConfig) -> EvaluateJob:
-    return EvaluateJob(
-        seed=config.seed,
-        max_rows=config.evaluate.max_rows,
-        resamples=config.evaluate.resamples,
-    )
-
-
-def _gate_job(config: PipelineConfig) -> GateJob:
-    return GateJob(seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples)
+def _asked(config: PipelineConfig) -> dict[str, Any]:
+    return config.evaluate.model_dump(include={"max_new_tokens", "batch_size"})
 
 
 def _answers(
     name: str, model: From, split: Split, *, gray: bool = False, stage: str = "evaluate"
 ) -> Step:
     """One model's answers to one split, with its images or gray ones."""
-
-    def job(config: PipelineConfig) -> AnswersJob:
-        asked = config.evaluate.model_dump(include={"max_new_tokens", "batch_size", "max_rows"})
-        here = {"asking": str(ASKING_VERSION), **ground(config.model)}
-        return AnswersJob(seed=config.seed, split=split, gray=gray, ground=here, **asked)
-
     return Step(
         name=name,
         stage=stage,
         work="answers",
         version=100 * METRIC_VERSION + ASKING_VERSION,
-        job=job,
-        job_type=AnswersJob,
+        job=lambda config: AnswersJob(
+            seed=config.seed,
+            split=split,
+            gray=gray,
+            max_rows=config.evaluate.max_rows,
+            ground={"asking": str(ASKING_VERSION), **ground(config.model)},
+            **_asked(config),
+        ),
         output=AnswerSet,
         function="vlm_ops.evaluation.answers:ask",
-        inputs={"rows": From("prepare", RowsRef, split), "model": model},
+        inputs={"rows": From("prepare", split), "model": model},
     )
 
 
-_DATA = From("prepare", PreparedData)
-_SFT = From("sft", TrainedAdapter)
-_PREFER = From("prefer", TrainedAdapter)
-_SFT_MODEL = From("sft", ModelRef, "model")
-_CANDIDATE = From("choose", ModelRef, "model")
+_DATA = From("prepare")
+_SFT = From("sft")
+_PREFER = From("prefer")
+_SFT_MODEL = From("sft", "model")
+_CANDIDATE = From("choose", "model")
 
 _ALL = (
     Step(
@@ -158,8 +123,9 @@ _ALL = (
         stage="prepare",
         work="prepare",
         version=1,
-        job=_prepare_job,
-        job_type=PrepareJob,
+        job=lambda config: PrepareJob(
+            seed=config.seed, data=config.data, name=config.registered_model
+        ),
         output=PreparedData,
         function="vlm_ops.data.prepare:prepare",
         inputs={},
@@ -169,8 +135,7 @@ _ALL = (
         stage="sft",
         work="sft",
         version=2,
-        job=_sft_job,
-        job_type=SftJob,
+        job=lambda config: SftJob(model=config.model, sft=config.sft, **_training(config)),
         output=TrainedAdapter,
         function="vlm_ops.training.sft:train_sft",
         inputs={"data": _DATA},
@@ -180,8 +145,7 @@ _ALL = (
         stage="pairs",
         work="pairs",
         version=2,
-        job=_pairs_job,
-        job_type=PairsJob,
+        job=lambda config: PairsJob(seed=config.seed, pairs=config.pairs, **_asked(config)),
         output=PreferencePairs,
         function="vlm_ops.training.pairs:make_pairs",
         inputs={"data": _DATA, "sft": _SFT},
@@ -191,28 +155,26 @@ _ALL = (
         stage="prefer",
         work="prefer",
         version=2,
-        job=_prefer_job,
-        job_type=PreferJob,
+        job=lambda config: PreferJob(prefer=config.prefer, **_training(config)),
         output=TrainedAdapter,
         function="vlm_ops.training.prefer:train_prefer",
-        inputs={"pairs": From("pairs", PreferencePairs), "sft": _SFT},
+        inputs={"pairs": From("pairs"), "sft": _SFT},
     ),
     _answers("sft on validation", _SFT_MODEL, "validation"),
-    _answers("preferred on validation", From("prefer", ModelRef, "model"), "validation"),
+    _answers("preferred on validation", From("prefer", "model"), "validation"),
     Step(
         name="choose",
         stage="evaluate",
         work="choose",
         version=1,
-        job=_choose_job,
-        job_type=ChooseJob,
+        job=lambda config: ChooseJob(max_loss_on_validation=config.prefer.max_loss_on_validation),
         output=Choice,
         function="vlm_ops.evaluation.choose:choose",
         inputs={
             "sft": _SFT,
             "prefer": _PREFER,
-            "sft_answers": From("sft on validation", AnswerSet),
-            "preferred_answers": From("preferred on validation", AnswerSet),
+            "sft_answers": From("sft on validation"),
+            "preferred_answers": From("preferred on validation"),
         },
         heavy=False,
     ),
@@ -221,44 +183,46 @@ _ALL = (
     _answers("candidate on gray", _CANDIDATE, "test", gray=True),
     _answers("sft on test", _SFT_MODEL, "test"),
     _answers("sft on gray", _SFT_MODEL, "test", gray=True),
-    _answers("base on test", From("sft", ModelRef, "base"), "test"),
+    _answers("base on test", From("sft", "base"), "test"),
     Step(
         name="evaluate",
         stage="evaluate",
         work="evaluate",
         version=2,
-        job=_evaluate_job,
-        job_type=EvaluateJob,
+        job=lambda config: EvaluateJob(
+            seed=config.seed, max_rows=config.evaluate.max_rows, resamples=config.evaluate.resamples
+        ),
         output=Evaluation,
         function="vlm_ops.evaluation.evaluate:evaluate",
         inputs={
             "data": _DATA,
             "sft": _SFT,
-            "choice": From("choose", Choice),
-            "base_answers": From("base on test", AnswerSet),
-            "sft_answers": From("sft on test", AnswerSet),
-            "candidate_answers": From("candidate on test", AnswerSet),
-            "sft_gray_answers": From("sft on gray", AnswerSet),
-            "candidate_gray_answers": From("candidate on gray", AnswerSet),
+            "choice": From("choose"),
+            "base_answers": From("base on test"),
+            "sft_answers": From("sft on test"),
+            "candidate_answers": From("candidate on test"),
+            "sft_gray_answers": From("sft on gray"),
+            "candidate_gray_answers": From("candidate on gray"),
         },
     ),
-    _answers("champion on test", From(CHAMPION, ModelRef, "model"), "test", stage="gate"),
+    _answers("champion on test", From(CHAMPION, "model"), "test", stage="gate"),
     Step(
         name="gate",
         stage="gate",
         work="gate",
         version=2,
-        job=_gate_job,
-        job_type=GateJob,
+        job=lambda config: GateJob(
+            seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples
+        ),
         output=GateDecision,
         function="vlm_ops.evaluation.gate:gate",
         inputs={
-            "evaluation": From("evaluate", Evaluation),
-            "candidate": From("candidate on test", AnswerSet),
-            "candidate_gray": From("candidate on gray", AnswerSet),
-            "base": From("base on test", AnswerSet),
-            "champion": From("champion on test", AnswerSet),
-            "champion_version": From(CHAMPION, str, "version"),
+            "evaluation": From("evaluate"),
+            "candidate": From("candidate on test"),
+            "candidate_gray": From("candidate on gray"),
+            "base": From("base on test"),
+            "champion": From("champion on test"),
+            "champion_version": From(CHAMPION, "version"),
         },
         heavy=False,
     ),
@@ -267,11 +231,16 @@ _ALL = (
 STEPS: dict[str, Step] = {step.name: step for step in _ALL}
 """By name, in the order of the pipeline."""
 
-Stage = Literal["prepare", "sft", "pairs", "prefer", "evaluate", "gate"]
-STAGES: tuple[Stage, ...] = ("prepare", "sft", "pairs", "prefer", "evaluate", "gate")
+STAGES = tuple(dict.fromkeys(step.stage for step in _ALL))
 """In the order of the pipeline."""
 
 
 def steps_of(stage: str) -> tuple[Step, ...]:
     """Return the steps of a stage, in their order."""
     return tuple(step for step in STEPS.values() if step.stage == stage)
+
+
+def meets_champion(stage: str) -> bool:
+    """Tell whether a stage has to know the champion."""
+    needs = (need for step in steps_of(stage) for need in step.inputs.values())
+    return any(need.step == CHAMPION for need in needs)

@@ -1,7 +1,7 @@
 """What a step leaves behind: a folder, and in it a record that is written last.
 
-A folder with ``record.json`` is complete and is never written again; one without it is an
-interrupted attempt that the step may go on from.
+A folder with ``record.json`` is complete. It is written again only when something that the record
+speaks of is gone. A folder without it is an interrupted attempt that the step may go on from.
 """
 
 import json

@@ -33,11 +33,16 @@ class Connection:
     def __init__(self, uri: str) -> None:
         """Reach the server.
 
+        Args:
+            uri: ``http://…`` of a server; anything else MLflow takes is passed on unprobed.
+
         Raises:
-            ServiceError: It does not answer.
+            ServiceError: Nothing answers there within about 10 s, or it is not MLflow.
         """
+        if uri.startswith(("http://", "https://")):
+            _probe(uri)
         self.uri = uri
-        self.client = connect(uri)
+        self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 C = TypeVar("C", bound=Connection)
@@ -54,20 +59,6 @@ def answered(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, 
             return method(self, *args, **kwargs)
 
     return call
-
-
-def connect(uri: str) -> MlflowClient:
-    """Return a client of the MLflow at ``uri``, after making sure that it answers.
-
-    Args:
-        uri: ``http://…`` of a server; anything else MLflow takes is passed on unprobed.
-
-    Raises:
-        ServiceError: Nothing answers there within about 10 s, or it is not MLflow.
-    """
-    if uri.startswith(("http://", "https://")):
-        _probe(uri)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 @contextmanager
@@ -87,10 +78,10 @@ def answering(uri: str, refusal: type[VlmOpsError] = ServiceError) -> Iterator[N
         raise refusal(f"MLflow at {uri} refused: {error}") from error
     except MlflowException as error:
         if is_unanswered(error):
-            raise unreachable(uri, str(error)) from error
+            raise _unreachable(uri, str(error)) from error
         raise refusal(f"MLflow at {uri}: {error}") from error
     except requests.RequestException as error:
-        raise unreachable(uri, str(error)) from error
+        raise _unreachable(uri, str(error)) from error
 
 
 def is_unanswered(error: MlflowException) -> bool:
@@ -98,8 +89,7 @@ def is_unanswered(error: MlflowException) -> bool:
     return str(error).startswith(_NETWORK_ERROR)
 
 
-def unreachable(uri: str, found: str) -> ServiceError:
-    """Say that a server does not answer, and how to start one."""
+def _unreachable(uri: str, found: str) -> ServiceError:
     return ServiceError(
         f"MLflow at {uri} does not answer ({found}). Start a server with `vlm-ops ui` or "
         f"`mlflow server`, correct MLFLOW_TRACKING_URI, or unset it: `vlm-ops run` then starts "
@@ -118,11 +108,11 @@ def _probe(uri: str) -> None:
             raise_on_status=False,
         )
     except MlflowException as error:
-        raise unreachable(uri, str(error)) from error
+        raise _unreachable(uri, str(error)) from error
     if response.status_code in (401, 403):
         raise ServiceError(
             f"MLflow at {uri} wants credentials (status {response.status_code}): set "
             f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
         )
     if response.status_code != requests.codes.ok:
-        raise unreachable(uri, f"status {response.status_code} at /health, expected 200")
+        raise _unreachable(uri, f"status {response.status_code} at /health, expected 200")

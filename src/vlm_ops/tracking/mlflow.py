@@ -10,10 +10,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import mlflow
@@ -25,7 +23,7 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.errors import ServiceError
-from vlm_ops.tracking.connection import answering, connect
+from vlm_ops.tracking.connection import Connection, answered, answering
 from vlm_ops.tracking.entries import as_name, as_params, as_tags
 
 logger = logging.getLogger(__name__)
@@ -41,12 +39,11 @@ class _RefusedError(ServiceError):
     """The server answers, but does not take this."""
 
 
-class MlflowTracker:
+class MlflowTracker(Connection):
     """Keeps what a step says in one MLflow run. Use it as a context manager.
 
     Attributes:
         run_id: The run.
-        uri: The server.
     """
 
     def __init__(self, run_id: str, tracking_uri: str, system_metrics: bool = True) -> None:
@@ -60,10 +57,9 @@ class MlflowTracker:
         Raises:
             ServiceError: The server does not answer.
         """
+        super().__init__(tracking_uri)
         self.run_id = run_id
-        self.uri = tracking_uri
         self._system_metrics = system_metrics
-        self._client = connect(tracking_uri)
         self._monitor: SystemMetricsMonitor | None = None
         self._pending: list[Metric] = []
         self._lock = threading.Lock()
@@ -71,7 +67,7 @@ class MlflowTracker:
         self._stop = threading.Event()
         self._sender: threading.Thread | None = None
         self._models: dict[str, str] = {}
-        self._datasets: dict[str, tuple[str, str]] = {}
+        self._datasets: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> "MlflowTracker":
         """Start sending, and watching the machine."""
@@ -88,12 +84,7 @@ class MlflowTracker:
         self._sender.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Send what is left. Curves that can't be sent are reported, not raised.
 
         The step's result lies on disk by now; it is worth more than its curves.
@@ -110,6 +101,7 @@ class MlflowTracker:
         except ServiceError as lost:
             logger.error("%d numbers of run %s are lost: %s", len(self._pending), self.run_id, lost)
 
+    @answered
     def params(self, values: Mapping[str, Any]) -> None:
         """Record settings; nested mappings are flattened with dots.
 
@@ -117,9 +109,8 @@ class MlflowTracker:
         refuses another one, and a retry says the same again.
         """
         flat = as_params(values)
-        with self._talking():
-            known = self._client.get_run(self.run_id).data.params
-            self._client.log_batch(self.run_id, params=[p for p in flat if p.key not in known])
+        known = self.client.get_run(self.run_id).data.params
+        self.client.log_batch(self.run_id, params=[p for p in flat if p.key not in known])
 
     def metrics(
         self, values: Mapping[str, float], step: int | None = None, model: str | None = None
@@ -129,32 +120,20 @@ class MlflowTracker:
         Numbers about a model are kept twice: with the model and the test data under their own
         name, and in the run as ``<model>/<name>``, so that models stand side by side there.
         """
-        now = int(time.time() * 1000)
-        at = step or 0
-        model_id = self._models.get(model) if model else None
-        name, digest = self._scored_on() if model_id else (None, None)
+        now, at = int(time.time() * 1000), step or 0
+        about = self._about(model)
         batch = []
         for key, value in values.items():
-            number = float(value)
             if model:
-                batch.append(Metric(as_name(f"{model}/{key}"), number, now, at))
-            if model_id or not model:
-                batch.append(
-                    Metric(
-                        as_name(key),
-                        number,
-                        now,
-                        at,
-                        model_id=model_id,
-                        dataset_name=name,
-                        dataset_digest=digest,
-                    )
-                )
+                batch.append(Metric(as_name(f"{model}/{key}"), float(value), now, at))
+            if about or not model:
+                batch.append(Metric(as_name(key), float(value), now, at, **about))
         with self._lock:
             self._pending.extend(batch)
         if self._sender is None:
             self.flush()
 
+    @answered
     def model(self, name: str, model: ModelRef) -> str:
         """Keep a model as a LoggedModel: adapter, processor, and a small base with it.
 
@@ -168,15 +147,15 @@ class MlflowTracker:
         # Imports torch and transformers, which most steps' trackers have no use for.
         from vlm_ops.tracking.packaging import log_packaged_model
 
-        with self._talking():
-            self._models[name] = log_packaged_model(self._client, self.run_id, name, model)
+        self._models[name] = log_packaged_model(self.client, self.run_id, name, model)
         return f"models:/{self._models[name]}"
 
+    @answered
     def tags(self, values: Mapping[str, str]) -> None:
         """Record labels by which a run is found again."""
-        with self._talking():
-            self._client.log_batch(self.run_id, tags=as_tags(values))
+        self.client.log_batch(self.run_id, tags=as_tags(values))
 
+    @answered
     def dataset(self, name: str, digest: str, context: str, rows: int, source: str) -> None:
         """Record that a data set went in, with its content hash and what it was used for.
 
@@ -196,31 +175,30 @@ class MlflowTracker:
             InputTag("content", digest),
             InputTag("rows", str(rows)),
         ]
-        with self._talking():
-            self._client.log_inputs(self.run_id, datasets=[DatasetInput(entity, tags)])
-        self._datasets[context] = (name, short)
+        self.client.log_inputs(self.run_id, datasets=[DatasetInput(entity, tags)])
+        self._datasets[context] = {"dataset_name": name, "dataset_digest": short}
 
+    @answered
     def file(self, path: Path, folder: str = "") -> None:
         """Keep a file, or a folder with all that is in it."""
-        keep = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        with self._talking():
-            keep(self.run_id, str(path), folder or None)
+        keep = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+        keep(self.run_id, str(path), folder or None)
 
+    @answered
     def image(self, image: Image.Image, name: str) -> None:
         """Keep a picture under a file name; without a folder it goes to ``pictures/``."""
         target = name if "/" in name else f"{_PICTURES}/{name}"
-        with self._talking():
-            self._client.log_image(self.run_id, image.convert("RGB"), target)
+        self.client.log_image(self.run_id, image.convert("RGB"), target)
 
+    @answered
     def table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Keep a table; cells may be ``PIL.Image.Image``. ``name`` ends in ``.json``.
 
         A table of that name that an earlier attempt left is replaced: MLflow would append.
         """
         cells = {key: [_cell(value) for value in column] for key, column in columns.items()}
-        with self._talking():
-            self._remove(name)
-            self._client.log_table(self.run_id, cells, name)
+        self._remove(name)
+        self.client.log_table(self.run_id, cells, name)
 
     def flush(self) -> None:
         """Send the numbers that wait. Those that the server refuses are reported and dropped.
@@ -235,7 +213,7 @@ class MlflowTracker:
                 return
             try:
                 with answering(self.uri, _RefusedError):
-                    self._client.log_batch(self.run_id, metrics=batch)
+                    self.client.log_batch(self.run_id, metrics=batch)
             except _RefusedError as error:
                 logger.warning("%d numbers were not taken: %s", len(batch), error)
             with self._lock:
@@ -252,20 +230,17 @@ class MlflowTracker:
                     logger.warning("curves wait until MLflow is back: %s", error)
                 warned = True
 
-    @contextmanager
-    def _talking(self) -> Iterator[None]:
-        with answering(self.uri):
-            yield
-
-    def _scored_on(self) -> tuple[str | None, str | None]:
-        if not self._datasets:
-            return None, None
-        return self._datasets.get("test") or list(self._datasets.values())[-1]
+    def _about(self, model: str | None) -> dict[str, str]:
+        """Return what ties numbers to a model kept before, and to the data it was asked about."""
+        if model not in self._models:
+            return {}
+        data = self._datasets.get("test") or next(reversed(self._datasets.values()), {})
+        return {"model_id": self._models[model], **data}
 
     def _remove(self, name: str) -> None:
         folder = name.rpartition("/")[0] or None
-        if any(entry.path == name for entry in self._client.list_artifacts(self.run_id, folder)):
-            root = self._client.get_run(self.run_id).info.artifact_uri
+        if any(entry.path == name for entry in self.client.list_artifacts(self.run_id, folder)):
+            root = self.client.get_run(self.run_id).info.artifact_uri
             repository = get_artifact_repository(root, tracking_uri=self.uri)
             repository.delete_artifacts(name)
 

@@ -89,12 +89,7 @@ def log_packaged_model(client: MlflowClient, run_id: str, name: str, model: Mode
 
 
 def save_package(model: ModelRef, folder: Path, described: Model | None = None) -> None:
-    """Write a model as an MLflow model folder.
-
-    Args:
-        model: Its files.
-        folder: To be made.
-        described: MLflow's own record of the model, if there is one.
+    """Write a model as an MLflow model folder; ``described`` is MLflow's own record of it.
 
     Raises:
         ModelError: The model's files are missing.

@@ -31,16 +31,13 @@ class Runs(Connection):
     def start_pipeline(
         self, experiment: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]
     ) -> str:
-        """Start the parent run of a pipeline.
+        """Start the parent run of a pipeline, and return its id.
 
         Args:
             experiment: Name of the experiment; made if it is new.
             name: Of the run.
             params: The configuration; nested mappings are flattened with dots.
             tags: Labels by which it is found again.
-
-        Returns:
-            The run's id.
         """
         run = self.client.create_run(
             self._experiment(experiment), tags={**_origin(), **tags}, run_name=name
@@ -50,15 +47,12 @@ class Runs(Connection):
 
     @answered
     def start_step(self, parent: str, step: str, tags: Mapping[str, str]) -> str:
-        """Start a child run for a step.
+        """Start a child run for a step, and return its id.
 
         Args:
             parent: Id of the pipeline's run.
             step: Name of the step.
             tags: Labels by which it is found again.
-
-        Returns:
-            The run's id.
         """
         experiment = self.client.get_run(parent).info.experiment_id
         labels = {**_origin(), **tags, MLFLOW_PARENT_RUN_ID: parent}

@@ -23,11 +23,11 @@ class CompleteCheckpoints:
 
     The mark holds a hash of every file and the settings of the training.
 
-    Both the regular saving and the one that transformers does on SIGTERM
-    (``enable_jit_checkpoint``) pass through ``_save_checkpoint``. The latter may come between
-    the last step before a validation and the validation itself. A training that went on from
-    there would never score that step and could choose another one than an undisturbed training:
-    such a checkpoint is saved after its validation instead.
+    Both the regular saving and the one on SIGTERM (:class:`~vlm_ops.training.stop.Stop`) pass
+    through ``_save_checkpoint``. The latter may come between the last step before a validation
+    and the validation itself. A training that went on from there would never score that step and
+    could choose another one than an undisturbed training: such a checkpoint is saved after its
+    validation instead.
 
     Attributes:
         settings: Written into the mark; a training with other settings does not go on from it.

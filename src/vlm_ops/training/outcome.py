@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PrinterCallback, TrainerState
 
+from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ADAPTER_WEIGHTS
 from vlm_ops.errors import Interrupted, TrainingError
 from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_file
@@ -16,9 +17,6 @@ from vlm_ops.training.arguments import CHECKPOINTS
 from vlm_ops.training.checkpoints import STATE, newest_complete
 
 logger = logging.getLogger(__name__)
-
-ADAPTER = "adapter"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,17 @@ def to_the_end(trainer: Any, out: Path) -> Outcome:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         state = trainer.state
     if state.global_step < state.max_steps:
+        # A signal that is heard before the optimizer's step has its checkpoint one step earlier.
         raise Interrupted(
-            f"stopped at step {state.global_step} of {state.max_steps}; the checkpoint is in "
-            f"{checkpoints}, the same command goes on from there"
+            f"stopped at step {state.global_step} of {state.max_steps}; the same command goes on "
+            f"from {newest_complete(checkpoints, trainer.settings)}"
         )
     best_step = state.best_global_step
     if best_step is None:
         raise TrainingError(f"{checkpoints}: no step was scored on validation; move it away")
     adapter = out / ADAPTER
     make_folder(adapter)
-    for name in (ADAPTER_WEIGHTS, "adapter_config.json"):
+    for name in ADAPTER_FILES:
         with replacing(adapter / name) as beside:
             shutil.copyfile(checkpoints / f"checkpoint-{best_step}" / name, beside)
     return Outcome(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options, room_in
 from vlm_ops.training.memory import free, ran_out, smaller
 from vlm_ops.training.outcome import Outcome, to_the_end
+from vlm_ops.training.stop import Stop
 from vlm_ops.training.weights import adapter_weights, set_weights
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Stage:
         config: TRL's configuration, made of the arguments that both share.
         trl: Builds TRL's trainer.
         packed: Builds the packed engine's, of the loaded model and the trainer's options.
+        stop: Hears SIGTERM.
     """
 
     name: Literal["sft", "prefer"]
@@ -69,6 +71,7 @@ class Stage:
     config: Callable[..., Any]
     trl: Callable[..., Any]
     packed: Callable[[LoadedModel, dict[str, Any]], Any]
+    stop: Stop = field(default_factory=Stop)
 
 
 def train(stage: Stage) -> TrainedAdapter:
@@ -108,6 +111,8 @@ def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
             if not ran_out(error):
                 raise
             optim = smaller(optim, error)
+        finally:
+            stage.stop.let_go()
         # Not before here: the error's traceback holds the model that did not fit.
         free()
 
@@ -153,6 +158,7 @@ def build(stage: Stage, optim: OptimSettings) -> Any:
             trainer = _packed(stage, optim, checked=found is not None)
             if trainer is not None:
                 return trainer
+            stage.stop.let_go()
             free()
     return _trl(stage, optim)
 
@@ -169,6 +175,7 @@ class _Parts:
 
 
 def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
+    stage.stop.check("stopped between two trainers; the same command goes on from there")
     loaded = stage.load()
     seed = stage.job.seed
     set_seed(seed)
@@ -181,7 +188,7 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
         "model": model,
         "args": stage.config(**arguments),
         "processing_class": loaded.processor,
-        "callbacks": [Curves(stage.tracker, stage.name)],
+        "callbacks": [stage.stop, Curves(stage.tracker, stage.name)],
     }
     return _Parts(loaded, train, validation, adapter_weights(model), options)
 
@@ -193,6 +200,7 @@ def _trl(stage: Stage, optim: OptimSettings) -> Any:
         eval_dataset=stage.dataset(parts.validation, stage.locate),
         **parts.options,
     )
+    stage.stop.watch(trainer)
     set_weights(trainer.model, parts.weights)
     trainer.engine = "trl"
     return trainer
@@ -211,6 +219,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
         room=room_in(stage.out, stage.job.features),
     )
     trainer = stage.packed(parts.loaded, packed | parts.options)
+    stage.stop.watch(trainer)
     set_weights(trainer.model, parts.weights)
     trainer.engine = "packed"
     if checked:

@@ -1,4 +1,4 @@
-"""The engine looks at itself before it trains: a wrong piece is noticed, and TRL takes over."""
+"""The engine checks itself before it trains: a wrong piece is noticed, and TRL takes over."""
 
 import json
 from collections.abc import Callable
@@ -186,7 +186,7 @@ def test_where_trl_has_no_room_the_engine_trains_and_says_so(
 def test_a_reference_of_a_wrong_engine_is_noticed(
     prefer: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DPO begins at ln 2 whatever answers score; the look does not."""
+    """DPO begins at ln 2 whatever answers score; the check does not."""
     log_probs = PackedDpo.log_probs
 
     def wrong(self: Any, model: Any, inputs: Any) -> Any:

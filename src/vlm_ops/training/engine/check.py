@@ -1,4 +1,4 @@
-"""Whether the packed engine computes what the plain model does: looked at before it trains.
+"""Whether the packed engine computes what the plain model does: checked before it trains.
 
 The engine copies a decoder layer and replaces forwards of libraries that change. So the first
 rows of a training go through TRL's own collator, forward and loss on the model as it is, images
@@ -58,7 +58,7 @@ class Check(Frozen):
     said: str
 
 
-class _Look:
+class _Side:
     """Loss and gradients of a few rows, with the adapter disturbed."""
 
     def __init__(self, trainer: Any, weights: Weights, loss_of: Callable[[], torch.Tensor]) -> None:
@@ -83,7 +83,7 @@ class _Look:
 def compare(trainer: Any, plain_batch: Callable[[], dict[str, Any]], weights: Weights) -> Check:
     """Compare, and leave the trainer ready, with the engine's forward and the adapter as it was.
 
-    Random numbers, features and the trainer's means are as if nobody had looked.
+    Random numbers, features and the trainer's means are as if nothing had been checked.
 
     Args:
         trainer: A packed trainer that is not ready yet: its model computes as TRL has it.
@@ -94,14 +94,14 @@ def compare(trainer: Any, plain_batch: Callable[[], dict[str, Any]], weights: We
         Interrupted: SIGTERM came while the reference was asked.
     """
     try:
-        plain = _Look(trainer, weights, lambda: trainer.plain_loss(plain_batch()))
+        plain = _Side(trainer, weights, lambda: trainer.plain_loss(plain_batch()))
     except Exception as error:
         why = "there is not enough memory" if ran_out(error) else f"TRL's pass failed: {error!r}"
         trainer.get_ready()
         return Check(engine="packed", said=f"could not be compared with the plain model: {why}")
     try:
         trainer.get_ready()
-        packed = _Look(trainer, weights, lambda: trainer.packed_loss(ROWS))
+        packed = _Side(trainer, weights, lambda: trainer.packed_loss(ROWS))
     except Interrupted:
         raise
     except Exception as error:
@@ -128,7 +128,7 @@ def write_check(out: Path, check: Check, stage: str) -> None:
                check.said, "" if check.engine == "packed" else _FALLEN_BACK)  # fmt: skip
 
 
-def _judge(plain: _Look, packed: _Look, dtype: torch.dtype) -> Check:
+def _judge(plain: _Side, packed: _Side, dtype: torch.dtype) -> Check:
     loss = abs(packed.loss - plain.loss) / max(abs(plain.loss), _FLOOR)
     names = {*plain.gradients, *packed.gradients}
     apart = _norm(_difference(plain, packed, name) for name in names) / max(plain.norm, 1e-12)
@@ -144,11 +144,11 @@ def _judge(plain: _Look, packed: _Look, dtype: torch.dtype) -> Check:
     return Check(engine="packed" if agrees else "trl", said=found)
 
 
-def _difference(plain: _Look, packed: _Look, name: str) -> torch.Tensor:
+def _difference(plain: _Side, packed: _Side, name: str) -> torch.Tensor:
     found: Any = sum(
-        sign * look.gradients[name]
-        for sign, look in ((1, plain), (-1, packed))
-        if name in look.gradients
+        sign * side.gradients[name]
+        for sign, side in ((1, plain), (-1, packed))
+        if name in side.gradients
     )
     difference: torch.Tensor = found
     return difference

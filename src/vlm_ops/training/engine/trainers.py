@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
-from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
-from vlm_ops.errors import Interrupted
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import EncodedRow
 from vlm_ops.training.engine.features import FeatureStore
@@ -22,6 +20,7 @@ from vlm_ops.training.engine.head import Scores, add_head
 from vlm_ops.training.engine.lora import fuse_lora
 from vlm_ops.training.engine.reference import Reference
 from vlm_ops.training.losses import LogProbs, PreferenceLoss
+from vlm_ops.training.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -203,16 +202,10 @@ class PackedDpo(PackedTraining, DPOTrainer):
         """
         super().get_ready()
         trainer: Any = self
-        watches = (
-            callback.jit_manager
-            for callback in trainer.callback_handler.callbacks
-            if isinstance(callback, JITCheckpointCallback)
-        )
-        watch = next(watches, None)
+        stop = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Stop))
 
         def ask(batch: dict[str, Any]) -> LogProbs:
-            if watch is not None and watch.is_checkpoint_requested:
-                raise Interrupted("stopped while the reference was asked; it goes on from there")
+            stop.check("stopped while the reference was asked; it goes on from there")
             with torch.no_grad(), trainer.accelerator.autocast():
                 return self.log_probs(trainer.model, trainer._prepare_inputs(batch))[0]
 
