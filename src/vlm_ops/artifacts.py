@@ -14,8 +14,10 @@ from vlm_ops.records import (
     Answer,
     PreferencePair,
     Row,
+    RowsRef,
     Score,
     Split,
+    SplitSummary,
     Verdict,
 )
 from vlm_ops.store.artifact import Artifact
@@ -33,7 +35,6 @@ ADAPTER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_FILES = (ADAPTER_WEIGHTS, "adapter_config.json")
 """What training leaves in the folder ``ADAPTER``, under PEFT's names."""
-
 Q = TypeVar("Q", bound=AboutImages)
 
 
@@ -72,53 +73,6 @@ class ModelRef(Frozen):
         return [row.asked_with(self.prompt) for row in rows]
 
 
-class RowsRef(Frozen):
-    """The rows of one split by content.
-
-    Attributes:
-        data: Folder of the prepared data set.
-        split: Which of its splits.
-        images: Where the rows' image paths start.
-        content: Hash of the rows; it changes when a row or an image does.
-        around: What stands around each question in the file, as in :class:`PreparedData`.
-    """
-
-    data: Path
-    split: Split
-    images: Path
-    content: str
-    around: str = BARE_QUESTION
-
-    def read(self) -> list[Row]:
-        """Read the rows, in their order, with bare questions."""
-        return _read_bare(self.data / f"{self.split}.jsonl", Row, self.around)
-
-    def image_path(self, relative: str) -> Path:
-        """Return where an image of these rows lies."""
-        return self.images / relative
-
-
-class ChampionRef(Frozen):
-    """The champion that a candidate has to beat.
-
-    Attributes:
-        version: Its number in the registry.
-        model: Its files.
-    """
-
-    version: str
-    model: ModelRef
-
-
-class SplitSummary(Frozen):
-    """One split of a prepared data set, counted."""
-
-    rows: int
-    images: int
-    groups: int
-    kinds: dict[str, int]
-
-
 class PreparedData(Artifact):
     """Checked rows, split and normalised: ``<split>.jsonl``.
 
@@ -145,7 +99,7 @@ class PreparedData(Artifact):
 
     def rows(self, split: Split) -> list[Row]:
         """Read the rows of a split, in their order, with bare questions."""
-        return _read_bare(self.folder / f"{split}.jsonl", Row, self._around)
+        return Row.read_bare(self.folder / f"{split}.jsonl", self._around)
 
     @property
     def validation(self) -> RowsRef:
@@ -251,7 +205,7 @@ class PreferencePairs(Artifact):
     def pairs(self, split: PairSplit) -> list[PreferencePair]:
         """Read the pairs of a split, in their order, with bare questions."""
         around = self.around or BARE_QUESTION
-        return _read_bare(self.folder / f"{split}.jsonl", PreferencePair, around)
+        return PreferencePair.read_bare(self.folder / f"{split}.jsonl", around)
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of these pairs lies."""
@@ -265,10 +219,6 @@ class PreferencePairs(Artifact):
         # Earlier versions sampled pairs from questions in the prompt of their rows.
         around = inputs["data"].prompt if self.around is None else self.around
         return self.model_copy(update={"around": around})
-
-
-def _read_bare(path: Path, kind: type[Q], around: str) -> list[Q]:
-    return [row.without(around) for row in read_jsonl(path, kind)]
 
 
 def _have_images(rows: Iterable[AboutImages], holder: PreparedData | PreferencePairs) -> bool:

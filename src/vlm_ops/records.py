@@ -5,12 +5,17 @@ turns some into ``PreferencePair``, evaluation turns it into ``Answer``, answers
 and the gate turns scores into a ``Verdict``.
 """
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field
 
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.jsonl import read_jsonl
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 BARE_QUESTION = "{question}"
 """The prompt of a model that is asked the question and nothing else."""
@@ -70,6 +75,11 @@ class AboutImages(Frozen):
             return self
         return self.model_copy(update={"question": bare})
 
+    @classmethod
+    def read_bare(cls, path: Path, around: str) -> list[Self]:
+        """Read a file of them, in its order, without what stands around each question."""
+        return [row.without(around) for row in read_jsonl(path, cls)]
+
 
 class Row(AboutImages):
     """One example: a question about images, with every answer that counts as right.
@@ -81,6 +91,41 @@ class Row(AboutImages):
 
     answers: tuple[str, ...] = Field(min_length=1)
     group: str
+
+
+class RowsRef(Frozen):
+    """The rows of one split by content.
+
+    Attributes:
+        data: Folder of the prepared data set.
+        split: Which of its splits.
+        images: Where the rows' image paths start.
+        content: Hash of the rows; it changes when a row or an image does.
+        around: What stands around each question in the file; earlier versions wrote the prompt.
+    """
+
+    data: Path
+    split: Split
+    images: Path
+    content: str
+    around: str = BARE_QUESTION
+
+    def read(self) -> list[Row]:
+        """Read the rows, in their order, with bare questions."""
+        return Row.read_bare(self.data / f"{self.split}.jsonl", self.around)
+
+    def image_path(self, relative: str) -> Path:
+        """Return where an image of these rows lies."""
+        return self.images / relative
+
+
+class SplitSummary(Frozen):
+    """One split of a prepared data set, counted."""
+
+    rows: int
+    images: int
+    groups: int
+    kinds: dict[str, int]
 
 
 class PreferencePair(AboutImages):
@@ -190,7 +235,3 @@ class Verdict(Frozen):
     def word(self) -> str:
         """``accepted`` or ``refused``."""
         return "accepted" if self.accepted else "refused"
-
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from squares import Models, make_data, trained
 
-from vlm_ops.artifacts import AnswerSet, ChampionRef, PreparedData, TrainedAdapter
+from vlm_ops.artifacts import AnswerSet, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.models import ground
 from vlm_ops.records import BARE_QUESTION
-from vlm_ops.steps.plan import perform, plan
+from vlm_ops.steps.plan import ChampionRef, perform, plan
 from vlm_ops.steps.table import CHAMPION, steps_of
 from vlm_ops.tracker import NullTracker
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from vlm_ops.artifacts import AnswerSet, ChampionRef, ModelRef, PreparedData
+from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.respondent import ModelRespondent
 from vlm_ops.models import generation, loading
-from vlm_ops.steps.plan import Outputs, perform, plan
+from vlm_ops.steps.plan import ChampionRef, Outputs, perform, plan
 from vlm_ops.steps.table import CHAMPION
 from vlm_ops.tracker import NullTracker
 

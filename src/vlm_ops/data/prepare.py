@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_ops.artifacts import PreparedData, SplitSummary
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
 from vlm_ops.data.check import CheckedRow, check_rows
@@ -19,7 +19,7 @@ from vlm_ops.data.sources import Source, open_source
 from vlm_ops.data.split import Dealt, deal_rows, draw, join_by_image, shuffle_images
 from vlm_ops.deal import Deal, write_deal
 from vlm_ops.errors import DataError
-from vlm_ops.records import BARE_QUESTION, SPLITS, Row, Split
+from vlm_ops.records import BARE_QUESTION, SPLITS, Row, Split, SplitSummary
 from vlm_ops.store.files import replacing
 from vlm_ops.store.fingerprint import fingerprint, sha256_file, sha256_files
 from vlm_ops.store.jsonl import write_jsonl

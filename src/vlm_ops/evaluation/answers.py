@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from pydantic import ValidationError
 
-from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef, RowsRef
+from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.data.images import open_image
 from vlm_ops.data.progress import log_progress
@@ -19,7 +19,7 @@ from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
 from vlm_ops.models.ground import DTYPE, dtype
-from vlm_ops.records import Row
+from vlm_ops.records import Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl

@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import dropwhile
 
-from vlm_ops.artifacts import RowsRef
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import METRIC_VERSION
-from vlm_ops.records import Row
+from vlm_ops.records import Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
 
 ASKING_VERSION = 1

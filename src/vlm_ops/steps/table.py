@@ -37,7 +37,7 @@ from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
 CHAMPION = "champion"
-"""What comes from the registry and not from a step: a :class:`~vlm_ops.artifacts.ChampionRef`."""
+"""What comes from the registry and not from a step: a :class:`~vlm_ops.steps.plan.ChampionRef`."""
 
 
 @dataclass(frozen=True)
