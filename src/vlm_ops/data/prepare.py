@@ -38,10 +38,9 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
 
     Args:
         job: Source, limits, seed, and the prompt that a model trained on it is asked with.
-        out: Gets ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``report.json``,
-            ``report.md``, ``contact_sheet.png`` and ``refused.jsonl``. New images go into the
-            store beside it (:class:`~vlm_ops.data.images.ImageStore`), what groups were dealt to
-            into ``splits/`` there (:class:`~vlm_ops.deal.Deal`).
+        out: Gets ``<split>.jsonl``, ``report.json``, ``report.md``, ``contact_sheet.png`` and
+            ``refused.jsonl``. Beside it go new images (:class:`~vlm_ops.data.images.ImageStore`)
+            and, in ``splits/``, what groups were dealt to (:class:`~vlm_ops.deal.Deal`).
         tracker: Told of the data sets, the report and the contact sheet.
 
     Returns:
@@ -70,14 +69,10 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     write_report(
         out, source.title, splits, rows_read=total, dropped=parts.leaks, joined=parts.joined
     )
-    sheet = contact_sheet(out / STORE, splits["train"], job.seed)
-    with replacing(out / "contact_sheet.png") as beside:
-        sheet.save(beside, "PNG")
     _track(tracker, out, source, splits)
-    tracker.image(sheet, "contact_sheet.png")
+    _show(tracker, out, splits["train"], job.seed)
     deal = deal_file(job)
-    if deal is not None:
-        # Before the record: no model is trained on rows that are not remembered.
+    if deal is not None:  # before the record: no model trains on rows that are not remembered
         write_deal(out / deal, parts.deal)
     return PreparedData(
         folder=out,
@@ -89,6 +84,13 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
         images=STORE,
         deal=deal,
     )
+
+
+def _show(tracker: Tracker, out: Path, rows: Sequence[Row], seed: int) -> None:
+    sheet = contact_sheet(out / STORE, rows, seed)
+    with replacing(out / "contact_sheet.png") as beside:
+        sheet.save(beside, "PNG")
+    tracker.image(sheet, "contact_sheet.png")
 
 
 def _content(out: Path, prompt: str) -> str:

@@ -59,8 +59,7 @@ def ask(
 
     Returns:
         The answer set. Its ``protocol`` covers rows, decoding and metric, but neither the model's
-        prompt nor whether the images are gray: models compare with whatever they are served with,
-        and a model with its images and without answers under one protocol.
+        prompt nor gray images: models compare as they are served, and with themselves on gray.
 
     Raises:
         DataError: The split has no rows, or an image can't be opened.
