@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine
-from vlm_ops.deal import Deal, read_deal
+from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.errors import DataError
 from vlm_ops.records import (
     BARE_QUESTION,
@@ -131,13 +131,17 @@ class PreparedData(Artifact):
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the data set if its rows and images are there, and its splits as remembered.
 
-        They are not if a later preparation moved a group of it to an earlier split.
+        They are not if a later preparation moved a group to an earlier split, or if another
+        registered model, with a past of its own, had the same rows prepared.
         """
         rows = (row for split in self.splits for row in self.rows(split))
         if not _have_images(rows, self):
             return None
-        deal = Deal() if self.deal is None else read_deal(self.folder / self.deal)
-        return self if all(deal.allows(self.rows(s), s) for s in self.splits) else None
+        file = deal_file(inputs["job"].remembered) if "job" in inputs else None
+        deal = Deal() if file is None else read_deal(self.folder / file)
+        if not deal.groups:  # earlier versions remembered nothing, and a user may start anew
+            return self if file is None or self.deal in (None, file) else None
+        return self if all(deal.agrees(self.rows(s), s) for s in self.splits) else None
 
 
 class TrainedAdapter(Artifact):

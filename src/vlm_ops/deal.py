@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vlm_ops.errors import OutputError
-from vlm_ops.records import SPLITS, Row, Split
+from vlm_ops.records import Row, Split
 from vlm_ops.store.files import make_folder, write_whole
+from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen
+
+FOLDER = "splits"
 
 
 class Deal(Frozen):
@@ -37,10 +40,18 @@ class Deal(Frozen):
         """Return the groups that a row belongs to, by its own group and by its images."""
         return self.of_images(row) | ({row.group} & self.groups.keys())
 
-    def allows(self, rows: Iterable[Row], split: Split) -> bool:
-        """Tell whether no row of a split belongs to a group that an earlier one shows."""
-        known = {group for row in rows for group in self.of(row)}
-        return all(SPLITS.index(self.groups[g]) >= SPLITS.index(split) for g in known)
+    def agrees(self, rows: Iterable[Row], split: Split) -> bool:
+        """Tell whether every row of a split is remembered, and in that split."""
+        return all({self.groups[group] for group in self.of(row)} == {split} for row in rows)
+
+
+def deal_file(name: str | None) -> Path | None:
+    """Return where a registered model's deal lies, seen from a step's folder; None for None.
+
+    It goes by that name, for what its champions have seen is what counts. Another seed or other
+    shares deal new groups otherwise and leave the old ones where they are.
+    """
+    return None if name is None else Path("..", FOLDER, f"{fingerprint(name)[:SHORT]}.json")
 
 
 def read_deal(path: Path) -> Deal:

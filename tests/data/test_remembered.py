@@ -51,10 +51,17 @@ class Source:
         path = write_rows(self.folder / "rows.jsonl", self.rows)
         columns = Columns(group="source" if "source" in self.rows[0] else None)
         given = {"columns": columns, "split": SHARES} | changes
-        job = PrepareJob(seed=seed, data=FilesData(type="files", path=path, **given), name=name)
-        data = prepare(job, out=out, tracker=NullTracker())
+        self.job = PrepareJob(
+            seed=seed, data=FilesData(type="files", path=path, **given), name=name
+        )
+        data = prepare(self.job, out=out, tracker=NullTracker())
         write_record(data)
         return data
+
+    def stands(self, data: PreparedData, name: str | None = "model") -> bool:
+        """Tell whether a data set is taken as found when a model of this name is trained."""
+        job = self.job.model_copy(update={"name": name})
+        return data.completed({"job": job}) == data
 
 
 @pytest.fixture
@@ -114,8 +121,40 @@ def test_rows_that_left_test_stay_away_also_when_nothing_joins_them_any_more(
     expected = pictures(first)
     assert pictures(again) == expected | {"test": expected["test"] - {tested}}
     # What was prepared of these very rows before is no answer any more; the others are.
-    assert first.completed({}) is None
-    assert again.completed({}) == again
+    assert not source.stands(first)
+    assert source.stands(again)
+
+
+def test_what_was_prepared_for_another_model_counts_where_both_remember_the_same(
+    source: Source,
+) -> None:
+    first = source.prepare()
+    assert source.stands(first)
+    # Nothing is remembered for the other one yet: it would train on rows that it forgets.
+    assert not source.stands(first, "other")
+    source.prepare(name="other")
+    assert source.stands(first, "other")
+    learned, tested = joining(first, "train", "test")
+    source.ask(learned, tested)
+    joined = source.prepare(name="other")
+    assert source.stands(joined, "other")
+    # The first model never saw the row that joins two groups, and still tests on one of them.
+    assert not source.stands(joined)
+    assert source.stands(first)
+    assert not source.stands(first, "other")
+
+
+def test_what_earlier_versions_prepared_stands(source: Source) -> None:
+    before = source.prepare(name=None)
+    assert source.stands(before)
+    assert source.stands(before, None)
+
+
+def test_a_memory_that_was_moved_away_leaves_what_was_prepared_with_it(source: Source) -> None:
+    data = source.prepare()
+    assert data.deal is not None
+    (data.folder / data.deal).unlink()
+    assert source.stands(data)
 
 
 def test_validation_rows_leave_for_training_and_test_rows_for_validation(source: Source) -> None:

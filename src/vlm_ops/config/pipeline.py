@@ -9,6 +9,7 @@ from vlm_ops.config.sections import (
     DataSettings,
     EvaluateSettings,
     ExecutionSettings,
+    FilesData,
     GateSettings,
     ModelSettings,
     PairsSettings,
@@ -80,6 +81,11 @@ class PrepareJob(Job):
     seed: int
     data: DataSettings
     name: str | None = Field(default=None, exclude=True)
+
+    @property
+    def remembered(self) -> str | None:
+        """Name under which splits are remembered; None where the source brings its own."""
+        return self.name if isinstance(self.data, FilesData) else None
 
 
 class SftJob(Job):

@@ -12,12 +12,12 @@ from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
 from vlm_ops.data.check import CheckedRow, check_rows
 from vlm_ops.data.images import STORE, ImageStore
-from vlm_ops.data.remembered import deal_file, recall
+from vlm_ops.data.remembered import recall
 from vlm_ops.data.report import contact_sheet, write_report
 from vlm_ops.data.rows import refuse
 from vlm_ops.data.sources import Source, open_source
 from vlm_ops.data.split import Dealt, deal_rows, draw, join_by_image, shuffle_images
-from vlm_ops.deal import Deal, write_deal
+from vlm_ops.deal import Deal, deal_file, write_deal
 from vlm_ops.errors import DataError
 from vlm_ops.records import BARE_QUESTION, SPLITS, Row, Split, SplitSummary
 from vlm_ops.store.files import replacing
@@ -71,7 +71,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     )
     _track(tracker, out, source, splits)
     _show(tracker, out, splits["train"], job.seed)
-    deal = deal_file(job)
+    deal = deal_file(job.remembered)
     if deal is not None:  # before the record: no model trains on rows that are not remembered
         write_deal(out / deal, parts.deal)
     return PreparedData(
@@ -157,7 +157,7 @@ def _nothing_left(title: str, split: Split, job: PrepareJob) -> str:
         f"{title}: no row is left for {split}; expected at least one. "
         f"Add rows, or groups for the splits to share."
     )
-    if (file := deal_file(job)) is None:
+    if (file := deal_file(job.remembered)) is None:
         return message
     return (
         f"{message} Groups keep the split that they had when a model of {job.name!r} was trained "

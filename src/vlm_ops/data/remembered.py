@@ -10,26 +10,12 @@ from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import FilesData
 from vlm_ops.data.images import STORE
 from vlm_ops.data.rows import group_text
-from vlm_ops.deal import Deal, read_deal
+from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.errors import VlmOpsError
 from vlm_ops.records import SPLITS, Split
 from vlm_ops.store.artifact import read_record
-from vlm_ops.store.fingerprint import SHORT, fingerprint
 
 logger = logging.getLogger(__name__)
-
-FOLDER = "splits"
-
-
-def deal_file(job: PrepareJob) -> Path | None:
-    """Return where a configuration's deal lies, seen from a step's folder; None if nowhere.
-
-    It goes by the registered model, for what its champions have seen is what counts. Another seed
-    or other shares deal new groups otherwise and leave the old ones where they are.
-    """
-    if job.name is None or not isinstance(job.data, FilesData):
-        return None
-    return STORE / FOLDER / f"{fingerprint(job.name)[:SHORT]}.json"
 
 
 def recall(job: PrepareJob, out: Path) -> Deal:
@@ -45,7 +31,7 @@ def recall(job: PrepareJob, out: Path) -> Deal:
     Raises:
         OutputError: The file can't be read.
     """
-    file = deal_file(job)
+    file = deal_file(job.remembered)
     if file is None:
         return Deal()
     return read_deal(out / file) if (out / file).exists() else _learn(job, out / STORE)

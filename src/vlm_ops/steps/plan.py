@@ -67,7 +67,7 @@ class Plan:
     def done(self) -> Artifact | None:
         """Return the artifact if the step was taken before, to the end."""
         found = read_record(self.folder, self.step.output)
-        return found and found.completed(self.inputs)
+        return found and found.completed({"job": self.job, **self.inputs})
 
 
 def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | None = None) -> Plan:
