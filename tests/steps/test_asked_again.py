@@ -72,7 +72,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (nothing, ("execution.threads=3", "register.model=other", "name=other"), []),
         (nothing, ("features.memory_gb=1",), []),
         (nothing, ("gate.over_base=0.01",), ["gate"]),
-        (nothing, ("evaluate.resamples=300",), ["evaluate"]),
+        (nothing, ("evaluate.resamples=300",), ["evaluate", "gate"]),
         (nothing, ("evaluate.batch_size=3",), ["pairs"]),
         (nothing, ("evaluate.max_rows=9",), [*EVERY_MODEL, "evaluate"]),
         (nothing, ("evaluate.max_new_tokens=9",), ["pairs", *EVERY_MODEL]),
