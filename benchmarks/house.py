@@ -27,8 +27,8 @@ DEMO = (
 
 LINES = 15_450
 """The version before had 13,535. It was meant not to grow; it did, by what CHANGELOG lists: the
-engine's check of itself, what former versions left, safe paths, one store of images, splits that are remembered, one ground for
-answers."""
+engine's check of itself, what former versions left, safe paths, one store of images,
+splits that are remembered, one ground for answers."""
 FUNCTION_LINES, LONG_FUNCTIONS = 50, 4
 PARAMETERS, WIDE_FUNCTIONS = 6, 6
 FILE_LINES, LONG_FILES = 350, 0
