@@ -34,12 +34,12 @@ def told(adapter: TrainedAdapter, prompt: str) -> TrainedAdapter:
 
 
 def retrain(
-    runs: Path, data: PreparedData, name: str, champion: ChampionRef | None
+    runs: Path, data: PreparedData, name: str, champion: ChampionRef | None, *overrides: str
 ) -> dict[str, Any]:
     """Evaluate and judge models that were trained under the prompt of the data."""
     config = load_config(
         "demo",
-        [f"execution.runs={runs}", "evaluate.batch_size=4", "evaluate.resamples=200"],
+        [f"execution.runs={runs}", "evaluate.batch_size=4", "evaluate.resamples=200", *overrides],
     )
     trainings = {
         stage: told(trained(stage, f"{name}-{stage}"), data.prompt) for stage in ("sft", "prefer")
@@ -68,6 +68,25 @@ def test_a_library_that_was_upgraded_asks_the_champion_again(
     again = retrain(tmp_path, rows, "first", None)
     assert again["candidate on test"].folder != first["candidate on test"].folder
     assert again["gate"] == first["gate"]
+
+
+def test_another_dtype_asks_the_champion_again_in_it(
+    rows: PreparedData, models: Models, tmp_path: Path
+) -> None:
+    first = retrain(tmp_path, rows, "first", None, "model.dtype=float32")
+    champion = ChampionRef(version="1", model=first["evaluate"].model)
+    asked, loaded = models.asked, len(models.loaded)
+    second = retrain(tmp_path, rows, "second", champion, "model.dtype=bfloat16")
+    assert models.asked > asked
+    # The champion's adapter was loaded in the candidate's dtype, whatever it was trained in.
+    adapter = champion.model.adapter_sha256
+    again = [ref for ref in models.loaded[loaded:] if ref.adapter_sha256 == adapter]
+    assert {ground.dtype(ref.settings) for ref in again} == {"bfloat16"}
+    found = second["champion on test"]
+    assert found.folder != first["candidate on test"].folder
+    assert found.model == champion.model.content
+    assert found.ground == second["candidate on test"].ground
+    assert [d.than for d in second["gate"].verdict.differences if d.than == "champion"]
 
 
 def questions(models: Models, content: str) -> set[str]:
