@@ -9,19 +9,12 @@ from typing import Any
 import pytest
 from squares import Models, make_data, model_ref, trained
 
-from vlm_ops.artifacts import (
-    ADAPTER,
-    ADAPTER_FILES,
-    PAIR_SPLITS,
-    ChampionRef,
-    PreferencePairs,
-    TrainedAdapter,
-)
+from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, PAIR_SPLITS, PreferencePairs, TrainedAdapter
 from vlm_ops.cli import step as command
 from vlm_ops.cli.commands import app
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import StepFailed
-from vlm_ops.steps.plan import plan
+from vlm_ops.steps.plan import ChampionRef, plan
 from vlm_ops.steps.table import CHAMPION
 from vlm_ops.store.artifact import Artifact, write_record
 from vlm_ops.store.jsonl import write_jsonl

@@ -311,3 +311,28 @@ def test_the_decision_is_written_and_reproducible(tmp_path: Path) -> None:
     assert text.startswith("# Accepted\n\n- accepted: its answers depend on the image")
     write_record(decision)
     assert read_record(decision.folder, GateDecision) == decision
+
+
+@pytest.mark.parametrize("who", ["champion", "base", "candidate_gray"])
+def test_answers_of_another_ground_are_not_compared(who: str, tmp_path: Path) -> None:
+    here = {"torch": "2.14.1", "dtype": "bfloat16", "device": "cpu"}
+    there = here | {"torch": "2.13.0", "dtype": "float32"}
+    found = evaluation(tmp_path, 0.9, 0.2, 0.3)
+    sets = {**found.answers, "champion": store(tmp_path, "champion", share(0.5))}
+    same = {
+        name: answers and answers.model_copy(update={"ground": here})
+        for name, answers in sets.items()
+    }
+    champion = same.pop("champion")
+    assert decide(tmp_path, Measured(found.evaluation, same), champion, "1").verdict.accepted
+    same["champion"] = champion
+    for ground, said in (
+        (there, "dtype float32 instead of bfloat16, torch 2.13.0 instead of 2.14.1"),
+        ({}, "device unknown instead of cpu, dtype unknown instead of bfloat16, torch unknown"),
+    ):
+        answers = same[who]
+        assert answers is not None
+        mixed = {**same, who: answers.model_copy(update={"ground": ground})}
+        other = mixed.pop("champion")
+        decision = decide(tmp_path, Measured(found.evaluation, mixed), other, "1")
+        assert f"answered on another ground than the candidate: {said}" in refusal(decision)

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from vlm_ops.artifacts import ChampionRef, GateDecision
+from vlm_ops.artifacts import GateDecision
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.records import Verdict
 from vlm_ops.registry.registry import Origin
 from vlm_ops.registry.rival import rival
-from vlm_ops.steps.plan import NO_CHAMPION, plan
+from vlm_ops.steps.plan import NO_CHAMPION, ChampionRef, plan
 from vlm_ops.steps.table import CHAMPION
 from vlm_ops.store.artifact import write_record
 

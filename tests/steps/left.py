@@ -5,7 +5,6 @@ from typing import Any
 
 from vlm_ops.artifacts import (
     AnswerSet,
-    ChampionRef,
     Choice,
     Evaluation,
     GateDecision,
@@ -16,6 +15,7 @@ from vlm_ops.artifacts import (
 )
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.records import SPLITS, Verdict
+from vlm_ops.steps.plan import ChampionRef
 from vlm_ops.steps.table import CHAMPION, STEPS
 
 BASE = ModelRef(settings=ModelSettings(), base_sha256="base")

@@ -6,9 +6,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from vlm_ops.artifacts import AnswerSet, ChampionRef
+from vlm_ops.artifacts import AnswerSet
 from vlm_ops.config.load import load_config
-from vlm_ops.steps.plan import step_function
+from vlm_ops.steps.plan import ChampionRef, step_function
 from vlm_ops.steps.table import CHAMPION, STAGES, STEPS, From, Step, steps_of
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.frozen import Frozen

@@ -141,6 +141,8 @@ def _compare(
 ) -> tuple[Difference, str]:
     gray = rival.than == "gray"
     other = _comparable(rival.name, rival.answers, evaluation, gray=gray)
+    if other.ground != candidate.ground:
+        raise _DoubtError(f"{rival.name} {_other_ground(other, candidate)}")
     if gray and other.model != candidate.model:
         raise _DoubtError("the answers on gray images are another model's than the candidate's")
     try:
@@ -197,7 +199,7 @@ def _comparable(
     if found.protocol != evaluation.protocol:
         raise _DoubtError(
             f"{name} was asked in another way than the evaluation: protocol "
-            f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, prompt, "
+            f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, "
             f"decoding or metric differ)"
         )
     if found.gray != gray:
@@ -208,6 +210,16 @@ def _comparable(
     if not math.isfinite(found.relaxed_accuracy):
         raise _DoubtError(f"{name}'s score is not a number")
     return found
+
+
+def _other_ground(other: AnswerSet, candidate: AnswerSet) -> str:
+    ours, theirs = candidate.ground, other.ground
+    differing = [
+        f"{key} {theirs.get(key, 'unknown')} instead of {ours.get(key, 'unknown')}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    ]
+    return f"answered on another ground than the candidate: {', '.join(differing)}"
 
 
 def _champion_name(version: str | None) -> str:

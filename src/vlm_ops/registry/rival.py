@@ -1,9 +1,9 @@
 """The champion, as the stage is given it that judges a candidate against it."""
 
-from vlm_ops.artifacts import ChampionRef, Evaluation, GateDecision
+from vlm_ops.artifacts import Evaluation, GateDecision
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.registry.registry import Registry
-from vlm_ops.steps.plan import Outputs, plan
+from vlm_ops.steps.plan import ChampionRef, Outputs, plan
 from vlm_ops.steps.table import CHAMPION
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import SHORT

@@ -32,11 +32,12 @@ from vlm_ops.config.pipeline import (
 )
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION
+from vlm_ops.models.ground import ground
 from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
 CHAMPION = "champion"
-"""What comes from the registry and not from a step: a :class:`~vlm_ops.artifacts.ChampionRef`."""
+"""What comes from the registry and not from a step: a :class:`~vlm_ops.steps.plan.ChampionRef`."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def _answers(
             split=split,
             gray=gray,
             max_rows=config.evaluate.max_rows,
+            ground={"asking": str(ASKING_VERSION), **ground(config.model)},
             **_asked(config),
         ),
         output=AnswerSet,
@@ -121,7 +123,9 @@ _ALL = (
         stage="prepare",
         work="prepare",
         version=1,
-        job=lambda config: PrepareJob(seed=config.seed, data=config.data),
+        job=lambda config: PrepareJob(
+            seed=config.seed, data=config.data, name=config.registered_model
+        ),
         output=PreparedData,
         function="vlm_ops.data.prepare:prepare",
         inputs={},
