@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ class DeploymentInfo:
         cron: The schedule, if there is one.
         timezone: In which the schedule is read.
         url: Its page.
+        command: What runs it now, to be typed into a shell; it holds no secret.
     """
 
     id: str
@@ -42,6 +44,7 @@ class DeploymentInfo:
     cron: str | None
     timezone: str
     url: str
+    command: str
 
 
 def deploy(
@@ -85,13 +88,15 @@ def deploy(
     with attached(runs) as found:
         schedule = _schedule(cron, timezone) if cron else None
         made = _apply(config_file, overrides, name, pool, schedule, writable(runs) / WORK)
+    full_name = f"retrain/{name}"
     return DeploymentInfo(
         id=str(made),
-        full_name=f"retrain/{name}",
+        full_name=full_name,
         pool=pool,
         cron=cron,
         timezone=timezone,
         url=f"{found.prefect_ui_url}/deployments/deployment/{made}",
+        command=f"{found.shell} prefect deployment run {shlex.quote(full_name)}".strip(),
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.context import Context
-from vlm_ops.artifacts import Choice, Evaluation, GateDecision, TrainedAdapter, ValidationScores
+from vlm_ops.artifacts import Choice, Evaluation, TrainedAdapter, ValidationScores
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
 from vlm_ops.store.frozen import Frozen

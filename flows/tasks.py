@@ -16,8 +16,9 @@ from prefect.states import Completed
 from flows.child import run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
+from vlm_ops.artifacts import Evaluation, PreparedData
 from vlm_ops.errors import ConfigError, Interrupted, TransientError
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.registry.registry import Origin, RegisteredVersion
 from vlm_ops.registry.rival import count_look, rival
 from vlm_ops.steps.plan import Work

@@ -20,8 +20,8 @@ import pytest
 from mlflow_fixtures import make_model, mlflow_server  # noqa: F401
 from PIL import Image, ImageDraw
 
-from vlm_ops.artifacts import PreparedData, SplitSummary
-from vlm_ops.records import ImageRef, Row, Split
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.records import ImageRef, Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 

@@ -33,6 +33,23 @@ def test_what_is_written_is_read(tmp_path: Path, text: str) -> None:
     assert list(read_jsonl(tmp_path / "rows.jsonl", Row)) == rows
 
 
+@pytest.mark.parametrize(
+    "prompt", ["{question}", "{question} Briefly.", "Q: {question}\nA:", "{question} {question}"]
+)
+@pytest.mark.parametrize("question", ["What?", "", "{question}", "Q: Q: Briefly.", "日本"])
+def test_a_prompt_goes_around_a_question_and_off_again(prompt: str, question: str) -> None:
+    row = a_row(question=question)
+    asked = row.asked_with(prompt)
+    assert asked.question == prompt.replace("{question}", question)
+    assert asked.without(prompt) == row
+
+
+@pytest.mark.parametrize("question", ["What?", "Q: What?", "What?\nA:", "Q:\nA:", "Q: \nA"])
+def test_a_question_that_is_in_no_prompt_stays(question: str) -> None:
+    row = a_row(question=question)
+    assert row.without("Q: {question}\nA:") == row
+
+
 def test_a_record_is_frozen_and_refuses_unknown_fields() -> None:
     row = a_row()
     with pytest.raises(ValidationError, match="frozen"):

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from flows.servers import auth
+
 ADDRESSES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 """Which variable names which server."""
 
@@ -18,11 +20,15 @@ _THIS_MACHINE = ("127.0.0.1", "localhost")
 
 
 def for_clients(urls: Mapping[str, str], home: Path | None) -> dict[str, str | None]:
-    """Return what clients need: addresses, the home of Prefect's files, the package's log.
+    """Return what clients need: addresses, the auth string, Prefect's files, the package's log.
 
     Args:
         urls: Of the servers, by name.
-        home: Prefect's folder of an own server, None where its server is somebody else's.
+        home: Prefect's folder of an own server, None where its server is somebody else's, whose
+            auth string, if it wants one, is the user's to set.
+
+    Raises:
+        OutputError: The auth string of an own server belongs to another user.
     """
     loggers = os.environ.get("PREFECT_LOGGING_EXTRA_LOGGERS", "")
     names = [name for name in loggers.split(",") if name and name != "vlm_ops"]
@@ -32,6 +38,8 @@ def for_clients(urls: Mapping[str, str], home: Path | None) -> dict[str, str | N
     if home is not None:
         # With a server of one's own that is named by a variable, ~/.prefect may hold its key.
         values["PREFECT_HOME"] = str(home)
+        values[auth.VARIABLE] = auth.read(home)
+        values["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "true"
     return values
 
 

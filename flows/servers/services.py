@@ -5,13 +5,15 @@ imported before :func:`services` has set its environment. ``PREFECT_API_URL`` an
 ``MLFLOW_TRACKING_URI`` are used when they are set. Otherwise a server is started on 127.0.0.1
 with its database under the runs folder, or the one that already runs for that folder is shared:
 two servers on one SQLite file would corrupt each other's view.
+
+A server that is started here is closed to other origins and users (:mod:`flows.servers.commands`).
 """
 
 import logging
 import os
+import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +23,8 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from flows.servers import guard
+from flows.servers import auth, guard
+from flows.servers.commands import server
 from flows.servers.environment import ADDRESSES, environment, for_clients, reaching_this_machine
 from flows.servers.health import ask
 from flows.servers.processes import free_port, guarded, holder, log_tail, spawn, writable
@@ -53,6 +56,8 @@ class Services:
         prefect_api_url: Base of Prefect's REST API, ``http://…/api``.
         prefect_ui_url: Prefect's pages.
         mlflow_url: MLflow's pages and tracking URI (a ``file:`` or ``sqlite:`` URI as given).
+        auth_file: What Prefect's server and pages ask for is kept there; None where that server
+            is not one of a runs folder.
         started: Names of the servers started by this call, of ``prefect`` and ``mlflow``.
         seconds: Time until both answered.
     """
@@ -60,8 +65,18 @@ class Services:
     prefect_api_url: str
     prefect_ui_url: str
     mlflow_url: str
+    auth_file: Path | None
     started: tuple[str, ...]
     seconds: float
+
+    @property
+    def shell(self) -> str:
+        """Assignments by which a shell's command finds Prefect; empty where it finds it anyway."""
+        if self.auth_file is None:
+            return ""
+        # The shell reads the file: a text on a command line is seen by everybody.
+        read = f'"$(cat {shlex.quote(str(self.auth_file))})"'
+        return f"{ADDRESSES['prefect']}={self.prefect_api_url} {auth.VARIABLE}={read}"
 
 
 ANY_PORTS = Ports()
@@ -99,6 +114,8 @@ def services(
     """
     begin = time.monotonic()
     urls = _given(only)
+    runs = runs.resolve()
+    home = _own_home(runs, urls) if "prefect" in only else None
     own = {name: port for name, port in ports._asdict().items() if name in {*only} - urls.keys()}
     with ExitStack() as stack:
         stack.enter_context(environment(reaching_this_machine()))
@@ -111,9 +128,9 @@ def services(
             stack.callback(guard.leave, runs, me)
             found, started = _join(runs, me, own, timeout_s)
             urls |= found
-        home = runs / "prefect" if "prefect" in own else None
         stack.enter_context(environment(for_clients(urls, home)))
-        yield _described(urls, started, time.monotonic() - begin)
+        stack.enter_context(auth.refusal_in_words(urls.get("prefect")))
+        yield _described(urls, home, started, time.monotonic() - begin)
 
 
 @contextmanager
@@ -131,7 +148,7 @@ def attached(runs: Path) -> Iterator[Services]:
     """
     urls = _given(tuple(ADDRESSES))
     runs = runs.resolve()
-    home = None if "prefect" in urls else runs / "prefect"
+    home = _own_home(runs, urls)
     urls = {name: item["url"] for name, item in guard.read_state(runs)["servers"].items()} | urls
     for name, variable in ADDRESSES.items():
         if name not in urls:
@@ -140,8 +157,22 @@ def attached(runs: Path) -> Iterator[Services]:
                 "names none that runs; start one with `vlm-ops up` in the same folder, or set "
                 f"{variable}"
             )
-    with environment(reaching_this_machine() | for_clients(urls, home)):
-        yield _described(urls, (), 0.0)
+    with (
+        environment(reaching_this_machine() | for_clients(urls, home)),
+        auth.refusal_in_words(urls["prefect"]),
+    ):
+        yield _described(urls, home, (), 0.0)
+
+
+def _own_home(runs: Path, given: dict[str, str]) -> Path | None:
+    """Return Prefect's folder where its server is that of the runs folder, named or not."""
+    home = runs / "prefect"
+    if "prefect" not in given:
+        return home
+    own = guard.read_state(runs)["servers"].get("prefect", {}).get("url")
+    login = os.environ.get(auth.VARIABLE)
+    same = own == given["prefect"].rstrip("/") and (not login or login == auth.read(home))
+    return home if same else None
 
 
 def _given(only: tuple[str, ...]) -> dict[str, str]:
@@ -191,7 +222,7 @@ def _start(runs: Path, ports: dict[str, int | None], timeout_s: float) -> dict[s
     found: dict[str, dict[str, Any]] = {}
     try:
         for name, port in ports.items():
-            url, command, env = _command(name, runs, port or free_port())
+            url, command, env = server(name, runs, port or free_port())
             logger.info("starting the %s server at %s", _TITLES[name], url)
             children[name] = spawn(command, env, cwd=runs / name, log=logs[name])
             found[name] = {"url": url, **guard.identity(children[name].pid)}
@@ -262,31 +293,6 @@ def must_exist(runs: Path) -> None:
         )
 
 
-def _command(name: str, runs: Path, port: int) -> tuple[str, list[str], dict[str, str]]:
-    """Return a server's URL, command line and environment."""
-    home = runs / name
-    where = ["--host", "127.0.0.1", "--port", str(port)]
-    base = f"http://127.0.0.1:{port}"
-    if name == "prefect":
-        env = {
-            "PREFECT_HOME": str(home),
-            # The pages ask this address; Prefect would guess it from its default port.
-            "PREFECT_API_URL": f"{base}/api",
-            # Its telemetry meets the first migrations as "database is locked".
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        }
-        if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
-            env["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{home}/prefect.db"
-        return f"{base}/api", [sys.executable, "-m", "prefect", "server", "start", *where], env
-    store = ["--backend-store-uri", f"sqlite:///{home}/mlflow.db"]
-    store += ["--serve-artifacts", "--artifacts-destination", (home / "artifacts").as_uri()]
-    # Its job runner (seven more processes) serves judges and prompts, which are not used here.
-    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", *where, "--workers", "1", *store]
-    return base, command, env
-
-
 def _refuse_taken(name: str, port: int | None) -> None:
     if port is None:
         return
@@ -302,7 +308,10 @@ def _refuse_taken(name: str, port: int | None) -> None:
             ) from error
 
 
-def _described(urls: dict[str, str], started: tuple[str, ...], seconds: float) -> Services:
+def _described(
+    urls: dict[str, str], home: Path | None, started: tuple[str, ...], seconds: float
+) -> Services:
     api = urls.get("prefect", "").rstrip("/")
     pages = os.environ.get("PREFECT_UI_URL") or api.removesuffix("/api")
-    return Services(api, pages, urls.get("mlflow", ""), started, seconds)
+    kept = auth.file(home) if home and auth.file(home).exists() else None
+    return Services(api, pages, urls.get("mlflow", ""), kept, started, seconds)

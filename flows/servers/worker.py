@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from flows.servers import guard
+from flows.servers import auth, guard
 from flows.servers.processes import WORK, guarded, log_tail, spawn
 from flows.servers.services import ANY_PORTS, Ports, Services, must_exist, services
 from vlm_ops.errors import ServiceError
@@ -217,6 +217,9 @@ def _died(child: "subprocess.Popen[bytes]", log: Path) -> str:
 def _announce(say: Callable[[str], None], found: Services, last: str) -> None:
     say(f"Prefect  {found.prefect_ui_url}")
     say(f"MLflow   {found.mlflow_url}")
+    if found.auth_file and (login := auth.read(found.auth_file.parent)):
+        say(f"Login    {login}  (Prefect's page asks for it, once in each browser)")
+        say(f"         for Prefect's commands: export {found.shell}")
     say(last)
 
 

@@ -2,12 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine
+from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.errors import DataError
-from vlm_ops.records import AboutImages, Answer, Look, PreferencePair, Row, Score, Split, Verdict
+from vlm_ops.records import (
+    BARE_QUESTION,
+    AboutImages,
+    Answer,
+    PreferencePair,
+    Row,
+    RowsRef,
+    Score,
+    Split,
+    SplitSummary,
+)
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.frozen import Frozen
@@ -26,9 +37,7 @@ ADAPTER_FILES = (ADAPTER_WEIGHTS, "adapter_config.json")
 
 MAJORITY = "majority.jsonl"
 """File of an evaluation: the most frequent training answer of each kind, judged."""
-
-BARE_QUESTION = "{question}"
-"""The prompt of a model that is asked the question and nothing else."""
+Q = TypeVar("Q", bound=AboutImages)
 
 
 class ModelRef(Frozen):
@@ -39,8 +48,8 @@ class ModelRef(Frozen):
         base_sha256: Over the base's weights and processor files.
         adapter: Folder with the adapter, or None for the bare base.
         adapter_sha256: Of ``adapter_model.safetensors``.
-        prompt: What it was trained and measured with; ``{question}`` stands for the question.
-            Prepared rows hold it already.
+        prompt: What it was trained with and is asked with, by whoever asks it; ``{question}``
+            stands for the question. Rows hold the question alone.
     """
 
     settings: ModelSettings
@@ -61,38 +70,9 @@ class ModelRef(Frozen):
         """Return what the model is told when somebody asks it a question."""
         return self.prompt.replace(BARE_QUESTION, question)
 
-
-class RowsRef(Frozen):
-    """The rows of one split by content.
-
-    Attributes:
-        data: Folder of the prepared data set.
-        split: Which of its splits.
-        images: Where the rows' image paths start.
-        content: Hash of the rows; it changes when a row or an image does.
-    """
-
-    data: Path
-    split: Split
-    images: Path
-    content: str
-
-    def read(self) -> list[Row]:
-        """Read the rows, in their order."""
-        return list(read_jsonl(self.data / f"{self.split}.jsonl", Row))
-
-    def image_path(self, relative: str) -> Path:
-        """Return where an image of these rows lies."""
-        return self.images / relative
-
-
-class SplitSummary(Frozen):
-    """One split of a prepared data set, counted."""
-
-    rows: int
-    images: int
-    groups: int
-    kinds: dict[str, int]
+    def reads(self, rows: Iterable[Q]) -> list[Q]:
+        """Return rows as this model reads them: its prompt around each question."""
+        return [row.asked_with(self.prompt) for row in rows]
 
 
 class PreparedData(Artifact):
@@ -101,9 +81,13 @@ class PreparedData(Artifact):
     Attributes:
         splits: Counts by split.
         source: One line for people: where the rows came from.
-        prompt: What is around each question of the rows.
+        prompt: What a model that is trained on the rows is asked with.
+        around: What stands around each question in the files. It was the prompt in earlier
+            versions, whose records do not tell (None).
         images: Where the rows' image paths start, seen from ``folder``. The folder of images is
             shared by all that was prepared in a runs folder; earlier versions had one each.
+        deal: Where it is remembered which split a group belongs to, seen from ``folder``; None
+            where the source knows, and in records of earlier versions.
     """
 
     step = "prepare"
@@ -111,11 +95,13 @@ class PreparedData(Artifact):
     splits: dict[Split, SplitSummary]
     source: str
     prompt: str = BARE_QUESTION
+    around: str | None = None
     images: Path = Path()
+    deal: Path | None = None
 
     def rows(self, split: Split) -> list[Row]:
-        """Read the rows of a split, in their order."""
-        return list(read_jsonl(self.folder / f"{split}.jsonl", Row))
+        """Read the rows of a split, in their order, with bare questions."""
+        return Row.read_bare(self.folder / f"{split}.jsonl", self._around)
 
     @property
     def validation(self) -> RowsRef:
@@ -128,18 +114,36 @@ class PreparedData(Artifact):
         return self._part("test")
 
     def _part(self, split: Split) -> RowsRef:
-        content = sha256_file(self.folder / f"{split}.jsonl")
-        images = self.image_path("")
-        return RowsRef(data=self.folder, split=split, images=images, content=content)
+        return RowsRef(
+            data=self.folder,
+            split=split,
+            images=self.image_path(""),
+            content=sha256_file(self.folder / f"{split}.jsonl"),
+            around=self._around,
+        )
+
+    @property
+    def _around(self) -> str:
+        return self.prompt if self.around is None else self.around
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of this data set lies."""
         return self.folder / self.images / relative
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
-        """Return the data set if its rows and their images are still there."""
+        """Return the data set if its rows and images are there, and its splits as remembered.
+
+        They are not if a later preparation moved a group to an earlier split, or if another
+        registered model, with a past of its own, had the same rows prepared.
+        """
         rows = (row for split in self.splits for row in self.rows(split))
-        return self if _have_images(rows, self) else None
+        if not _have_images(rows, self):
+            return None
+        file = deal_file(inputs["job"].remembered) if "job" in inputs else None
+        deal = Deal() if file is None else read_deal(self.folder / file)
+        if not deal.groups:  # earlier versions remembered nothing, and a user may start anew
+            return self if file is None or self.deal in (None, file) else None
+        return self if all(deal.agrees(self.rows(s), s) for s in self.splits) else None
 
 
 class TrainedAdapter(Artifact):
@@ -193,6 +197,7 @@ class PreferencePairs(Artifact):
         validation: Held-out pairs.
         images: Where the pairs' image paths start, seen from ``folder``.
         source: One line for people: where the pairs came from.
+        around: What stands around each question in the files, as in :class:`PreparedData`.
     """
 
     step = "pairs"
@@ -201,10 +206,12 @@ class PreferencePairs(Artifact):
     validation: int
     images: Path
     source: str
+    around: str | None = None
 
     def pairs(self, split: PairSplit) -> list[PreferencePair]:
-        """Read the pairs of a split, in their order."""
-        return list(read_jsonl(self.folder / f"{split}.jsonl", PreferencePair))
+        """Read the pairs of a split, in their order, with bare questions."""
+        around = self.around or BARE_QUESTION
+        return PreferencePair.read_bare(self.folder / f"{split}.jsonl", around)
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of these pairs lies."""
@@ -213,7 +220,11 @@ class PreferencePairs(Artifact):
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the pairs if they and their images are still there."""
         pairs = (pair for split in PAIR_SPLITS for pair in self.pairs(split))
-        return self if _have_images(pairs, self) else None
+        if not _have_images(pairs, self):
+            return None
+        # Earlier versions sampled pairs from questions in the prompt of their rows.
+        around = inputs["data"].prompt if self.around is None else self.around
+        return self.model_copy(update={"around": around})
 
 
 def _have_images(rows: Iterable[AboutImages], holder: PreparedData | PreferencePairs) -> bool:
@@ -229,11 +240,12 @@ class AnswerSet(Artifact):
 
     Attributes:
         model: Content hash of the model.
-        protocol: Hash of data, prompt, decoding and metric: scores compare only within one.
+        protocol: Hash of rows, decoding and metric: scores compare only within one.
         split: Whose rows were asked.
         gray: Whether every image was replaced by a gray one.
         swapped: Whether every row was asked about another row's images.
         relaxed_accuracy: Share of rows that are right, 0..1.
+        ground: What computed them beside the model; empty in records of earlier versions.
     """
 
     step = "answers"
@@ -244,6 +256,7 @@ class AnswerSet(Artifact):
     gray: bool
     swapped: bool = False
     relaxed_accuracy: float
+    ground: dict[str, str] = {}
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the set if its answers are still there."""
@@ -295,7 +308,7 @@ class Evaluation(Artifact):
         scores: On test, by name (``base``, ``sft``, ``preferred``, ``candidate``, ``sft_gray``,
             ``candidate_gray``, ``candidate_swapped``, ``majority``).
         logged_models: Where the tracker keeps models, by name.
-        protocol: Hash of data, prompt, decoding and metric.
+        protocol: Hash of rows, decoding and metric.
     """
 
     step = "evaluate"
@@ -321,30 +334,3 @@ class Evaluation(Artifact):
         if not (self.folder / MAJORITY).is_file():
             return None
         return self.model_copy(update={"model": inputs["choice"].model})
-
-
-class GateDecision(Artifact):
-    """The gate's verdict on a candidate, and whom it was measured against.
-
-    Attributes:
-        verdict: Accepted or refused, with reasons.
-        candidate: Content hash of the candidate.
-        champion: Content hash of the champion at that time; None if there was none.
-        champion_answers: Content hash of its answers, by which this decision is found again.
-        champion_version: Its version in the registry.
-        look: At these test rows; None where none was counted, and in records of earlier versions.
-        level: That the comparison with the champion had to meet at this look.
-        power: Chance that a candidate truly 4 points better than the champion (without one, the
-            base) is accepted at this level; None if the answers could not be compared.
-    """
-
-    step = "gate"
-
-    verdict: Verdict
-    candidate: str
-    champion: str | None
-    champion_answers: str | None
-    champion_version: str | None
-    look: Look | None = None
-    level: float | None = None
-    power: float | None = None

@@ -5,12 +5,20 @@ turns some into ``PreferencePair``, evaluation turns it into ``Answer``, answers
 and the gate turns scores into a ``Verdict``.
 """
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import Field
 
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.jsonl import read_jsonl
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+BARE_QUESTION = "{question}"
+"""The prompt of a model that is asked the question and nothing else."""
 
 
 class ImageRef(Frozen):
@@ -35,7 +43,7 @@ class AboutImages(Frozen):
     Attributes:
         id: Unique in its data set.
         images: In the order the prompt shows them, before the text.
-        question: What the user asks.
+        question: What the user asks, without the prompt of any model.
         kind: What is asked (``count``, ``compare``, …); scores are reported by kind.
     """
 
@@ -52,6 +60,26 @@ class AboutImages(Frozen):
         hashes = [image.sha256 for image in self.images]
         return hashes[0] if len(hashes) == 1 else fingerprint(hashes)
 
+    def asked_with(self, prompt: str) -> Self:
+        """Return it as a model with this prompt reads it: the prompt around its question."""
+        if prompt == BARE_QUESTION:
+            return self
+        return self.model_copy(update={"question": prompt.replace(BARE_QUESTION, self.question)})
+
+    def without(self, prompt: str) -> Self:
+        """Return it with its bare question, where the prompt is around it; else as it is."""
+        before, *_ = parts = prompt.split(BARE_QUESTION)
+        length, rest = divmod(len(self.question) - sum(map(len, parts)), len(parts) - 1)
+        bare = self.question[len(before) : len(before) + length]
+        if length < 0 or rest or bare.join(parts) != self.question:
+            return self
+        return self.model_copy(update={"question": bare})
+
+    @classmethod
+    def read_bare(cls, path: Path, around: str) -> list[Self]:
+        """Read a file of them, in its order, without what stands around each question."""
+        return [row.without(around) for row in read_jsonl(path, cls)]
+
 
 class Row(AboutImages):
     """One example: a question about images, with every answer that counts as right.
@@ -63,6 +91,41 @@ class Row(AboutImages):
 
     answers: tuple[str, ...] = Field(min_length=1)
     group: str
+
+
+class RowsRef(Frozen):
+    """The rows of one split by content.
+
+    Attributes:
+        data: Folder of the prepared data set.
+        split: Which of its splits.
+        images: Where the rows' image paths start.
+        content: Hash of the rows; it changes when a row or an image does.
+        around: What stands around each question in the file; earlier versions wrote the prompt.
+    """
+
+    data: Path
+    split: Split
+    images: Path
+    content: str
+    around: str = BARE_QUESTION
+
+    def read(self) -> list[Row]:
+        """Read the rows, in their order, with bare questions."""
+        return Row.read_bare(self.data / f"{self.split}.jsonl", self.around)
+
+    def image_path(self, relative: str) -> Path:
+        """Return where an image of these rows lies."""
+        return self.images / relative
+
+
+class SplitSummary(Frozen):
+    """One split of a prepared data set, counted."""
+
+    rows: int
+    images: int
+    groups: int
+    kinds: dict[str, int]
 
 
 class PreferencePair(AboutImages):
@@ -201,7 +264,3 @@ class Against(Frozen):
     version: str | None
     look: Look | None
     doubt: str | None = None
-
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")

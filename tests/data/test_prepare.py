@@ -21,6 +21,7 @@ from vlm_ops.data.split import join_by_image, shuffle_images, split_groups
 from vlm_ops.errors import DataError
 from vlm_ops.records import SPLITS
 from vlm_ops.store.fingerprint import sha256_files
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 
 Make = Callable[..., Path]
@@ -106,26 +107,49 @@ def test_the_content_depends_on_rows_and_images_not_on_the_place(
     assert run(moved / "rows.jsonl", tmp_path / "d").content != first.content
 
 
-def test_the_prompt_surrounds_the_question(own_data: Make, tmp_path: Path) -> None:
-    data = run(own_data(), tmp_path / "out", prompt="Q: {question} {json}\nBriefly.")
-    row = data.rows("train")[0]
-    assert row.question == f"Q: What is number {int(row.id) - 1}? {{json}}\nBriefly."
-    assert data.prompt == "Q: {question} {json}\nBriefly."
+def test_rows_keep_the_bare_question_whatever_the_prompt(own_data: Make, tmp_path: Path) -> None:
+    path, prompt = own_data(), "Q: {question} {json}\nBriefly."
+    data, bare = run(path, tmp_path / "a", prompt=prompt), run(path, tmp_path / "b")
+    assert data.prompt == prompt
+    for split in SPLITS:
+        files = [(tmp_path / folder / f"{split}.jsonl").read_bytes() for folder in "ab"]
+        assert files[0] == files[1]
+        assert data.rows(split) == bare.rows(split)
+    assert data.test.content == bare.test.content
+    assert data.test.read() == bare.rows("test")
 
 
-def test_the_content_tells_a_prompt_from_rows_that_hold_it_already(
+def test_the_content_tells_a_prompt_from_none_and_from_rows_that_hold_it(
     own_data: Make, tmp_path: Path
 ) -> None:
     def tell(rows: Rows) -> None:
         for row in rows:
             row["query"] = f"{row['query']} Briefly."
 
-    templated = run(own_data(), tmp_path / "a", prompt="{question} Briefly.")
-    written = run(own_data(tell), tmp_path / "b")
-    assert templated.rows("train") == written.rows("train")
-    assert templated.content != written.content
-    files = [tmp_path / "b" / f"{split}.jsonl" for split in SPLITS]
-    assert written.content == sha256_files(files, tmp_path / "b")
+    bare = run(own_data(), tmp_path / "a")
+    prompted = run(own_data(), tmp_path / "b", prompt="{question} Briefly.")
+    written = run(own_data(tell), tmp_path / "c")
+    assert len({found.content for found in (bare, prompted, written)}) == 3
+    files = [tmp_path / "c" / f"{split}.jsonl" for split in SPLITS]
+    assert written.content == sha256_files(files, tmp_path / "c")
+    # A question that says the prompt's own words is the user's.
+    assert written.rows("train")[0].question.endswith("? Briefly.")
+
+
+def test_rows_that_the_version_before_wrote_in_the_prompt_are_read_bare(
+    own_data: Make, tmp_path: Path
+) -> None:
+    prompt = "{question}\nAgain: {question} {json}"
+    data = run(own_data(), tmp_path / "out", prompt=prompt)
+    bare = {split: data.rows(split) for split in SPLITS}
+    for split, rows in bare.items():
+        asked = [row.asked_with(prompt) for row in rows]
+        assert asked[0].question.startswith(f"{rows[0].question}\nAgain: What is number ")
+        write_jsonl(data.folder / f"{split}.jsonl", asked)
+    record = json.loads(data.model_dump_json(exclude={"around"})) | {"folder": str(data.folder)}
+    before = PreparedData.model_validate(record)
+    assert {split: before.rows(split) for split in SPLITS} == bare
+    assert before.test.read() == bare["test"]
 
 
 def test_max_rows_draws_by_the_seed(own_data: Make, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_parquet_images_of_every_form(tmp_path: Path, form: str) -> None:
     data = FilesData(type="files", path=path)
     source = open_source(data, seed=0, cache=tmp_path / "cache")
     with ImageStore(tmp_path / "out") as store:
-        checked, problems, _ = check_rows(source.rows, store, "{question}")
+        checked, problems, _ = check_rows(source.rows, store)
     assert problems == []
     assert checked[0].where == "rows.parquet:row 1"
     assert checked[0].record.answers == ("x",)

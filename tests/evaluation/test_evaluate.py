@@ -9,6 +9,7 @@ from squares import Models, Seer, make_data, trained
 from vlm_ops.artifacts import AnswerSet, Evaluation, ModelRef, PreparedData
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import DataError
+from vlm_ops.records import BARE_QUESTION
 from vlm_ops.steps.plan import Outputs, Work, perform, plan
 from vlm_ops.steps.table import steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
@@ -120,7 +121,7 @@ def test_each_model_is_asked_every_row_once_and_loaded_as_seldom_as_can_be(
     assert loaded == [None, "a-sft", "b-prefer", "a-sft", None]
 
 
-def test_the_models_are_kept_with_the_prompt_that_the_rows_were_asked_with(
+def test_the_models_are_kept_with_the_prompt_that_they_were_asked_with(
     own: PreparedData, preferred_sees: Models
 ) -> None:
     prompt = {"prompt": "{question}\nBriefly."}
@@ -129,12 +130,12 @@ def test_the_models_are_kept_with_the_prompt_that_the_rows_were_asked_with(
         for adapter in (SFT, PREFER)
     )
     tracker = Notebook()
-    found = stage(own.model_copy(update=prompt), tracker, sft=sft, prefer=prefer)["evaluate"]
+    data = own.model_copy(update=prompt | {"around": BARE_QUESTION})
+    found = stage(data, tracker, sft=sft, prefer=prefer)["evaluate"]
     assert found.model == prefer.model
     assert [model.prompt for model in tracker.kept] == [prompt["prompt"]] * 3
-    # The rows hold the prompt already: they are asked as they are.
     asked = {question for seer in preferred_sees.seers.values() for question in seer.asked}
-    assert asked == {row.question for row in own.rows("test")}
+    assert asked == {f"{row.question}\nBriefly." for row in own.rows("test")}
 
 
 def test_the_report_reads_well(own: PreparedData, preferred_sees: Models) -> None:

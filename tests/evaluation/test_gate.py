@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import pytest
 from squares import judged, model_ref
 
-from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision
+from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import VlmOpsError
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import score
 from vlm_ops.records import Against, Look
@@ -555,3 +556,28 @@ def test_a_look_that_was_not_counted_accepts_nothing(tmp_path: Path) -> None:
     found = decide(tmp_path, evaluation(tmp_path, 0.9, 0.2, 0.1), look=None)
     assert not found.verdict.accepted
     assert found.level is None
+
+
+@pytest.mark.parametrize("who", ["champion", "base", "candidate_gray"])
+def test_answers_of_another_ground_are_not_compared(who: str, tmp_path: Path) -> None:
+    here = {"torch": "2.14.1", "dtype": "bfloat16", "device": "cpu"}
+    there = here | {"torch": "2.13.0", "dtype": "float32"}
+    found = evaluation(tmp_path, 0.9, 0.2, 0.3)
+    sets = {**found.answers, "champion": store(tmp_path, "champion", share(0.5))}
+    same = {
+        name: answers and answers.model_copy(update={"ground": here})
+        for name, answers in sets.items()
+    }
+    champion = same.pop("champion")
+    assert decide(tmp_path, Measured(found.evaluation, same), champion, "1").verdict.accepted
+    same["champion"] = champion
+    for ground, said in (
+        (there, "dtype float32 instead of bfloat16, torch 2.13.0 instead of 2.14.1"),
+        ({}, "device unknown instead of cpu, dtype unknown instead of bfloat16, torch unknown"),
+    ):
+        answers = same[who]
+        assert answers is not None
+        mixed = {**same, who: answers.model_copy(update={"ground": ground})}
+        other = mixed.pop("champion")
+        decision = decide(tmp_path, Measured(found.evaluation, mixed), other, "1")
+        assert f"answered on another ground than the candidate: {said}" in refusal(decision)

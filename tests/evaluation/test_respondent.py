@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData
 from vlm_ops.config.load import load_config
@@ -69,7 +70,10 @@ def test_batches_do_not_matter(ref: ModelRef, squares: PreparedData, tmp_path: P
 def test_a_model_is_loaded_once_if_at_all(
     ref: ModelRef, squares: PreparedData, tmp_path: Path, loads: list[ModelRef]
 ) -> None:
-    config = load_config("demo", [f"execution.runs={tmp_path}", "evaluate.max_new_tokens=4"])
+    config = load_config(
+        "demo",
+        [f"execution.runs={tmp_path}", "evaluate.max_new_tokens=4", "model.dtype=float32"],
+    )
     outputs: Outputs = {"prepare": squares, CHAMPION: ref}
     planned = plan("champion on test", config, outputs)
     assert loads == []
@@ -91,6 +95,18 @@ def test_who_opens_the_same_model_again_finds_it_loaded(
     assert elsewhere.content == ref.content
     asked(elsewhere, squares, tmp_path / "b", gray=True)
     assert loads == [ref]
+
+
+def test_a_model_computes_in_the_dtype_of_the_ground(
+    ref: ModelRef, squares: PreparedData, tmp_path: Path, loads: list[ModelRef]
+) -> None:
+    here = {"device": "cpu", "dtype": "bfloat16"}
+    found = asked(ref, squares, tmp_path / "a", ground=here)
+    assert [one.settings.dtype for one in loads] == ["bfloat16"]
+    assert ModelRespondent._held is not None
+    assert ModelRespondent._held.model.dtype == torch.bfloat16
+    assert found.model == ref.content
+    assert found.ground == here
 
 
 def test_another_model_frees_the_first_before_it_is_loaded(
@@ -115,7 +131,7 @@ def test_another_model_frees_the_first_before_it_is_loaded(
     assert [model() is not None for model in kept] == [False, False]
 
 
-def test_a_model_with_a_prompt_is_asked_the_rows_as_they_are(
+def test_a_model_with_a_prompt_is_asked_under_it(
     ref: ModelRef, squares: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
@@ -126,4 +142,4 @@ def test_a_model_with_a_prompt_is_asked_the_rows_as_they_are(
 
     monkeypatch.setattr(generation, "generate", generate)
     asked(ref.model_copy(update={"prompt": "{question} Briefly."}), squares, tmp_path / "a")
-    assert told == [row.question for row in squares.rows("test")]
+    assert told == [f"{row.question} Briefly." for row in squares.rows("test")]

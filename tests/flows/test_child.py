@@ -18,17 +18,11 @@ import psutil
 import pytest
 
 from flows.child import run_in_child
-from vlm_ops.artifacts import (
-    ANSWERS,
-    AnswerSet,
-    ModelRef,
-    PreparedData,
-    SplitSummary,
-    TrainedAdapter,
-)
+from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import DataError, Interrupted, TransientError
+from vlm_ops.records import SplitSummary
 from vlm_ops.steps.plan import Work
 from vlm_ops.steps.process import STOPPED
 from vlm_ops.store.artifact import RECORD, write_record

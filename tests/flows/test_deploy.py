@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from flows.deploy import deploy
+from flows.servers.environment import environment
 from flows.servers.services import Services
 from flows.servers.worker import ensure_pool
 from vlm_ops.errors import ConfigError, ServiceError
@@ -128,6 +129,24 @@ def test_other_bad_input(config: Path, tmp_path: Path) -> None:
 def test_no_server(config: Path, tmp_path: Path, no_urls: None) -> None:
     with pytest.raises(ServiceError, match="vlm-ops up"):
         deploy(config, cron=None, overrides=[f"execution.runs={tmp_path}"])
+
+
+def test_the_login_of_the_server(config: Path, pair: Services, runs: Path) -> None:
+    here = [f"execution.runs={runs}"]
+    made = deploy(config, cron=None, overrides=here)
+    file = f"{runs}/prefect/auth-string"
+    assert made.command == (
+        f'PREFECT_API_URL={pair.prefect_api_url} PREFECT_API_AUTH_STRING="$(cat {file})" '
+        "prefect deployment run retrain/weekly"
+    )
+    wrong = environment({"PREFECT_API_AUTH_STRING": "vlm-ops:wrong"})
+    with wrong, pytest.raises(ServiceError, match=r"401.*does not fit.*prefect/auth-string"):
+        deploy(config, cron=None, overrides=here)
+    with environment({"PREFECT_API_AUTH_STRING": None}):
+        with pytest.raises(ServiceError, match=r"401.*PREFECT_API_AUTH_STRING is not set"):
+            deploy(config, cron=None, overrides=[])
+        # The server that the variable names is that of the runs folder, where its string lies.
+        assert deploy(config, cron=None, overrides=here).id == made.id
 
 
 def test_prefects_own_command_does_the_same(config: Path) -> None:

@@ -1,7 +1,9 @@
 """Servers: start, share, survive nothing, say what is wrong."""
 
+import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,8 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from small import login
 
-from flows.servers import guard
+from flows.servers import auth, guard
 from flows.servers.health import ask
 from flows.servers.services import Ports, Services, attached, services
 from vlm_ops.errors import OutputError, ServiceError
@@ -202,6 +205,61 @@ def test_a_terminal_that_closes_ends_the_call_but_for_nohup(
             call.send_signal(signal.SIGTERM)
         call.communicate(timeout=30)
     assert call.returncode == 0
+
+
+def test_ui_says_what_prefect_asks_for(pair: Services, runs: Path, no_urls: None) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UI, str(runs)], stdout=subprocess.PIPE, text=True
+    ) as call:
+        assert call.stdout is not None
+        said = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, call.stdout))
+        call.terminate()
+    assert login(runs)["PREFECT_API_AUTH_STRING"] in said
+    (export,) = re.findall("export .*", said)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    done = subprocess.run(
+        ["sh", "-c", f"{export}; {sys.executable} -m prefect work-pool ls"],
+        env=kept, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+OWN_LOGIN = """
+import sys
+from pathlib import Path
+from flows.servers.services import services
+with services(Path(sys.argv[1]), only=("prefect",)) as found:
+    from prefect.client.orchestration import get_client
+    with get_client(sync_client=True) as client:
+        client.create_flow_from_name("mine")
+    print(found.started, found.auth_file, repr(found.shell))
+"""
+
+
+def test_a_server_of_the_user_s_own_is_used_with_the_user_s_own_login(
+    pair: Services, runs: Path, tmp_path: Path
+) -> None:
+    """Seen from another runs folder, which has an auth string of its own."""
+    (tmp_path / "prefect").mkdir()
+    auth.ensure(tmp_path / "prefect")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    kept |= {"PREFECT_API_URL": pair.prefect_api_url}
+
+    def use(login: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", OWN_LOGIN, str(tmp_path)],
+            env=kept | login, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = use(login(runs))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "() None ''\n"
+    refused = use({"PREFECT_API_AUTH_STRING": "me:wrong-one"})
+    assert refused.returncode != 0
+    last = refused.stderr.splitlines()[-1]
+    assert "401" in last
+    assert "PREFECT_API_AUTH_STRING does not fit" in last
+    assert "wrong-one" not in refused.stderr
 
 
 ASK = """

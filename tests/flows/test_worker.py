@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from small import leaks
 
 from flows.servers import worker
 from flows.servers.services import Services
@@ -139,12 +140,25 @@ def test_up_runs_deployments(
             said = list(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
             assert f"Prefect  {pair.prefect_ui_url}\n" in said
             assert f"MLflow   {pair.mlflow_url}\n" in said
-            run = fire(client, tmp_path, 0, pool="gpu")
+            run = fire(client, tmp_path, 3, pool="gpu")
+            assert eventually((tmp_path / "pid").exists)
+            # Of the run's processes, too, while they are there.
+            assert leaks(runs) == []
             assert eventually(lambda: state(client, run) == "COMPLETED")
             assert (tmp_path / "heartbeat").read_text() == "30"
+            # The run's own process could write to the server: it has the auth string.
+            assert eventually(lambda: any("Completed" in line for line in logs(client, run)), 30)
+            assert leaks(runs) == []
         finally:
             process.terminate()
     assert process.returncode == 0
+
+
+def logs(client: "SyncPrefectClient", run: "FlowRun") -> list[str]:
+    from prefect.client.schemas.filters import LogFilter
+
+    only = LogFilter.model_validate({"flow_run_id": {"any_": [str(run.id)]}})
+    return [line.message for line in client.read_logs(only)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -9,9 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from small import add_rows, command, environment, versions, vlm_ops, write_small
+from small import (
+    add_rows,
+    command,
+    environment,
+    login,
+    prefect_client,
+    versions,
+    vlm_ops,
+    write_small,
+)
 
 from vlm_ops.artifacts import PreparedData
 
@@ -69,14 +77,16 @@ def test_a_deployment_trains_on_new_data_and_skips_old(
 
 def _fire(api: str, place: Path) -> str:
     """Run the deployment now, as Prefect's own command does; return the name of its end."""
+    runs = place / "runs"
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "deployment", "run", "retrain/small", "--watch"],
-        cwd=place, env=environment(PREFECT_API_URL=api), capture_output=True, text=True,
-        timeout=500, check=False,
+        cwd=place, env=environment(PREFECT_API_URL=api, **login(runs)), capture_output=True,
+        text=True, timeout=500, check=False,
     )  # fmt: skip
-    found: list[dict[str, Any]] = httpx.post(
-        f"{api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_DESC"}, timeout=30
-    ).json()
+    with prefect_client(api, runs) as client:
+        found: list[dict[str, Any]] = client.post(
+            "/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_DESC"}
+        ).json()
     ended = [run for run in found if run["state_type"] not in ("SCHEDULED", "PENDING")]
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return str(max(ended, key=lambda run: run["start_time"])["state_name"])

@@ -8,9 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
-from small import call, environment, vlm_ops, write_small
+from small import call, environment, prefect_client, vlm_ops, write_small
 from test_schedule import api  # noqa: F401
 
 from vlm_ops.artifacts import PreparedData
@@ -75,16 +74,17 @@ def test_in_the_checkout_the_working_folder_is_this_package_itself(tmp_path: Pat
     assert "Traceback" not in refused.stderr
 
 
-def fired(api: str) -> str:  # noqa: F811
+def fired(api: str, runs: Path) -> str:  # noqa: F811
     """Run the deployment and return the name of its end."""
-    made = httpx.get(f"{api}/deployments/name/retrain/small", timeout=30).json()["id"]
-    run = httpx.post(f"{api}/deployments/{made}/create_flow_run", json={}, timeout=30).json()["id"]
-    deadline = time.monotonic() + 400
-    state = {"type": "SCHEDULED"}
-    while state["type"] in ("SCHEDULED", "PENDING", "RUNNING"):
-        assert time.monotonic() < deadline, state
-        time.sleep(0.5)
-        state = httpx.get(f"{api}/flow_runs/{run}", timeout=30).json()["state"]
+    with prefect_client(api, runs) as client:
+        made = client.get("/deployments/name/retrain/small").json()["id"]
+        run = client.post(f"/deployments/{made}/create_flow_run", json={}).json()["id"]
+        deadline = time.monotonic() + 400
+        state = {"type": "SCHEDULED"}
+        while state["type"] in ("SCHEDULED", "PENDING", "RUNNING"):
+            assert time.monotonic() < deadline, state
+            time.sleep(0.5)
+            state = client.get(f"/flow_runs/{run}").json()["state"]
     return state["name"]
 
 
@@ -98,7 +98,7 @@ def test_a_run_and_a_deployed_run(place: Path, api: str) -> None:  # noqa: F811
     made = vlm_ops("deploy", "small.yaml", "--set", "evaluate.max_rows=6", cwd=place)
     assert made["full_name"] == "retrain/small"
     # The model is the champion already.
-    assert fired(api) == "Refused"
+    assert fired(api, place / "runs") == "Refused"
     # On fewer rows, in a process of its own that the worker's run started.
     assert len(list((place / "runs").glob("answers-*/step.log"))) == 2
     # Nothing of the user's was copied to where the worker's runs start.

@@ -1,5 +1,7 @@
 """A pipeline small enough for a test: a folder of its own rows and a YAML file."""
 
+import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -8,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from vlm_ops.artifacts import PreparedData
@@ -80,6 +83,34 @@ def call(
         command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True,
         timeout=timeout_s, check=False,
     )  # fmt: skip
+
+
+def login(runs: Path) -> dict[str, str]:
+    """Return the variable by which Prefect's command may use the server of a runs folder."""
+    text = (runs / "prefect" / "auth-string").read_text(encoding="utf-8")
+    return {"PREFECT_API_AUTH_STRING": text.strip()}
+
+
+def prefect_client(api: str, runs: Path) -> httpx.Client:
+    """Return a client of Prefect's API that may read and write."""
+    user, _, password = login(runs)["PREFECT_API_AUTH_STRING"].partition(":")
+    asked = httpx.get(f"{api}/csrf-token?client=tests", auth=(user, password), timeout=30)
+    token = {"Prefect-Csrf-Client": "tests", "Prefect-Csrf-Token": asked.json()["token"]}
+    return httpx.Client(base_url=api, auth=(user, password), timeout=30, headers=token)
+
+
+def leaks(runs: Path) -> list[str]:
+    """Return the files of a runs folder and the command lines that hold its auth string."""
+    text = login(runs)["PREFECT_API_AUTH_STRING"]
+    forms = (text.partition(":")[2].encode(), base64.b64encode(text.encode()))
+    kept = runs / "prefect" / "auth-string"
+    places = [path for path in runs.rglob("*") if path.is_file() and path != kept]
+    found = []
+    for path in [*places, *Path("/proc").glob("[0-9]*/cmdline")]:
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+            found += [str(path) for form in forms if form in content]
+    return found
 
 
 def versions(runs: Path, cwd: Path) -> Sequence[dict[str, Any]]:

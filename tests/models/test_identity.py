@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.models.identity import base_listing, base_sha256
+from vlm_ops.models.loading import base_folder, base_ref
 from vlm_ops.models.tiny import weights_folder
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 
@@ -42,6 +44,36 @@ def test_what_the_model_computes_with_may_not(tiny: Path, name: str) -> None:
     with (tiny / name).open("ab") as file:
         file.write(b"\n")
     assert base_sha256(tiny) != SHIPPED
+
+
+def test_a_hub_id_without_a_revision_is_pinned_to_the_commit_that_it_came_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's own cache, offline; then the hub moves on."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--someone--base"
+    (repository / "refs").mkdir(parents=True)
+
+    def push(commit: str) -> str:
+        snapshot = repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "model.safetensors").write_text(commit)
+        (repository / "refs" / "main").write_text(commit)
+        return commit
+
+    settings = ModelSettings(id="someone/base")
+    first = push("a" * 40)
+    ref = base_ref(settings)
+    second = push("b" * 40)
+    newer = base_ref(settings)
+    assert (ref.settings.revision, newer.settings.revision) == (first, second)
+    assert ref.content != newer.content
+    assert base_sha256(base_folder(ref.settings)) == ref.base_sha256
+    # A commit that is named is kept, and where a model lies is no part of what it is.
+    named = base_ref(ModelSettings(id="someone/base", revision=first))
+    assert named == ref
+    assert base_ref(ModelSettings(id=str(base_folder(named.settings)))).content == ref.content
 
 
 def test_a_users_base_counts_every_file_but_those(tmp_path: Path) -> None:

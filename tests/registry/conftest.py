@@ -9,9 +9,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from vlm_ops.artifacts import Evaluation, GateDecision, ModelRef, PreparedData, SplitSummary
+from vlm_ops.artifacts import Evaluation, ModelRef, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.records import Difference, Score, Verdict
+from vlm_ops.evaluation.decision import GateDecision
+from vlm_ops.records import Difference, Score, SplitSummary, Verdict
 from vlm_ops.registry.registry import Origin, RegisteredVersion, Registry
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracking.mlflow import MlflowTracker

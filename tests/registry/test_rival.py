@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from squares import make_data
 
-from vlm_ops.artifacts import Choice, GateDecision, ModelRef
+from vlm_ops.artifacts import Choice, ModelRef
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Against, Look, Verdict
 from vlm_ops.registry.registry import Origin
 from vlm_ops.registry.rival import NOBODY, count_look, rival

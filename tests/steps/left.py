@@ -7,7 +7,6 @@ from vlm_ops.artifacts import (
     AnswerSet,
     Choice,
     Evaluation,
-    GateDecision,
     ModelRef,
     PreferencePairs,
     PreparedData,
@@ -15,6 +14,7 @@ from vlm_ops.artifacts import (
     ValidationScores,
 )
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import SPLITS, Against, Look, Verdict
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS
 

@@ -13,6 +13,7 @@ from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ANSWERS, MAJORITY, ModelRe
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import OutputError
+from vlm_ops.models import ground
 from vlm_ops.steps.plan import Work, perform, plan
 from vlm_ops.steps.table import CHAMPION, STAGES, STEPS
 from vlm_ops.store.artifact import RECORD, Artifact, write_record
@@ -45,7 +46,8 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ("features.memory_gb=1", ()),
         ("data.train_charts=32", ("prepare",)),
         ("data.shuffle_images=true", ("prepare",)),
-        ("model.dtype=float32", ("sft",)),
+        # Every model is asked in the dtype of the one that is trained.
+        ("model.dtype=float32", ("sft", "evaluate", "gate")),
         ("sft.learning_rate=0.5", ("sft",)),
         ("sft.lora.rank=2", ("sft",)),
         ("engine=trl", ("sft", "prefer")),
@@ -63,8 +65,9 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
     ],
 )
 def test_a_setting_re_runs_its_own_stages(
-    override: str, rerun: tuple[str, ...], tmp_path: Path
+    override: str, rerun: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ground, "cpu_multiplies_bf16", lambda: True)
     outputs = left(tmp_path)
     before = fingerprints(load_config("demo"), outputs)
     after = fingerprints(load_config("demo", [override]), outputs)

@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vlm_ops.artifacts import ModelRef, PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.artifacts import (
+    PAIR_SPLITS,
+    ModelRef,
+    PreferencePairs,
+    PreparedData,
+    TrainedAdapter,
+)
 from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import DatasetPairs, ModelSettings, PairsSettings, SampledPairs
 from vlm_ops.errors import DataError
 from vlm_ops.models.generation import Sampling
-from vlm_ops.records import ImageRef, Row
+from vlm_ops.records import BARE_QUESTION, ImageRef, Row
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
@@ -124,6 +130,47 @@ def test_own_wrong_answers_are_not_filled_up_when_there_are_enough(
         "pairs": 16, "held_out_pairs": 16, "sampled_pairs": 32, "borrowed_pairs": 0
     }  # fmt: skip
     assert f"16 to train on, 16 held out ({pairs.source})" in caplog.text
+
+
+def test_the_model_is_asked_under_its_prompt_and_pairs_keep_the_bare_question(
+    data: PreparedData, unsure: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in for a model reads the answer off the question's last word."""
+    unsure |= answers(data, 16)
+    asked: list[str] = []
+    answer: Any = vars(module)["sample"]
+
+    def listen(model: Any, questions: Sequence[str], *rest: Any) -> list[str]:
+        asked.extend(questions)
+        said: list[str] = answer(model, questions, *rest)
+        return said
+
+    monkeypatch.setattr(module, "sample", listen)
+    prompt = {"prompt": "Briefly: {question}", "around": BARE_QUESTION}
+    pairs = make(data.model_copy(update=prompt), sampled())
+    bare = {row.question for split in PAIR_SPLITS for row in data.rows(split)}
+    assert set(asked) == {f"Briefly: {question}" for question in bare}
+    found = [pair.question for split in PAIR_SPLITS for pair in pairs.pairs(split)]
+    assert len(found) == 32
+    assert set(found) < bare
+
+
+def test_pairs_that_the_version_before_wrote_in_the_prompt_are_read_bare(
+    data: PreparedData, unsure: set[str]
+) -> None:
+    unsure |= answers(data, 16)
+    pairs = make(data, sampled())
+    bare = {split: pairs.pairs(split) for split in PAIR_SPLITS}
+    prompt = "{question} Briefly."
+    for split in PAIR_SPLITS:
+        write_jsonl(
+            pairs.folder / f"{split}.jsonl", [p.asked_with(prompt) for p in pairs.pairs(split)]
+        )
+    record = json.loads(pairs.model_dump_json(exclude={"around"})) | {"folder": str(pairs.folder)}
+    asked = data.model_copy(update={"prompt": prompt})
+    before = PreferencePairs.model_validate(record).completed({"data": asked, "sft": SFT})
+    assert before is not None
+    assert {split: before.pairs(split) for split in PAIR_SPLITS} == bare
 
 
 def test_no_more_than_wanted(data: PreparedData, unsure: set[str]) -> None:

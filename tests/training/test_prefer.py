@@ -14,7 +14,7 @@ from vlm_ops.config.training import PreferSettings
 from vlm_ops.evaluation.metrics import relaxed_match
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.pairs import make_pairs
-from vlm_ops.training.prefer import train_prefer
+from vlm_ops.training.prefer import prefer_stage, train_prefer
 from vlm_ops.training.sft import train_sft
 
 
@@ -54,6 +54,19 @@ def test_pairs_reject_what_the_verifier_finds_wrong(
     assert not {pair.image_id for pair in train} & {pair.image_id for pair in held_out}
     # Every square counts 1, so a question on the count has no near miss to fill up with.
     assert "color" in {pair.kind for pair in train}
+
+
+def test_pairs_are_learned_under_the_prompt_of_the_sft_model(
+    pairs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
+) -> None:
+    """Whether they were sampled or labelled by somebody who knew of no prompt."""
+    base = sft.base.model_copy(update={"prompt": "{question}\nOne word:"})
+    told = sft.model_copy(update={"base": base})
+    prefer = PreferJob(seed=3, prefer=PreferSettings(max_steps=1))
+    stage = prefer_stage(prefer, pairs, told, out=tmp_path, tracker=NullTracker())
+    learned = [pair.question for pair in stage.records("train")]
+    assert learned == [f"{pair.question}\nOne word:" for pair in pairs.pairs("train")]
+    assert stage.base.prompt == base.prompt
 
 
 def test_dpo_starts_at_ln_2_and_learns_to_prefer(

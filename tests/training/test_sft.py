@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from vlm_ops.artifacts import ADAPTER, PreparedData, TrainedAdapter
+from vlm_ops.artifacts import ADAPTER, PAIR_SPLITS, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.sections import ModelSettings
@@ -22,12 +22,13 @@ from vlm_ops.config.training import LoraSettings, SftSettings
 from vlm_ops.errors import TrainingError
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import LoadedModel, base_ref, load
+from vlm_ops.records import BARE_QUESTION
 from vlm_ops.steps.plan import perform, plan
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.rows import sft_rows
-from vlm_ops.training.sft import train_sft
+from vlm_ops.training.sft import sft_stage, train_sft
 
 
 def job(base: Path, **changes: Any) -> SftJob:
@@ -130,6 +131,20 @@ def test_training_learns_and_leaves_the_base_bit_equal(
     assert curves.values("learning_rate")
     assert curves.values("tokens_per_second")
     assert min(curves.values("peak_memory_gb")) > 0
+
+
+def test_rows_are_learned_under_the_prompt_of_the_data(
+    random_base: Path, squares: PreparedData, tmp_path: Path
+) -> None:
+    prompt = {"prompt": "{question}\nOne word:", "around": BARE_QUESTION}
+    data = squares.model_copy(update=prompt)
+    stage = sft_stage(job(random_base), data, tmp_path, NullTracker())
+    for split in PAIR_SPLITS:
+        learned = stage.records(split)
+        bare = squares.rows(split)
+        assert [row.question for row in learned] == [f"{row.question}\nOne word:" for row in bare]
+        assert [row.answers for row in learned] == [row.answers for row in bare]
+    assert stage.base.prompt == prompt["prompt"]
 
 
 def _same_without_prefix(trained: LoadedModel, base: Path) -> bool:

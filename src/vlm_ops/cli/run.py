@@ -74,6 +74,8 @@ def run(
     with services(folder) as found:
         err.print(f"Prefect  {found.prefect_ui_url}")
         err.print(f"MLflow   {found.mlflow_url}")
+        if found.auth_file:
+            err.print(f"Login    in {escape(str(found.auth_file))}; Prefect's page asks for it")
         if found.started:
             err.print(f"[dim]started in {found.seconds:.0f} s, ended with this command[/]")
         with progress():

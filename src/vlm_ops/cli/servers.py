@@ -82,4 +82,4 @@ def deploy(
     when = f"on {made.cron!r} ({made.timezone})" if made.cron else "without a schedule"
     out.print(f"{made.full_name} on pool {made.pool}, {when}", markup=False)
     out.print(f"  {made.url}", markup=False)
-    out.print(f"Run it now: prefect deployment run {made.full_name}", markup=False)
+    out.print(f"Run it now: {made.command}", markup=False)

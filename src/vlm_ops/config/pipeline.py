@@ -9,6 +9,7 @@ from vlm_ops.config.sections import (
     DataSettings,
     EvaluateSettings,
     ExecutionSettings,
+    FilesData,
     GateSettings,
     ModelSettings,
     PairsSettings,
@@ -66,10 +67,25 @@ class Job(Frozen):
 
 
 class PrepareJob(Job):
-    """What ``prepare`` takes."""
+    """What ``prepare`` takes.
+
+    Attributes:
+        seed: Deals new groups, draws rows.
+        data: Where rows come from.
+        name: Of the registered model: groups keep the split that they had when a model of that
+            name was trained. None remembers nothing.
+    """
+
+    changes_nothing = frozenset({"name"})
 
     seed: int
     data: DataSettings
+    name: str | None = Field(default=None, exclude=True)
+
+    @property
+    def remembered(self) -> str | None:
+        """Name under which splits are remembered; None where the source brings its own."""
+        return self.name if isinstance(self.data, FilesData) else None
 
 
 class SftJob(Job):
@@ -115,6 +131,8 @@ class AnswersJob(Job):
         max_new_tokens: Longest answer.
         batch_size: Rows at once; greedy answers do not depend on it.
         max_rows: At most this many rows.
+        ground: What computes the answers beside the model (:mod:`vlm_ops.models.ground`); a change
+            asks again. Every model is asked in its dtype.
     """
 
     changes_nothing = frozenset({"batch_size"})
@@ -126,6 +144,7 @@ class AnswersJob(Job):
     batch_size: int
     max_rows: int | None
     swapped: bool = False
+    ground: dict[str, str] = {}
 
 
 class ChooseJob(Job):

@@ -19,7 +19,8 @@ class ModelSettings(Frozen):
     id: str = "tiny"
     """``tiny`` (ships with the package), a hub id, or a folder with weights."""
     revision: str | None = None
-    """Commit of a hub id; pin it, so that a retrain next month starts from the same weights."""
+    """Commit of a hub id; pin it, so that a retrain next month starts from the same weights.
+    Without it a training takes the newest commit, and its model keeps the one that it came to."""
     quantization: Literal["nf4", "none"] = "nf4"
     """``nf4``: 4-bit NormalFloat with double quantisation (QLoRA); ``none``: as stored."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -77,8 +78,8 @@ class DataCommon(Frozen):
     """What every source of rows has."""
 
     prompt: str = "{question}"
-    """What the model is asked; ``{question}`` stands for the row's question. It is kept with the
-    registered model, which is served with it."""
+    """What a model that is trained here is asked; ``{question}`` stands for the row's question. It
+    stays with the model: the champion is compared and served under its own."""
     shuffle_images: bool = False
     """Control experiment: shuffle the training images among the rows, so that only the format
     of the answers is left to learn. Validation and test stay as they are."""
@@ -198,7 +199,7 @@ PairsSettings = Annotated[SampledPairs | DatasetPairs, Field(discriminator="type
 
 
 class EvaluateSettings(Frozen):
-    """How models are asked: the same prompt and decoding for each of them."""
+    """How models are asked: the same rows and decoding for each of them, its own prompt."""
 
     max_new_tokens: int = Field(default=8, ge=1, le=4096)
     """Longest answer."""

@@ -76,14 +76,13 @@ class ImageChecks:
 
 
 def check_rows(
-    rows: Iterable[RawRow], store: ImageStore, prompt: str
+    rows: Iterable[RawRow], store: ImageStore
 ) -> tuple[list[CheckedRow], list[Problem], int]:
     """Check and normalize rows.
 
     Args:
         rows: Read as they are needed.
         store: Where the images are kept.
-        prompt: What the model is asked; ``{question}`` stands for the row's question.
 
     Returns:
         The rows that can be used, what is wrong with the others, and how many there were.
@@ -102,7 +101,7 @@ def check_rows(
             seen.setdefault(row.id, row.where)
             problems.extend(found)
             if not found:
-                checked.append(_checked(row, images, prompt))
+                checked.append(_checked(row, images))
         total += len(chunk)
         report(total, None)
     return checked, problems, total
@@ -148,12 +147,12 @@ def _problem(row: RawRow, what: str, found: str, expected: str) -> Problem:
     return Problem(where=row.where, id=row.id, what=what, found=found, expected=expected)
 
 
-def _checked(row: RawRow, images: Sequence[ImageRef | str], prompt: str) -> CheckedRow:
+def _checked(row: RawRow, images: Sequence[ImageRef | str]) -> CheckedRow:
     references = tuple(image for image in images if isinstance(image, ImageRef))
     record = Row(
         id=row.id,
         images=references,
-        question=prompt.replace("{question}", question_text(row.question)),
+        question=question_text(row.question),
         answers=tuple(dict.fromkeys(answer_texts(row.answers))),
         kind=row.kind,
         group=row.group or "",

@@ -2,20 +2,24 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from vlm_ops.artifacts import BARE_QUESTION, PreparedData, SplitSummary
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
 from vlm_ops.data.check import CheckedRow, check_rows
 from vlm_ops.data.images import STORE, ImageStore
+from vlm_ops.data.remembered import recall
 from vlm_ops.data.report import contact_sheet, write_report
 from vlm_ops.data.rows import refuse
 from vlm_ops.data.sources import Source, open_source
-from vlm_ops.data.split import draw, join_by_image, shuffle_images, split_groups
+from vlm_ops.data.split import Dealt, deal_rows, draw, join_by_image, shuffle_images
+from vlm_ops.deal import Deal, deal_file, write_deal
 from vlm_ops.errors import DataError
-from vlm_ops.records import SPLITS, Row, Split
+from vlm_ops.records import BARE_QUESTION, SPLITS, Row, Split, SplitSummary
 from vlm_ops.store.files import replacing
 from vlm_ops.store.fingerprint import fingerprint, sha256_file, sha256_files
 from vlm_ops.store.jsonl import write_jsonl
@@ -33,10 +37,10 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     Every row is looked at before any is refused, and all images are opened to their end.
 
     Args:
-        job: Source, prompt, limits and seed.
-        out: Gets ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``report.json``,
-            ``report.md``, ``contact_sheet.png`` and ``refused.jsonl``. New images go into the
-            store beside it (:class:`~vlm_ops.data.images.ImageStore`).
+        job: Source, limits, seed, and the prompt that a model trained on it is asked with.
+        out: Gets ``<split>.jsonl``, ``report.json``, ``report.md``, ``contact_sheet.png`` and
+            ``refused.jsonl``. Beside it go new images (:class:`~vlm_ops.data.images.ImageStore`)
+            and, in ``splits/``, what groups were dealt to (:class:`~vlm_ops.deal.Deal`).
         tracker: Told of the data sets, the report and the contact sheet.
 
     Returns:
@@ -50,31 +54,43 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     cache = out / "cache"
     source = open_source(job.data, seed=job.seed, cache=cache)
     with ImageStore(out, take_files=source.own_files) as store:
-        checked, problems, total = check_rows(source.rows, store, job.data.prompt)
+        checked, problems, total = check_rows(source.rows, store)
         refuse(problems, total, out, source.title)
         if not total:
             raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
-        splits, dropped = _split(checked, source, job)
+        parts = _split(checked, source, job, out)
+        splits = parts.splits
         store.keep({image.path for rows in splits.values() for row in rows for image in row.images})
     shutil.rmtree(cache, ignore_errors=True)
     if job.data.shuffle_images:
         splits["train"] = shuffle_images(splits["train"], job.seed)
     for split, rows in splits.items():
         write_jsonl(out / f"{split}.jsonl", rows)
-    write_report(out, source.title, splits, rows_read=total, dropped=dropped)
-    sheet = contact_sheet(out / STORE, splits["train"], job.seed)
-    with replacing(out / "contact_sheet.png") as beside:
-        sheet.save(beside, "PNG")
+    write_report(
+        out, source.title, splits, rows_read=total, dropped=parts.leaks, joined=parts.joined
+    )
     _track(tracker, out, source, splits)
-    tracker.image(sheet, "contact_sheet.png")
+    _show(tracker, out, splits["train"], job.seed)
+    deal = deal_file(job.remembered)
+    if deal is not None:  # before the record: no model trains on rows that are not remembered
+        write_deal(out / deal, parts.deal)
     return PreparedData(
         folder=out,
         content=_content(out, job.data.prompt),
         splits={split: _summary(rows) for split, rows in splits.items()},
         source=f"{source.title}: {total} rows",
         prompt=job.data.prompt,
+        around=BARE_QUESTION,
         images=STORE,
+        deal=deal,
     )
+
+
+def _show(tracker: Tracker, out: Path, rows: Sequence[Row], seed: int) -> None:
+    sheet = contact_sheet(out / STORE, rows, seed)
+    with replacing(out / "contact_sheet.png") as beside:
+        sheet.save(beside, "PNG")
+    tracker.image(sheet, "contact_sheet.png")
 
 
 def _content(out: Path, prompt: str) -> str:
@@ -83,40 +99,71 @@ def _content(out: Path, prompt: str) -> str:
     return rows if prompt == BARE_QUESTION else fingerprint([rows, prompt])
 
 
-def _split(
-    checked: Sequence[CheckedRow], source: Source, job: PrepareJob
-) -> tuple[Splits, dict[Split, int]]:
-    """Deal the rows to the splits; returns as well how many were dropped as leaks."""
-    rows = _with_groups(checked)
-    if source.own_splits:
-        dealt = [row.split for row in checked]
-    else:
-        shares = _shares(job.data)
-        by_group = split_groups([row.group for row in rows], shares, job.seed)
-        dealt = [by_group[row.group] for row in rows]
+class _Parts(NamedTuple):
+    """The rows of each split, how many were dropped and why, and what is to be remembered."""
+
+    splits: Splits
+    leaks: dict[Split, int]
+    joined: dict[Split, int]
+    deal: Deal
+
+
+def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: Path) -> _Parts:
+    """Deal the rows to the splits."""
+    dealt = _deal(checked, source, job, out)
     if source.own_splits and not source.own_files:
-        leaks = _leaks(rows, dealt)
+        leaks = _leaks(dealt.rows, dealt.splits)
     else:
-        _refuse_leaks(checked, dealt)
+        _refuse_leaks(checked, dealt.splits)
         leaks = set()
     splits: Splits = {}
     for split in SPLITS:
-        mine = [i for i, name in enumerate(dealt) if name == split and i not in leaks]
+        mine = [i for i, name in enumerate(dealt.splits) if name == split and i not in leaks]
         if not mine:
-            raise DataError(
-                f"{source.title}: no row is left for {split}; expected at least one. "
-                f"Add rows, or groups for the splits to share."
-            )
-        splits[split] = draw([rows[i] for i in mine], job.data.max_rows, job.seed)
-    dropped = {split: sum(dealt[i] == split for i in leaks) for split in SPLITS}
-    if leaks:
+            raise DataError(_nothing_left(source.title, split, job))
+        splits[split] = draw([dealt.rows[i] for i in mine], job.data.max_rows, job.seed)
+    dropped = _by_split(dealt.splits[i] for i in leaks)
+    joined = _by_split(dealt.left)
+    _warn(source.title, dropped, "their image is in a later split as well")
+    _warn(source.title, joined, "other rows join their group to one of an earlier split")
+    return _Parts(splits, dropped, joined, dealt.deal)
+
+
+def _deal(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: Path) -> Dealt:
+    rows = _with_groups(checked)
+    if source.own_splits:
+        return Dealt(rows, [row.split for row in checked], (), Deal())
+    before = recall(job, out)
+    if before.groups:
+        logger.info("%s: groups that were there before keep their splits", source.title)
+    named = all(row.grouped for row in checked)
+    return deal_rows(rows, before, _shares(job.data), job.seed, named=named)
+
+
+def _warn(title: str, dropped: Mapping[Split, int], why: str) -> None:
+    if found := {split: count for split, count in dropped.items() if count}:
         logger.warning(
-            "%s: %d rows were dropped, because their image is in a later split as well: %s",
-            source.title,
-            len(leaks),
-            {split: count for split, count in dropped.items() if count},
+            "%s: %d rows were dropped, because %s: %s", title, sum(found.values()), why, found
         )
-    return splits, dropped
+
+
+def _by_split(splits: Iterable[Split | None]) -> dict[Split, int]:
+    counts = Counter(splits)
+    return {split: counts[split] for split in SPLITS}
+
+
+def _nothing_left(title: str, split: Split, job: PrepareJob) -> str:
+    message = (
+        f"{title}: no row is left for {split}; expected at least one. "
+        f"Add rows, or groups for the splits to share."
+    )
+    if (file := deal_file(job.remembered)) is None:
+        return message
+    return (
+        f"{message} Groups keep the split that they had when a model of {job.name!r} was trained "
+        f"(splits/{file.name} in the runs folder): give new ones, or, if no model in use was "
+        f"trained on these, move that file away."
+    )
 
 
 def _shares(data: DataSettings) -> SplitShares:
@@ -141,7 +188,7 @@ def _refuse_leaks(checked: Sequence[CheckedRow], dealt: Sequence[Split | None]) 
     """
     first: dict[str, int] = {}
     for index, row in enumerate(checked):
-        for image in row.record.images:
+        for image in row.record.images if dealt[index] is not None else ():
             other = first.setdefault(image.sha256, index)
             if dealt[other] != dealt[index]:
                 raise DataError(

@@ -31,6 +31,7 @@ def write_report(
     *,
     rows_read: int,
     dropped: Mapping[Split, int],
+    joined: Mapping[Split, int],
 ) -> None:
     """Write ``report.json`` and ``report.md``.
 
@@ -40,12 +41,15 @@ def write_report(
         splits: The rows that are kept.
         rows_read: Rows of the source that were looked at.
         dropped: Rows by split that were left out, because a later split shows their image.
+        joined: Rows by the split that they left, because other rows join their group to one of
+            an earlier split.
     """
     report = {
         "source": title,
         "rows_read": rows_read,
         "rows_kept": sum(map(len, splits.values())),
         "dropped_as_leaks": dict(dropped),
+        "dropped_as_joined": dict(joined),
         "splits": {split: _counts(rows) for split, rows in splits.items()},
         "answers": _answers(splits["train"]),
     }
@@ -146,7 +150,8 @@ def _markdown(report: Mapping[str, Any]) -> str:
         "",
         f"{report['source']}: {report['rows_read']} rows read, {report['rows_kept']} kept, "
         f"{sum(report['dropped_as_leaks'].values())} dropped because a later split shows their "
-        f"image.",
+        f"image, {sum(report['dropped_as_joined'].values())} because other rows join their group "
+        f"to one of an earlier split.",
         "",
         "| split | rows | images | groups |",
         "|---|---|---|---|",

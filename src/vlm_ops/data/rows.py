@@ -4,6 +4,8 @@ A source hands on what stands in it, cell by cell; what a cell means is decided 
 files, hub and preference data.
 """
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from vlm_ops.store.names import nearest
 
 ImageCell = Path | bytes
 """An image in a row: a file, or the bytes of one."""
+
+_WHOLE = re.compile(r"-?\d+\.0+")
 
 REFUSED = "refused.jsonl"
 SHOWN = 10
@@ -150,6 +154,17 @@ def answer_texts(value: Any) -> tuple[str, ...]:
     """
     items = value if isinstance(value, (list, tuple)) else [value]
     return tuple(plain_text(item) for item in items)
+
+
+def group_text(value: Any) -> str:
+    """Return the name of a group: ``7``, ``7.0`` and ``"7.0"`` are one.
+
+    A column of numbers becomes one of fractions as soon as a cell is missing.
+    """
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else None if math.isnan(value) else value
+    text = plain_text(value)
+    return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
 
 
 def plain_text(value: Any) -> str:

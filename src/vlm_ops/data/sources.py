@@ -21,7 +21,7 @@ from vlm_ops.config.sections import (
 from vlm_ops.data import hub
 from vlm_ops.data.files import Cells, Table, read_table
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import RawRow, check_columns, image_cells, plain_text
+from vlm_ops.data.rows import RawRow, check_columns, group_text, image_cells, plain_text
 from vlm_ops.records import SPLITS, Split
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 
@@ -192,7 +192,7 @@ def _raw_rows(
     for number, (where, cells) in enumerate(rows, start=1):
         # On the hub the number in the split, so that a drawn row keeps its id.
         numbered = f"{split}-{where.rpartition(':')[2]}" if split else str(number)
-        group = plain_text(cells.get(columns.group)) if columns.group else None
+        group = group_text(cells.get(columns.group)) if columns.group else None
         yield RawRow(
             where=where,
             id=plain_text(cells.get(columns.id)) if columns.id else numbered,

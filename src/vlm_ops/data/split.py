@@ -3,12 +3,14 @@
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from vlm_ops.config.sections import SplitShares
+from vlm_ops.deal import Deal
 from vlm_ops.errors import DataError
-from vlm_ops.records import Row, Split
+from vlm_ops.records import SPLITS, Row, Split
 
 T = TypeVar("T")
 
@@ -19,22 +21,25 @@ def position(group: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def split_groups(groups: Iterable[str], shares: SplitShares, seed: int) -> dict[str, Split]:
+def split_groups(
+    groups: Iterable[str], shares: SplitShares, seed: int, kept: Mapping[str, Split] | None = None
+) -> dict[str, Split]:
     """Deal whole groups to the splits.
 
-    A group's place depends on its name and the seed alone: when new groups come with the next
-    retrain, the old ones stay where they are, and no test row of today was trained on
-    yesterday. With few groups the shares are met only roughly; a split that would get none
-    takes the group whose place is nearest from one that has several.
+    A new group's place depends on its name and the seed alone, whatever else comes with it. With
+    few groups the shares are met only roughly; a split that would get none takes the new group
+    whose place is nearest from one that has several.
 
     Args:
         groups: Names, in any order, repeated or not.
         shares: Of validation and test.
         seed: Deals them.
+        kept: Groups that stay where they are.
 
     Raises:
         DataError: There are fewer than three groups.
     """
+    kept = kept or {}
     places = {group: position(group, seed) for group in sorted(set(groups))}
     if len(places) < 3:
         raise DataError(
@@ -50,13 +55,93 @@ def split_groups(groups: Iterable[str], shares: SplitShares, seed: int) -> dict[
     dealt = {
         group: next(split for split, (_, high) in bounds.items() if place < high or high == 1.0)
         for group, place in places.items()
-    }
+    } | dict(kept)
     for split, (low, high) in bounds.items():
         if split not in dealt.values():
             sizes = Counter(dealt.values())
-            spare = [group for group in places if sizes[dealt[group]] > 1]
-            dealt[min(spare, key=lambda g: max(low - places[g], places[g] - high))] = split
+            spare = [g for g in places if g not in kept and sizes[dealt[g]] > 1]
+            if spare:
+                dealt[min(spare, key=lambda g: max(low - places[g], places[g] - high))] = split
     return dealt
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Rows with their splits.
+
+    Attributes:
+        rows: With the names of their groups.
+        splits: Of each row; None for a row that is in none any more.
+        left: The splits that rows left, one of each row: another row joins its group to one
+            of an earlier split.
+        deal: What is to be remembered.
+    """
+
+    rows: list[Row]
+    splits: list[Split | None]
+    left: Sequence[Split]
+    deal: Deal
+
+
+def deal_rows(
+    rows: Sequence[Row], before: Deal, shares: SplitShares, seed: int, *, named: bool
+) -> Dealt:
+    """Deal rows by group, and leave every group that was dealt before where it is.
+
+    Groups that today's rows join go to the earliest split of any of them, where their images may
+    have been learned. Rows of the others leave their split and are in none: training groups
+    never become test groups, and test rows do not become training rows behind anybody's back.
+
+    Args:
+        rows: With groups.
+        before: What is remembered.
+        shares: Of validation and test, for new groups.
+        seed: Deals new groups.
+        named: Whether groups have names in the source; else they go by image, and keep the name
+            that they had before.
+
+    Raises:
+        DataError: There are fewer than three groups.
+    """
+    own = [before.of(row) if named else before.of_images(row) for row in rows]
+    known: dict[str, set[str]] = {row.group: set() for row in rows}
+    for row, groups in zip(rows, own, strict=True):
+        known[row.group] |= groups
+    places = _settle(before.groups, known.values())
+    kept = {group: places[min(groups)] for group, groups in known.items() if groups}
+    dealt = split_groups(known, shares, seed, kept)
+    moved = {group: split for group, split in before.groups.items() if places[group] != split}
+    left = moved | before.left
+    names = {
+        group: group if named or not groups else min(groups - left.keys() or groups)
+        for group, groups in known.items()
+    }
+    gone = [bool(groups) and groups <= left.keys() for groups in own]
+    images = dict(before.images)
+    for row in rows:
+        for image in row.images:
+            images.setdefault(image.sha256, names[row.group])
+    found = {names[group]: split for group, split in dealt.items()}
+    return Dealt(
+        rows=[row.model_copy(update={"group": names[row.group]}) for row in rows],
+        splits=[None if out else dealt[row.group] for row, out in zip(rows, gone, strict=True)],
+        left=[left[min(groups)] for groups, out in zip(own, gone, strict=True) if out],
+        deal=Deal(groups=found | places, images=images, left=left),
+    )
+
+
+def _settle(groups: Mapping[str, Split], joined: Iterable[set[str]]) -> dict[str, Split]:
+    """Move groups that belong together to the earliest split of any of them."""
+    places = dict(groups)
+    sets = [names for names in joined if len(names) > 1]
+    settled = False
+    while not settled:
+        settled = True
+        for names in sets:
+            earliest = min((places[name] for name in names), key=SPLITS.index)
+            settled &= all(places[name] == earliest for name in names)
+            places |= dict.fromkeys(names, earliest)
+    return places
 
 
 def draw(rows: Sequence[T], at_most: int | None, seed: int) -> list[T]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from pydantic import ValidationError
 
-from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef, RowsRef
+from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.data.images import open_image
 from vlm_ops.data.progress import log_progress
@@ -19,7 +19,8 @@ from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
 from vlm_ops.evaluation.swapped import swapped
-from vlm_ops.records import Row
+from vlm_ops.models.ground import DTYPE, dtype
+from vlm_ops.records import Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl
@@ -52,14 +53,14 @@ def ask(
     Args:
         job: Longest answer, batch size, row limit; with the images, gray ones or other rows'.
         rows: The rows.
-        model: Who is asked.
+        model: Who is asked, under its own prompt.
         out: Gets ``answers.jsonl``.
-        tracker: Told nothing: scores are tracked where they are compared.
+        tracker: Told nothing.
         open_model: Makes a respondent of a model.
 
     Returns:
-        The answer set. Its ``protocol`` covers rows, prompt, decoding and metric but not whether
-        the images are its own: a model with its images and without answers under one protocol.
+        The answer set. Its ``protocol`` covers rows, decoding and metric, but neither prompt nor
+        other images: models compare as they are served, and with themselves on those.
 
     Raises:
         DataError: The split has no rows, or an image can't be opened.
@@ -70,7 +71,8 @@ def ask(
     shown = swapped(asked, job.seed) if job.swapped else asked
     texts = _resume(out, asked, job.batch_size)
     with (out / _PARTIAL).open("a", encoding="utf-8") as partial:
-        for replies in _replies(open_model(model), shown, len(texts), rows, job):
+        respondent = open_model(_on_ground(model, job))
+        for replies in _replies(respondent, model.reads(shown), len(texts), rows, job):
             partial.writelines(reply.model_dump_json() + "\n" for reply in replies)
             partial.flush()
             texts += [reply.text for reply in replies]
@@ -87,7 +89,17 @@ def ask(
         gray=job.gray,
         swapped=job.swapped,
         relaxed_accuracy=sum(answer.relaxed for answer in judged) / len(judged),
+        ground=job.ground,
     )
+
+
+def _on_ground(model: ModelRef, job: AnswersJob) -> ModelRef:
+    """Return the model as it computes in the ground's dtype, whatever it was trained in."""
+    wanted = job.ground.get(DTYPE, dtype(model.settings))
+    if dtype(model.settings) == wanted:
+        return model
+    settings = model.settings.model_copy(update={"dtype": wanted})
+    return model.model_copy(update={"settings": settings})
 
 
 def _resume(out: Path, rows: Sequence[Row], batch_size: int) -> list[str]:

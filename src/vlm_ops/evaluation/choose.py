@@ -50,19 +50,8 @@ def choose(
     ours, theirs = preferred.relaxed_accuracy, plain.relaxed_accuracy
     sums = paired(preferred.read(), plain.read(), "sft on validation")
     luck = chance_of(sums.total, job.seed, LEVEL)
-    numbers = (
-        f"{words.percent(ours)} on validation against sft's {words.percent(theirs)}: "
-        f"{words.signed(ours - theirs)} points, which luck alone gives in {words.chance(luck)} of "
-        f"cases ({words.groups(len(sums.names))}); {words.chance(LEVEL)} are allowed"
-    )
     better = luck <= LEVEL
-    if better:
-        why = f"the candidate is the preferred model: {numbers}"
-    else:
-        doubt = "the preferred one is not shown to be better"
-        why = f"the candidate is the sft model, {doubt}: {numbers}"
-    if least_chance(len(sums.names)) > LEVEL:
-        why += f"; it takes {fewest_groups(LEVEL)} groups or more to show anything"
+    why = _why(ours, theirs, luck, len(sums.names))
     logger.info("%s", why)
     model = prefer.model if better else sft.model
     return Choice(
@@ -73,3 +62,17 @@ def choose(
         validation={"sft": theirs, "preferred": ours},
         model=model,
     )
+
+
+def _why(ours: float, theirs: float, luck: float, groups: int) -> str:
+    """Say which of the two is the candidate, from their scores and the chance of luck."""
+    doubt = "sft model, the preferred one is not shown to be better"
+    told = (
+        f"the candidate is the {'preferred model' if luck <= LEVEL else doubt}: "
+        f"{words.percent(ours)} on validation against sft's {words.percent(theirs)}: "
+        f"{words.signed(ours - theirs)} points, which luck alone gives in {words.chance(luck)} of "
+        f"cases ({words.groups(groups)}); {words.chance(LEVEL)} are allowed"
+    )
+    if least_chance(groups) > LEVEL:
+        told += f"; it takes {fewest_groups(LEVEL)} groups or more to show anything"
+    return told

@@ -113,6 +113,8 @@ def compare(
     """
     images = _CONTROLS.get(rival.than, _OWN)
     other = _comparable(rival.name, rival.answers, evaluation, images)
+    if other.ground != candidate.ground:
+        raise DoubtError(f"{rival.name} {_other_ground(other, candidate)}")
     if images != _OWN and other.model != candidate.model:
         raise DoubtError(f"the answers {images} are another model's than the candidate's")
     try:
@@ -171,6 +173,16 @@ def _sight(found: Difference) -> str:
     return "its answers do not depend on the image"
 
 
+def _other_ground(other: AnswerSet, candidate: AnswerSet) -> str:
+    ours, theirs = candidate.ground, other.ground
+    differing = [
+        f"{key} {theirs.get(key, 'unknown')} instead of {ours.get(key, 'unknown')}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    ]
+    return f"answered on another ground than the candidate: {', '.join(differing)}"
+
+
 def _comparable(
     name: str, found: AnswerSet | None, evaluation: Evaluation, images: str = _OWN
 ) -> AnswerSet:
@@ -182,7 +194,7 @@ def _comparable(
     if found.protocol != evaluation.protocol:
         raise DoubtError(
             f"{name} was asked in another way than the evaluation: protocol "
-            f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, prompt, "
+            f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, "
             f"decoding or metric differ)"
         )
     control = "gray" if found.gray else "swapped" if found.swapped else ""

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_ops.artifacts import AnswerSet, Evaluation, GateDecision
+from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import floors, looks, words
@@ -18,6 +18,7 @@ from vlm_ops.evaluation.comparison import (
     not_asked,
     rivals,
 )
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.outlook import Outlook, outlook
 from vlm_ops.records import Against, Difference, Look, Verdict
 from vlm_ops.store.files import write_whole

@@ -4,15 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import dropwhile
 
-from vlm_ops.artifacts import RowsRef
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import METRIC_VERSION
-from vlm_ops.records import Row
+from vlm_ops.records import Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
 
 ASKING_VERSION = 1
-"""Raised when a change of prompting or generation may change an answer."""
+"""Raised when a change of how models are asked may change an answer."""
 
 
 def select_rows(rows: RowsRef, max_rows: int | None, seed: int) -> list[Row]:
@@ -51,7 +50,7 @@ def select_rows(rows: RowsRef, max_rows: int | None, seed: int) -> list[Row]:
 
 
 def protocol(rows: Sequence[Row], job: AnswersJob) -> str:
-    """Hash what is asked, how, and how it is judged.
+    """Hash what is asked, how, and how it is judged; the prompt is the model's own.
 
     Rows go in by content (where an image lies does not matter), so answers outlive a change of
     the training rows. Batch size stays out: greedy answers do not depend on it.

@@ -27,6 +27,7 @@ from transformers import (
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ModelError
+from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
 from vlm_ops.store.fingerprint import fingerprint
 
@@ -68,7 +69,14 @@ def base_ref(settings: ModelSettings) -> ModelRef:
             f"model.id {settings.id!r}: no *.safetensors in {folder}; found "
             f"{', '.join(sorted(listing)) or 'nothing'}"
         )
-    return ModelRef(settings=settings, base_sha256=fingerprint(listing))
+    return ModelRef(settings=_pinned(settings, folder), base_sha256=fingerprint(listing))
+
+
+def _pinned(settings: ModelSettings, folder: Path) -> ModelSettings:
+    """Name the commit that a hub id without a revision came to, so that it can be had again."""
+    if settings.revision is not None or local_folder(settings) is not None:
+        return settings
+    return settings.model_copy(update={"revision": folder.name})
 
 
 def base_folder(settings: ModelSettings) -> Path:
@@ -169,13 +177,6 @@ def compute_dtype(settings: ModelSettings) -> torch.dtype:
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if cpu_multiplies_bf16() else torch.float32
-
-
-@functools.cache
-def cpu_multiplies_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from vlm_ops.errors import TrainingError
-from vlm_ops.models.loading import cpu_multiplies_bf16
+from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.pretraining.architecture import build_config, build_model, build_processor
 from vlm_ops.pretraining.packing import Packer
 from vlm_ops.pretraining.recipe import TinyRecipe

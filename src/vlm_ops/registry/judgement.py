@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
-from vlm_ops.artifacts import GateDecision
 from vlm_ops.errors import RegistryError
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Verdict
 from vlm_ops.registry import former, tags
 from vlm_ops.registry.package import fetch

@@ -11,8 +11,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from vlm_ops.artifacts import Evaluation, GateDecision, PreparedData
+from vlm_ops.artifacts import Evaluation, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.words import percent, sentence, spread
 from vlm_ops.registry import former, tags
 from vlm_ops.registry.integrity import hash_files, registered_files

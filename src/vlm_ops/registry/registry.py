@@ -6,9 +6,10 @@ from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
-from vlm_ops.artifacts import Evaluation, GateDecision, ModelRef, PreparedData
+from vlm_ops.artifacts import Evaluation, ModelRef, PreparedData
 from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import RegistryError
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Look
 from vlm_ops.registry import former, promotion, tags
 from vlm_ops.registry.finding import alias_version, all_versions, find_version, model_names

@@ -2,9 +2,10 @@
 
 import logging
 
-from vlm_ops.artifacts import Choice, GateDecision, PreparedData
+from vlm_ops.artifacts import Choice, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import RegistryError
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.looks import sketch
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.records import Against, Look

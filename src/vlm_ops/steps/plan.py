@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.artifacts import ModelRef, RowsRef
+from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
 from vlm_ops.config.sections import DataCommon, DatasetPairs
-from vlm_ops.records import Against
+from vlm_ops.records import Against, RowsRef
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
@@ -50,7 +50,7 @@ class Plan:
     def done(self) -> Artifact | None:
         """Return the artifact if the step was taken before, to the end."""
         found = read_record(self.folder, self.step.output)
-        return found and found.completed(self.inputs)
+        return found and found.completed({"job": self.job, **self.inputs})
 
 
 def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | None = None) -> Plan:

@@ -13,7 +13,6 @@ from vlm_ops.artifacts import (
     AnswerSet,
     Choice,
     Evaluation,
-    GateDecision,
     PreferencePairs,
     PreparedData,
     TrainedAdapter,
@@ -31,8 +30,10 @@ from vlm_ops.config.pipeline import (
     PrepareJob,
     SftJob,
 )
+from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION
+from vlm_ops.models.ground import ground
 from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
@@ -110,6 +111,7 @@ def _answers(
             seed=config.seed,
             split=split,
             max_rows=config.evaluate.max_rows,
+            ground={"asking": str(ASKING_VERSION), **ground(config.model)},
             **{"gray": False} | images,
             **_asked(config),
         ),
@@ -132,7 +134,9 @@ _ALL = (
         stage="prepare",
         work="prepare",
         version=1,
-        job=lambda config: PrepareJob(seed=config.seed, data=config.data),
+        job=lambda config: PrepareJob(
+            seed=config.seed, data=config.data, name=config.registered_model
+        ),
         output=PreparedData,
         function="vlm_ops.data.prepare:prepare",
         inputs={},

@@ -41,7 +41,7 @@ class Artifact(Frozen):
         None if what the record speaks of is gone, so that the step has to run again.
 
         Args:
-            inputs: What the step was given.
+            inputs: What the step was given, with its job as ``job``.
         """
         return self
 

@@ -79,13 +79,9 @@ class Curves(TrainerCallback):
         return {"tokens_per_second": (tokens - previous[1]) / (now - previous[0])}
 
     def _progress(self, state: Any, logs: dict[str, float]) -> str:
-        done = state.global_step - self._first_step
-        left = (
-            (time.monotonic() - self._started)
-            / max(1, done)
-            * (state.max_steps - state.global_step)
-        )
-        return f"step {state.global_step}/{state.max_steps}, {_line(logs)}, {left:.0f} s left"
+        step, steps = state.global_step, state.max_steps
+        a_step = (time.monotonic() - self._started) / max(1, step - self._first_step)
+        return f"step {step}/{steps}, {_line(logs)}, {a_step * (steps - step):.0f} s left"
 
 
 def _line(logs: dict[str, float]) -> str:

@@ -61,10 +61,7 @@ class _Ratios:
         return chosen - self.rejected / self.policy.rejected_tokens.clamp(min=1)
 
     def smoothed(self, delta: torch.Tensor) -> torch.Tensor:
-        right, wrong = (
-            logsigmoid(self.beta * delta),
-            logsigmoid(-self.beta * delta),
-        )
+        right, wrong = logsigmoid(self.beta * delta), logsigmoid(-self.beta * delta)
         return -right * (1 - self.smoothing) - wrong * self.smoothing
 
 

@@ -51,8 +51,9 @@ def to_the_end(trainer: Any, out: Path) -> Outcome:
     resume = newest_complete(checkpoints, trainer.settings)
     if resume is not None:
         logger.info("going on from %s", resume.name)
-    state = _finished(resume, trainer.args.max_steps)
-    if state is None:
+    state = TrainerState.load_from_json(str(resume / STATE)) if resume is not None else None
+    # transformers would take one more step from a last checkpoint.
+    if state is None or state.global_step < trainer.args.max_steps:
         trainer.args.eval_on_start = resume is None
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -77,14 +78,6 @@ def to_the_end(trainer: Any, out: Path) -> Outcome:
         steps=state.global_step,
         metrics=_validation_metrics(state.log_history, best_step),
     )
-
-
-def _finished(checkpoint: Path | None, max_steps: int) -> TrainerState | None:
-    """Return the state of a last checkpoint: transformers would take one more step from it."""
-    if checkpoint is None:
-        return None
-    state = TrainerState.load_from_json(str(checkpoint / STATE))
-    return state if state.global_step >= max_steps else None
 
 
 def _validation_metrics(history: list[dict[str, Any]], step: int) -> dict[str, float]:

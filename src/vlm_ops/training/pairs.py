@@ -17,7 +17,7 @@ from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import number, relaxed_match
 from vlm_ops.models.generation import Sampling, sample
 from vlm_ops.models.loading import LoadedModel, load
-from vlm_ops.records import PreferencePair, Row, Split
+from vlm_ops.records import BARE_QUESTION, PreferencePair, Row, Split
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
@@ -86,6 +86,7 @@ def make_pairs(
         validation=len(validation),
         images=images,
         source=source,
+        around=BARE_QUESTION,
     )
 
 
@@ -148,7 +149,8 @@ def _sample_split(
             samples=settings.samples,
             seed=job.seed + start,
         )
-        answers = sample(model, [row.question for row in chunk], pictures, sampling)
+        questions = [row.asked_with(data.prompt).question for row in chunk]
+        answers = sample(model, questions, pictures, sampling)
         asked = [row for row in chunk for _ in range(settings.samples)]
         for row, answer in zip(asked, answers, strict=True):
             if relaxed_match(answer, row.answers):

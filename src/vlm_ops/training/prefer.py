@@ -84,7 +84,7 @@ def prefer_stage(
         tracker=tracker,
         load=partial(load, sft.model, trainable=True),
         adapt=lambda model: model,
-        records=pairs.pairs,
+        records=lambda split: sft.base.reads(pairs.pairs(split)),
         locate=pairs.image_path,
         encode=Encoder.pairs,
         dataset=preference_rows,

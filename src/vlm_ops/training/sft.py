@@ -49,7 +49,6 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         out: The step's folder.
         tracker: Gets the curves.
     """
-    # The rows hold the prompt already; whoever asks the model later puts it around a question.
     base = base_ref(job.model).model_copy(update={"prompt": data.prompt})
     return Stage(
         name="sft",
@@ -60,7 +59,7 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         tracker=tracker,
         load=partial(load, base, trainable=True),
         adapt=lambda model: add_adapter(model, job.sft.lora),
-        records=data.rows,
+        records=lambda split: base.reads(data.rows(split)),
         locate=data.image_path,
         encode=Encoder.rows,
         dataset=sft_rows,

@@ -130,8 +130,11 @@ def write_check(out: Path, check: Check, stage: str) -> None:
 
 def _judge(plain: _Side, packed: _Side, dtype: torch.dtype) -> Check:
     loss = abs(packed.loss - plain.loss) / max(abs(plain.loss), _FLOOR)
-    names = {*plain.gradients, *packed.gradients}
-    apart = _norm(_difference(plain, packed, name) for name in names) / max(plain.norm, 1e-12)
+    none = torch.zeros(())
+    apart = _norm(
+        packed.gradients.get(name, none) - plain.gradients.get(name, none)
+        for name in {*plain.gradients, *packed.gradients}
+    ) / max(plain.norm, 1e-12)
     most_loss, most_apart = _AT_MOST[dtype]
     # In this order, so that a number that is none does not agree.
     agrees = loss <= most_loss and apart <= most_apart
@@ -142,16 +145,6 @@ def _judge(plain: _Side, packed: _Side, dtype: torch.dtype) -> Check:
         f"at most {most_apart:g})"
     )
     return Check(engine="packed" if agrees else "trl", said=found)
-
-
-def _difference(plain: _Side, packed: _Side, name: str) -> torch.Tensor:
-    found: Any = sum(
-        sign * side.gradients[name]
-        for sign, side in ((1, plain), (-1, packed))
-        if name in side.gradients
-    )
-    difference: torch.Tensor = found
-    return difference
 
 
 def _norm(tensors: Iterable[torch.Tensor]) -> float:

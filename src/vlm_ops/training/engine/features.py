@@ -13,7 +13,6 @@ import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_ops.data.images import open_image
@@ -166,9 +165,7 @@ class FeatureStore:
     def _known(self, images: Sequence[ImageRef]) -> dict[str, torch.Tensor]:
         known: dict[str, torch.Tensor] = {}
         for key in dict.fromkeys(image.sha256 for image in images):
-            features = self._memory.get(key)
-            if features is None:
-                features = self._latest.get(key)
+            features = self._memory.get(key, self._latest.get(key))
             if features is None and self.frozen:
                 features = self._read(key)
             if features is not None:
@@ -275,13 +272,8 @@ def _trains_vision(model: Any) -> bool:
     return any(
         parameter.requires_grad
         for tower in ("vision", "connector")
-        for parameter in _submodule(model, towers[tower]).parameters()
+        for parameter in model.get_submodule(towers[tower]).parameters()
     )
-
-
-def _submodule(model: Any, name: str) -> nn.Module:
-    found: nn.Module = model.get_submodule(name)
-    return found
 
 
 def _digest(features: torch.Tensor) -> str:

@@ -8,12 +8,12 @@ what the row alone would: a test compares them, and another perturbs a neighbour
 Trees are laid end to end in lines as long as the longest tree, and don't see each other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vlm_ops.records import ImageRef
 from vlm_ops.training.engine.encode import EncodedRow
@@ -85,23 +85,28 @@ def tree_key(row: EncodedRow) -> tuple[str, ...]:
     return tuple(image.sha256 for image in row.images) or ("text", row.id)
 
 
-def longest_line(rows: Iterable[EncodedRow], at_once: int) -> int:
+def by_tree(rows: Sequence[EncodedRow]) -> list[list[int]]:
+    """Return the numbers of the rows that may stand in one tree, for each tree."""
+    trees: dict[tuple[str, ...], list[int]] = {}
+    for number, row in enumerate(rows):
+        trees.setdefault(tree_key(row), []).append(number)
+    return list(trees.values())
+
+
+def longest_line(rows: Sequence[EncodedRow], at_once: int) -> int:
     """Return the most tokens of a line, whichever rows meet in a forward pass.
 
     Args:
         rows: All rows.
         at_once: Rows in a forward pass.
     """
-    groups: dict[tuple[str, ...], list[EncodedRow]] = {}
-    for row in rows:
-        groups.setdefault(tree_key(row), []).append(row)
-    sizes = []
-    for group in groups.values():
-        tree = _Tree(group[0].images)
-        for row in sorted(group, key=lambda row: -row.length)[:at_once]:
+    longest = 0
+    for numbers in by_tree(rows):
+        tree = _Tree(())
+        for row in sorted((rows[n] for n in numbers), key=lambda row: -row.length)[:at_once]:
             tree.grow(row, 0)
-        sizes.append(len(tree.tokens))
-    return max(sizes)
+        longest = max(longest, len(tree.tokens))
+    return longest
 
 
 def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
@@ -151,7 +156,7 @@ def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
     )
 
 
-def positions(seen: "np.ndarray[Any, np.dtype[np.bool_]]") -> "np.ndarray[Any, np.dtype[np.int64]]":
+def positions(seen: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return each token's position: how many tokens stand before it on its path.
 
     Families with more than one position per token (M-RoPE) have their place here.
@@ -159,11 +164,11 @@ def positions(seen: "np.ndarray[Any, np.dtype[np.bool_]]") -> "np.ndarray[Any, n
     Args:
         seen: Which token sees which in one tree, (length, length).
     """
-    found: np.ndarray[Any, np.dtype[np.int64]] = seen.sum(axis=1, dtype=np.int64) - 1
+    found: NDArray[np.int64] = seen.sum(axis=1, dtype=np.int64) - 1
     return found
 
 
-def _ancestors(parents: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+def _ancestors(parents: Sequence[int]) -> NDArray[np.bool_]:
     seen = np.eye(len(parents), dtype=bool)
     for node, parent in enumerate(parents):
         if parent >= 0:

@@ -54,16 +54,13 @@ def add_head(model: PreTrainedModel) -> None:
         scored: torch.Tensor | None = None,
         targets: torch.Tensor | None = None,
         visible: torch.Tensor | None = None,
-        fused_lm_head: bool = False,
         **inputs: Any,
     ) -> Any:
         if keep is None or scored is None or targets is None:
-            if fused_lm_head:
-                inputs["fused_lm_head"] = True
             return former(*args, **inputs)
         if visible is not None:
             inputs["attention_mask"] = _as_attention_wants(self, visible)
-        for unused in ("labels", "shift_labels"):
+        for unused in ("labels", "shift_labels", "fused_lm_head"):
             inputs.pop(unused, None)
         if narrowed:
             inputs["keep"] = keep

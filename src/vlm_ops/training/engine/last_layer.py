@@ -29,22 +29,21 @@ def narrow_last_layer(text_model: Any) -> bool:
     Returns:
         Whether the decoder now returns kept positions.
     """
-    layer: Any = text_model.layers[-1]
-    if type(layer) is not LlamaDecoderLayer:
-        logger.info("%s: the last layer computes every position", type(layer).__name__)
+    layer = text_model.layers[-1]
+    kind = type(layer)
+    if kind is not LlamaDecoderLayer:
+        logger.info("%s: the last layer computes every position", kind.__name__)
         return False
     former = layer.forward
 
     def forward(
         self: Any, hidden_states: torch.Tensor, *args: Any, keep: Any = None, **options: Any
-    ) -> torch.Tensor:
+    ) -> Any:
         if keep is None:
-            full: torch.Tensor = former(hidden_states, *args, **options)
-            return full
+            return former(hidden_states, *args, **options)
         return _narrow(self, hidden_states, keep, *args, **options)
 
-    narrowed: Any = layer
-    narrowed.forward = types.MethodType(forward, layer)
+    layer.forward = types.MethodType(forward, layer)
     return True
 
 

@@ -15,7 +15,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import EncodedRow
 from vlm_ops.training.engine.features import FeatureStore
-from vlm_ops.training.engine.forest import longest_line, pack, tree_key
+from vlm_ops.training.engine.forest import by_tree, longest_line, pack
 from vlm_ops.training.engine.head import Scores, add_head
 from vlm_ops.training.engine.lora import fuse_lora
 from vlm_ops.training.engine.reference import Reference
@@ -39,10 +39,7 @@ class ByImage(Sampler[int]):
     """
 
     def __init__(self, rows: Sequence[EncodedRow], seed: int) -> None:
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for number, row in enumerate(rows):
-            groups.setdefault(tree_key(row), []).append(number)
-        self._groups = list(groups.values())
+        self._groups = by_tree(rows)
         self._seed = seed
         self._epoch = 0
 
@@ -72,6 +69,12 @@ class PackedTraining(CompleteCheckpoints):
         options: What the TRL trainer takes.
     """
 
+    # Of the TRL self.
+    model: Any
+    args: Any
+    accelerator: Any
+    _prepare_inputs: Any
+
     def __init__(
         self,
         *,
@@ -95,14 +98,13 @@ class PackedTraining(CompleteCheckpoints):
 
     def get_ready(self) -> None:
         """Put the engine's forwards into the model; from here on it takes packed rows."""
-        trainer: Any = self
-        if "ref" in trainer.model.peft_config:
+        if "ref" in self.model.peft_config:
             # TRL's own reference, a copy of the adapter: ours is asked beforehand.
-            trainer.model.delete_adapter("ref")
-        base = trainer.model.get_base_model()
+            self.model.delete_adapter("ref")
+        base = self.model.get_base_model()
         add_head(base)
         logger.info("%d LoRA layers compute in one operation", fuse_lora(base))
-        _choose_attention(base, longest_line(self._every, trainer.args.train_batch_size))
+        _choose_attention(base, longest_line(self._every, self.args.train_batch_size))
 
     def give_up(self) -> None:
         """Delete what was kept on disk: another engine trains."""
@@ -114,16 +116,15 @@ class PackedTraining(CompleteCheckpoints):
 
     def plain_loss(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return TRL's loss of a batch that its own collator made; before :meth:`get_ready`."""
-        trainer: Any = self
         parent: Any = super()
-        loss: torch.Tensor = parent.compute_loss(trainer.model, trainer._prepare_inputs(batch))
+        loss: torch.Tensor = parent.compute_loss(self.model, self._prepare_inputs(batch))
         return loss
 
     def packed_loss(self, count: int) -> torch.Tensor:
         """Return the loss of the first rows as training computes it."""
-        trainer: Any = self
         batch = self.collate([{"row": number} for number in self.first_rows(count)])
-        loss: torch.Tensor = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
+        trainer: Any = self
+        loss: torch.Tensor = trainer.compute_loss(self.model, self._prepare_inputs(batch))
         return loss
 
     def _get_train_sampler(self, *_: Any) -> ByImage:
@@ -143,15 +144,7 @@ class PackedTraining(CompleteCheckpoints):
         forest = pack([self._every[number] for number in numbers], self._pad)
         return {
             "rows": torch.tensor(numbers),
-            "input_ids": forest.input_ids,
-            "position_ids": forest.position_ids,
-            "attention_mask": forest.attention_mask,
-            "visible": forest.visible,
-            "keep": forest.keep,
-            "scored": forest.scored,
-            "targets": forest.targets,
-            "completion": forest.completion,
-            "images": forest.images,
+            **vars(forest),
             # For the count of supervised tokens in a step: they are aligned already.
             "labels": forest.targets,
             "shift_labels": forest.targets,
@@ -159,8 +152,7 @@ class PackedTraining(CompleteCheckpoints):
 
     def with_features(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Replace images by their features, and leave out what the model does not take."""
-        trainer: Any = self
-        with trainer.accelerator.autocast():
+        with self.accelerator.autocast():
             outputs = self.features.outputs(inputs["images"])
         known = {k: v for k, v in inputs.items() if k not in ("rows", "completion", "images")}
         return known if outputs is None else known | {"mm_encoder_outputs": outputs}
@@ -201,13 +193,12 @@ class PackedDpo(PackedTraining, DPOTrainer):
             Interrupted: SIGTERM came; what was asked is kept.
         """
         super().get_ready()
-        trainer: Any = self
-        stop = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Stop))
+        stop = next(c for c in self.callback_handler.callbacks if isinstance(c, Stop))
 
         def ask(batch: dict[str, Any]) -> LogProbs:
             stop.check("stopped while the reference was asked; it goes on from there")
-            with torch.no_grad(), trainer.accelerator.autocast():
-                return self.log_probs(trainer.model, trainer._prepare_inputs(batch))[0]
+            with torch.no_grad(), self.accelerator.autocast():
+                return self.log_probs(self.model, self._prepare_inputs(batch))[0]
 
         self._reference.prepare(self._batches, ask)
 
@@ -218,13 +209,12 @@ class PackedDpo(PackedTraining, DPOTrainer):
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         """Form the batches of the first epoch and of validation."""
-        trainer: Any = self
-        needed = trainer.args.max_steps * trainer.args.gradient_accumulation_steps
-        training = list(self._sampler)[: needed * trainer.args.train_batch_size]
+        needed = self.args.max_steps * self.args.gradient_accumulation_steps
+        training = list(self._sampler)[: needed * self.args.train_batch_size]
         held_out = list(range(len(self._sampler), len(self._every)))
         for numbers, size in (
-            (training, trainer.args.train_batch_size),
-            (held_out, trainer.args.eval_batch_size),
+            (training, self.args.train_batch_size),
+            (held_out, self.args.eval_batch_size),
         ):
             for start in range(0, len(numbers), size):
                 yield self.collate([{"row": number} for number in numbers[start : start + size]])
@@ -260,11 +250,10 @@ class PackedDpo(PackedTraining, DPOTrainer):
     def _note(
         self, policy: LogProbs, reference: LogProbs, scores: Scores, inputs: dict[str, Any]
     ) -> None:
-        trainer: Any = self
         assert scores.is_top1 is not None
-        mode = "train" if trainer.model.training else "eval"
-        gather = trainer.accelerator.gather
-        beta = trainer.args.beta
+        mode = "train" if self.model.training else "eval"
+        gather = self.accelerator.gather
+        beta = self.args.beta
         chosen = gather(beta * (policy.chosen - reference.chosen).detach())
         rejected = gather(beta * (policy.rejected - reference.rejected).detach())
         numbers = {
@@ -279,11 +268,11 @@ class PackedDpo(PackedTraining, DPOTrainer):
             ).mean(),
         }
         for name, value in numbers.items():
-            trainer._metrics[mode][name].append(value.item())
+            self._metrics[mode][name].append(value.item())
         if mode == "train":
             tokens = gather(inputs["attention_mask"].sum()).sum().item()
-            trainer._total_train_tokens += tokens
-        trainer._metrics[mode]["num_tokens"] = [trainer._total_train_tokens]
+            self._total_train_tokens += tokens
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
 
 def _numbers(rows: range) -> Dataset:

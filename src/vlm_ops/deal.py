@@ -1,0 +1,82 @@
+"""Which split every group was dealt to, kept from one retrain to the next.
+
+A hash of its name deals a new group. That alone would not keep it where it is: new rows that share
+an image with two old groups make one of them, under one name, and what a champion was trained on
+might come to lie in test.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from vlm_ops.errors import OutputError
+from vlm_ops.records import Row, Split
+from vlm_ops.store.files import make_folder, write_whole
+from vlm_ops.store.fingerprint import SHORT, fingerprint
+from vlm_ops.store.frozen import Frozen
+
+FOLDER = "splits"
+
+
+class Deal(Frozen):
+    """What a configuration's groups were dealt to.
+
+    Attributes:
+        groups: By group, the earliest split that shows an image of it: train before validation
+            before test. A group moves that way only.
+        images: By content hash, the group that an image came with first.
+        left: Groups whose own rows are in no split any more, because an earlier split shows an
+            image of theirs; with the split that they left.
+    """
+
+    groups: dict[str, Split] = {}
+    images: dict[str, str] = {}
+    left: dict[str, Split] = {}
+
+    def of_images(self, row: Row) -> set[str]:
+        """Return the groups that a row's images came with first."""
+        return {self.images[i.sha256] for i in row.images if i.sha256 in self.images}
+
+    def of(self, row: Row) -> set[str]:
+        """Return the groups that a row belongs to, by its own group and by its images."""
+        return self.of_images(row) | ({row.group} & self.groups.keys())
+
+    def agrees(self, rows: Iterable[Row], split: Split) -> bool:
+        """Tell whether every row of a split is remembered, and in that split."""
+        return all({self.groups[group] for group in self.of(row)} == {split} for row in rows)
+
+
+def deal_file(name: str | None) -> Path | None:
+    """Return where a registered model's deal lies, seen from a step's folder; None for None.
+
+    It goes by that name, for what its champions have seen is what counts. Another seed or other
+    shares deal new groups otherwise and leave the old ones where they are.
+    """
+    return None if name is None else Path("..", FOLDER, f"{fingerprint(name)[:SHORT]}.json")
+
+
+def read_deal(path: Path) -> Deal:
+    """Read what was remembered; nothing, if there is no such file.
+
+    Raises:
+        OutputError: The file is there but can't be read.
+    """
+    try:
+        return Deal.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Deal()
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path}: the splits that groups were dealt to can't be read ({error}). They keep "
+            f"training rows out of test: bring the file back, or move it away if no model in use "
+            f"was trained in this folder"
+        ) from error
+
+
+def write_deal(path: Path, deal: Deal) -> None:
+    """Write it whole.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    make_folder(path.parent)
+    write_whole(path, deal.model_dump_json(indent=1) + "\n")

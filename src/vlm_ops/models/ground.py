@@ -1,0 +1,76 @@
+"""What computes an answer beside the model: library versions, the dtype, the kind of device.
+
+Light, as :mod:`vlm_ops.models.identity`: a plan is made without torch. So the driver and the CPU's
+flags are asked here, and torch, where it computes, is told what was found.
+"""
+
+import ctypes
+import functools
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Literal
+
+from vlm_ops.config.sections import ModelSettings
+
+LIBRARIES = ("bitsandbytes", "peft", "torch", "transformers")
+DTYPE = "dtype"
+"""Key of the compute dtype in a ground."""
+
+_CPU_FLAGS = Path("/proc/cpuinfo")
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def ground(settings: ModelSettings) -> dict[str, str]:
+    """Return what answers are computed with here: answers of another ground do not compare.
+
+    Args:
+        settings: Of the model that is trained; all that are compared with it compute in its dtype.
+    """
+    versions = {name: version(name) for name in LIBRARIES}
+    return {**versions, "device": device(), DTYPE: dtype(settings)}
+
+
+@functools.cache
+def version(library: str) -> str:
+    """Return a library's version, ``none`` if it is not installed; nothing is imported for it."""
+    try:
+        return distribution(library).version
+    except PackageNotFoundError:
+        return "none"
+
+
+def dtype(settings: ModelSettings) -> Literal["float32", "bfloat16"]:
+    """Return the type that matrix products of a model run in on this machine."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "bfloat16" if device() == "cuda" or cpu_multiplies_bf16() else "float32"
+
+
+@functools.cache
+def device() -> Literal["cpu", "cuda"]:
+    """Return the kind of device that a model is loaded to.
+
+    ``cuda`` where torch was built for it and the driver, which heeds ``CUDA_VISIBLE_DEVICES``,
+    counts a device.
+    """
+    try:
+        built = distribution("torch").locate_file("torch/lib/libtorch_cuda.so")
+        if not Path(str(built)).exists():
+            return "cpu"
+        driver = ctypes.CDLL("libcuda.so.1")
+    except (PackageNotFoundError, OSError):
+        return "cpu"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return "cpu"
+    return "cuda" if count.value else "cpu"
+
+
+@functools.cache
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
+    try:
+        lines = _CPU_FLAGS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux: an x86 that has it is rare there
+        return False
+    return any(line.startswith("flags") and _BF16_FLAGS & set(line.split()) for line in lines)
