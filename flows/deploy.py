@@ -64,8 +64,7 @@ def deploy(
 
     Args:
         source: A YAML file or the name of a preset.
-        cron: Five fields, such as ``0 2 * * 1``; None for no schedule, which also takes an
-            earlier one away.
+        cron: Five fields, as ``0 2 * * 1``; None for no schedule, which takes an earlier one away.
         timezone: In which ``cron`` is read, by its IANA name.
         name: Of the deployment; the file's stem when None.
         pool: Work pool that runs it.

@@ -81,7 +81,7 @@ def test_another_dtype_asks_the_champion_again_in_it(
     second = retrain(tmp_path, rows, "second", champion, "model.dtype=bfloat16")
     assert models.asked > asked
     # The champion's adapter was loaded in the candidate's dtype, whatever it was trained in.
-    adapter = champion.model.adapter_sha256
+    adapter = champion.adapter_sha256
     again = [ref for ref in models.loaded[loaded:] if ref.adapter_sha256 == adapter]
     assert {ground.dtype(ref.settings) for ref in again} == {"bfloat16"}
     found = second["champion on test"]

@@ -122,14 +122,14 @@ def test_an_edited_adapter_configuration_of_the_champion_stops_promotions(
 
     def edit(client: MlflowClient) -> None:
         version = client.get_model_version("small", "1")
-        assert version.model_id is not None
-        where = client.get_logged_model(version.model_id).artifact_location
+        model = version.source.removeprefix("models:/")
+        where = client.get_logged_model(model).artifact_location
         repository = get_artifact_repository(where, tracking_uri=client.tracking_uri)
         kept = Path(repository.download_artifacts(path))
         changed = place / kept.name
         text = kept.read_text(encoding="utf-8")
         changed.write_text(text.removesuffix(" ") if text.endswith(" ") else f"{text} ")
-        client.log_model_artifact(version.model_id, str(changed), str(Path(path).parent))
+        client.log_model_artifact(model, str(changed), str(Path(path).parent))
 
     for folder in (place / "runs" / "models").iterdir():
         folder.rename(place / folder.name)

@@ -51,7 +51,7 @@ def ask(
     """Ask a model every row of a split.
 
     Args:
-        job: Longest answer, batch size, row limit; with the images, gray ones or other rows'.
+        job: How: longest answer, row limit, with the images, gray ones or other rows'.
         rows: The rows.
         model: Who is asked, under its own prompt.
         out: Gets ``answers.jsonl``.
@@ -59,13 +59,11 @@ def ask(
         open_model: Makes a respondent of a model.
 
     Returns:
-        The answer set. Its ``protocol`` covers rows, decoding and metric, but neither prompt nor
-        other images: models compare as they are served, and with themselves on those.
+        The answer set. Its ``protocol`` covers rows, decoding and metric, no prompt and no image.
 
     Raises:
         DataError: The split has no rows, or an image can't be opened.
         ModelError: The model can't be loaded.
-        OutputError: The folder can't be written to.
     """
     asked = select_rows(rows, job.max_rows, job.seed)
     shown = swapped(asked, job.seed) if job.swapped else asked
