@@ -122,7 +122,7 @@ def test_an_edited_adapter_configuration_of_the_champion_stops_promotions(
 
     def edit(client: MlflowClient) -> None:
         version = client.get_model_version("small", "1")
-        model = version.source.removeprefix("models:/")
+        model = str(version.source).removeprefix("models:/")
         where = client.get_logged_model(model).artifact_location
         repository = get_artifact_repository(where, tracking_uri=client.tracking_uri)
         kept = Path(repository.download_artifacts(path))
