@@ -161,9 +161,10 @@ def new_move(
     who: str,
     why: str,
     forced: bool = False,
-    settled: str | None = None,
 ) -> Move:
     """Return the line for a move that is made now, from today's champion to a version.
+
+    Whoever makes a move settles the doubt that there is.
 
     Args:
         state: As read.
@@ -172,7 +173,6 @@ def new_move(
         who: Does it.
         why: In words.
         forced: Whether the gate is overruled.
-        settled: The doubt that it settles.
     """
     return Move.model_validate(
         {
@@ -180,7 +180,7 @@ def new_move(
             "to": str(target.version),
             "to_content": target.tags.get(tags.CONTENT),
             "forced": forced,
-            "settled": settled,
+            "settled": state.doubt,
         }
     )
 

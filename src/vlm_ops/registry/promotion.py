@@ -120,7 +120,6 @@ def _promotion(state: State, target: ModelVersion, told: _Told, order: Order) ->
         who=order.by,
         why=order.reason or (told.judgement.reasons if told.judgement else "No gate judged it."),
         forced=bool(objection),
-        settled=state.doubt,
     )
 
 
