@@ -1,7 +1,9 @@
 """Where alias and ledger do not say the same, nothing moves until a person has settled it."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -127,6 +129,30 @@ def test_the_champion_itself_may_settle_it(two: Any, harm: Callable[[Any], None]
     assert (move.from_version, move.to_version, move.moved) == ("2", "2", False)
     assert (two.registry.champion().version, two.registry.standing().doubt) == ("2", None)
     assert two.registry.promote("3", reason=None, by="flow").from_version == "2"
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_an_alias_to_a_version_that_is_gone_is_a_doubt(
+    pipeline: Any, judged: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """MLflow deletes the alias with the version; a restored database may have the one alone."""
+    made = pipeline.register(0)
+    if judged:
+        pipeline.registry.promote(made.version, reason=None, by="flow")
+    database = next(tmp_path_factory.getbasetemp().glob("mlflow*/mlflow.db"))
+    with closing(sqlite3.connect(database)) as opened, opened:
+        opened.execute(
+            "insert or replace into registered_model_aliases (name, alias, version) "
+            "values (?, 'champion', 9)",
+            (pipeline.name,),
+        )
+    standing = pipeline.registry.standing()
+    assert standing.champion is None
+    assert "points to version 9, which was deleted" in standing.doubt
+    with pytest.raises(RegistryError, match="points to version 9"):
+        pipeline.registry.promote(made.version, reason=None, by="flow")
+    pipeline.registry.promote(made.version, reason="It is.", by="ann", decision_required=False)
+    assert pipeline.registry.standing().doubt is None
 
 
 def test_a_second_harm_is_a_second_doubt(two: Any) -> None:

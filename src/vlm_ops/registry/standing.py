@@ -90,28 +90,35 @@ def _read(client: MlflowClient, name: str) -> State:
     alias = model.aliases.get(tags.CHAMPION)
     ledger = read_ledger(model.tags, alias)
     champion = None if alias is None else version_or_none(client, name, str(alias))
-    doubt = _doubt(client, name, ledger, champion)
-    return State(name, True, dict(model.tags), ledger, champion, doubt)
-
-
-def _doubt(
-    client: MlflowClient, name: str, ledger: Ledger, champion: ModelVersion | None
-) -> str | None:
-    found = ledger.flaw()
-    if found is None and champion is not None and tags.CONTENT not in champion.tags:
-        found = (
-            f"its champion, version {champion.version}, has no tag {tags.CONTENT}: it was not "
-            f"registered by vlm-ops"
-        )
-    last = ledger.last
-    if found is None and champion is None and last is not None and last.to_version is not None:
-        gone = version_or_none(client, name, last.to_version) is None
-        lost = "that version was deleted" if gone else "the alias was deleted"
-        found = f"its champion is version {last.to_version} by its ledger, but {lost} in MLflow"
-    if found is None:
-        return None
-    return (
-        f"{name!r}: {found}. Nothing is promoted until a person has said which version is the "
+    flaw = ledger.flaw() or _loss(client, name, ledger, champion, alias)
+    doubt = flaw and (
+        f"{name!r}: {flaw}. Nothing is promoted until a person has said which version is the "
         f'champion: `vlm-ops promote {name} VERSION --reason "…"`; '
         f"`vlm-ops models {name}` lists them."
     )
+    return State(name, True, dict(model.tags), ledger, champion, doubt)
+
+
+def _loss(
+    client: MlflowClient,
+    name: str,
+    ledger: Ledger,
+    champion: ModelVersion | None,
+    alias: str | int | None,
+) -> str | None:
+    """Say why the alias does not tell who is champion, if it does not."""
+    if champion is not None:
+        if tags.CONTENT in champion.tags:
+            return None
+        return (
+            f"its champion, version {champion.version}, has no tag {tags.CONTENT}: it was not "
+            f"registered by vlm-ops"
+        )
+    if alias is not None:
+        return f"its alias champion points to version {alias}, which was deleted in MLflow"
+    last = ledger.last
+    if last is None or last.to_version is None:
+        return None
+    gone = version_or_none(client, name, last.to_version) is None
+    lost = "that version was deleted" if gone else "the alias was deleted"
+    return f"its champion is version {last.to_version} by its ledger, but {lost} in MLflow"
