@@ -81,13 +81,13 @@ def test_evaluate_takes_all_its_steps_and_is_not_done_twice(
     told, _ = step("evaluate", runs, capsys)
     assert (told["step"], told["skipped"], told["candidate"]) == ("evaluate", False, "preferred")
     assert set(told["scores"]) == {
-        "base", "sft", "candidate", "sft_gray", "candidate_gray", "majority"
+        "base", "sft", "candidate", "sft_gray", "candidate_gray", "candidate_swapped", "majority"
     }  # fmt: skip
     assert told["scores"]["candidate"]["relaxed_accuracy"] == 1.0
     assert (Path(told["folder"]) / "report.md").is_file()
-    assert models.asked == 2 * 40 + 5 * 96
+    assert models.asked == 2 * 40 + 6 * 96
     assert step("evaluate", runs, capsys)[0] == told | {"skipped": True}
-    assert models.asked == 2 * 40 + 5 * 96
+    assert models.asked == 2 * 40 + 6 * 96
 
 
 def test_gate_names_what_is_missing_before_it_asks_the_champion(
@@ -107,7 +107,7 @@ def test_gate_says_that_there_is_no_champion(
     assert "demo has no champion: judged against the base alone" in said
     assert told["verdict"]["accepted"]
     assert [found["than"] for found in told["verdict"]["differences"]] == [
-        "gray", "base", "majority"
+        "gray", "swapped", "base", "majority"
     ]  # fmt: skip
     assert (told["look"], told["level"]) == (1, level(1.0))
     assert told["champion"] is told["champion_version"] is None
@@ -130,7 +130,7 @@ def test_gate_judges_against_the_champion(
     assert models.asked == asked + 96
     assert told["verdict"]["accepted"] is not sees
     assert [found["than"] for found in told["verdict"]["differences"]] == [
-        "gray", "base", "champion", "majority"
+        "gray", "swapped", "base", "champion", "majority"
     ]  # fmt: skip
     assert (told["champion"], told["champion_version"]) == (champion.model.content, "7")
     again, _ = step("gate", runs, capsys)
