@@ -19,6 +19,7 @@ from flows.servers.worker import GPU_SLOT
 from vlm_ops.artifacts import Evaluation, PreparedData
 from vlm_ops.errors import ConfigError, Interrupted, TransientError
 from vlm_ops.evaluation.decision import GateDecision
+from vlm_ops.evaluation.outlook import warnings
 from vlm_ops.registry.registry import Origin, RegisteredVersion
 from vlm_ops.registry.rival import count_look, rival
 from vlm_ops.steps.plan import Work
@@ -42,6 +43,10 @@ def take(context: Context, stage: str) -> None:
     sources = {need.step for step in steps_of(stage) for need in step.inputs.values()}
     inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
     context.keep(stage, unwrap(retrying(context, stage, inputs)))
+    if stage == "prepare":
+        data = context.output(PreparedData, "prepare")
+        for warning in warnings(data, needed=context.config.gate.over_champion):
+            logger.warning("%s", warning)
 
 
 def unwrap(value: Any) -> Any:

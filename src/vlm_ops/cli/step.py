@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.cli.console import err, guarded, out, print_json, progress
 from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configured
 from vlm_ops.config.pipeline import PipelineConfig
@@ -55,6 +56,11 @@ def step(
         if left is not None:
             taken |= left.take(NullTracker())
     artifact = taken[name]
+    if isinstance(artifact, PreparedData):
+        from vlm_ops.evaluation.outlook import warnings
+
+        for warning in warnings(artifact, needed=config.gate.over_champion):
+            err.print(warning)
     if as_json:
         fields = artifact.model_dump(mode="json") | {"folder": str(artifact.folder)}
         print_json(fields | {"step": name, "skipped": left is None})
