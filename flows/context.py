@@ -26,8 +26,8 @@ logger = logging.getLogger("vlm_ops.flow")
 class Taken:
     """What one task took.
 
-    A plain object, which Prefect follows from task to task; into anything it knows the form of it
-    would look, and draw arrows between tasks that have a text in common.
+    A plain object, which Prefect hands on as it is. In lists, dicts and data classes it would look
+    for equal values, and draw arrows between tasks that merely share a text.
     """
 
     def __init__(self, artifacts: Mapping[str, Artifact], *, fresh: bool) -> None:

@@ -73,12 +73,12 @@ def _promotion(context: Context) -> Summary:
         known = {step: context.taken[step] for step in ("prepare", "evaluate", "gate")}
         version = tasks.register(context, known)
         try:
-            standing = tasks.promote(context, version)
+            outcome = tasks.promote(context, version)
         except ChampionMoved as moved:
             logger.warning("%s; it is judged again", moved)
             tasks.forget_judgement(context)
             continue
-        return publish(context, of_promotion(context, version, *standing))
+        return publish(context, of_promotion(context, version, *outcome))
     raise RegistryError(
         f"{context.registry.name!r}: the champion moved {_JUDGEMENTS} times while the candidate "
         f"was judged, version {version.version} is not promoted; run the pipeline again"

@@ -104,7 +104,7 @@ def _gpu_slot(step: Step) -> AbstractContextManager[None]:
 
 
 def agree_on_margins(context: Context) -> None:
-    """Make sure, before anything is trained, that the gate's settings are the model's own.
+    """Make sure that the gate's settings are the model's own, before training and before a move.
 
     Raises:
         ConfigError: The registered model is held to other ones.
@@ -153,7 +153,7 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     return version
 
 
-class Standing(NamedTuple):
+class Outcome(NamedTuple):
     """Who is champion at the end of a run.
 
     Attributes:
@@ -166,11 +166,11 @@ class Standing(NamedTuple):
 
 
 @task(task_run_name="promote", persist_result=False, cache_policy=NO_CACHE)
-def promote(context: Context, version: RegisteredVersion) -> Standing:
+def promote(context: Context, version: RegisteredVersion) -> Outcome:
     """Move the champion alias if the gate accepted the candidate.
 
     A model that was champion before and is not now was replaced or put back for a reason; a
-    schedule does not undo that.
+    run does not undo that.
 
     Raises:
         ChampionMoved: Another one became champion since the candidate was judged.
@@ -181,7 +181,7 @@ def promote(context: Context, version: RegisteredVersion) -> Standing:
     stays = champion.version if champion is not None else None
     accepted = context.output(GateDecision, "gate").verdict.accepted
     if not accepted or stays == version.version:
-        return Standing(stays)
+        return Outcome(stays)
     if version.content in registry.former_champions():
         why = (
             f"the model of version {version.version} was champion before and is not now; a run "
@@ -189,11 +189,15 @@ def promote(context: Context, version: RegisteredVersion) -> Standing:
             f'--reason "…"` does'
         )
         logger.warning("%s", why)
-        return Standing(stays, why)
-    make_sure_it_runs(context)
+        return Outcome(stays, why)
     context.start_parent()
-    registry.promote(version.version, reason=None, by=f"{user_name()} (flow)")
-    return Standing(version.version)
+
+    def still() -> None:
+        agree_on_margins(context)
+        make_sure_it_runs(context)
+
+    registry.promote(version.version, reason=None, by=f"{user_name()} (flow)", still=still)
+    return Outcome(version.version)
 
 
 def make_sure_it_runs(context: Context) -> None:

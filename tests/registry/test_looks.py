@@ -53,6 +53,14 @@ def test_a_look_that_somebody_deleted_counts_as_one_that_saw_all(pipeline: Any) 
     assert look("e", None, "t", fresh).number == 5
 
 
+def test_the_last_looks_are_missed_too(pipeline: Any) -> None:
+    for candidate in ("a", "b"):
+        pipeline.registry.look(candidate, None, "t", GROUPS)
+    for number in (1, 2):
+        pipeline.client.delete_registered_model_tag(pipeline.name, f"vlm_ops.look.{number:04d}")
+    assert pipeline.registry.look("c", None, "t", GROUPS) == Look(number=3, position=3.0)
+
+
 def test_looks_make_no_version(pipeline: Any) -> None:
     assert pipeline.registry.looks() == []
     pipeline.registry.look("a", None, "t", GROUPS)

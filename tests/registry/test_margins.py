@@ -10,13 +10,13 @@ from vlm_ops.errors import RegistryError
 HARDER = GateSettings(over_champion=0.02)
 
 
-def test_the_first_ones_need_no_reason_and_no_line(pipeline: Any) -> None:
+def test_the_first_ones_need_no_reason_and_are_a_line(pipeline: Any) -> None:
     assert pipeline.registry.margins() is None
-    pipeline.registry.pin(HARDER, reason=None, by="flow")
-    assert pipeline.registry.margins() == HARDER
-    assert pipeline.registry.moves() == []
-    pipeline.registry.pin(HARDER, reason=None, by="flow")
-    assert pipeline.registry.moves() == []
+    for _ in range(2):
+        pipeline.registry.pin(HARDER, reason=None, by="flow")
+        assert pipeline.registry.margins() == HARDER
+        (line,) = pipeline.registry.moves()
+        assert (line.kind, line.who, line.why) == ("gate", "flow", "the first margins")
 
 
 def test_others_need_a_reason_and_are_a_line(pipeline: Any) -> None:
@@ -48,16 +48,20 @@ def test_margins_are_no_champion(pipeline: Any) -> None:
     assert pipeline.registry.rollback(reason=None, by="ann").to_version == "1"
 
 
-def test_whoever_deletes_or_damages_the_tag_does_not_get_rid_of_them(pipeline: Any) -> None:
-    pipeline.registry.pin(HARDER, reason="From the start.", by="ann")
+@pytest.mark.parametrize("reason", [None, "From the start."])
+def test_whoever_deletes_or_changes_the_tag_does_not_get_rid_of_them(
+    pipeline: Any, reason: str | None
+) -> None:
+    pipeline.registry.pin(HARDER, reason=reason, by="ann")
     pipeline.client.delete_registered_model_tag(pipeline.name, "vlm_ops.margins")
     assert pipeline.registry.margins() == HARDER
     with pytest.raises(RegistryError, match="give a reason"):
         pipeline.registry.pin(GateSettings(), reason=None, by="flow")
-    pipeline.client.set_registered_model_tag(pipeline.name, "vlm_ops.margins", "none")
-    with pytest.raises(RegistryError, match="holds no settings"):
-        pipeline.registry.margins()
-    with pytest.raises(RegistryError, match="holds no settings"):
-        pipeline.registry.pin(GateSettings(), reason=None, by="flow")
+    for text in ("none", GateSettings().model_dump_json()):
+        pipeline.client.set_registered_model_tag(pipeline.name, "vlm_ops.margins", text)
+        with pytest.raises(RegistryError, match="holds no settings"):
+            pipeline.registry.margins()
+        with pytest.raises(RegistryError, match="holds no settings"):
+            pipeline.registry.pin(GateSettings(), reason=None, by="flow")
     pipeline.registry.pin(GateSettings(), reason="It was damaged.", by="ann")
     assert pipeline.registry.margins() == GateSettings()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vlm_ops.errors import RegistryError
+from vlm_ops.errors import Interrupted, RegistryError
 
 
 def champion_version(pipeline: Any) -> str | None:
@@ -30,6 +30,35 @@ def test_a_passing_decision_moves_the_alias(pipeline: Any) -> None:
     assert (move.from_version, move.to_version, move.forced) == (None, "1", False)
     assert move.why == "- The candidate is better than the base."
     assert pipeline.registry.moves() == [move]
+
+
+def test_what_is_asked_last_can_stop_a_promotion(pipeline: Any) -> None:
+    pipeline.register(0)
+
+    def cancelled() -> None:
+        raise Interrupted("the run was cancelled")
+
+    with pytest.raises(Interrupted):
+        pipeline.registry.promote("1", reason=None, by="flow", still=cancelled)
+    assert champion_version(pipeline) is None
+    assert pipeline.registry.moves() == []
+    assert pipeline.registry.promote("1", reason=None, by="flow").moved
+
+
+def test_a_verdict_that_was_edited_in_its_file_does_not_count(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline.register(0, promote=False)
+    details = pipeline.client.get_model_version(pipeline.name, "1").tags["details"]
+    text = pipeline.kept_file(pipeline.logged[0], details).read_text()
+    edited = tmp_path / Path(details).name
+    edited.write_text(text.replace('"accepted": false', '"accepted": true'))
+    assert edited.read_text() != text
+    logged = pipeline.logged[0].removeprefix("models:/")
+    pipeline.client.log_model_artifact(logged, str(edited), "registered")
+    with pytest.raises(RegistryError, match=r"its tag verdict says refused, its file .* accepted"):
+        pipeline.registry.promote("1", reason=None, by="flow")
+    assert champion_version(pipeline) is None
 
 
 @pytest.mark.parametrize("reason", [None, "", "   ", "I like it"])

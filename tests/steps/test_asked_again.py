@@ -72,15 +72,15 @@ def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (nothing, ("execution.threads=3", "register.model=other", "name=other"), []),
         (nothing, ("features.memory_gb=1",), []),
         (nothing, ("gate.over_base=0.01",), ["gate"]),
-        (nothing, ("evaluate.resamples=300",), ["evaluate", "gate"]),
+        (nothing, ("evaluate.resamples=300",), ["validation", "evaluate", "gate"]),
         (nothing, ("evaluate.batch_size=3",), ["pairs"]),
-        (nothing, ("evaluate.max_rows=9",), [*EVERY_MODEL, "evaluate"]),
+        (nothing, ("evaluate.max_rows=9",), [*EVERY_MODEL, "validation", "evaluate"]),
         (nothing, ("evaluate.max_new_tokens=9",), ["pairs", *EVERY_MODEL]),
         (nothing, ("sft.learning_rate=0.1",), ["sft"]),
         (nothing, ("model.quantization=none",), ["sft"]),
         (nothing, ("pairs.samples=5",), ["pairs"]),
         (nothing, ("prefer.beta=0.2",), ["prefer"]),
-        (nothing, ("seed=9",), [name for name in STEPS if name != "choose"]),
+        (nothing, ("seed=9",), list(STEPS)),
     ],
 )
 def test_what_is_asked_again(

@@ -50,7 +50,7 @@ def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = Fal
         )
         return
     if not versions and not moves:
-        out.print(f"{name} has no versions yet. `vlm-ops run demo` makes one.")
+        out.print(f"{name} has no versions yet. `vlm-ops run FILE --promote` makes one.")
         return
     out.print(_versions(name, versions))
     if moves:

@@ -118,7 +118,9 @@ def configured(
 
 def _promoting(source: str, overrides: list[str], runs: Path | None) -> str:
     """Return the command that goes on from a trial."""
-    changes = [word for change in overrides for word in ("--set", change)]
+    # The gate's margins come from the file; with --promote they are refused on the command line.
+    kept = [change for change in overrides if not change.strip().startswith("gate")]
+    changes = [word for change in kept for word in ("--set", change)]
     place = ["--runs", str(runs)] if runs is not None else []
     return shlex.join(["vlm-ops", "run", source, "--promote", *changes, *place])
 
@@ -162,7 +164,7 @@ def _tell(summary: dict[str, Any], runs: Path) -> None:
         out.print(f"\n[bold green]Champion:[/] {model} version {version}")
     else:
         stays = summary["champion_version"]
-        stays = f"version {stays} stays champion" if stays else "there is no champion yet"
+        stays = f"version {stays} stays champion" if stays else "no version is champion"
         out.print(f"\n[bold yellow]Not promoted:[/] {model} version {version}; {stays}")
     if summary["mlflow_run_id"] is None:
         out.print("Nothing changed since the last run: every step was skipped.")

@@ -33,7 +33,8 @@ def step(
     """Take one stage in this process, without Prefect and MLflow runs; its inputs must be there.
 
     The gate judges against today's champion, which it asks MLflow for: the server that
-    MLFLOW_TRACKING_URI names, or one with the history of the runs folder.
+    MLFLOW_TRACKING_URI names, or one with the history of the runs folder. evaluate and gate read
+    the test rows, which is counted as a look at them.
 
     Example: vlm-ops step prepare demo
     """

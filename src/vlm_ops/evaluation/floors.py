@@ -1,7 +1,7 @@
 """What a candidate may not fall below, whoever the champion is."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.comparison import DoubtError, reason
-from vlm_ops.evaluation.signs import chance_of
+from vlm_ops.evaluation.signs import chance_of, least_chance
 from vlm_ops.records import Answer, Difference
 
 _KINDS_LEVEL = 0.05
@@ -60,7 +60,8 @@ def worse_kinds(
 
     A kind counts if more is lost than ``gate.kind_tolerance`` and if tossed signs seldom lose as
     much: at 5 % over all kinds together (Holm 1979, "A simple sequentially rejective multiple
-    test procedure").
+    test procedure"). Kinds with too few groups to show anything are left out
+    (:func:`unseen_kinds`).
 
     Args:
         candidate: Judged rows.
@@ -69,9 +70,10 @@ def worse_kinds(
         job: The tolerance and the seed of the tosses.
     """
     ours, theirs = _by_kind(candidate), _by_kind(champion)
-    lost = {
-        kind: statistics.paired(rows, theirs.get(kind, []), name) for kind, rows in ours.items()
-    }
+    seen = _seen(ours)
+    if not seen:
+        return []
+    lost = {kind: statistics.paired(ours[kind], theirs.get(kind, []), name) for kind in seen}
     level = _KINDS_LEVEL / len(lost)
     chances = {kind: chance_of(-sums.total, job.seed, level) for kind, sums in lost.items()}
     said = []
@@ -87,6 +89,28 @@ def worse_kinds(
                 f"to {100 * job.gate.kind_tolerance:.1f} points is allowed (gate.kind_tolerance)"
             )
     return said
+
+
+def unseen_kinds(candidate: Sequence[Answer]) -> list[str]:
+    """Name the kinds whose groups are too few to show a loss, in words."""
+    ours = _by_kind(candidate)
+    return [
+        f"whether it is worse on questions of kind {kind!r}: {words.groups(_groups(ours[kind]))} "
+        f"can't show it"
+        for kind in sorted(ours.keys() - _seen(ours))
+    ]
+
+
+def _seen(kinds: Mapping[str, Sequence[Answer]]) -> set[str]:
+    """Return as many kinds as can be told apart from luck when they are looked at together."""
+    ordered = sorted(kinds, key=lambda kind: (-_groups(kinds[kind]), kind))
+    while ordered and least_chance(_groups(kinds[ordered[-1]])) > _KINDS_LEVEL / len(ordered):
+        ordered.pop()
+    return set(ordered)
+
+
+def _groups(answers: Sequence[Answer]) -> int:
+    return len({answer.group for answer in answers})
 
 
 def _of(answers: Sequence[Answer]) -> float:

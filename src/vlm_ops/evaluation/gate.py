@@ -34,6 +34,7 @@ class _Findings(NamedTuple):
     refused: list[str]
     passed: list[str]
     differences: list[Difference]
+    not_asked: list[str]
 
 
 def gate(
@@ -110,7 +111,7 @@ def _judge(
         reasons=(
             *(f"refused: {why}" for why in found.refused),
             *(f"{yes}: {why}" for why in found.passed),
-            *(f"not asked: {what}" for what in not_asked(job)),
+            *(f"not asked: {what}" for what in found.not_asked),
             *([] if seen is None else [f"power: {seen.sentence}"]),
         ),
         differences=tuple(found.differences),
@@ -130,12 +131,13 @@ def _compared(
     candidate: AnswerSet,
     level: float,
 ) -> _Findings:
-    found = _Findings([], [], [])
+    found = _Findings([], [], [], not_asked(job))
     for rival in rivals(job, version, answers, level):
         _take(found, partial(compare, candidate, rival, evaluation, job))
     try:
         said = candidate.read()
-    except DataError:  # every comparison has said so
+    except DataError as error:
+        found.refused.append(str(error))
         return found
     if (needed := job.gate.over_majority) is not None:
         _take(found, partial(floors.over_majority, said, evaluation, job, needed))
@@ -145,6 +147,7 @@ def _compared(
     if champion is not None and any(one.than == "champion" for one in found.differences):
         name = champion_name(version)
         found.refused.extend(floors.worse_kinds(said, champion.read(), name, job))
+        found.not_asked.extend(floors.unseen_kinds(said))
     return found
 
 

@@ -91,7 +91,7 @@ def judgement_of(client: MlflowClient, version: ModelVersion) -> Judgement | Non
     """Return what the gate said of a version, None if no gate has judged it.
 
     Raises:
-        RegistryError: Its file of details is gone or damaged.
+        RegistryError: Its file of details is gone, damaged or says something else than its tag.
         MlflowException: The server does not answer.
     """
     path = version.tags.get(tags.DETAILS)
@@ -102,7 +102,14 @@ def judgement_of(client: MlflowClient, version: ModelVersion) -> Judgement | Non
         return Judgement(
             verdict=former.verdict(version.tags), champion=champion, champion_version=number
         )
-    return read_details(client, version, path).judgement
+    found = read_details(client, version, path).judgement
+    if found.verdict.word != version.tags.get(tags.VERDICT):
+        raise RegistryError(
+            f"version {version.version} of {version.name!r}: its tag {tags.VERDICT} says "
+            f"{version.tags.get(tags.VERDICT)}, its file {path} says {found.verdict.word}; run the "
+            f"pipeline again to have it judged anew."
+        )
+    return found
 
 
 def read_details(client: MlflowClient, version: ModelVersion, path: str) -> Details:

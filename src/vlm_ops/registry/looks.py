@@ -28,7 +28,7 @@ class CountedLook(Frozen):
         when: In UTC.
         candidate: Content hash of the model that was looked at.
         champion: Content hash of the champion it was compared with; None if there was none.
-        terms: Hash of the protocol.
+        terms: Hash of what is asked of which rows, and how (the protocol).
         groups: Sketch of the test groups, as :func:`vlm_ops.evaluation.looks.sketch` makes it;
             empty if its tag is gone.
     """
@@ -70,7 +70,9 @@ def read_looks(found: Mapping[str, str]) -> list[CountedLook | None]:
         for key, text in found.items()
         if (match := re.fullmatch(rf"{re.escape(tags.LOOK)}(\d+)", key))
     }
-    return [_look(texts.get(n), found) for n in range(1, max(texts, default=0) + 1)]
+    told = found.get(tags.LOOKS, "")
+    last = max(*texts, int(told) if told.isdecimal() else 0, 0)
+    return [_look(texts.get(n), found) for n in range(1, last + 1)]
 
 
 def counted(
@@ -107,6 +109,8 @@ def count(
         terms=terms,
         groups=fingerprint(list(groups))[:SHORT],
     )
+    # First, so that looks that are deleted at the end are missed too.
+    mover.tag(tags.LOOKS, str(len(earlier) + 1))
     mover.tag(tags.LOOKED_AT + line.groups, " ".join(groups))
     mover.tag(f"{tags.LOOK}{len(earlier) + 1:04d}", line.model_dump_json())
     return Look(number=line.number, position=line.position)

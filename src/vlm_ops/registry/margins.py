@@ -1,7 +1,5 @@
 """The gate's settings that a registered model carries, so that no run brings its own."""
 
-from pydantic import ValidationError
-
 from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import RegistryError
 from vlm_ops.registry import tags
@@ -15,20 +13,21 @@ def pinned(state: State) -> GateSettings | None:
     Where their tag is gone, those that the ledger pinned last still count.
 
     Raises:
-        RegistryError: They can't be read.
+        RegistryError: The tag holds others than the ledger pinned last.
     """
+    lines = [move for move in state.ledger.moves if move.kind == "gate"]
     text = state.tags.get(tags.MARGINS)
-    if text is None:
-        lines = [move for move in state.ledger.moves if move.kind == "gate"]
-        if not lines:
-            return None
-        text = lines[-1].margins_tag
+    if not lines and text is None:
+        return None
+    known = lines[-1].margins_tag if lines else None
     try:
-        return GateSettings.model_validate_json(text)
-    except ValidationError as error:
+        if text not in (None, known):
+            raise ValueError("its ledger pinned others" if lines else "its ledger pinned none")
+        return GateSettings.model_validate_json(known or "")
+    except ValueError as error:
         raise RegistryError(
-            f"{state.name!r}: its tag {tags.MARGINS} holds no settings of the gate ({error}); "
-            f'`vlm-ops gate set {state.name} FILE --reason "…"` pins others.'
+            f"{state.name!r}: its tag {tags.MARGINS} holds no settings of the gate that count "
+            f'({error}); `vlm-ops gate set {state.name} FILE --reason "…"` pins some.'
         ) from error
 
 
@@ -38,7 +37,7 @@ def pin(mover: Mover, settings: GateSettings, *, reason: str, by: str) -> None:
     Args:
         mover: Holds the lease.
         settings: Of the gate.
-        reason: In words; may be empty the first time.
+        reason: In words; may be empty where none are pinned yet.
         by: Who does it.
 
     Raises:
@@ -53,13 +52,10 @@ def pin(mover: Mover, settings: GateSettings, *, reason: str, by: str) -> None:
         before = None
     if before == settings:
         return
-    move = new_margins(state, settings.model_dump(mode="json"), who=by, why=reason)
-    if reason:
-        mover.carry_out(move)
-    elif before is None:
-        mover.tag(tags.MARGINS, move.margins_tag)
-    else:
+    if before is not None and not reason:
         raise RegistryError(
             f"{state.name!r} is judged with {before}, not with {settings}. To pin other settings, "
             f'give a reason: `vlm-ops gate set {state.name} FILE --reason "…"`.'
         )
+    why = reason or "the first margins"
+    mover.carry_out(new_margins(state, settings.model_dump(mode="json"), who=by, why=why))

@@ -41,7 +41,12 @@ def fetch_package(
     target = into / content[:SHORT]
     if not target.is_dir():
         _fetch_folder(client, version, target, check)
-    model = open_package(target)
+    try:
+        model = open_package(target)
+    except ModelError as error:
+        raise RegistryError(
+            f"{_named(version)}: {error}. Remove {target} to fetch it again."
+        ) from error
     if model.content != content:
         raise RegistryError(
             f"{_named(version)}: its files in {target} are content {model.content}, its tag says "

@@ -1,5 +1,6 @@
 """Which version becomes champion, and what speaks against it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from mlflow import MlflowClient
@@ -21,11 +22,13 @@ class Order(NamedTuple):
         by: Who asks.
         reason: In words; may be empty.
         decision_required: Whether the gate's word counts whatever the reason.
+        still: Called just before the alias moves; raises if it must not.
     """
 
     by: str
     reason: str
     decision_required: bool = True
+    still: Callable[[], None] = lambda: None
 
     @property
     def overrules(self) -> bool:
@@ -59,6 +62,7 @@ def promote(client: MlflowClient, name: str, version: str, order: Order) -> Move
         if move.moved or move.settled is not None:
             if not checked:
                 raise _moved_meanwhile(name)
+            order.still()
             mover.carry_out(move)
     return move
 

@@ -169,7 +169,13 @@ class Registry(Connection):
 
     @answered
     def promote(
-        self, version: str, *, reason: str | None, by: str, decision_required: bool = True
+        self,
+        version: str,
+        *,
+        reason: str | None,
+        by: str,
+        decision_required: bool = True,
+        still: Callable[[], None] = lambda: None,
     ) -> Move:
         """Make a version the champion.
 
@@ -182,6 +188,8 @@ class Registry(Connection):
             reason: In words; None takes the gate's.
             by: Who does it.
             decision_required: Refuse a version that the gate did not accept, whatever the reason.
+            still: Called when its files were checked and nobody else can move the alias any more;
+                raises if the version must not become champion after all.
 
         Returns:
             The move. If that version is champion already and there is no doubt, nothing is moved
@@ -192,7 +200,7 @@ class Registry(Connection):
             RegistryError: There is no such version, it was not accepted or there is a doubt, and no
                 reason is given, or its files are not the registered ones.
         """
-        order = promotion.Order(by, (reason or "").strip(), decision_required)
+        order = promotion.Order(by, (reason or "").strip(), decision_required, still)
         return promotion.promote(self.client, self.name, version, order)
 
     @answered
@@ -264,7 +272,7 @@ class Registry(Connection):
         Args:
             candidate: Content hash of the model that is judged.
             champion: Content hash of the champion that it is compared with; None without one.
-            terms: Hash of the protocol.
+            terms: Hash of what is asked of which rows, and how (the protocol).
             groups: Sketch of the test groups (:func:`vlm_ops.evaluation.looks.sketch`).
 
         Returns:
@@ -282,7 +290,7 @@ class Registry(Connection):
 
     @answered
     def margins(self) -> GateSettings | None:
-        """Return the gate's settings that the model carries, None before the first promotion.
+        """Return the gate's settings that the model carries, None before the first registration.
 
         Raises:
             RegistryError: They can't be read.

@@ -3,16 +3,16 @@
 import logging
 
 from vlm_ops.artifacts import Choice, PreparedData
-from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.config.pipeline import AnswersJob, PipelineConfig
 from vlm_ops.errors import RegistryError
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.looks import sketch
-from vlm_ops.evaluation.protocol import select_rows
+from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.records import Against, Look
 from vlm_ops.registry.registry import Registry
 from vlm_ops.registry.versions import Standing
 from vlm_ops.steps.plan import Outputs, plan
-from vlm_ops.steps.table import AGAINST, CHAMPION
+from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import SHORT
 
@@ -96,8 +96,10 @@ def _look(
     if choice.model.content == against:
         return None
     rows = select_rows(data.test, config.evaluate.max_rows, config.seed)
+    asked = STEPS["candidate on test"].job(config)
+    assert isinstance(asked, AnswersJob)
     groups = sketch(row.group for row in rows)
-    look = registry.look(choice.model.content, against, data.test.content, groups)
+    look = registry.look(choice.model.content, against, protocol(rows, asked), groups)
     logger.info("look %d at these test rows", look.number)
     return look
 
