@@ -41,6 +41,7 @@ def test_a_deployment_and_its_change(config: Path, tmp_path: Path) -> None:
         assert found.parameters == {
             "config_file": str(config),
             "overrides": ["sft.learning_rate=1e-4", f'execution.runs="{tmp_path}/runs"'],
+            "promote": True,
         }
         # Prefect puts this folder on the path of imports: the user's own has no place there.
         assert found.job_variables == {"working_dir": f"{tmp_path}/runs/work"}

@@ -95,7 +95,21 @@ def test_an_alias_moved_by_hand_while_a_run_judges_is_judged_against(place: Path
     assert any("the champion (version 1)" in why for why in found["decision"]["reasons"])
     assert found["decision"]["look"] == 3
     kinds = [move["kind"] for move in vlm_ops("models", "small", cwd=place)["moves"]]
-    assert kinds == ["gate", "outside"]
+    assert kinds == ["gate", "gate", "outside"]
+
+
+def test_an_edited_ledger_stops_promotions(place: Path, meddled: Callable[..., None]) -> None:
+    def edit(client: MlflowClient) -> None:
+        tags = client.get_registered_model("small").tags
+        (line,) = (item for item in tags.items() if "a first model may" in item[1])
+        edited = line[1].replace("a first model may", "everybody agreed")
+        client.set_registered_model_tag("small", line[0], edited)
+
+    meddled(edit)
+    assert "line 2 of its ledger was edited" in refusal(place)
+    assert champion(place) == "1"
+    vlm_ops("promote", "small", "1", "--reason", "it is the champion still", cwd=place)
+    assert "the champion (version 1)" in refusals(place)
 
 
 def test_a_deleted_alias_stops_promotions_also_with_a_margin_on_the_command_line(
@@ -129,20 +143,6 @@ def test_an_edited_adapter_configuration_of_the_champion_stops_promotions(place:
     assert "the champion, version 1, can't be compared with" in said
     assert "artifacts/adapter/adapter_config.json: expected sha256" in said
     assert champion(place) == "1"
-
-
-def test_an_edited_ledger_stops_promotions(place: Path, meddled: Callable[..., None]) -> None:
-    def edit(client: MlflowClient) -> None:
-        tags = client.get_registered_model("small").tags
-        key = min(key for key in tags if key.startswith("vlm_ops.move."))
-        text = tags[key].replace("a first model may", "everybody agreed")
-        client.set_registered_model_tag("small", key, text)
-
-    meddled(edit)
-    assert "line 1 of its ledger was edited" in refusal(place)
-    assert champion(place) == "1"
-    vlm_ops("promote", "small", "1", "--reason", "it is the champion still", cwd=place)
-    assert "the champion (version 1)" in refusals(place)
 
 
 def test_a_deleted_version_of_the_champion_stops_promotions(

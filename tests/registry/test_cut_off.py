@@ -185,8 +185,8 @@ def test_the_gates_settings(pipeline: Any) -> None:
     for at in killed_everywhere(pipeline, pin):
         assert pipeline.registry.margins() == settings(at)
         line = pipeline.registry.moves()[-1]
-        assert (line.number, line.kind, line.margins) == (at + 1, "gate", settings(at).model_dump())
-        assert len(pipeline.registry.moves()) == at + 1
+        assert (line.number, line.kind, line.margins) == (at + 2, "gate", settings(at).model_dump())
+        assert len(pipeline.registry.moves()) == at + 2
 
 
 def test_a_look(pipeline: Any) -> None:

@@ -47,7 +47,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ("data.train_charts=32", ("prepare",)),
         ("data.shuffle_images=true", ("prepare",)),
         # Every model is asked in the dtype of the one that is trained.
-        ("model.dtype=float32", ("sft", "evaluate", "gate")),
+        ("model.dtype=float32", ("sft", "choose", "evaluate", "gate")),
         ("sft.learning_rate=0.5", ("sft",)),
         ("sft.lora.rank=2", ("sft",)),
         ("engine=trl", ("sft", "prefer")),

@@ -109,10 +109,10 @@ def count(
         terms=terms,
         groups=fingerprint(list(groups))[:SHORT],
     )
-    # First, so that looks that are deleted at the end are missed too.
-    mover.tag(tags.LOOKS, str(len(earlier) + 1))
     mover.tag(tags.LOOKED_AT + line.groups, " ".join(groups))
     mover.tag(f"{tags.LOOK}{len(earlier) + 1:04d}", line.model_dump_json())
+    # So that looks that are deleted at the end are missed too.
+    mover.tag(tags.LOOKS, str(len(earlier) + 1))
     return Look(number=line.number, position=line.position)
 
 
