@@ -17,7 +17,7 @@ from small import call, environment, vlm_ops, write_small
 from flows.servers.services import services
 from vlm_ops.artifacts import PreparedData
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 OTHER = ("--set", "sft.learning_rate=0.002")
 """Another candidate than the champion."""

@@ -136,6 +136,7 @@ def test_rollback(two: Any) -> None:
         assert two.registry.champion().version == "1"
 
 
+@pytest.mark.thorough
 def test_register(pipeline: Any) -> None:
     client = pipeline.client
     pipeline.register(0)
@@ -157,6 +158,7 @@ def test_register(pipeline: Any) -> None:
         assert sorted(int(one["version"]) for one in mine) == list(range(1, at + 3))
 
 
+@pytest.mark.thorough
 def test_a_new_judgement(pipeline: Any) -> None:
     pipeline.register(0)
 
@@ -172,6 +174,7 @@ def test_a_new_judgement(pipeline: Any) -> None:
         assert kept["judgement"]["champion_version"] == str(at + 7)
 
 
+@pytest.mark.thorough
 def test_the_gates_settings(pipeline: Any) -> None:
     pipeline.register(0)
     pipeline.registry.pin(GateSettings(), reason=None, by="flow")
