@@ -23,7 +23,9 @@ def signed(share: float) -> str:
 
 
 def chance(share: float) -> str:
-    """Write a small share with two digits that count: ``3.1 %``, ``0.058 %``."""
+    """Write a small share with two digits that count, ``3.1 %``, ``0.058 %``, or as tiny."""
+    if share < 0.0001:
+        return "less than 0.01 %"
     return percent(share) if share >= 0.01 else f"{100 * share:.2g} %"
 
 
