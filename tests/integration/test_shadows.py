@@ -99,7 +99,7 @@ def test_a_run_and_a_deployed_run(place: Path, api: str) -> None:  # noqa: F811
     assert made["full_name"] == "retrain/small"
     # The model is the champion already.
     assert fired(api, place / "runs") == "Refused"
-    # On fewer rows, in a process of its own that the worker's run started.
-    assert len(list((place / "runs").glob("answers-*/step.log"))) == 2
+    # On fewer rows, both splits in a process of their own that the worker's run started.
+    assert len(list((place / "runs").glob("answers-*/step.log"))) == 2 * 2
     # Nothing of the user's was copied to where the worker's runs start.
     assert not list((place / "runs" / "work").iterdir())
