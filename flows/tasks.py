@@ -44,8 +44,7 @@ def take(context: Context, stage: str) -> None:
     inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
     context.keep(stage, unwrap(retrying(context, stage, inputs)))
     if stage == "prepare":
-        data = context.output(PreparedData, "prepare")
-        for warning in warnings(data, needed=context.config.gate.over_champion):
+        for warning in warnings(context.output(PreparedData, "prepare")):
             logger.warning("%s", warning)
 
 

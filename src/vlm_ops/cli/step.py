@@ -60,7 +60,7 @@ def step(
     if isinstance(artifact, PreparedData):
         from vlm_ops.evaluation.outlook import warnings
 
-        for warning in warnings(artifact, needed=config.gate.over_champion):
+        for warning in warnings(artifact):
             err.print(warning)
     if as_json:
         fields = artifact.model_dump(mode="json") | {"folder": str(artifact.folder)}

@@ -99,15 +99,14 @@ def foreseen(data: PreparedData, *, needed: float = 0.0) -> Outlook:
     return expected(np.array(sorted(sizes.values()), dtype=np.float64), needed=needed)
 
 
-def warnings(data: PreparedData, *, needed: float = 0.0) -> list[str]:
+def warnings(data: PreparedData) -> list[str]:
     """Say what these rows can never show, whatever is trained on them; nothing where they can.
 
     Args:
         data: Prepared rows.
-        needed: The margin, ``gate.over_champion``.
     """
     said = []
-    if never := foreseen(data, needed=needed).never:
+    if never := _never(data.splits["test"].groups, looks.level(1.0)):
         said.append(f"the gate: {never}")
     groups, enough = data.splits["validation"].groups, fewest_groups(choose.LEVEL)
     if groups < enough:
