@@ -29,12 +29,15 @@ class ImageRef(Frozen):
         sha256: Of the file's bytes.
         width: Pixels.
         height: Pixels.
+        reading: Version of how its values are scaled to 8 bits when it is opened; None, and in
+            no file, where it holds 8 bits.
     """
 
     path: str
     sha256: str
     width: int
     height: int
+    reading: int | None = Field(default=None, exclude_if=lambda version: version is None)
 
 
 class AboutImages(Frozen):

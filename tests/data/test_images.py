@@ -1,13 +1,20 @@
 """Images are checked when they come in, kept in their own bytes and turned when they are opened."""
 
 import io
+import struct
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_ops.data.images import STORE, ImageStore, decode, open_image, read_image
+from vlm_ops.data.decoding import READING, Decoded, ImageRefused, decode, reading
+from vlm_ops.data.images import STORE, ImageStore, open_image
 from vlm_ops.errors import DataError
 from vlm_ops.records import ImageRef, Row
 from vlm_ops.store.fingerprint import sha256_file
@@ -50,6 +57,11 @@ def frames(form: str) -> bytes:
     return encoded(first, form, save_all=True, append_images=[second])
 
 
+def deep(values: np.ndarray[Any, Any]) -> Image.Image:
+    """A picture of more than 8 bits a pixel."""
+    return Image.fromarray(values)
+
+
 FILES = {
     "plain.png": encoded(noise()),
     "plain.jpg": encoded(noise(), "JPEG", quality=90),
@@ -62,11 +74,8 @@ FILES = {
     "turned.webp": turned("WEBP"),
     "turned.tiff": turned("TIFF"),
     "gray.png": encoded(noise().convert("L")),
-    "sixteen.png": encoded(Image.new("I;16", (4, 4), 0x8000)),
+    "sixteen.png": encoded(deep(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040)),
     **{f"clear-{mode}.png": clear(mode) for mode in ("RGBA", "LA", "P")},
-    "frames.gif": frames("GIF"),
-    "frames.tiff": frames("TIFF"),
-    "frames.webp": frames("WEBP"),
     "phone.mpo": frames("MPO"),
 }
 
@@ -100,11 +109,10 @@ def test_every_file_is_kept_byte_for_byte_and_opened_as_it_was_checked(
     assert path.read_bytes() == FILES[name]
     assert reference.sha256 == sha256_file(path) == path.stem
     assert path.suffix == Path(name).suffix
-    (tmp_path / name).write_bytes(FILES[name])
-    for image in (decode(FILES[name])[0], read_image(tmp_path / name), open_image(path)):
+    for image in (decode(FILES[name]).image, open_image(path)):
         assert (image.mode, image.size) == ("RGB", (reference.width, reference.height))
         assert image.tobytes() == open_image(path).tobytes()
-    assert {file.name for file in files_in(tmp_path)} == {name, path.name}
+    assert files_in(tmp_path) == [tmp_path / reference.path]
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
@@ -126,15 +134,170 @@ def test_transparency_lies_on_white(tmp_path: Path, mode: str) -> None:
     assert image.getpixel((0, 0)) != (255, 255, 255)
 
 
-def test_sixteen_bit_gray_keeps_its_shades(tmp_path: Path) -> None:
-    (reference,) = kept(tmp_path / "step", FILES["sixteen.png"])
-    assert open_image(tmp_path / reference.path).getpixel((0, 0)) == (128, 128, 128)
+RAMP = np.linspace(0, 1, 4096).reshape(64, 64)
 
 
-@pytest.mark.parametrize("name", ["frames.gif", "frames.tiff", "frames.webp", "phone.mpo"])
-def test_the_first_frame_counts(name: str) -> None:
-    red, green, blue = pixel(decode(FILES[name])[0], 4, 3)
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        ((RAMP * 65535).astype(np.uint16), "PNG"),
+        ((RAMP * 4095).astype(np.uint16), "PNG"),
+        ((RAMP * 4095).astype(np.uint16), "TIFF"),
+        ((RAMP * 255).astype(np.int32), "TIFF"),
+        ((RAMP * 4_000_000 - 1_000_000).astype(np.int32), "TIFF"),
+        (RAMP.astype(np.float32), "TIFF"),
+        ((RAMP * 3000 - 1000).astype(np.float32), "TIFF"),
+    ],
+    ids=["16 bits", "12 bits", "12 bits TIFF", "32 bits", "negative", "0..1", "Hounsfield"],
+)
+def test_gray_of_more_than_8_bits_is_scaled_from_its_least_to_its_greatest_value(
+    tmp_path: Path, values: np.ndarray[Any, Any], form: str
+) -> None:
+    (reference,) = kept(tmp_path / "step", encoded(deep(values), form))
+    shades = np.asarray(open_image(tmp_path / reference.path))
+    assert np.abs(shades - RAMP[:, :, None] * 255).max() <= 1
+    assert reference.reading == READING
+    assert f'"reading":{READING}' in reference.model_dump_json()
+
+
+def test_values_that_are_no_numbers_and_clear_ones_do_not_count() -> None:
+    values = RAMP.astype(np.float32).copy()
+    values[0, 0], values[0, 1] = np.nan, np.inf
+    shades = np.asarray(decode(encoded(deep(values), "TIFF")).image)
+    assert shades[0, :2].max() == 0
+    assert (shades[-1, -1, 0], shades[0, 2, 0]) == (255, 0)
+    high = (RAMP * 1000).astype(np.uint16)
+    high[0] = 60000
+    shades = np.asarray(decode(encoded(deep(high), transparency=60000)).image)
+    assert (shades[0] == 255).all()
+    assert shades[32].max() < 150
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_only_what_is_scaled_names_the_version(name: str) -> None:
+    assert decode(FILES[name]).reading == (READING if name == "sixteen.png" else None)
+    found = ImageRef(path="a", sha256="b", width=1, height=1)
+    assert found.model_dump_json() == '{"path":"a","sha256":"b","width":1,"height":1}'
+
+
+def png_of_16_bit_colors(values: np.ndarray[Any, Any]) -> bytes:
+    """Write what Pillow can't (PNG specification, sections 5 and 11.2.2)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    height, width, _ = values.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_what_would_come_out_black_or_blank_is_refused() -> None:
+    dark = np.zeros((64, 64), np.uint16)
+    dark[0, 0] = 65535
+    colors = np.repeat(RAMP[:, :, None], 3, axis=2)
+    for data, said in (
+        (encoded(deep(np.full((8, 8), 300, np.uint16))), "8 x 8 pixels that all have one value"),
+        (encoded(deep(np.full((8, 8), np.nan, np.float32)), "TIFF"), "all have one value"),
+        (encoded(deep(dark)), "nearly black when they are cut to 8"),
+        (png_of_16_bit_colors((colors * 4095).astype(np.uint16)), "nearly black"),
+    ):
+        with pytest.raises(ImageRefused, match=said):
+            decode(data)
+    shades = np.asarray(decode(png_of_16_bit_colors((colors * 65535).astype(np.uint16))).image)
+    assert np.abs(shades - colors * 255).max() <= 1
+    assert np.asarray(decode(encoded(Image.new("RGB", (8, 8)))).image).max() == 0
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG", "AVIF"])
+def test_several_frames_are_refused_unless_the_first_is_asked_for(
+    tmp_path: Path, form: str
+) -> None:
+    with pytest.raises(ImageRefused, match=r"several frames or pages .* set frames: first"):
+        decode(frames(form))
+    with ImageStore(tmp_path / "step", frames="first") as store:
+        reference = store.add(frames(form))
+        store.keep({reference.path})
+    for image in (decode(frames(form), "first").image, open_image(tmp_path / reference.path)):
+        red, green, blue = pixel(image, 4, 3)
+        assert green > 240 > 15 > max(red, blue)
+
+
+def test_the_first_picture_of_a_phone_s_file_is_the_photo() -> None:
+    red, green, blue = pixel(decode(FILES["phone.mpo"]).image, 4, 3)
     assert green > 240 > 15 > max(red, blue)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((1, 40), "1 x 40 pixels; expected at least 2 on each side, and one side at most 200"),
+        ((2, 401), "2 x 401 pixels"),
+        ((9000, 10000), "9000 x 10000 pixels; expected at most 89 million pixels and 512 MiB"),
+        ((40000, 40000), "more pixels than anything is decoded of; expected at most 89 million"),
+    ],
+)
+def test_a_strange_size_is_refused_before_a_pixel_is_decoded(
+    size: tuple[int, int], said: str
+) -> None:
+    data = bytearray(encoded(Image.new("1", (8, 8))))
+    data[16:24] = struct.pack(">II", *size)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(ImageRefused) as caught:
+        decode(bytes(data))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 400), (400, 2)])
+def test_a_small_and_a_long_picture_are_read(size: tuple[int, int]) -> None:
+    assert decode(encoded(noise(size))).image.size == size
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"", "no known format"),
+        (b"<!DOCTYPE html><title>Not found</title>", "a web page"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG or XML file"),
+        (b"%PDF-1.7", "a PDF file"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC file"),
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no known format"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name(head: bytes, said: str) -> None:
+    with pytest.raises(ImageRefused) as caught:
+        decode(head)
+    assert said in str(caught.value)
+    assert "expected a whole JPEG, PNG, WebP" in str(caught.value)
+
+
+def _opened(data: bytes) -> Decoded | None:
+    """Return a picture, or None after a short refusal; whatever else happens is a fault."""
+    said: list[str] = []
+    try:
+        return decode(data, "first")
+    except ImageRefused as error:
+        said.append(f"{error.what}: found {error}")
+    assert len(said[0]) < 260
+    return None
+
+
+@settings(max_examples=120, deadline=5000)
+@given(st.data())
+def test_a_mutated_image_is_a_picture_or_a_short_refusal(data: st.DataObject) -> None:
+    content = bytearray(FILES[data.draw(st.sampled_from(sorted(FILES)))])
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8)):
+        content[place] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(len(content) // 2, len(content))) :]
+    first, again = _opened(bytes(content)), _opened(bytes(content))
+    assert (first is None) == (again is None)
+    if first is not None and again is not None:
+        assert first.image.mode == "RGB"
+        assert first.image.tobytes() == again.image.tobytes()
+        assert first.reading == again.reading == reading(bytes(content))
 
 
 def test_a_copy_does_not_follow_changes(tmp_path: Path) -> None:

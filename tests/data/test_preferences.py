@@ -246,7 +246,7 @@ def test_a_hub_data_set_s_files(
 ) -> None:
     rows = pairs_rows(tmp_path)
     for row in rows:
-        row["images"] = [Image.open(tmp_path / name) for name in row["images"]]
+        row["images"] = [Image.open(tmp_path / name).copy() for name in row["images"]]
     part = {"text": datasets.Value("string"), "type": datasets.Value("string")}
     message = {"content": datasets.List(part), "role": datasets.Value("string")}
     names = ("prompt", "chosen", "rejected")

@@ -149,7 +149,7 @@ def test_csv_and_parquet_make_the_same_data_set(tmp_path: Path) -> None:
 def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a hub data set in ChartQA's schema; one test image is in train as well."""
     folder = tmp_path_factory.mktemp("hub")
-    pictures = [Image.open(square(folder.parent / "p" / f"{n}.png", n)) for n in range(12)]
+    pictures = [Image.open(square(folder.parent / "p" / f"{n}.png", n)).copy() for n in range(12)]
     features = datasets.Features(
         {
             "image": datasets.Image(),

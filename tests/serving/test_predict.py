@@ -9,6 +9,7 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.data.cells import ImageFile
 from vlm_ops.data.images import STORE, ImageStore, open_image
 from vlm_ops.errors import DataError
 from vlm_ops.models.loading import LoadedModel
@@ -64,7 +65,7 @@ def test_a_file_s_rows_get_the_prompt_and_are_written_as_they_were(
     source, target = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
     source.write_text(json.dumps(row))
     rows = read_questions(source)
-    assert answer_file(model(PROMPT), rows, target, max_new_tokens=4, batch_size=1) == []
+    assert answer_file(model(PROMPT), rows, target, max_new_tokens=4, batch_size=1) == ([], 0)
     assert asked.questions == ["What color?\nBriefly."]
     assert json.loads(target.read_text()) == {**row, "answer": "5"}
 
@@ -98,9 +99,14 @@ def test_rows_that_trained_are_readable_with_their_byte_order_mark(tmp_path: Pat
     source = tmp_path / "rows.jsonl"
     text = json.dumps({"image": ["a.png", "b.png"], "query": "a\u2028b"}, ensure_ascii=False)
     source.write_text(f"\ufeff{text}\n\n", encoding="utf-8")
-    (row,) = read_questions(source)
+    questions = read_questions(source)
+    (row,) = questions.rows()
+    assert questions.total == 1
     assert row.question == "a\u2028b"
-    assert row.images == (tmp_path / "a.png", tmp_path / "b.png")
+    assert [image.name for image in row.images if isinstance(image, ImageFile)] == [
+        "a.png",
+        "b.png",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -132,12 +138,14 @@ def test_a_broken_picture_is_an_error_of_its_row_alone(asked: Asked, tmp_path: P
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     names = ("a.png", "cut.png", "a.png", "gone.png", "a.png")
-    rows = [{"image": name, "query": f"q{number}"} for number, name in enumerate(names)]
+    rows: list[dict[str, Any]] = [
+        {"image": name, "query": f"q{number}"} for number, name in enumerate(names)
+    ]
     rows[0]["error"] = "of an earlier attempt"
     source, target = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     seen: list[tuple[int, int]] = []
-    failed = answer_file(
+    failed, _ = answer_file(
         model("{question}"),
         read_questions(source),
         target,
@@ -157,3 +165,54 @@ def test_a_broken_picture_is_an_error_of_its_row_alone(asked: Asked, tmp_path: P
     assert "cut.png: an image that can't be decoded" in lines[1]["error"]
     assert "no file" in lines[3]["error"]
     assert "gone.png" in lines[3]["error"]
+
+
+def write_questions(folder: Path, images: list[Any]) -> Path:
+    Image.new("RGB", (8, 8), "red").save(folder / "a.png")
+    lines = [json.dumps({"image": image, "query": f"q{n}"}) for n, image in enumerate(images)]
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    return folder / "rows.jsonl"
+
+
+def test_a_cell_that_is_no_image_costs_its_row_alone(asked: Asked, tmp_path: Path) -> None:
+    images = ["a.png", 7, ["a.png", None], "/dev/zero", "https://x.org/a.png", "a\0.png", "a.png"]
+    questions = read_questions(write_questions(tmp_path, images))
+    target = tmp_path / "answers.jsonl"
+    done = answer_file(model("{question}"), questions, target, max_new_tokens=4, batch_size=3)
+    assert done.failed == [f"rows.jsonl:{n}" for n in range(2, 7)]
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [line["query"] for line in lines] == [f"q{n}" for n in range(7)]
+    assert "not an image: a number" in lines[1]["error"]
+    assert "number 2 of 2" in lines[2]["error"]
+    assert "images_root" in lines[3]["error"]
+
+
+def test_an_interrupted_call_goes_on_and_another_question_begins_anew(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_questions(tmp_path, ["a.png", "gone.png", "a.png", "a.png", "a.png"])
+    target = tmp_path / "answers.jsonl"
+
+    def breaks_off(*given: Any, **options: Any) -> list[str]:
+        if len(asked.questions) == 3:
+            raise KeyboardInterrupt
+        return asked(*given, **options)
+
+    def ask(prompt: str = PROMPT) -> predict.Answered:
+        rows = read_questions(source)
+        return answer_file(model(prompt), rows, target, max_new_tokens=4, batch_size=2)
+
+    monkeypatch.setattr(predict, "generate", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    assert not target.exists()
+    (part,) = tmp_path.glob(".answers.jsonl.*.part")
+    part.write_bytes(part.read_bytes() + b'{"image": "a.p')  # as a full disk leaves it
+    monkeypatch.setattr(predict, "generate", asked)
+    other = ask("{question}")  # another prompt is another question
+    assert other == (["rows.jsonl:2"], 0)
+    asked.questions.clear()
+    assert ask() == (["rows.jsonl:2"], 4)
+    assert asked.questions == ["q4\nBriefly."]
+    assert len(target.read_text().splitlines()) == 5
+    assert not list(tmp_path.glob(".answers*"))

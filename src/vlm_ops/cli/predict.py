@@ -14,7 +14,7 @@ from vlm_ops.serving.names import registered_name
 if TYPE_CHECKING:
     from vlm_ops.artifacts import ModelRef
     from vlm_ops.models.loading import LoadedModel
-    from vlm_ops.serving.predict import AskedRow
+    from vlm_ops.serving.predict import Answered, Questions
 
 _SHOWN = 10
 """Rows without an answer that a message names; the file has all of them."""
@@ -41,6 +41,10 @@ def predict(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 32,
+    images_root: Annotated[
+        Path | None,
+        typer.Option("--images-root", help="Folder of all images of --input; else its own."),
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -68,25 +72,26 @@ def predict(
     elif source is not None and target is not None:
         from vlm_ops.serving.predict import read_questions
 
-        rows = read_questions(source)
+        questions = read_questions(source, images_root)
         limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-        failed = _answer_all(_load(model, runs), rows, target, **limits)
+        failed, kept = _answer_all(_load(model, runs), questions, target, **limits)
         if as_json:
-            print_json({"rows": len(rows), "failed": len(failed), "output": str(target)})
+            print_json({"rows": questions.total, "failed": len(failed), "output": str(target)})
         else:
-            out.print(f"{len(rows) - len(failed)} answers in {target}")
-        _refuse(failed, len(rows), target)
+            again = f", {kept} lines of them from an interrupted call" if kept else ""
+            out.print(f"{questions.total - len(failed)} answers in {target}{again}")
+        _refuse(failed, questions.total, target)
 
 
 def _answer_all(
-    loaded: "LoadedModel", rows: "list[AskedRow]", target: Path, **limits: int
-) -> list[str]:
+    loaded: "LoadedModel", questions: "Questions", target: Path, **limits: int
+) -> "Answered":
     from vlm_ops.serving.predict import answer_file
 
     with err.status("answering") as status:
         return answer_file(
             loaded,
-            rows,
+            questions,
             target,
             progress=lambda done, total: status.update(f"answering {done}/{total}"),
             **limits,

@@ -20,7 +20,12 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError
 from vlm_ops.store.names import nearest
 
-_PATHS = (("data", "path"), ("pairs", "path"))
+_PATHS = (
+    ("data", "path"),
+    ("data", "images_root"),
+    ("pairs", "path"),
+    ("pairs", "images_root"),
+)
 _VARIANTS = {"data": "charts", "pairs": "sampled"}
 
 

@@ -10,7 +10,18 @@ from pydantic import Field, field_validator, model_validator
 
 from vlm_ops.store.frozen import Frozen
 
+
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
+def _is_refuse(value: Any) -> bool:
+    return bool(value == "refuse")
+
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Frames = Literal["refuse", "first"]
+"""What is done with a file of several pictures."""
 
 
 class ModelSettings(Frozen):
@@ -85,6 +96,9 @@ class DataCommon(Frozen):
     of the answers is left to learn. Validation and test stay as they are."""
     max_rows: int | None = Field(default=None, ge=1)
     """At most this many rows a split, drawn by the seed; None keeps all."""
+    frames: Frames = Field(default="refuse", exclude_if=_is_refuse)
+    """What is done with an image file of several frames or pages (GIF, TIFF, WebP, PNG, AVIF):
+    ``refuse`` the row, or take the ``first`` one."""
 
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "DataCommon":
@@ -115,6 +129,9 @@ class FilesData(DataCommon):
     type: Literal["files"]
     path: Path
     """The file; a relative path starts at the YAML file that names it."""
+    images_root: Path | None = Field(default=None, exclude_if=_is_none)
+    """Folder that all images must lie in, links followed; None takes the file's own. Relative
+    paths in the rows start at the file's folder all the same."""
     columns: Columns = Columns()
     """Which column holds what."""
     split: SplitShares = SplitShares()
@@ -173,6 +190,8 @@ class DatasetPairs(Frozen):
     type: Literal["dataset"]
     path: Path | None = None
     """A JSONL or Parquet file; a relative path starts at the YAML file that names it."""
+    images_root: Path | None = Field(default=None, exclude_if=_is_none)
+    """Folder that all images of a file must lie in, links followed; None takes the file's own."""
     id: str | None = None
     """A hub id, as ``HuggingFaceH4/rlaif-v_formatted``."""
     revision: str | None = None
@@ -185,6 +204,8 @@ class DatasetPairs(Frozen):
     """Share of the images whose pairs are held out."""
     max_pairs: int | None = Field(default=None, ge=8)
     """At most this many pairs, drawn by the seed; None keeps all."""
+    frames: Frames = Field(default="refuse", exclude_if=_is_refuse)
+    """What is done with an image file of several frames or pages, as in ``data.frames``."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "DatasetPairs":

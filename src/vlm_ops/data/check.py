@@ -6,18 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
+from vlm_ops.data.cells import ImageCell, ImageFile
+from vlm_ops.data.decoding import ImageRefused
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import ImageCell, Problem, RawRow, answer_texts, plain_text
-from vlm_ops.errors import DataError
+from vlm_ops.data.rows import Problem, RawRow, answer_texts, plain_text
 from vlm_ops.records import ImageRef, Row, Split
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 256
-"""Rows whose images are opened together; bounds what is held in memory."""
+_CHUNK, _CHUNK_BYTES = 256, 32 << 20
+"""Rows whose images are opened together, and most bytes that they hold as cells; both bound what
+is held in memory."""
 IMAGE_TOKEN = "<image>"
 """Placeholder that some data sets write into the text; images always come before the text."""
 
@@ -39,6 +40,10 @@ class CheckedRow:
     record: Row
 
 
+Outcome = ImageRef | ImageRefused
+"""What became of an image: it is kept in the store, or why not."""
+
+
 class ImageChecks:
     """Opens images in a few threads and remembers each file's outcome.
 
@@ -48,31 +53,45 @@ class ImageChecks:
     def __init__(self, store: ImageStore) -> None:
         """Check images into ``store``."""
         self._store = store
-        self._known: dict[Path, ImageRef | str] = {}
+        self._known: dict[ImageFile, Outcome] = {}
 
-    def chunks(self, rows: Iterable[RawRow]) -> Iterator[list[tuple[RawRow, list[ImageRef | str]]]]:
-        """Hand the rows on, each with its images kept in the store, or what was found instead.
+    def chunks(self, rows: Iterable[RawRow]) -> Iterator[list[tuple[RawRow, list[Outcome]]]]:
+        """Hand the rows on, each with its images kept in the store, or why they can't be.
 
         Args:
             rows: Read as they are needed.
         """
         rows = iter(rows)
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            while chunk := list(islice(rows, _CHUNK)):
+            while chunk := _chunk(rows):
                 cells = [cell for row in chunk for cell in row.images]
-                fresh = {c for c in cells if isinstance(c, Path)} - self._known.keys()
+                fresh = {c for c in cells if isinstance(c, ImageFile)} - self._known.keys()
                 self._known.update(zip(fresh, pool.map(self._add, fresh), strict=True))
                 outcomes = iter(list(pool.map(self._outcome, cells)))
                 yield [(row, list(islice(outcomes, len(row.images)))) for row in chunk]
 
-    def _outcome(self, cell: ImageCell) -> ImageRef | str:
-        return self._add(cell) if isinstance(cell, bytes) else self._known[cell]
+    def _outcome(self, cell: ImageCell) -> Outcome:
+        return self._known[cell] if isinstance(cell, ImageFile) else self._add(cell)
 
-    def _add(self, cell: ImageCell) -> ImageRef | str:
+    def _add(self, cell: ImageCell) -> Outcome:
         try:
-            return self._store.add(cell)
-        except DataError as error:
-            return str(error)
+            if isinstance(cell, ImageRefused):
+                return cell
+            return self._store.add(cell.find() if isinstance(cell, ImageFile) else cell)
+        except ImageRefused as error:
+            # Not the error itself, whose traceback would keep the image's bytes.
+            return ImageRefused(*error.args)
+
+
+def _chunk(rows: Iterator[RawRow]) -> list[RawRow]:
+    chunk: list[RawRow] = []
+    held = 0
+    for row in islice(rows, _CHUNK):
+        chunk.append(row)
+        held += sum(len(cell) for cell in row.images if isinstance(cell, bytes))
+        if held >= _CHUNK_BYTES:
+            break
+    return chunk
 
 
 def check_rows(
@@ -107,7 +126,7 @@ def check_rows(
     return checked, problems, total
 
 
-def image_problems(where: str, id_: str, images: Sequence[ImageRef | str]) -> Iterator[Problem]:
+def image_problems(where: str, id_: str, images: Sequence[Outcome]) -> Iterator[Problem]:
     """Complain about images that are missing or damaged.
 
     Args:
@@ -115,15 +134,12 @@ def image_problems(where: str, id_: str, images: Sequence[ImageRef | str]) -> It
         id_: The row's id.
         images: What :class:`ImageChecks` handed on.
     """
-    expected = "expected an image file that opens to its end"
-    if not images:
-        yield Problem(
-            where=where, id=id_, what="no image", found="an empty cell", expected=expected
-        )
-    for image in images:
-        if isinstance(image, str):
-            what = "missing image" if image.startswith("no file") else "damaged image"
-            yield Problem(where=where, id=id_, what=what, found=image, expected=expected)
+    none = ImageRefused("an empty cell", what="no image")
+    for image in images or (none,):
+        if isinstance(image, ImageRefused):
+            yield Problem(
+                where=where, id=id_, what=image.what, found=image.found, expected=image.expected
+            )
 
 
 def question_text(value: object) -> str:
@@ -147,7 +163,7 @@ def _problem(row: RawRow, what: str, found: str, expected: str) -> Problem:
     return Problem(where=row.where, id=row.id, what=what, found=found, expected=expected)
 
 
-def _checked(row: RawRow, images: Sequence[ImageRef | str]) -> CheckedRow:
+def _checked(row: RawRow, images: Sequence[Outcome]) -> CheckedRow:
     references = tuple(image for image in images if isinstance(image, ImageRef))
     record = Row(
         id=row.id,

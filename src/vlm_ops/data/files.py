@@ -1,22 +1,21 @@
 """Rows of a JSONL, CSV or Parquet file, cell by cell as they stand there.
 
-``datasets`` reads Parquet here, and not JSONL and CSV: its loaders guess types, and a label
+``datasets`` does not read them: its loaders guess types, and a label
 ``2020-01-01`` becomes a point in time, ``007`` becomes 7, ``NA`` becomes nothing, and a row with
 one comma too many moves its cells to the left.
 """
 
 import csv
-import glob
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from vlm_ops.data.parquet import Cells, read_parquet
 from vlm_ops.errors import DataError
 from vlm_ops.store.jsonl import read_objects
 
-Cells = dict[str, Any]
 Table = tuple[list[str], Iterator[tuple[str, Cells]]]
 """Column names, and for each row where it stands (``rows.jsonl:12``) and its cells."""
 
@@ -49,7 +48,7 @@ def read_table(path: Path, cache: Path) -> Table:
         ".jsonl": _read_jsonl,
         ".json": _read_jsonl,
         ".csv": _read_csv,
-        ".parquet": _read_parquet,
+        ".parquet": read_parquet,
     }
     if path.suffix.lower() not in readers:
         raise DataError(
@@ -115,39 +114,3 @@ def _json_list(text: str) -> Any:
     except ValueError:
         return text
     return value if isinstance(value, list) else text
-
-
-def _read_parquet(path: Path, cache: Path) -> Table:
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(
-            "parquet",
-            data_files=glob.escape(str(path)),
-            split="train",
-            streaming=True,
-            cache_dir=str(cache),
-        )
-        columns = list(rows.features)
-    except Exception as error:  # pyarrow's own errors, wrapped or not
-        raise DataError(f"{path}: not a Parquet file ({error})") from error
-    return columns, _numbered(path.name, named_labels(rows))
-
-
-def _numbered(name: str, rows: Iterable[Cells]) -> Iterator[tuple[str, Cells]]:
-    for number, cells in enumerate(rows, start=1):
-        yield f"{name}:row {number}", cells
-
-
-def named_labels(rows: Any) -> Iterator[Cells]:
-    """Hand out rows of a ``datasets`` set: images as bytes, classes by their names.
-
-    Args:
-        rows: An ``IterableDataset`` with known features.
-    """
-    classes = {name: kind for name, kind in rows.features.items() if hasattr(kind, "int2str")}
-    for cells in rows.decode(False):
-        for name, kind in classes.items():
-            if cells[name] is not None:
-                cells[name] = kind.int2str(cells[name])
-        yield cells

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_ops.data.files import Cells, Table, named_labels
+from vlm_ops.data.files import Table
+from vlm_ops.data.parquet import Cells, named_labels
 from vlm_ops.errors import DataError
 from vlm_ops.store.names import nearest
 

@@ -2,7 +2,7 @@
 
 A file of the store is opened often and was checked to its last byte when it entered;
 :func:`open_image` only decodes it. Whatever else a person hands over goes through
-:func:`decode`. Both give the same picture of the same bytes.
+:func:`~vlm_ops.data.decoding.decode`. Both give the same picture of the same bytes.
 """
 
 import io
@@ -10,8 +10,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from vlm_ops.config.sections import Frames
+from vlm_ops.data.decoding import (
+    ImageRefused,
+    decode,
+    is_deep,
+    read_file,
+    refused,
+    upright_rgb,
+)
 from vlm_ops.errors import DataError, Interrupted, OutputError
 from vlm_ops.records import ImageRef
 from vlm_ops.store.files import make_folder, replacing
@@ -20,112 +29,43 @@ from vlm_ops.store.fingerprint import sha256_bytes
 FOLDER = "images"
 STORE = Path("..")
 """Where the folder of images lies, seen from a step's own folder: beside it."""
-_ENDINGS = {"JPEG": ".jpg"}
-"""File endings that are not the format's own name."""
-_ORIENTATION = 0x0112
-"""EXIF tag: how the camera was held (Exif 2.32, section 4.6.4)."""
-
-
-def decode(data: bytes) -> tuple[Image.Image, str]:
-    """Check and decode an image that comes from outside.
-
-    Args:
-        data: The bytes of an image file; of several frames the first counts.
-
-    Returns:
-        The image in RGB, upright by its EXIF orientation, transparency laid on white, 16-bit
-        gray scaled to 8; and the file ending that goes with its format.
-
-    Raises:
-        DataError: The bytes are no image, are cut short or are damaged.
-    """
-    try:
-        # verify() reads the checksums, load() the pixels; each finds damage that the other
-        # overlooks.
-        Image.open(io.BytesIO(data)).verify()
-        image = Image.open(io.BytesIO(data))
-        name = str(image.format)
-        return _upright_rgb(image), _ENDINGS.get(name, f".{name.lower()}")
-    except Interrupted:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever their formats suggest
-        raise DataError(_undecodable(error)) from error
-
-
-def read_image(path: Path) -> Image.Image:
-    """Check and decode an image file of a user, as :func:`decode` does.
-
-    Raises:
-        DataError: It is missing, cut short or damaged; the message names the file.
-    """
-    data = _read(path)
-    try:
-        return decode(data)[0]
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open an image of the store: as :func:`decode` gives it, without the checks it has passed.
+    """Open an image of the store: as ``decode`` gives it, without the checks it has passed.
 
     Raises:
         DataError: It is not there, or is not what entered the store.
     """
     try:
         with Image.open(path) as image:
-            return _upright_rgb(image)
+            return upright_rgb(image)
     except Interrupted:
         raise
     except Exception as error:  # as in decode
+        why = error if isinstance(error, ImageRefused) else refused(b"", error)
         raise DataError(
-            f"{path}: {_undecodable(error)}. It was whole when it was kept: move the file away "
+            f"{path}: {why.found}. It was whole when it was kept: move the file away "
             f"and start again, to have it kept anew."
         ) from error
 
 
 def for_other_readers(path: Path) -> str | dict[str, Any]:
-    """Hand an image of the store to a library that opens files in its own way.
+    """Hand an image of the store to ``datasets``, which turns images upright itself.
 
     Args:
         path: The file.
 
     Returns:
-        Its path where any reader sees what :func:`open_image` gives; else, as ``datasets``
-        stores an image, a mapping with ``bytes`` of a PNG that is upright and RGB.
+        Its path where ``datasets.Image(mode="RGB")`` gives what :func:`open_image` gives; else a
+        mapping with ``bytes`` of a PNG that is upright and RGB.
     """
     with Image.open(path) as image:
-        if _is_plain(image) and _is_upright(image):
+        if not is_deep(image) and not image.has_transparency_data:
             return str(path)
     buffer = io.BytesIO()
     open_image(path).save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": None}
-
-
-def _undecodable(error: Exception) -> str:
-    unknown = isinstance(error, UnidentifiedImageError)
-    return f"an image that can't be decoded ({'no known format' if unknown else error})"
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    if not _is_upright(image):
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        # 16-bit gray: converting to RGB would clip everything above 255 to white.
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.new("RGBA", layer.size, "white")
-        image.alpha_composite(layer)
-    return image if _is_plain(image) else image.convert("RGB")
-
-
-def _is_upright(image: Image.Image) -> bool:
-    return bool(image.getexif().get(_ORIENTATION, 1) == 1)
-
-
-def _is_plain(image: Image.Image) -> bool:
-    return image.mode == "RGB" and not image.has_transparency_data
 
 
 class ImageStore:
@@ -140,16 +80,18 @@ class ImageStore:
     processes.
     """
 
-    def __init__(self, out: Path, *, take_files: bool = False) -> None:
+    def __init__(self, out: Path, *, take_files: bool = False, frames: Frames = "refuse") -> None:
         """Open the store that belongs to a step's folder.
 
         Args:
             out: The step's folder; the store is :data:`STORE` from there.
             take_files: Move files in instead of copying them: they were made for this.
+            frames: What to do with a file of several pictures.
         """
         self._root = out / STORE
         self._staging = out / "cache" / FOLDER
         self._take_files = take_files
+        self._frames = frames
         self._staged: dict[str, Path] = {}
 
     def __enter__(self) -> "ImageStore":
@@ -175,17 +117,23 @@ class ImageStore:
             The image; ``width`` and ``height`` are those of the upright picture.
 
         Raises:
-            DataError: The file is missing, can't be read, is cut short or is no image; the
-                message says what was found.
+            ImageRefused: The file is missing, can't be read, is cut short or is no image that
+                can be used.
             OutputError: The image can't be written.
         """
-        data = source if isinstance(source, bytes) else _read(source)
-        image, ending = decode(data)
+        data = source if isinstance(source, bytes) else read_file(source, str(source))
+        image, ending, reading = decode(data, self._frames)
         sha256 = sha256_bytes(data)
         relative = f"{FOLDER}/{sha256}{ending}"
         if not _has_size(self._root / relative, len(data)):
             self._staged[relative] = self._stage(source, data, relative)
-        return ImageRef(path=relative, sha256=sha256, width=image.width, height=image.height)
+        return ImageRef(
+            path=relative,
+            sha256=sha256,
+            width=image.width,
+            height=image.height,
+            reading=reading,
+        )
 
     def find(self, reference: ImageRef) -> Path:
         """Return where an image lies that was added: staged still, or in the store."""
@@ -223,12 +171,3 @@ def _has_size(path: Path, size: int) -> bool:
         return path.stat().st_size == size
     except OSError:
         return False
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"no file {path}") from error
-    except OSError as error:
-        raise DataError(f"{path}, which can't be read ({error.strerror})") from error

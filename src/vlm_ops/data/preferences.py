@@ -10,11 +10,13 @@ from typing import Any, Literal, NamedTuple
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
+from vlm_ops.data.cells import Place, image_cells
 from vlm_ops.data.check import ImageChecks, image_problems, question_text
-from vlm_ops.data.files import Cells, Table, read_table
+from vlm_ops.data.files import Table, read_table
 from vlm_ops.data.images import STORE, ImageStore, open_image
+from vlm_ops.data.parquet import Cells
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import Problem, RawRow, check_columns, image_cells, plain_text, refuse
+from vlm_ops.data.rows import Problem, RawRow, check_columns, plain_text, refuse
 from vlm_ops.data.sources import ALL
 from vlm_ops.data.split import draw, join_by_image, position
 from vlm_ops.errors import DataError
@@ -62,7 +64,7 @@ def load_preferences(
     cache = out / "cache"
     make_folder(cache)
     title, raw = _open(settings, cache, seed)
-    with ImageStore(out) as store:
+    with ImageStore(out, frames=settings.frames) as store:
         pairs, problems, total = _check(raw, store)
         refuse(problems, total, out, title)
         useful = [pair for pair in pairs if pair.chosen != pair.rejected]
@@ -93,35 +95,36 @@ def load_preferences(
 
 
 def _open(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Iterator[RawRow]]:
-    title, (columns, cells) = _open_table(settings, cache, seed)
+    title, (columns, cells), place = _open_table(settings, cache, seed)
     wanted = {f"pairs.columns.{k}": v for k, v in settings.columns.model_dump().items()}
     check_columns(wanted, columns, title)
-    folder = settings.path.parent if settings.path is not None else None
-    raw = _raw_rows(cells, settings.columns, folder)
+    raw = _raw_rows(cells, settings.columns, place)
     if settings.path is not None and settings.max_pairs is not None:
         raw = iter(draw(list(raw), settings.max_pairs, seed))
     return title, raw
 
 
-def _open_table(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Table]:
+def _open_table(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Table, Place]:
     if settings.path is not None:
-        return settings.path.name, read_table(settings.path, cache)
+        place = Place.of(settings.path.parent, settings.images_root)
+        return settings.path.name, read_table(settings.path, cache), place
     assert settings.id is not None  # the schema's own check, as the next
     assert settings.revision is not None
     folder = hub.fetch(settings.id, settings.revision, cache)
     files = hub.HubFiles(folder, settings.id, cache)
-    return settings.id, hub.read_split(files, settings.split, settings.max_pairs, seed)
+    table = hub.read_split(files, settings.split, settings.max_pairs, seed)
+    return settings.id, table, Place.of(folder)
 
 
 def _raw_rows(
-    cells: Iterator[tuple[str, Cells]], columns: PairColumns, folder: Path | None
+    cells: Iterator[tuple[str, Cells]], columns: PairColumns, place: Place
 ) -> Iterator[RawRow]:
     """Rows whose answer cell holds both answers."""
     for number, (where, row) in enumerate(cells, start=1):
         yield RawRow(
             where=where,
             id=str(number),
-            images=image_cells(row.get(columns.images), folder),
+            images=image_cells(row.get(columns.images), place),
             question=row.get(columns.prompt),
             answers=(row.get(columns.chosen), row.get(columns.rejected)),
             kind=ALL,

@@ -53,7 +53,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     """
     cache = out / "cache"
     source = open_source(job.data, seed=job.seed, cache=cache)
-    with ImageStore(out, take_files=source.own_files) as store:
+    with ImageStore(out, take_files=source.own_files, frames=job.data.frames) as store:
         checked, problems, total = check_rows(source.rows, store)
         refuse(problems, total, out, source.title)
         if not total:

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlm_ops.data.cells import ImageCell
 from vlm_ops.errors import DataError
 from vlm_ops.records import Split
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.store.names import nearest
-
-ImageCell = Path | bytes
-"""An image in a row: a file, or the bytes of one."""
 
 _WHOLE = re.compile(r"-?\d+\.0+")
 
@@ -121,29 +119,6 @@ def check_columns(wanted: Mapping[str, str | None], there: Sequence[str], where:
             f"{where}: {'; '.join(lines)}. Columns there: {', '.join(there) or 'none'}. "
             f"Set the column's name in the configuration."
         )
-
-
-def image_cells(value: Any, folder: Path | None) -> tuple[ImageCell, ...]:
-    """Read the images of a row.
-
-    Args:
-        value: A path, bytes, a mapping with ``bytes`` or ``path`` (as ``datasets`` stores an
-            image), or a list of these.
-        folder: Where relative paths start; None where there are no files beside the rows.
-
-    Returns:
-        The images; empty if there is none in the cell.
-    """
-    if isinstance(value, (list, tuple)):
-        return tuple(cell for item in value for cell in image_cells(item, folder))
-    if isinstance(value, Mapping):
-        inner = value.get("bytes")
-        return image_cells(value.get("path") if inner is None else inner, folder)
-    if isinstance(value, bytes):
-        return (value,)
-    if isinstance(value, str) and value.strip():
-        return (Path(value.strip()) if folder is None else folder / value.strip(),)
-    return ()
 
 
 def answer_texts(value: Any) -> tuple[str, ...]:

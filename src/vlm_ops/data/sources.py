@@ -19,9 +19,13 @@ from vlm_ops.config.sections import (
     PairsSettings,
 )
 from vlm_ops.data import hub
-from vlm_ops.data.files import Cells, Table, read_table
+from vlm_ops.data.cells import ImageFile, Place, image_cells
+from vlm_ops.data.decoding import READING, check_file, reading
+from vlm_ops.data.files import Table, read_table
+from vlm_ops.data.parquet import Cells
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import RawRow, check_columns, group_text, image_cells, plain_text
+from vlm_ops.data.rows import RawRow, check_columns, group_text, plain_text
+from vlm_ops.errors import DataError
 from vlm_ops.records import SPLITS, Split
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 
@@ -76,7 +80,7 @@ def open_source(data: DataSettings, *, seed: int, cache: Path) -> Source:
     if isinstance(data, FilesData):
         columns, rows = read_table(data.path, cache)
         _check(columns, data.columns, data.path.name)
-        raw = _raw_rows(rows, data.columns, data.path.parent, None)
+        raw = _raw_rows(rows, data.columns, Place.of(data.path.parent, data.images_root), None)
         return Source(data.path.stem, str(data.path.name), raw, own_splits=False)
     folder = hub.fetch(data.id, data.revision, cache)
     return hub_source(data, folder, seed=seed, cache=cache)
@@ -103,7 +107,7 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
 
     def rows() -> Iterator[RawRow]:
         for split, (_, cells) in tables.items():
-            yield from _raw_rows(cells, data.columns, None, split)
+            yield from _raw_rows(cells, data.columns, Place.of(folder), split)
 
     title = f"{data.id} at {data.revision[:7]}"
     return Source(data.id, title, rows(), own_splits=True)
@@ -128,30 +132,44 @@ def source_content(data: DataCommon | PairsSettings) -> str:
     if isinstance(data, ChartsData):
         return fingerprint({name: _version(name) for name in _TABLE_PACKAGES})
     if isinstance(data, FilesData):
-        return _file_content(data.path, data.columns.image)
+        return _file_content(
+            data.path, data.columns.image, Place.of(data.path.parent, data.images_root)
+        )
     if isinstance(data, DatasetPairs) and data.path is not None:
-        return _file_content(data.path, data.columns.images)
+        return _file_content(
+            data.path, data.columns.images, Place.of(data.path.parent, data.images_root)
+        )
     return fingerprint("")
 
 
-def _file_content(path: Path, column: str) -> str:
+def _file_content(path: Path, column: str, place: Place) -> str:
+    """Hash a file and the images that it names; those that it holds are part of the file."""
+    files: set[ImageFile] = set()
+    scaled = False
     with TemporaryDirectory() as cache:
         columns, rows = read_table(path, Path(cache))
-        cells = [row.get(column) for _, row in rows] if column in columns else []
-    names = {cell for value in cells for cell in image_cells(value, None)}
-    images = sorted(name for name in names if isinstance(name, Path))
+        for _, row in rows if column in columns else ():
+            for cell in image_cells(row.get(column), place):
+                if isinstance(cell, ImageFile):
+                    files.add(cell)
+                elif isinstance(cell, bytes):
+                    scaled = scaled or reading(cell) is not None
+    by_path = sorted({Path(file.name): file for file in files}.items())
     with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = list(pool.map(lambda name: _hash_if_there(path.parent / name), images))
-    return fingerprint(
-        [sha256_file(path), [[str(n), h] for n, h in zip(images, hashes, strict=True)]]
-    )
+        hashes = list(pool.map(_hash_if_there, [file for _, file in by_path]))
+    images = [[str(name), h] for (name, _), (h, _) in zip(by_path, hashes, strict=True)]
+    # Only what is opened in another way than by earlier versions has a new hash.
+    scaled = scaled or any(how is not None for _, how in hashes)
+    return fingerprint([sha256_file(path), images, *([{"reading": READING}] if scaled else [])])
 
 
-def _hash_if_there(path: Path) -> str | None:
+def _hash_if_there(file: ImageFile) -> tuple[str | None, int | None]:
     try:
-        return sha256_file(path)
-    except OSError:
-        return None
+        path = file.find()
+        check_file(path, file.name)
+        return sha256_file(path), reading(path)
+    except (DataError, OSError):
+        return None, None
 
 
 def _version(package: str) -> str | None:
@@ -172,7 +190,7 @@ def _charts(data: ChartsData, seed: int, cache: Path) -> Source:
         columns = Columns(id="id", group="table_id", kind="kind")
         for split in SPLITS:
             _, cells = read_table(folder / f"{split}.jsonl", cache)
-            yield from _raw_rows(cells, columns, folder, split)
+            yield from _raw_rows(cells, columns, Place.of(folder), split)
 
     title = f"charts of real tables, drawn with seed {seed}"
     return Source("charts", title, rows(), own_splits=True, own_files=True)
@@ -186,7 +204,7 @@ def _check(there: list[str], columns: Columns, where: str) -> None:
 def _raw_rows(
     rows: Iterator[tuple[str, Cells]],
     columns: Columns,
-    folder: Path | None,
+    place: Place,
     split: Split | None,
 ) -> Iterator[RawRow]:
     for number, (where, cells) in enumerate(rows, start=1):
@@ -196,7 +214,7 @@ def _raw_rows(
         yield RawRow(
             where=where,
             id=plain_text(cells.get(columns.id)) if columns.id else numbered,
-            images=image_cells(cells.get(columns.image), folder),
+            images=image_cells(cells.get(columns.image), place),
             question=cells.get(columns.question),
             answers=cells.get(columns.answers),
             kind=plain_text(cells.get(columns.kind)) if columns.kind else ALL,

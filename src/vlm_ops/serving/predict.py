@@ -1,6 +1,8 @@
 """Answers from a base, an adapter folder or a registered model."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,15 +10,18 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.data.cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.data.check import question_text
-from vlm_ops.data.images import read_image
-from vlm_ops.data.rows import image_cells
+from vlm_ops.data.decoding import ImageRefused, decode
 from vlm_ops.errors import DataError, ModelError
 from vlm_ops.models.generation import Progress, generate
 from vlm_ops.models.loading import LoadedModel, base_ref
 from vlm_ops.serving.names import registered_name
 from vlm_ops.store.artifact import read_record
-from vlm_ops.store.jsonl import read_objects, write_jsonl
+from vlm_ops.store.files import growing
+from vlm_ops.store.fingerprint import fingerprint, sha256_file
+from vlm_ops.store.jsonl import read_objects
+from vlm_ops.store.names import short
 
 
 def find_model(model: str, *, tracking_uri: str | None, cache: Path) -> ModelRef:
@@ -52,28 +57,62 @@ class AskedRow(NamedTuple):
         where: As ``rows.jsonl:12``.
         cells: The whole row, as it stands there.
         question: What is asked.
-        images: Files, in the order the prompt shows them.
+        images: In the order the prompt shows them; what is no image stands for itself.
     """
 
     where: str
     cells: dict[str, Any]
     question: str
-    images: tuple[Path, ...]
+    images: tuple[ImageCell, ...]
 
 
-def read_questions(source: Path) -> list[AskedRow]:
-    """Read a file of questions, and look at every row; images are opened later.
+class Questions(NamedTuple):
+    """A file of questions whose rows were all looked at.
+
+    Attributes:
+        source: The file.
+        place: Where its images are looked for.
+        total: How many rows it has.
+    """
+
+    source: Path
+    place: Place
+    total: int
+
+    def rows(self) -> Iterator[AskedRow]:
+        """Read the rows, one at a time; images are not opened yet."""
+        for where, cells in read_objects(self.source):
+            yield _asked_row(where, cells, self.place)
+
+
+class Answered(NamedTuple):
+    """What became of a file of questions.
+
+    Attributes:
+        failed: Where the rows without an answer stand.
+        kept: How many answers an interrupted call had written; they were not asked again.
+    """
+
+    failed: list[str]
+    kept: int
+
+
+def read_questions(source: Path, images_root: Path | None = None) -> Questions:
+    """Look at every row of a file of questions; images are opened later.
 
     Args:
-        source: JSONL with ``image`` (a path from the file's folder, or a list) and ``query``.
+        source: JSONL with ``image`` (what :func:`~vlm_ops.data.cells.image_cells` reads; paths
+            start at the file's folder) and ``query``.
+        images_root: Folder that all images must lie in; None takes the file's own.
 
     Raises:
         DataError: The file can't be read, is empty, or a row has no image or no question.
     """
-    rows = [_asked_row(where, cells, source.parent) for where, cells in read_objects(source)]
-    if not rows:
+    questions = Questions(source, Place.of(source.parent, images_root), 0)
+    total = sum(1 for _ in questions.rows())
+    if not total:
         raise DataError(f"{source}: no rows; expected one JSON object a line")
-    return rows
+    return questions._replace(total=total)
 
 
 def answer(model: LoadedModel, question: str, images: Sequence[Path], max_new_tokens: int) -> str:
@@ -82,59 +121,62 @@ def answer(model: LoadedModel, question: str, images: Sequence[Path], max_new_to
     Raises:
         DataError: An image can't be opened.
     """
-    pictures = [read_image(path) for path in images]
+    anywhere = Place.of(Path.cwd(), Path("/"))
+    pictures = []
+    for path in images:
+        try:
+            pictures.append(_picture(ImageFile(str(path), anywhere)))
+        except ImageRefused as error:
+            raise DataError(f"{path}: {error}") from error
     return _answers(model, [(question_text(question), pictures)], max_new_tokens)[0]
 
 
 def answer_file(
     model: LoadedModel,
-    rows: Sequence[AskedRow],
+    questions: Questions,
     target: Path,
     *,
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None = None,
-) -> list[str]:
+) -> Answered:
     """Answer rows, a batch of pictures at a time, into a file.
 
     Each line is the row and ``answer`` beside what it holds, or ``error`` where an image of it
-    can't be opened.
+    can't be opened. A batch is written as soon as it is answered, into a hidden file beside the
+    target; the same call goes on from there after it was interrupted.
 
     Args:
         model: Loaded.
-        rows: From :func:`read_questions`.
-        target: JSONL to write; it appears whole or not at all.
+        questions: From :func:`read_questions`.
+        target: JSONL to write; it appears when all rows are answered.
         max_new_tokens: Longest answer.
         batch_size: Rows at once.
         progress: Called with (rows done, rows in all).
 
-    Returns:
-        Where the rows without an answer stand.
-
     Raises:
         OutputError: The target can't be written.
     """
-    lines: list[dict[str, Any]] = []
+    asked = fingerprint([sha256_file(questions.source), model.ref.content, max_new_tokens])
     failed: list[str] = []
-    for start in range(0, len(rows), batch_size):
-        opened = [(row, _pictures(row)) for row in rows[start : start + batch_size]]
-        asked = [(row.question, found) for row, found in opened if not isinstance(found, str)]
-        answers = iter(_answers(model, asked, max_new_tokens))
-        for row, found in opened:
-            # What an earlier answering of the same rows left goes.
-            cells = {k: v for k, v in row.cells.items() if k not in ("answer", "error")}
-            if isinstance(found, str):
-                failed.append(row.where)
-                lines.append({**cells, "error": found})
-            else:
-                lines.append({**cells, "answer": next(answers)})
-        if progress is not None:
-            progress(len(lines), len(rows))
-    write_jsonl(target, lines)
-    return failed
+    with growing(target, asked) as (before, write):
+        rows = questions.rows()
+        kept = 0
+        for line, row in zip(before, rows, strict=False):
+            kept += 1
+            failed += [row.where] * ("error" in json.loads(line))
+        done = kept
+        while batch := list(islice(rows, batch_size)):
+            lines = _answered(model, batch, max_new_tokens)
+            failed += [row.where for row, line in zip(batch, lines, strict=True) if "error" in line]
+            write([json.dumps(line, ensure_ascii=False) for line in lines])
+            done += len(batch)
+            if progress is not None:
+                progress(done, questions.total)
+    return Answered(failed, kept)
 
 
-def _asked_row(where: str, cells: dict[str, Any], folder: Path) -> AskedRow:
+def _asked_row(where: str, cells: dict[str, Any], place: Place) -> AskedRow:
     missing = [name for name in ("image", "query") if name not in cells]
     if missing:
         raise DataError(
@@ -142,7 +184,7 @@ def _asked_row(where: str, cells: dict[str, Any], folder: Path) -> AskedRow:
             f"image (a path) and query (the question)"
         )
     question = question_text(cells["query"])
-    images = tuple(i for i in image_cells(cells["image"], folder) if isinstance(i, Path))
+    images = image_cells(cells["image"], place)
     for name, found in (("image", images), ("query", question)):
         if not found:
             raise DataError(
@@ -152,12 +194,38 @@ def _asked_row(where: str, cells: dict[str, Any], folder: Path) -> AskedRow:
     return AskedRow(where, cells, question, images)
 
 
+def _answered(
+    model: LoadedModel, rows: Sequence[AskedRow], max_new_tokens: int
+) -> list[dict[str, Any]]:
+    """Return the lines of one batch."""
+    opened = [(row, _pictures(row)) for row in rows]
+    asked = [(row.question, found) for row, found in opened if not isinstance(found, str)]
+    answers = iter(_answers(model, asked, max_new_tokens))
+    lines = []
+    for row, found in opened:
+        # What an earlier answering of the same rows left goes.
+        cells = {k: v for k, v in row.cells.items() if k not in ("answer", "error")}
+        said = {"error": found} if isinstance(found, str) else {"answer": next(answers)}
+        lines.append({**cells, **said})
+    return lines
+
+
 def _pictures(row: AskedRow) -> list[Image.Image] | str:
     """Open a row's images; returns what is wrong with one instead."""
-    try:
-        return [read_image(path) for path in row.images]
-    except DataError as error:
-        return str(error)
+    pictures = []
+    for cell in row.images:
+        try:
+            pictures.append(_picture(cell))
+        except ImageRefused as error:
+            named = f"{short(cell.name, 50)}: " if isinstance(cell, ImageFile) else ""
+            return f"{error.what}: {named}{error}"
+    return pictures
+
+
+def _picture(cell: ImageCell) -> Image.Image:
+    if isinstance(cell, ImageRefused):
+        raise cell
+    return decode(cell.read() if isinstance(cell, ImageFile) else cell).image
 
 
 def _answers(

@@ -220,5 +220,6 @@ def _settings(job: Job) -> dict[str, Any]:
 
         section = settings["data" if isinstance(job, PrepareJob) else "pairs"]
         section.pop("path", None)
+        section.pop("images_root", None)  # what it lets in is in the content
         section["content"] = source_content(source)
     return settings

@@ -1,7 +1,7 @@
 """Files that appear whole or not at all, and folders that can be written to."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +40,40 @@ def write_whole(target: Path, content: str | bytes) -> None:
     """
     with replacing(target) as beside:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def growing(
+    target: Path, what: str
+) -> Iterator[tuple[Sequence[str], Callable[[Sequence[str]], None]]]:
+    """Yield the lines that an interrupted attempt left, and what adds lines to them.
+
+    The lines lie in a hidden file beside the target and become the target when the block ends. If
+    it fails they stay, for the next attempt at the same.
+
+    Args:
+        target: The file; its folder must exist.
+        what: A hash of all that the lines depend on; another one begins anew.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    beside = target.with_name(f".{target.name}.{what[:16]}.part")
+    try:
+        left = beside.read_bytes() if beside.exists() else b""
+        whole = left[: left.rfind(b"\n") + 1]  # the last line may be cut short
+        with beside.open("ab") as handle:
+            handle.truncate(len(whole))
+
+            def write(lines: Sequence[str]) -> None:
+                handle.write("".join(line + "\n" for line in lines).encode())
+                handle.flush()
+
+            yield whole.decode().split("\n")[:-1], write
+            os.fsync(handle.fileno())
+        beside.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: can't be written ({error.strerror or error})") from error
 
 
 def make_folder(folder: Path) -> None:

@@ -4,10 +4,8 @@ It runs in whatever process loads the model, beside the library's sources that w
 with it (see docs/adr/0004-packaged-model-carries-its-code.md).
 """
 
-import base64
 import dataclasses
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,6 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_PATH = 4096
 
 
 class PackagedModel(PythonModel):
@@ -90,34 +86,24 @@ class PackagedModel(PythonModel):
         )
 
 
-def _images(cell: Any, row: int) -> list[Image.Image]:
-    cells = cell if isinstance(cell, (list, tuple)) else [cell]
-    return [_image(one, row) for one in cells]
+def _images(value: Any, row: int) -> list[Image.Image]:
+    from vlm_ops.data.cells import EXPECTED, ImageFile, Place, image_cells
+    from vlm_ops.data.decoding import ImageRefused, decode
 
-
-def _image(cell: Any, row: int) -> Image.Image:
-    from vlm_ops.data.images import decode
-    from vlm_ops.errors import DataError
-
-    try:
-        return decode(_bytes(cell))[0]
-    except (DataError, OSError, TypeError, ValueError) as error:
-        raise DataError(
-            f"row {row}: image can't be read ({error}); expected the path of an image file, its "
-            f"bytes, or base64 of them"
-        ) from error
-
-
-def _bytes(cell: Any) -> bytes:
-    if isinstance(cell, (bytes, bytearray)):
-        return bytes(cell)
-    if not isinstance(cell, str):
-        raise TypeError(f"found {type(cell).__name__}")
-    if cell.startswith("data:"):
-        return base64.b64decode(cell.partition(",")[2], validate=True)
-    if len(cell) < _LONGEST_PATH and os.path.isfile(cell):  # noqa: PTH113 - Path raises on long names
-        return Path(cell).read_bytes()
-    return base64.b64decode(cell, validate=True)
+    pictures = []
+    # Whoever serves the model decides what its process may read.
+    cells = image_cells(value, Place.of(Path.cwd(), Path("/")))
+    for cell in cells or (ImageRefused("an empty cell", EXPECTED, "no image"),):
+        try:
+            if isinstance(cell, ImageRefused):
+                raise cell
+            data = cell.read() if isinstance(cell, ImageFile) else cell
+            pictures.append(decode(data).image)
+        except ImageRefused as error:
+            raise ImageRefused(
+                f"row {row}: image can't be read: {error.found}", error.expected, error.what
+            ) from error
+    return pictures
 
 
 def _warn_of_other_sources(packed: Path) -> None:

@@ -51,7 +51,7 @@ def preference_rows(pairs: Iterable[PreferencePair], locate: Locate) -> Dataset:
 
 
 def _dataset(records: list[dict[str, Any]], columns: Sequence[str]) -> Dataset:
-    features = Features({"images": List(Image()), **dict.fromkeys(columns, _MESSAGES)})
+    features = Features({"images": List(Image(mode="RGB")), **dict.fromkeys(columns, _MESSAGES)})
     return Dataset.from_list(records, features=features)
 
 

@@ -1,0 +1,85 @@
+"""Rows of a Parquet file and of ``datasets`` sets, a few at a time."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.errors import DataError
+from vlm_ops.store.names import short
+
+Cells = dict[str, Any]
+
+_BATCH_BYTES = 8 << 20
+"""About what a batch of rows takes; a whole row group may be the whole file."""
+_BUFFER_BYTES = 1 << 20
+
+
+def read_parquet(path: Path, cache: Path) -> tuple[list[str], Iterator[tuple[str, Cells]]]:
+    """Open a Parquet file.
+
+    Args:
+        path: The file.
+        cache: Not used: nothing of it is written anywhere.
+
+    Returns:
+        Its columns, and for each row where it stands and its cells: images as they are stored,
+        classes by their names. A few rows are in memory at a time, however long the file is.
+
+    Raises:
+        DataError: It is no Parquet file; while reading, a part of it is damaged.
+    """
+    import pyarrow.parquet as pq
+    from datasets import Features
+
+    try:
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        names = _names(Features.from_arrow_schema(file.schema_arrow))
+    except Exception as error:  # pyarrow's own errors, and those of wrong metadata
+        raise DataError(f"{path}: not a Parquet file ({short(str(error), 150)})") from error
+
+    def rows() -> Iterator[tuple[str, Cells]]:
+        number = 0
+        for batch in _batches(file, path):
+            for cells in batch:
+                number += 1
+                yield f"{path.name}:row {number}", _named(cells, names)
+
+    return list(file.schema_arrow.names), rows()
+
+
+def named_labels(rows: Any) -> Iterator[Cells]:
+    """Hand out rows of a ``datasets`` set: images as bytes, classes by their names.
+
+    Args:
+        rows: An ``IterableDataset`` with known features.
+    """
+    names = _names(rows.features)
+    for cells in rows.decode(False):
+        yield _named(cells, names)
+
+
+def _names(features: Mapping[str, Any]) -> dict[str, Callable[[int], str]]:
+    return {name: kind.int2str for name, kind in features.items() if hasattr(kind, "int2str")}
+
+
+def _named(cells: Cells, names: Mapping[str, Callable[[int], str]]) -> Cells:
+    for name, text in names.items():
+        if cells[name] is not None:
+            cells[name] = text(cells[name])
+    return cells
+
+
+def _batches(file: Any, path: Path) -> Iterator[Iterable[Cells]]:
+    sizes = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    row = max((size.total_byte_size / max(1, size.num_rows) for size in sizes), default=1.0)
+    rows = int(min(1000.0, max(1.0, _BATCH_BYTES / max(1.0, row))))
+    batches = file.iter_batches(batch_size=rows, use_threads=False)
+    while True:
+        try:
+            batch = next(batches, None)
+            if batch is None:
+                return
+            cells = batch.to_pylist()
+        except Exception as error:  # as above: a page that does not decode
+            raise DataError(f"{path}: a part is damaged ({short(str(error), 150)})") from error
+        yield cells
