@@ -9,7 +9,7 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.data.cells import ImageFile
+from vlm_ops.data.image_cells import ImageFile
 from vlm_ops.data.images import STORE, ImageStore, open_image
 from vlm_ops.errors import DataError
 from vlm_ops.models.loading import LoadedModel

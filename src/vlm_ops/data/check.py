@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from vlm_ops.data.cells import ImageCell, ImageFile
 from vlm_ops.data.decoding import ImageRefused
+from vlm_ops.data.image_cells import ImageCell, ImageFile
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import Problem, RawRow, answer_texts, plain_text

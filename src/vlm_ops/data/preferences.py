@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
-from vlm_ops.data.cells import Place, image_cells
 from vlm_ops.data.check import ImageChecks, image_problems, question_text
 from vlm_ops.data.files import Table, read_table
+from vlm_ops.data.image_cells import Place, image_cells
 from vlm_ops.data.images import STORE, ImageStore, open_image
 from vlm_ops.data.parquet import Cells
 from vlm_ops.data.progress import log_progress

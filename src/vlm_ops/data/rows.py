@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.data.cells import ImageCell
+from vlm_ops.data.image_cells import ImageCell
 from vlm_ops.errors import DataError
 from vlm_ops.records import Split
 from vlm_ops.store.frozen import Frozen

@@ -19,9 +19,9 @@ from vlm_ops.config.sections import (
     PairsSettings,
 )
 from vlm_ops.data import hub
-from vlm_ops.data.cells import ImageFile, Place, image_cells
 from vlm_ops.data.decoding import READING, check_file, reading
 from vlm_ops.data.files import Table, read_table
+from vlm_ops.data.image_cells import ImageFile, Place, image_cells
 from vlm_ops.data.parquet import Cells
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import RawRow, check_columns, group_text, plain_text

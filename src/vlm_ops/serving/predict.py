@@ -10,9 +10,9 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.data.cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.data.check import question_text
 from vlm_ops.data.decoding import ImageRefused, decode
+from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.errors import DataError, ModelError
 from vlm_ops.models.generation import Progress, generate
 from vlm_ops.models.loading import LoadedModel, base_ref
@@ -101,7 +101,7 @@ def read_questions(source: Path, images_root: Path | None = None) -> Questions:
     """Look at every row of a file of questions; images are opened later.
 
     Args:
-        source: JSONL with ``image`` (what :func:`~vlm_ops.data.cells.image_cells` reads; paths
+        source: JSONL with ``image`` (what :func:`~vlm_ops.data.image_cells.image_cells` reads; paths
             start at the file's folder) and ``query``.
         images_root: Folder that all images must lie in; None takes the file's own.
 

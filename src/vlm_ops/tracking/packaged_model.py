@@ -87,8 +87,8 @@ class PackagedModel(PythonModel):
 
 
 def _images(value: Any, row: int) -> list[Image.Image]:
-    from vlm_ops.data.cells import EXPECTED, ImageFile, Place, image_cells
     from vlm_ops.data.decoding import ImageRefused, decode
+    from vlm_ops.data.image_cells import EXPECTED, ImageFile, Place, image_cells
 
     pictures = []
     # Whoever serves the model decides what its process may read.

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from own_rows import square
 
 from vlm_ops.config.sections import FilesData
-from vlm_ops.data.cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.data.check import check_rows
 from vlm_ops.data.decoding import ImageRefused
+from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.rows import Problem
 from vlm_ops.data.sources import open_source, source_content
