@@ -8,9 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from vlm_ops.config.marks import find_mark
 from vlm_ops.store.frozen import Frozen
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+MaxRefused = Annotated[float, Field(ge=0.0, lt=1.0, exclude_if=lambda share: share == MAX_REFUSED)]
+"""Left out of dumps where it is the default, so that fingerprints stay those of before."""
+MAX_REFUSED = 0.01
 
 
 class ModelSettings(Frozen):
@@ -85,11 +89,18 @@ class DataCommon(Frozen):
     of the answers is left to learn. Validation and test stay as they are."""
     max_rows: int | None = Field(default=None, ge=1)
     """At most this many rows a split, drawn by the seed; None keeps all."""
+    max_refused: MaxRefused = MAX_REFUSED
+    """Share of the rows that may be left out because they can't be used; more stop the run."""
 
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "DataCommon":
         if "{question}" not in self.prompt:
             raise ValueError(f"prompt must contain {{question}}, found {self.prompt!r}")
+        if (mark := find_mark(self.prompt)) is not None:
+            raise ValueError(
+                f"prompt must not contain {mark}, found {self.prompt!r}: images and turns of the "
+                f"chat get their marks by themselves, images stand before the text"
+            )
         return self
 
 
@@ -110,7 +121,7 @@ class ChartsData(DataCommon):
 
 
 class FilesData(DataCommon):
-    """Rows in a JSONL, CSV or Parquet file, images beside it."""
+    """Rows in a JSON, CSV or Parquet file, images beside it."""
 
     type: Literal["files"]
     path: Path
@@ -160,11 +171,11 @@ class PairColumns(Frozen):
     images: str = "images"
     """One image or a list."""
     prompt: str = "prompt"
-    """Text, or a list of chat messages."""
+    """Text, or chat messages of system and user."""
     chosen: str = "chosen"
-    """Text, or a list of chat messages."""
+    """Text, or a chat message of the assistant."""
     rejected: str = "rejected"
-    """Text, or a list of chat messages."""
+    """Text, or a chat message of the assistant."""
 
 
 class DatasetPairs(Frozen):
@@ -172,7 +183,7 @@ class DatasetPairs(Frozen):
 
     type: Literal["dataset"]
     path: Path | None = None
-    """A JSONL or Parquet file; a relative path starts at the YAML file that names it."""
+    """A file of rows, as data.path; a relative path starts at the YAML file that names it."""
     id: str | None = None
     """A hub id, as ``HuggingFaceH4/rlaif-v_formatted``."""
     revision: str | None = None
@@ -185,6 +196,8 @@ class DatasetPairs(Frozen):
     """Share of the images whose pairs are held out."""
     max_pairs: int | None = Field(default=None, ge=8)
     """At most this many pairs, drawn by the seed; None keeps all."""
+    max_refused: MaxRefused = MAX_REFUSED
+    """Share of the rows that may be left out because they can't be used; more stop the run."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "DatasetPairs":

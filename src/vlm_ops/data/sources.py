@@ -19,9 +19,10 @@ from vlm_ops.config.sections import (
     PairsSettings,
 )
 from vlm_ops.data import hub
-from vlm_ops.data.files import Cells, Table, read_table
+from vlm_ops.data.cells import CellError
+from vlm_ops.data.files import Placed, Table, read_table
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import RawRow, check_columns, group_text, image_cells, plain_text
+from vlm_ops.data.rows import RawRow, check_columns, image_cells
 from vlm_ops.records import SPLITS, Split
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 
@@ -137,7 +138,8 @@ def source_content(data: DataCommon | PairsSettings) -> str:
 def _file_content(path: Path, column: str) -> str:
     with TemporaryDirectory() as cache:
         columns, rows = read_table(path, Path(cache))
-        cells = [row.get(column) for _, row in rows] if column in columns else []
+        named = (row.get(column) for _, row in rows if not isinstance(row, CellError))
+        cells = list(named) if column in columns else []
     names = {cell for value in cells for cell in image_cells(value, None)}
     images = sorted(name for name in names if isinstance(name, Path))
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -184,22 +186,27 @@ def _check(there: list[str], columns: Columns, where: str) -> None:
 
 
 def _raw_rows(
-    rows: Iterator[tuple[str, Cells]],
+    rows: Placed,
     columns: Columns,
     folder: Path | None,
     split: Split | None,
 ) -> Iterator[RawRow]:
+    names = columns.model_dump()
     for number, (where, cells) in enumerate(rows, start=1):
         # On the hub the number in the split, so that a drawn row keeps its id.
         numbered = f"{split}-{where.rpartition(':')[2]}" if split else str(number)
-        group = group_text(cells.get(columns.group)) if columns.group else None
+        if isinstance(cells, CellError):
+            yield RawRow.without_cells(where, numbered, cells, split)
+            continue
+        group = cells.get(columns.group) if columns.group else None
         yield RawRow(
             where=where,
-            id=plain_text(cells.get(columns.id)) if columns.id else numbered,
+            id=cells.get(columns.id) if columns.id else numbered,
             images=image_cells(cells.get(columns.image), folder),
             question=cells.get(columns.question),
             answers=cells.get(columns.answers),
-            kind=plain_text(cells.get(columns.kind)) if columns.kind else ALL,
-            group=group,
+            kind=cells.get(columns.kind) if columns.kind else ALL,
+            group="" if columns.group and group is None else group,
             split=split,
+            columns=names,
         )

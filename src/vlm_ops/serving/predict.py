@@ -8,7 +8,7 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.data.check import question_text
+from vlm_ops.data import cells as cell
 from vlm_ops.data.images import read_image
 from vlm_ops.data.rows import image_cells
 from vlm_ops.errors import DataError, ModelError
@@ -83,7 +83,7 @@ def answer(model: LoadedModel, question: str, images: Sequence[Path], max_new_to
         DataError: An image can't be opened.
     """
     pictures = [read_image(path) for path in images]
-    return _answers(model, [(question_text(question), pictures)], max_new_tokens)[0]
+    return _answers(model, [(cell.question(question), pictures)], max_new_tokens)[0]
 
 
 def answer_file(
@@ -141,14 +141,16 @@ def _asked_row(where: str, cells: dict[str, Any], folder: Path) -> AskedRow:
             f"{where}: no {' and no '.join(missing)}; found {', '.join(sorted(cells))}; expected "
             f"image (a path) and query (the question)"
         )
-    question = question_text(cells["query"])
+    try:
+        question = cell.question(cells["query"])
+    except DataError as error:
+        raise DataError(f"{where}: query is {error}") from error
     images = tuple(i for i in image_cells(cells["image"], folder) if isinstance(i, Path))
-    for name, found in (("image", images), ("query", question)):
-        if not found:
-            raise DataError(
-                f"{where}: {name} is empty: found {cells[name]!r}; expected image (a path, or a "
-                f"list of paths) and query (the question)"
-            )
+    if not images:
+        raise DataError(
+            f"{where}: image is empty: found {cell.shown(cells['image'])}; expected image (a path, "
+            f"or a list of paths) and query (the question)"
+        )
     return AskedRow(where, cells, question, images)
 
 
