@@ -88,6 +88,8 @@ class PreparedData(Artifact):
             shared by all that was prepared in a runs folder; earlier versions had one each.
         deal: Where it is remembered which split a group belongs to, seen from ``folder``; None
             where the source knows, and in records of earlier versions.
+        refused: Rows of the source that are left out because they can't be used; which and why is
+            in ``refused.jsonl``.
     """
 
     step = "prepare"
@@ -98,6 +100,7 @@ class PreparedData(Artifact):
     around: str | None = None
     images: Path = Path()
     deal: Path | None = None
+    refused: int = 0
 
     def rows(self, split: Split) -> list[Row]:
         """Read the rows of a split, in their order, with bare questions."""

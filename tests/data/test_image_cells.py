@@ -85,6 +85,8 @@ def test_an_image_is_read_in_every_form(place: Place) -> None:
     for form in forms:
         assert read(form, place) == [data], form
     assert read(list(forms), place) == [data] * len(forms)
+    for text in ("['images/a.png', 'inner.png']", '["images/a.png", "~x"]'):
+        assert read(text, place) == [data] * 2
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_nothing_is_no_image_and_among_others_a_missing_one(value: Any, place: P
         ("größe.png", "; a file whose name looks the same is there: write its name in NFD"),
         ("a%20b.png", "; did you mean 'a b.png', which is there?"),
         ("B.png", "; did you mean 'B.PNG', which is there?"),
-        ("['images/a.png']", '; expected a list in JSON, as ["a.png", "b.png"]'),
+        ("[images/a.png]", '; expected a list in JSON, as ["a.png", "b.png"]'),
         ("data:image/png,%89PNG", "found a data URI without base64, 'data:image/png,%89PNG'"),
         ("data:image/png;base64,iVB*RK", "found base64 that is damaged"),
         ("data:image/png;base64,", "found a data URI with nothing in it"),

@@ -82,7 +82,7 @@ def test_chats_become_pairs_and_images_are_held_out_whole(
 ) -> None:
     out = tmp_path / "out"
     settings = from_file(tmp_path, pairs_rows(tmp_path))
-    train, held_out, dropped = load_preferences(settings, data=data, out=out, seed=0)
+    train, held_out, dropped, _ = load_preferences(settings, data=data, out=out, seed=0)
     assert len(train) + len(held_out) == 20
     assert held_out
     assert dropped == {"test": 0, "validation": 0}
@@ -94,6 +94,38 @@ def test_chats_become_pairs_and_images_are_held_out_whole(
         assert (pair.chosen, pair.rejected) == (f"It is {number}.", "I can't say.")
         assert (out / STORE / pair.images[0].path).is_file()
     assert {path.name for path in out.iterdir()} == {"refused.jsonl"}
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"from": "gpt", "value": "four"},
+        '{"from": "gpt", "value": "four"}',
+        "[{'role': 'assistant', 'content': 'four'}]",
+        [{"role": "assistant", "content": "four"}],
+        {"role": "assistant", "content": [{"type": "text", "text": "four"}]},
+        " four\n",
+    ],
+)
+def test_a_message_of_any_form_is_its_text(data: PreparedData, tmp_path: Path, cell: Any) -> None:
+    rows = pairs_rows(tmp_path)
+    for row in rows:
+        row["chosen"] = cell
+        row["prompt"] = [{"from": "human", "value": "<image>\nWhat is it?"}]
+    train, *_ = load_preferences(from_file(tmp_path, rows), data=data, out=tmp_path / "out", seed=0)
+    assert {(pair.question, pair.chosen) for pair in train} == {("What is it?", "four")}
+
+
+def test_a_few_pairs_that_can_t_be_read_are_left_out_and_counted(
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = pairs_rows(tmp_path)
+    rows[3]["chosen"] = ["four", "five"]
+    settings = from_file(tmp_path, rows, max_refused=0.05)
+    found = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
+    assert found.refused == 1
+    assert len(found.train) + len(found.held_out) == 19
+    assert "1 of 20 rows can't be used" in caplog.text
 
 
 def test_plain_texts_and_other_column_names(data: PreparedData, tmp_path: Path) -> None:
@@ -119,7 +151,7 @@ def test_equal_answers_are_left_out_and_counted(
     rows = pairs_rows(tmp_path)
     rows[3]["chosen"] = rows[3]["rejected"]
     settings = from_file(tmp_path, rows)
-    train, held_out, _ = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
+    train, held_out, *_ = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
     assert len(train) + len(held_out) == 19
     assert "1 pairs left out: chosen = rejected" in caplog.text
 
@@ -141,7 +173,7 @@ def test_a_pair_about_a_test_image_is_dropped(
     tested = {row.images[0].sha256 for row in data.rows("test")}
     out = tmp_path / "out"
     settings = from_file(tmp_path, rows)
-    train, held_out, dropped = load_preferences(settings, data=data, out=out, seed=0)
+    train, held_out, dropped, _ = load_preferences(settings, data=data, out=out, seed=0)
     assert len(train) + len(held_out) == 10
     assert dropped == {"test": 10, "validation": 0}
     assert not tested & {image.sha256 for pair in train + held_out for image in pair.images}
@@ -167,7 +199,9 @@ def test_a_test_image_that_the_version_before_turned_is_known_by_its_pixels(
     )
     write_jsonl(folder / "test.jsonl", [row.model_copy(update={"images": images})])
     settings = from_file(tmp_path, rows)
-    train, held_out, dropped = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
+    train, held_out, dropped, _ = load_preferences(
+        settings, data=data, out=tmp_path / "out", seed=0
+    )
     assert dropped == {"test": 4, "validation": 0}
     said = {pair.question for pair in train + held_out}
     assert not said & {f"What is {number}?" for number in (8, 9, 18, 19)}
@@ -206,14 +240,19 @@ def test_a_training_pair_about_a_validation_image_is_dropped(
     [
         ("images", ["gone.png"], "pairs.jsonl:3 (id 3): missing image: found no file"),
         ("images", [], "no image: found an empty cell"),
-        ("chosen", "", "empty chosen: found ''"),
+        ("chosen", "", "column 'chosen': empty chosen: found ''; expected a text, or one chat"),
         (
             "rejected",
             chat("user", text("x")),
-            "rejected of another form: found a message of 'user'",
+            "column 'rejected': rejected of another form: found a message of 'user'",
         ),
         ("prompt", 2 * chat("user", text("x")), "prompt of another form: found a second message"),
         ("prompt", ["x"], "prompt of another form: found a message of None"),
+        ("chosen", chat("assistant", {"type": "video"}), "chosen of another form: found {'type'"),
+        ("chosen", ["four", "five"], "chosen of another form: found a message of None"),
+        ("rejected", '{"from": "human", "value": "four"}', "found a message of 'user'"),
+        ("rejected", "[{'from': 'gpt'}\n {'from': 'gpt'}]", "rejected of another form"),
+        ("rejected", True, "rejected that is a boolean: found True"),
     ],
 )
 def test_a_bad_pair_is_named(
@@ -263,7 +302,7 @@ def test_a_hub_data_set_s_files(
     settings = DatasetPairs(
         type="dataset", id="team/pairs", revision="0123456", max_pairs=12, validation=0.3
     )
-    train, held_out, _ = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
+    train, held_out, *_ = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
     assert len(train) + len(held_out) == 12
     assert train[0].question.startswith("What is ")
     assert not (tmp_path / "out" / "cache").exists()

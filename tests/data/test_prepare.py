@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -229,16 +229,19 @@ def truncate(path: Path) -> None:
         ),
         (
             lambda rows: rows[4].update(label=" "),
-            "(id 5): empty answer: found ' '; expected a text or a list of texts",
+            "(id 5): column 'label': empty answers: found ' '; expected a text or a list of",
         ),
-        (lambda rows: rows[4].update(label=[]), "empty answer: found []"),
-        (lambda rows: rows[4].update(label=["5", ""]), "empty answer: found ['5', '']"),
-        (lambda rows: rows[4].pop("label"), "empty answer: found None"),
+        (lambda rows: rows[4].update(label=[]), "empty answers: found []"),
+        (lambda rows: rows[4].update(label=["5", ""]), "empty answers: found ['5', '']"),
+        (lambda rows: rows[4].pop("label"), "empty answers: found None"),
         (
             lambda rows: rows[4].update(query=None),
-            "rows.jsonl:5 (id 5): empty question: found None",
+            "rows.jsonl:5 (id 5): column 'query': empty question: found None",
         ),
-        (lambda rows: rows[4].update(source=""), "rows.jsonl:5 (id 5): empty group"),
+        (
+            lambda rows: rows[4].update(source=""),
+            "rows.jsonl:5 (id 5): column 'source': empty group",
+        ),
     ],
 )
 def test_a_bad_row_is_named(
@@ -267,21 +270,91 @@ def test_two_rows_with_one_id_are_named(own_data: Make, tmp_path: Path) -> None:
     assert "rows.jsonl:24 (id q22): two rows with one id: found 'q22'; rows.jsonl:23 has" in message
 
 
-def test_all_problems_are_kept_and_ten_are_shown(own_data: Make, tmp_path: Path) -> None:
+def test_all_problems_are_kept_and_the_first_of_each_kind_is_shown(
+    own_data: Make, tmp_path: Path
+) -> None:
     def spoil(rows: Rows) -> None:
-        for row in rows[:15]:
+        for row in rows[1:16]:
             row["label"] = ""
+        rows[20]["query"] = True
+        rows[21]["image"] = "gone.png"
 
     message = refusal(own_data(spoil), tmp_path / "out")
-    assert message.count("empty answer") == 10
-    assert "… and 5 more" in message
-    assert len((tmp_path / "out" / "refused.jsonl").read_text().splitlines()) == 15
+    assert "17 of 24 rows can't be used:" in message
+    assert message.count("empty answers") == 1
+    assert "rows.jsonl:2 (id 2): column 'label': empty answers" in message
+    assert "… and 14 more like it" in message
+    assert "column 'query': question of another form: found True; expected a text" in message
+    assert "missing image" in message
+    assert "70.83% are refused, at most 1.00% may be left out (data.max_refused)" in message
+    assert len((tmp_path / "out" / "refused.jsonl").read_text().splitlines()) == 17
+
+
+@pytest.mark.parametrize(("spoilt", "stops"), [(0, False), (2, False), (4, True)])
+def test_up_to_one_in_a_hundred_rows_is_left_out_and_said(
+    own_data: Make, tmp_path: Path, spoilt: int, stops: bool
+) -> None:
+    """The bar: 1 % broken rows train and are named; 2 % stop, in one message."""
+
+    def spoil(rows: Rows) -> None:
+        for number in range(spoilt):
+            rows[50 * number].update({"query": None} if number else {"label": {"a": 1}})
+
+    path, out = own_data(spoil, count=200, groups=40), tmp_path / "out"
+    if stops:
+        assert "rows.jsonl: 4 of 200 rows can't be used:" in refusal(path, out)
+        return
+    seen: dict[str, float] = {}
+
+    class Listener(NullTracker):
+        def metrics(self, values: Mapping[str, float], *_: object, **__: object) -> None:
+            seen.update(values)
+
+    out.mkdir()
+    data = FilesData(type="files", path=path, columns=Columns(group="source"))
+    made = prepare(PrepareJob(seed=0, data=data), out=out, tracker=Listener())
+    assert made.refused == spoilt
+    assert sum(made.splits[split].rows for split in SPLITS) == 200 - spoilt
+    assert seen == {"rows_read": 200, "rows_refused": spoilt}
+    report = (out / "report.md").read_text()
+    if spoilt:
+        assert report.splitlines()[2].startswith("**2 of 200 rows (1.00%) can't be used")
+        assert "- rows.jsonl:51 (id 51): column 'query': empty question" in report
+        assert json.loads((out / "report.json").read_text())["rows_refused"] == 2
+    else:
+        assert "can't be used" not in report
+
+
+def test_broken_lines_are_rows_that_are_left_out(own_data: Make, tmp_path: Path) -> None:
+    path = own_data(count=40)
+    lines = path.read_text().splitlines()
+    lines[3], lines[7], lines[11] = lines[3][:-5], "[1]", lines[11].replace("{", '{"query": 1, ')
+    lines[14] = lines[14].replace("What", "Wh\udcff")
+    path.write_text("\n".join(lines), encoding="utf-8", errors="surrogateescape")
+    assert run(path, tmp_path / "a", max_refused=0.1).refused == 4
+    assert "rows.jsonl:8 (id 8): no object: found '[1]'" in refusal(path, tmp_path / "b")
+    refused = map(json.loads, (tmp_path / "b" / "refused.jsonl").open())
+    assert [(problem["where"], problem["what"]) for problem in refused] == [
+        ("rows.jsonl:4", "not valid JSON"),
+        ("rows.jsonl:8", "no object"),
+        ("rows.jsonl:12", "not valid JSON"),
+        ("rows.jsonl:15", "question unreadable"),
+    ]
+
+
+@pytest.mark.parametrize("column", ["image", "query", "label", "source"])
+def test_no_cell_makes_a_long_message(own_data: Make, tmp_path: Path, column: str) -> None:
+    path = own_data(lambda rows: rows[4].update({column: {"x" * 300_000: ["y" * 300_000] * 9}}))
+    lines = refusal(path, tmp_path / "out").splitlines()[1:-1]
+    assert lines
+    assert all("rows.jsonl:5 (id 5)" in line and len(line) <= 302 for line in lines)
+    assert all(len(line) < 600 for line in (tmp_path / "out" / "refused.jsonl").open())
 
 
 def test_blank_lines_do_not_shift_the_numbers(own_data: Make, tmp_path: Path) -> None:
     path = own_data(lambda rows: rows[4].update(label=""))
     path.write_text("\n\n" + path.read_text())
-    assert "rows.jsonl:7 (id 5): empty answer" in refusal(path, tmp_path / "out")
+    assert "rows.jsonl:7 (id 5): column 'label': empty answers" in refusal(path, tmp_path / "out")
 
 
 def test_a_column_that_is_not_there_lists_those_that_are(own_data: Make, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,12 +20,11 @@ from PIL import Image
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import ChartsData, Columns, FilesData, HubData, SplitNames
-from vlm_ops.data import hub
+from vlm_ops.data import cells, hub
 from vlm_ops.data.check import check_rows
 from vlm_ops.data.files import read_table
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.prepare import prepare
-from vlm_ops.data.rows import answer_texts
 from vlm_ops.data.sources import hub_source, open_source, source_content
 from vlm_ops.errors import DataError
 from vlm_ops.tracker import NullTracker
@@ -31,9 +32,9 @@ from vlm_ops.tracker import NullTracker
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def table(path: Path, cache: Path) -> list[dict[str, Any]]:
+def table(path: Path, cache: Path) -> list[Any]:
     """Read a whole file."""
-    return [cells for _, cells in read_table(path, cache)[1]]
+    return [row for _, row in read_table(path, cache)[1]]
 
 
 def test_jsonl_cells_stay_as_they_are(tmp_path: Path) -> None:
@@ -46,11 +47,10 @@ def test_jsonl_cells_stay_as_they_are(tmp_path: Path) -> None:
     ]
     path = write_rows(tmp_path / "rows [1].jsonl", rows)
     assert table(path, tmp_path / "cache") == rows
-    assert [answer_texts(row["label"]) for row in rows] == [
+    assert [cells.answers(row["label"]) for row in rows if row["label"]] == [
         ("2020-01-01",),
         ("007", "seven"),
         ("5",),
-        ("",),
         ("a\u2028b",),
     ]
 
@@ -74,12 +74,17 @@ def test_csv_cells_stay_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("rows.jsonl", b'{"a": 1}\n{"a"\n', "rows.jsonl:2: not valid JSON"),
-        ("rows.jsonl", b"[1]\n", "rows.jsonl:1: found a list, expected one JSON object a line"),
-        ("rows.jsonl", b'{"a": "\xff"}\n', "not UTF-8 text"),
-        ("rows.csv", b"a,b\n1,2\n1,2,3\n", "rows.csv:3: found 3 cells, expected 2 as in the first"),
+        ("rows.jsonl", b'{"a"\n{"a"\n', "rows.jsonl:1: not valid JSON"),
+        ("rows.jsonl", b"[1]\n", "rows.jsonl:row 1: no object: found 1; expected one object"),
+        ("rows.json", b'[{"a": 1}, {"a"', "rows.json: begins as a list and is not valid JSON"),
+        ("rows.json", b'{"data": [{"a": 1}]}', "found one object, which holds the rows in 'data'"),
+        ("rows.json", b'{\n"data": [\n{"a": 1}]}', "which holds the rows in 'data'"),
+        ("rows.json", b'{"a": {"0": 1, "1": 2}}', "orient='records'"),
+        ("rows.jsonl", '{"a": 1}'.encode("utf-16"), "text in UTF-16, expected UTF-8"),
+        ("rows.csv", b"a,b,a\n1,2,3\n", "rows.csv: two columns are called 'a'"),
+        ("rows.csv", b'a,b\n1,"2\n1,3\n', "rows.csv:2: not valid CSV (unexpected end of data"),
         ("rows.parquet", b"PAR1", "rows.parquet: not a Parquet file"),
-        ("rows.xlsx", b"", "found the ending '.xlsx', expected .jsonl, .csv or .parquet"),
+        ("rows.xlsx", b"", "found the ending '.xlsx', expected .jsonl, .json, .csv, .tsv"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
@@ -88,6 +93,56 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, said
     with pytest.raises(DataError) as caught:
         table(path, tmp_path / "cache")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a,b\n1,2\n1,2,3\n4,5\n", "of another length: found 3 cells; expected 2 as in the"),
+        (b'a,b\n1,2\n1,"2"3\n4,5\n', "not valid CSV: found ',' expected after '\"'"),
+    ],
+)
+def test_a_broken_line_is_a_row_without_cells(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    first, broken, last = read_table(path, tmp_path / "cache")[1]
+    assert first == ("rows.csv:2", {"a": "1", "b": "2"})
+    assert broken[0] == "rows.csv:3"
+    assert said in str(broken[1])
+    assert last == ("rows.csv:4", {"a": "4", "b": "5"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.json", '[{"image": "a.png", "query": "q; r", "label": "5"}]'),
+        ("rows.jsonl", '\ufeff[\n{"image": "a.png", "query": "q; r", "label": "5"}\n]\n'),
+        ("rows.csv", 'image;query;label\r\na.png;"q; r";5\r\n'),
+        ("rows.csv", "image\tquery\tlabel\na.png\tq; r\t5\n\t\t\n\n"),
+        ("rows.tsv", "\ufeffimage\tquery\tlabel\na.png\tq; r\t5\n"),
+    ],
+)
+def test_lists_and_other_separators_are_read(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8", newline="")
+    assert table(path, tmp_path / "cache") == [{"image": "a.png", "query": "q; r", "label": "5"}]
+
+
+def test_whole_numbers_that_pandas_wrote_as_fractions_are_whole(tmp_path: Path) -> None:
+    """pandas makes a column of integers one of fractions as soon as a cell is missing."""
+    path = tmp_path / "rows.csv"
+    frame = pd.DataFrame({"n": [4, None, -5], "x": [4.0, 4.5, None], "y": [4.0, 5.0, 6.0]})
+    frame.to_csv(path, index=False)
+    assert [list(row.values()) for row in table(path, tmp_path)] == [
+        ["4", "4.0", "4.0"],
+        ["", "4.5", "5.0"],
+        ["-5", "", "6.0"],
+    ]
+    parquet = tmp_path / "rows.parquet"
+    frame.astype({"x": "float32"}).assign(x=np.float32(1.1)).to_parquet(parquet)
+    read = table(parquet, tmp_path / "cache")
+    assert [cells.answers(row["n"]) for row in read if row["n"] is not None] == [("4",), ("-5",)]
+    assert cells.answers(read[0]["x"]) == ("1.1",)
 
 
 def test_a_missing_file_lists_those_that_are_there(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from vlm_ops.config.marks import find_mark
 from vlm_ops.store.frozen import Frozen
 
 
@@ -22,6 +23,9 @@ def _is_refuse(value: Any) -> bool:
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Frames = Literal["refuse", "first"]
 """What is done with a file of several pictures."""
+MaxRefused = Annotated[float, Field(ge=0.0, lt=1.0, exclude_if=lambda share: share == MAX_REFUSED)]
+"""Left out of dumps where it is the default, so that fingerprints stay those of before."""
+MAX_REFUSED = 0.01
 
 
 class ModelSettings(Frozen):
@@ -99,11 +103,18 @@ class DataCommon(Frozen):
     frames: Frames = Field(default="refuse", exclude_if=_is_refuse)
     """What is done with an image file of several frames or pages (GIF, TIFF, WebP, PNG, AVIF):
     ``refuse`` the row, or take the ``first`` one."""
+    max_refused: MaxRefused = MAX_REFUSED
+    """Share of the rows that may be left out because they can't be used; more stop the run."""
 
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "DataCommon":
         if "{question}" not in self.prompt:
             raise ValueError(f"prompt must contain {{question}}, found {self.prompt!r}")
+        if (mark := find_mark(self.prompt)) is not None:
+            raise ValueError(
+                f"prompt must not contain {mark}, found {self.prompt!r}: images and turns of the "
+                f"chat get their marks by themselves, images stand before the text"
+            )
         return self
 
 
@@ -124,7 +135,7 @@ class ChartsData(DataCommon):
 
 
 class FilesData(DataCommon):
-    """Rows in a JSONL, CSV or Parquet file, images beside it."""
+    """Rows in a JSON, CSV or Parquet file, images beside it."""
 
     type: Literal["files"]
     path: Path
@@ -177,11 +188,11 @@ class PairColumns(Frozen):
     images: str = "images"
     """One image or a list."""
     prompt: str = "prompt"
-    """Text, or a list of chat messages."""
+    """Text, or chat messages of system and user."""
     chosen: str = "chosen"
-    """Text, or a list of chat messages."""
+    """Text, or a chat message of the assistant."""
     rejected: str = "rejected"
-    """Text, or a list of chat messages."""
+    """Text, or a chat message of the assistant."""
 
 
 class DatasetPairs(Frozen):
@@ -189,7 +200,7 @@ class DatasetPairs(Frozen):
 
     type: Literal["dataset"]
     path: Path | None = None
-    """A JSONL or Parquet file; a relative path starts at the YAML file that names it."""
+    """A file of rows, as data.path; a relative path starts at the YAML file that names it."""
     images_root: Path | None = Field(default=None, exclude_if=_is_none)
     """Folder that all images of a file must lie in, links followed; None takes the file's own."""
     id: str | None = None
@@ -206,6 +217,8 @@ class DatasetPairs(Frozen):
     """At most this many pairs, drawn by the seed; None keeps all."""
     frames: Frames = Field(default="refuse", exclude_if=_is_refuse)
     """What is done with an image file of several frames or pages, as in ``data.frames``."""
+    max_refused: MaxRefused = MAX_REFUSED
+    """Share of the rows that may be left out because they can't be used; more stop the run."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "DatasetPairs":

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
+from vlm_ops.data.cells import shown
 from vlm_ops.data.decoding import ImageRefused
 from vlm_ops.data.image_cells import ImageCell, ImageFile
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import Problem, RawRow, answer_texts, plain_text
+from vlm_ops.data.rows import Problem, RawRow, broken_row, read_cells
 from vlm_ops.records import ImageRef, Row, Split
 
 logger = logging.getLogger(__name__)
@@ -19,8 +21,6 @@ logger = logging.getLogger(__name__)
 _CHUNK, _CHUNK_BYTES = 256, 32 << 20
 """Rows whose images are opened together, and most bytes that they hold as cells; both bound what
 is held in memory."""
-IMAGE_TOKEN = "<image>"
-"""Placeholder that some data sets write into the text; images always come before the text."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,17 @@ def check_rows(
     total = 0
     for chunk in ImageChecks(store).chunks(rows):
         for row, images in chunk:
-            found = [*_text_problems(row), *image_problems(row.where, row.id, images)]
-            if row.id and row.id in seen:
-                expected = f"{seen[row.id]} has it already; every row needs its own"
-                found.append(_problem(row, "two rows with one id", repr(row.id), expected))
-            seen.setdefault(row.id, row.where)
+            if row.broken is not None:
+                problems.append(broken_row(row, row.broken))
+                continue
+            read, found = read_cells(row, _cells(row))
+            found += image_problems(row.where, read["id"], images)
+            if read["id"] and read["id"] in seen:
+                found.append(_same_id(row, read["id"], seen[read["id"]]))
+            seen.setdefault(read["id"], row.where)
             problems.extend(found)
             if not found:
-                checked.append(_checked(row, images))
+                checked.append(_checked(row, read, images))
         total += len(chunk)
         report(total, None)
     return checked, problems, total
@@ -142,35 +145,19 @@ def image_problems(where: str, id_: str, images: Sequence[Outcome]) -> Iterator[
             )
 
 
-def question_text(value: object) -> str:
-    """Return a question without the placeholder for the image."""
-    return plain_text(value).replace(IMAGE_TOKEN, "").strip()
+def _cells(row: RawRow) -> dict[str, Any]:
+    cells = {"question": row.question, "answers": row.answers, "kind": row.kind}
+    return cells if row.group is None else cells | {"group": row.group}
 
 
-def _text_problems(row: RawRow) -> Iterator[Problem]:
-    if not question_text(row.question):
-        yield _problem(row, "empty question", repr(row.question), "expected a text")
-    answers = answer_texts(row.answers)
-    if not answers or not all(answers):
-        expected = "expected a text or a list of texts, none of them empty"
-        yield _problem(row, "empty answer", repr(row.answers), expected)
-    for name, value in (("id", row.id), ("group", row.group), ("kind", row.kind)):
-        if value == "":
-            yield _problem(row, f"empty {name}", "an empty cell", "expected a text")
-
-
-def _problem(row: RawRow, what: str, found: str, expected: str) -> Problem:
-    return Problem(where=row.where, id=row.id, what=what, found=found, expected=expected)
-
-
-def _checked(row: RawRow, images: Sequence[Outcome]) -> CheckedRow:
-    references = tuple(image for image in images if isinstance(image, ImageRef))
-    record = Row(
-        id=row.id,
-        images=references,
-        question=question_text(row.question),
-        answers=tuple(dict.fromkeys(answer_texts(row.answers))),
-        kind=row.kind,
-        group=row.group or "",
+def _same_id(row: RawRow, id_: str, other: str) -> Problem:
+    expected = f"{other} has it already; every row needs its own"
+    return Problem(
+        where=row.where, id=id_, what="two rows with one id", found=shown(id_), expected=expected
     )
+
+
+def _checked(row: RawRow, read: dict[str, Any], images: Sequence[Outcome]) -> CheckedRow:
+    references = tuple(image for image in images if isinstance(image, ImageRef))
+    record = Row(images=references, **{"group": ""} | read)
     return CheckedRow(row.where, row.split, row.group is not None, record)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_ops.data.files import Table
+from vlm_ops.data.files import Placed, Table
 from vlm_ops.data.parquet import Cells, named_labels
 from vlm_ops.errors import DataError
 from vlm_ops.store.names import nearest
@@ -113,6 +113,6 @@ def read_split(files: HubFiles, split: str, max_rows: int | None, seed: int) -> 
     return list(rows.features), _placed(f"{files.name} {split}", chosen, cells)
 
 
-def _placed(place: str, chosen: list[int], cells: Iterator[Cells]) -> Iterator[tuple[str, Cells]]:
+def _placed(place: str, chosen: list[int], cells: Iterator[Cells]) -> Placed:
     for index, row in zip(chosen, cells, strict=True):
         yield f"{place}:{index}", row

@@ -10,11 +10,13 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from vlm_ops.data.decoding import ImageRefused, read_file, what_begins
+from vlm_ops.data.written import holds_list, read_list
 from vlm_ops.store.names import short
 
 EXPECTED = "expected a path, the bytes of an image file, or base64 of them"
@@ -150,13 +152,17 @@ def image_cells(value: Any, place: Place | None) -> tuple[ImageCell, ...]:
 
     Args:
         value: A path, bytes, base64 of them or a data URI, a mapping with ``bytes`` or ``path``
-            (as ``datasets`` stores an image), or a list of these.
+            (as ``datasets`` stores an image), or a list of these, which a program may have
+            written as text.
         place: Where files are looked for; None where there are none beside the rows.
 
     Returns:
         The images in their order; empty if the cell holds nothing. What is no image, and what is
         missing among others, is there as the reason why.
     """
+    if isinstance(value, str) and value.lstrip().startswith("[") and holds_list(value):
+        with suppress(ValueError):  # it is a path, then
+            value = read_list(value)
     if not isinstance(value, (list, tuple)):
         return () if is_missing(value) else (_image_cell(value, place),)
     return tuple(_items(value, place))

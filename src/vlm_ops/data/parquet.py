@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlm_ops.errors import DataError
 from vlm_ops.store.names import short
 
@@ -33,7 +35,7 @@ def read_parquet(path: Path, cache: Path) -> tuple[list[str], Iterator[tuple[str
 
     try:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-        names = _names(Features.from_arrow_schema(file.schema_arrow))
+        readers = _readers(Features.from_arrow_schema(file.schema_arrow))
     except Exception as error:  # pyarrow's own errors, and those of wrong metadata
         raise DataError(f"{path}: not a Parquet file ({short(str(error), 150)})") from error
 
@@ -42,7 +44,7 @@ def read_parquet(path: Path, cache: Path) -> tuple[list[str], Iterator[tuple[str
         for batch in _batches(file, path):
             for cells in batch:
                 number += 1
-                yield f"{path.name}:row {number}", _named(cells, names)
+                yield f"{path.name}:row {number}", _read(cells, readers)
 
     return list(file.schema_arrow.names), rows()
 
@@ -50,23 +52,37 @@ def read_parquet(path: Path, cache: Path) -> tuple[list[str], Iterator[tuple[str
 def named_labels(rows: Any) -> Iterator[Cells]:
     """Hand out rows of a ``datasets`` set: images as bytes, classes by their names.
 
+    Short floats become the number that they were written as: 1.1, not 1.10000002384.
+
     Args:
         rows: An ``IterableDataset`` with known features.
     """
-    names = _names(rows.features)
+    readers = _readers(rows.features)
     for cells in rows.decode(False):
-        yield _named(cells, names)
+        yield _read(cells, readers)
 
 
-def _names(features: Mapping[str, Any]) -> dict[str, Callable[[int], str]]:
-    return {name: kind.int2str for name, kind in features.items() if hasattr(kind, "int2str")}
+def _readers(features: Mapping[str, Any]) -> dict[str, Callable[[Any], Any]]:
+    return {name: read for name, kind in features.items() if (read := _reader(kind))}
 
 
-def _named(cells: Cells, names: Mapping[str, Callable[[int], str]]) -> Cells:
-    for name, text in names.items():
-        if cells[name] is not None:
-            cells[name] = text(cells[name])
+def _read(cells: Cells, readers: Mapping[str, Callable[[Any], Any]]) -> Cells:
+    for name, read in readers.items():
+        cells[name] = read(cells[name])
     return cells
+
+
+def _reader(kind: Any) -> Callable[[Any], Any] | None:
+    """Return what makes a column's values those that were meant; None where they are."""
+    if hasattr(kind, "int2str"):
+        return lambda value: None if value is None else kind.int2str(value)
+    if type(kind).__name__ == "Value" and kind.dtype in ("float16", "float32"):
+        short = np.dtype(kind.dtype).type
+        return lambda value: None if value is None else float(str(short(value)))
+    inner = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
+    if (read := _reader(inner) if inner is not None else None) is None:
+        return None
+    return lambda values: None if values is None else [read(value) for value in values]
 
 
 def _batches(file: Any, path: Path) -> Iterator[Iterable[Cells]]:
@@ -81,5 +97,5 @@ def _batches(file: Any, path: Path) -> Iterator[Iterable[Cells]]:
                 return
             cells = batch.to_pylist()
         except Exception as error:  # as above: a page that does not decode
-            raise DataError(f"{path}: a part is damaged ({short(str(error), 150)})") from error
+            raise DataError(f"{path}: a damaged Parquet file ({short(str(error), 150)})") from error
         yield cells

@@ -2,21 +2,21 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.sections import DatasetPairs, PairColumns
 from vlm_ops.data import hub
-from vlm_ops.data.check import ImageChecks, image_problems, question_text
-from vlm_ops.data.files import Table, read_table
+from vlm_ops.data.cells import CellError
+from vlm_ops.data.check import ImageChecks, image_problems
+from vlm_ops.data.files import Placed, Table, read_table
 from vlm_ops.data.image_cells import Place, image_cells
 from vlm_ops.data.images import STORE, ImageStore, open_image
-from vlm_ops.data.parquet import Cells
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import Problem, RawRow, check_columns, plain_text, refuse
+from vlm_ops.data.rows import Problem, RawRow, broken_row, check_columns, read_cells, refuse
 from vlm_ops.data.sources import ALL
 from vlm_ops.data.split import draw, join_by_image, position
 from vlm_ops.errors import DataError
@@ -34,11 +34,13 @@ class Preferences(NamedTuple):
         train: Pairs to train on.
         held_out: Held-out pairs; they have no image in common with the others.
         dropped: How many pairs were dropped for an image of the prepared data, by its split.
+        refused: How many rows could not be read as a pair.
     """
 
     train: list[PreferencePair]
     held_out: list[PreferencePair]
     dropped: dict[Literal["test", "validation"], int]
+    refused: int
 
 
 def load_preferences(
@@ -66,7 +68,9 @@ def load_preferences(
     title, raw = _open(settings, cache, seed)
     with ImageStore(out, frames=settings.frames) as store:
         pairs, problems, total = _check(raw, store)
-        refuse(problems, total, out, title)
+        refused = refuse(
+            problems, total, out, title, at_most=settings.max_refused, setting="pairs.max_refused"
+        )
         useful = [pair for pair in pairs if pair.chosen != pair.rejected]
         if left_out := len(pairs) - len(useful):
             logger.warning("%s: %d pairs left out: chosen = rejected", title, left_out)
@@ -77,6 +81,7 @@ def load_preferences(
             train,
             held_out,
             {"test": len(useful) - len(untested), "validation": len(others) - len(train)},
+            refused,
         )
         reasons = _reasons(found)
         for reason in reasons:
@@ -116,11 +121,13 @@ def _open_table(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Ta
     return settings.id, table, Place.of(folder)
 
 
-def _raw_rows(
-    cells: Iterator[tuple[str, Cells]], columns: PairColumns, place: Place
-) -> Iterator[RawRow]:
+def _raw_rows(cells: Placed, columns: PairColumns, place: Place) -> Iterator[RawRow]:
     """Rows whose answer cell holds both answers."""
+    names = columns.model_dump()
     for number, (where, row) in enumerate(cells, start=1):
+        if isinstance(row, CellError):
+            yield RawRow.without_cells(where, str(number), row, None)
+            continue
         yield RawRow(
             where=where,
             id=str(number),
@@ -130,6 +137,7 @@ def _raw_rows(
             kind=ALL,
             group=None,
             split=None,
+            columns=names,
         )
 
 
@@ -142,73 +150,21 @@ def _check(
     total = 0
     for chunk in ImageChecks(store).chunks(rows):
         for row, images in chunk:
-            texts, found = _texts(row)
+            if row.broken is not None:
+                problems.append(broken_row(row, row.broken))
+                continue
+            chosen, rejected = row.answers
+            cells = {"prompt": row.question, "chosen": chosen, "rejected": rejected}
+            read, found = read_cells(row, cells)
             found += image_problems(row.where, row.id, images)
             problems.extend(found)
             if not found:
                 kept = tuple(image for image in images if isinstance(image, ImageRef))
-                prompt, chosen, rejected = texts
-                pairs.append(
-                    PreferencePair(
-                        id=row.id,
-                        images=kept,
-                        question=question_text(prompt),
-                        chosen=chosen,
-                        rejected=rejected,
-                        kind=row.kind,
-                    )
-                )
+                asked = {"question": read.pop("prompt"), "kind": row.kind}
+                pairs.append(PreferencePair(images=kept, **asked, **read))
         total += len(chunk)
         report(total, None)
     return pairs, problems, total
-
-
-def _texts(row: RawRow) -> tuple[list[str], list[Problem]]:
-    """Read prompt, chosen and rejected; complain about each that is empty or a dialogue."""
-    cells = {"prompt": row.question, "chosen": row.answers[0], "rejected": row.answers[1]}
-    texts: list[str] = []
-    problems: list[Problem] = []
-    for name, cell in cells.items():
-        roles = ("system", "user") if name == "prompt" else ("assistant",)
-        try:
-            text = message_text(cell, roles)
-        except DataError as error:
-            text, found, what = "", str(error), f"{name} of another form"
-        else:
-            found, what = repr(cell)[:80], f"empty {name}"
-        if not question_text(text):
-            expected = f"expected a text, or one chat message of {' or '.join(roles)}"
-            problems.append(
-                Problem(where=row.where, id=row.id, what=what, found=found, expected=expected)
-            )
-        texts.append(text)
-    return texts, problems
-
-
-def message_text(cell: Any, roles: tuple[str, ...]) -> str:
-    """Read a text, or the text of chat messages.
-
-    Args:
-        cell: A text, or a list of messages ``{"role": …, "content": text or list of parts}``;
-            image parts are passed over, for images always come before the text.
-        roles: Whose messages may stand there, each at most once.
-
-    Raises:
-        DataError: A message of another role, or a second one of the same.
-    """
-    if not isinstance(cell, (list, tuple)):
-        return plain_text(cell)
-    seen: list[str] = []
-    parts: list[str] = []
-    for message in cell:
-        role = message.get("role") if isinstance(message, Mapping) else None
-        if role not in roles or role in seen:
-            raise DataError(f"{'a second' if role in seen else 'a'} message of {role!r}")
-        seen.append(role)
-        content = message.get("content")
-        items = content if isinstance(content, (list, tuple)) else [{"text": content}]
-        parts += [plain_text(item.get("text")) for item in items if isinstance(item, Mapping)]
-    return "\n".join(part for part in parts if part)
 
 
 def _without(

@@ -13,8 +13,8 @@ from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
 from vlm_ops.data.check import CheckedRow, check_rows
 from vlm_ops.data.images import STORE, ImageStore
 from vlm_ops.data.remembered import recall
-from vlm_ops.data.report import contact_sheet, write_report
-from vlm_ops.data.rows import refuse
+from vlm_ops.data.report import RowsRead, contact_sheet, write_report
+from vlm_ops.data.rows import REFUSED, kinds_of, refuse
 from vlm_ops.data.sources import Source, open_source
 from vlm_ops.data.split import Dealt, deal_rows, draw, join_by_image, shuffle_images
 from vlm_ops.deal import Deal, deal_file, write_deal
@@ -55,7 +55,14 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     source = open_source(job.data, seed=job.seed, cache=cache)
     with ImageStore(out, take_files=source.own_files, frames=job.data.frames) as store:
         checked, problems, total = check_rows(source.rows, store)
-        refuse(problems, total, out, source.title)
+        refused = refuse(
+            problems,
+            total,
+            out,
+            source.title,
+            at_most=job.data.max_refused,
+            setting="data.max_refused",
+        )
         if not total:
             raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
         parts = _split(checked, source, job, out)
@@ -66,10 +73,10 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
         splits["train"] = shuffle_images(splits["train"], job.seed)
     for split, rows in splits.items():
         write_jsonl(out / f"{split}.jsonl", rows)
-    write_report(
-        out, source.title, splits, rows_read=total, dropped=parts.leaks, joined=parts.joined
-    )
+    read = RowsRead(source.title, total, refused, kinds_of(problems))
+    write_report(out, read, splits, dropped=parts.leaks, joined=parts.joined)
     _track(tracker, out, source, splits)
+    tracker.metrics({"rows_read": total, "rows_refused": refused})
     _show(tracker, out, splits["train"], job.seed)
     deal = deal_file(job.remembered)
     if deal is not None:  # before the record: no model trains on rows that are not remembered
@@ -83,6 +90,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
         around=BARE_QUESTION,
         images=STORE,
         deal=deal,
+        refused=refused,
     )
 
 
@@ -229,5 +237,6 @@ def _track(
     for split, rows in splits.items():
         digest = sha256_file(out / f"{split}.jsonl")
         tracker.dataset(f"{source.name}-{split}", digest, _CONTEXTS[split], len(rows), source.title)
+    tracker.file(out / REFUSED)
     tracker.file(out / "report.md")
     tracker.file(out / "report.json")

@@ -8,8 +8,8 @@ from typing import Any
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import FilesData
+from vlm_ops.data import cells
 from vlm_ops.data.images import STORE
-from vlm_ops.data.rows import group_text
 from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.errors import VlmOpsError
 from vlm_ops.records import SPLITS, Split
@@ -51,7 +51,7 @@ def _learn(job: PrepareJob, runs: Path) -> Deal:
         except (OSError, ValueError, LookupError, TypeError, VlmOpsError):
             continue  # it was not finished, or something of it is gone
         for split, row in rows:
-            group = group_text(row.group)
+            group = cells.group(row.group)
             groups[group] = min(split, groups.get(group, split), key=SPLITS.index)
             images |= {i.sha256: images.get(i.sha256, group) for i in row.images}
     if groups:

@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -24,12 +24,27 @@ _LINES = 5
 _FONT_SIZE = 11
 
 
+class RowsRead(NamedTuple):
+    """What was read of a source.
+
+    Attributes:
+        title: Where the rows come from.
+        rows: How many were looked at.
+        refused: How many of them can't be used.
+        why: A line for each kind of problem.
+    """
+
+    title: str
+    rows: int
+    refused: int
+    why: Sequence[str]
+
+
 def write_report(
     out: Path,
-    title: str,
+    read: RowsRead,
     splits: Mapping[Split, Sequence[Row]],
     *,
-    rows_read: int,
     dropped: Mapping[Split, int],
     joined: Mapping[Split, int],
 ) -> None:
@@ -37,16 +52,16 @@ def write_report(
 
     Args:
         out: Folder of the data set.
-        title: Where the rows come from.
+        read: What was read of the source.
         splits: The rows that are kept.
-        rows_read: Rows of the source that were looked at.
         dropped: Rows by split that were left out, because a later split shows their image.
         joined: Rows by the split that they left, because other rows join their group to one of
             an earlier split.
     """
     report = {
-        "source": title,
-        "rows_read": rows_read,
+        "source": read.title,
+        "rows_read": read.rows,
+        "rows_refused": read.refused,
         "rows_kept": sum(map(len, splits.values())),
         "dropped_as_leaks": dict(dropped),
         "dropped_as_joined": dict(joined),
@@ -55,7 +70,7 @@ def write_report(
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
     write_whole(out / "report.json", text + "\n")
-    write_whole(out / "report.md", _markdown(report))
+    write_whole(out / "report.md", "\n".join(["# Data", "", *_refused(read), *_markdown(report)]))
 
 
 def contact_sheet(folder: Path, rows: Sequence[Row], seed: int) -> Image.Image:
@@ -144,10 +159,22 @@ def _answers(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _markdown(report: Mapping[str, Any]) -> str:
-    lines = [
-        "# Data",
+def _refused(read: RowsRead) -> list[str]:
+    """Say at the top which rows are missing."""
+    if not read.refused:
+        return []
+    share = f"{read.refused} of {read.rows} rows ({read.refused / read.rows:.2%})"
+    why = [f"- {line.strip()}" for line in read.why]
+    return [
+        f"**{share} can't be used and are left out**; all are in `refused.jsonl`:",
         "",
+        *why,
+        "",
+    ]
+
+
+def _markdown(report: Mapping[str, Any]) -> list[str]:
+    lines = [
         f"{report['source']}: {report['rows_read']} rows read, {report['rows_kept']} kept, "
         f"{sum(report['dropped_as_leaks'].values())} dropped because a later split shows their "
         f"image, {sum(report['dropped_as_joined'].values())} because other rows join their group "
@@ -179,7 +206,7 @@ def _markdown(report: Mapping[str, Any]) -> str:
         more = counts["groups"] - len(counts["largest_groups"])
         rest = f" and {more} more" if more else ""
         lines += ["", f"Groups of {split}: {named}{rest}."]
-    return "\n".join(lines) + "\n"
+    return [*lines, ""]
 
 
 def _cell(text: str) -> str:

@@ -1,16 +1,19 @@
 """Rows as they come out of a source, and the complaints about them.
 
-A source hands on what stands in it, cell by cell; what a cell means is decided here, once for
-files, hub and preference data.
+A source hands on what stands in it, cell by cell; what a cell may hold is decided in
+:mod:`vlm_ops.data.cells`, once for files, hub and preference data.
 """
 
-import math
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator
+
+from vlm_ops.data.cells import ROLES, CellError
 from vlm_ops.data.image_cells import ImageCell
 from vlm_ops.errors import DataError
 from vlm_ops.records import Split
@@ -18,11 +21,16 @@ from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.store.names import nearest
 
-_WHOLE = re.compile(r"-?\d+\.0+")
+logger = logging.getLogger(__name__)
 
 REFUSED = "refused.jsonl"
 SHOWN = 10
-"""Problems that a message shows; the file holds all of them."""
+"""Kinds of problems that a message shows; the file holds all of them."""
+_COLUMNS = 20
+"""Columns of a source that a message names."""
+_LONGEST = 299
+"""Characters of a problem in a message."""
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -31,23 +39,38 @@ class RawRow:
 
     Attributes:
         where: As ``rows.jsonl:12``: where a person finds it.
-        id: Unique id; sources that have none number their rows.
+        id: The cell with the unique id; sources that have none number their rows.
         images: In the order the prompt shows them; empty if the row has none.
         question: The cell with the question.
         answers: The cell with the answer or the list of accepted answers.
-        kind: What is asked.
-        group: What must not be split; None leaves it to the images.
+        kind: The cell that says what is asked.
+        group: The cell with what must not be split; None leaves it to the images.
         split: The split that the source puts the row in; None if it has no splits.
+        columns: What the columns of these cells are called, for messages.
+        broken: Why there is no row where one should stand; None if there is one.
     """
 
     where: str
-    id: str
+    id: Any
     images: tuple[ImageCell, ...]
     question: Any
     answers: Any
-    kind: str
-    group: str | None
+    kind: Any
+    group: Any
     split: Split | None
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    broken: CellError | None = None
+
+    @classmethod
+    def without_cells(cls, where: str, id: str, broken: CellError, split: Split | None) -> "RawRow":
+        """Stand for a row that can't be read."""
+        return cls(where, id, (), None, None, None, None, split, broken=broken)
+
+
+def _short(text: str, longest: int) -> str:
+    """Cut a text to one line, and write what no file can hold as its code."""
+    line = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text[:longest])
+    return line if len(line) < longest else line[: longest - 1] + "…"
 
 
 class Problem(Frozen):
@@ -59,43 +82,126 @@ class Problem(Frozen):
         what: What is wrong.
         found: What stands there.
         expected: What should stand there.
+        column: Where in the row.
     """
 
-    where: str
-    id: str
+    where: Annotated[str, AfterValidator(lambda text: _short(text, 60))]
+    id: Annotated[str, AfterValidator(lambda text: _short(text, 40))]
     what: str
-    found: str
+    found: Annotated[str, AfterValidator(lambda text: _short(text, 200))]
     expected: str
+    column: Annotated[str, AfterValidator(lambda text: _short(text, 40))] = ""
+
+    @property
+    def kind(self) -> str:
+        """What rows have in common that can't be used for the same reason."""
+        return f"column {self.column!r}: {self.what}" if self.column else self.what
 
     def __str__(self) -> str:
-        """Return the problem as one line."""
-        return f"{self.where} (id {self.id}): {self.what}: found {self.found}; {self.expected}"
+        """Return the problem as one line of less than 300 characters."""
+        start = f"{self.where} (id {self.id}): {self.kind}: found "
+        end = f"; {self.expected}"
+        return _short(
+            start + _short(self.found, max(40, _LONGEST - len(start + end))) + end, _LONGEST
+        )
 
 
-def refuse(problems: Sequence[Problem], rows: int, out: Path, source: str) -> None:
-    """Write all problems to ``refused.jsonl`` and raise if there are any.
+def read_cells(row: RawRow, cells: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Read cells of a row, each as its role asks for.
+
+    Args:
+        row: Whose they are.
+        cells: By role (:data:`~vlm_ops.data.cells.ROLES`).
+
+    Returns:
+        What they hold, by role, and what is wrong with those that can't be read.
+    """
+    found: dict[str, Any] = {}
+    errors: dict[str, CellError] = {}
+    for role, cell in ({"id": row.id} | dict(cells)).items():
+        try:
+            found[role] = ROLES[role](cell)
+        except CellError as error:
+            errors[role] = error
+    id_ = found.setdefault("id", "")
+    return found, [_unread(row, id_, role, error) for role, error in errors.items()]
+
+
+def _unread(row: RawRow, id_: str, role: str, error: CellError) -> Problem:
+    return Problem(
+        where=row.where,
+        id=id_,
+        what=f"empty {role}" if error.problem == "empty" else f"{role} {error.problem}",
+        found=error.found,
+        expected=error.expected,
+        column=row.columns.get(role) or "",
+    )
+
+
+def broken_row(row: RawRow, error: CellError) -> Problem:
+    """Say why there is no row where one should stand."""
+    return Problem(
+        where=row.where,
+        id=row.id,
+        what=error.problem,
+        found=error.found,
+        expected=error.expected,
+    )
+
+
+def refuse(
+    problems: Sequence[Problem], rows: int, out: Path, source: str, *, at_most: float, setting: str
+) -> int:
+    """Write all problems to ``refused.jsonl``, and raise if they are too many.
 
     Args:
         problems: What is wrong, in the order of the rows.
         rows: How many rows were looked at.
         out: Folder for ``refused.jsonl``.
         source: Where the rows come from.
+        at_most: Share of the rows that may be left out.
+        setting: What that share is called in the configuration.
+
+    Returns:
+        How many rows are left out.
 
     Raises:
-        DataError: There is at least one problem.
+        DataError: More rows are refused than may be.
     """
     write_jsonl(out / REFUSED, problems)
-    if not problems:
-        return
     bad = len({problem.where for problem in problems})
-    lines = [f"  {problem}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  … and {len(problems) - SHOWN} more")
-    raise DataError(
-        f"{source}: {bad} of {rows} rows can't be used:\n"
-        + "\n".join(lines)
-        + f"\nAll of them are in {out / REFUSED}. Mend or remove these rows and start again."
-    )
+    if not bad:
+        return 0
+    lines = [
+        f"{source}: {bad} of {rows} rows can't be used:",
+        *kinds_of(problems),
+        f"All of them are in {out / REFUSED}.",
+    ]
+    if bad / rows > at_most:
+        raise DataError(
+            "\n".join(lines) + f" Mend or remove these rows and start again: {bad / rows:.2%} are "
+            f"refused, at most {at_most:.2%} may be left out ({setting})."
+        )
+    logger.warning(
+        "%s The run goes on without these rows: up to %s may be left out (%s).",
+        "\n".join(lines), f"{at_most:.2%}", setting,
+    )  # fmt: skip
+    return bad
+
+
+def kinds_of(problems: Sequence[Problem]) -> list[str]:
+    """Return a line for each kind of problem, most frequent first: how many, and the first one."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.kind, []).append(problem)
+    ranked = sorted(kinds.values(), key=len, reverse=True)
+    lines = [
+        f"  {found[0]}" + (f" … and {len(found) - 1} more like it" if len(found) > 1 else "")
+        for found in ranked[:SHOWN]
+    ]
+    if rest := sum(map(len, ranked[SHOWN:])):
+        lines.append(f"  … and {rest} more")
+    return lines
 
 
 def check_columns(wanted: Mapping[str, str | None], there: Sequence[str], where: str) -> None:
@@ -116,32 +222,11 @@ def check_columns(wanted: Mapping[str, str | None], there: Sequence[str], where:
         lines.append(f"there is no column {column!r}{nearest(column, there)}; {setting} names it")
     if lines:
         raise DataError(
-            f"{where}: {'; '.join(lines)}. Columns there: {', '.join(there) or 'none'}. "
+            f"{where}: {'; '.join(lines)}. Columns there: {_listed(there)}. "
             f"Set the column's name in the configuration."
         )
 
 
-def answer_texts(value: Any) -> tuple[str, ...]:
-    """Read the accepted answers of a row, trimmed; an empty one stays as an empty text.
-
-    Args:
-        value: A text, a number, or a list of these.
-    """
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return tuple(plain_text(item) for item in items)
-
-
-def group_text(value: Any) -> str:
-    """Return the name of a group: ``7``, ``7.0`` and ``"7.0"`` are one.
-
-    A column of numbers becomes one of fractions as soon as a cell is missing.
-    """
-    if isinstance(value, float):
-        value = int(value) if value.is_integer() else None if math.isnan(value) else value
-    text = plain_text(value)
-    return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
-
-
-def plain_text(value: Any) -> str:
-    """Return a cell's text, trimmed; empty for a cell that holds nothing."""
-    return "" if value is None else str(value).strip()
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _COLUMNS} more" if len(names) > _COLUMNS else ""
+    return (", ".join(_short(name, 60) for name in names[:_COLUMNS]) or "none") + more

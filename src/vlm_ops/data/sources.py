@@ -19,12 +19,12 @@ from vlm_ops.config.sections import (
     PairsSettings,
 )
 from vlm_ops.data import hub
+from vlm_ops.data.cells import CellError
 from vlm_ops.data.decoding import READING, check_file, reading
-from vlm_ops.data.files import Table, read_table
+from vlm_ops.data.files import Placed, Table, read_table
 from vlm_ops.data.image_cells import ImageFile, Place, image_cells
-from vlm_ops.data.parquet import Cells
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import RawRow, check_columns, group_text, plain_text
+from vlm_ops.data.rows import RawRow, check_columns
 from vlm_ops.errors import DataError
 from vlm_ops.records import SPLITS, Split
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
@@ -149,7 +149,9 @@ def _file_content(path: Path, column: str, place: Place) -> str:
     with TemporaryDirectory() as cache:
         columns, rows = read_table(path, Path(cache))
         for _, row in rows if column in columns else ():
-            for cell in image_cells(row.get(column), place):
+            # What is no row is part of the file.
+            cells = () if isinstance(row, CellError) else image_cells(row.get(column), place)
+            for cell in cells:
                 if isinstance(cell, ImageFile):
                     files.add(cell)
                 elif isinstance(cell, bytes):
@@ -202,22 +204,27 @@ def _check(there: list[str], columns: Columns, where: str) -> None:
 
 
 def _raw_rows(
-    rows: Iterator[tuple[str, Cells]],
+    rows: Placed,
     columns: Columns,
     place: Place,
     split: Split | None,
 ) -> Iterator[RawRow]:
+    names = columns.model_dump()
     for number, (where, cells) in enumerate(rows, start=1):
         # On the hub the number in the split, so that a drawn row keeps its id.
         numbered = f"{split}-{where.rpartition(':')[2]}" if split else str(number)
-        group = group_text(cells.get(columns.group)) if columns.group else None
+        if isinstance(cells, CellError):
+            yield RawRow.without_cells(where, numbered, cells, split)
+            continue
+        group = cells.get(columns.group) if columns.group else None
         yield RawRow(
             where=where,
-            id=plain_text(cells.get(columns.id)) if columns.id else numbered,
+            id=cells.get(columns.id) if columns.id else numbered,
             images=image_cells(cells.get(columns.image), place),
             question=cells.get(columns.question),
             answers=cells.get(columns.answers),
-            kind=plain_text(cells.get(columns.kind)) if columns.kind else ALL,
-            group=group,
+            kind=cells.get(columns.kind) if columns.kind else ALL,
+            group="" if columns.group and group is None else group,
             split=split,
+            columns=names,
         )

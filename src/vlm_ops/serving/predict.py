@@ -10,7 +10,7 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.data.check import question_text
+from vlm_ops.data import cells as read
 from vlm_ops.data.decoding import ImageRefused, decode
 from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.errors import DataError, ModelError
@@ -101,8 +101,8 @@ def read_questions(source: Path, images_root: Path | None = None) -> Questions:
     """Look at every row of a file of questions; images are opened later.
 
     Args:
-        source: JSONL with ``image`` (what :func:`~vlm_ops.data.image_cells.image_cells` reads; paths
-            start at the file's folder) and ``query``.
+        source: JSONL with ``image`` (paths start at the file's folder) and ``query``;
+            :func:`~vlm_ops.data.image_cells.image_cells` says what else an image may be.
         images_root: Folder that all images must lie in; None takes the file's own.
 
     Raises:
@@ -128,7 +128,7 @@ def answer(model: LoadedModel, question: str, images: Sequence[Path], max_new_to
             pictures.append(_picture(ImageFile(str(path), anywhere)))
         except ImageRefused as error:
             raise DataError(f"{path}: {error}") from error
-    return _answers(model, [(question_text(question), pictures)], max_new_tokens)[0]
+    return _answers(model, [(read.question(question), pictures)], max_new_tokens)[0]
 
 
 def answer_file(
@@ -183,14 +183,16 @@ def _asked_row(where: str, cells: dict[str, Any], place: Place) -> AskedRow:
             f"{where}: no {' and no '.join(missing)}; found {', '.join(sorted(cells))}; expected "
             f"image (a path) and query (the question)"
         )
-    question = question_text(cells["query"])
+    try:
+        question = read.question(cells["query"])
+    except DataError as error:
+        raise DataError(f"{where}: query is {error}") from error
     images = image_cells(cells["image"], place)
-    for name, found in (("image", images), ("query", question)):
-        if not found:
-            raise DataError(
-                f"{where}: {name} is empty: found {cells[name]!r}; expected image (a path, or a "
-                f"list of paths) and query (the question)"
-            )
+    if not images:
+        raise DataError(
+            f"{where}: image is empty: found {read.shown(cells['image'])}; expected image (a path, "
+            f"or a list of paths) and query (the question)"
+        )
     return AskedRow(where, cells, question, images)
 
 

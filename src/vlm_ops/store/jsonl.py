@@ -50,17 +50,47 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in read_lines(path):
         where = f"{path.name}:{number}"
         try:
-            cells = json.loads(line)
-        except ValueError as error:
-            raise DataError(
-                f"{where}: not valid JSON ({error}); expected one object a line, as "
-                f'{{"image": "images/a.png", "query": "…", "label": "…"}}'
-            ) from error
-        if not isinstance(cells, dict):
-            raise DataError(
-                f"{where}: found a {type(cells).__name__}, expected one JSON object a line"
-            )
-        yield where, cells
+            yield where, parse_object(line)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+def parse_object(line: str) -> dict[str, Any]:
+    """Read the object of a line.
+
+    Raises:
+        DataError: The line is no JSON, no object, or an object with two values of one name.
+    """
+    try:
+        cells = parse_json(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"not valid JSON ({error}); expected one object a line, as "
+            f'{{"image": "images/a.png", "query": "…", "label": "…"}}'
+        ) from error
+    if not isinstance(cells, dict):
+        raise DataError(f"found a {type(cells).__name__}, expected one JSON object a line")
+    return cells
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON in which no object has two values of one name.
+
+    Raises:
+        ValueError: It is not such JSON.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of pairs; JSON's own reader would keep the last of two of one name."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two values of the name {twice[:40]!r}")
+    return values
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

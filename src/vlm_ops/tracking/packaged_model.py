@@ -62,9 +62,9 @@ class PackagedModel(PythonModel):
             One answer a row, in the order of the rows.
 
         Raises:
-            DataError: A column is missing, or an image can't be read.
+            DataError: A column is missing, a question is no text, or an image can't be read.
         """
-        from vlm_ops.data.check import question_text
+        from vlm_ops.data import cells
         from vlm_ops.errors import DataError
         from vlm_ops.models.generation import generate
 
@@ -79,7 +79,7 @@ class PackagedModel(PythonModel):
         options = params or {}
         return generate(
             self._model,
-            [self._model.ref.asked(question_text(question)) for question in rows["question"]],
+            [self._model.ref.asked(cells.question(question)) for question in rows["question"]],
             [_images(cell, number) for number, cell in enumerate(rows["image"])],
             max_new_tokens=int(options.get("max_new_tokens", 64)),
             batch_size=int(options.get("batch_size", 8)),

@@ -93,6 +93,7 @@ def make_pairs(
 def _labelled(job: PairsJob, settings: DatasetPairs, data: PreparedData, out: Path) -> _Pairs:
     found = load_preferences(settings, data=data, out=out, seed=job.seed)
     counts = {f"dropped_{split}_pairs": count for split, count in found.dropped.items()}
+    counts["refused_pairs"] = found.refused
     source = f"{settings.path or settings.id}"
     return _Pairs(found.train, found.held_out, STORE, source, counts)
 
