@@ -37,7 +37,7 @@ def read_parquet(path: Path, cache: Path) -> tuple[list[str], Iterator[tuple[str
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         readers = _readers(Features.from_arrow_schema(file.schema_arrow))
     except Exception as error:  # pyarrow's own errors, and those of wrong metadata
-        raise DataError(f"{path}: not a Parquet file ({short(str(error), 150)})") from error
+        raise _not_parquet(path, error) from error
 
     def rows() -> Iterator[tuple[str, Cells]]:
         number = 0
@@ -47,6 +47,30 @@ def read_parquet(path: Path, cache: Path) -> tuple[list[str], Iterator[tuple[str
                 yield f"{path.name}:row {number}", _read(cells, readers)
 
     return list(file.schema_arrow.names), rows()
+
+
+def holds_bytes_alone(path: Path, column: str) -> bool:
+    """Tell by a file's footer whether each cell of a column holds an image and names no file.
+
+    Then nobody needs to read the column to know which files it names: a page of it holds up to
+    1,024 pictures where pyarrow wrote it, and is read as a whole.
+
+    Raises:
+        DataError: It is no Parquet file.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+    except Exception as error:  # as above
+        raise _not_parquet(path, error) from error
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    for number in range(metadata.num_columns):
+        leaf = metadata.schema.column(number)
+        if leaf.path in (column, f"{column}.bytes") and leaf.logical_type.type != "STRING":
+            counts = [group.column(number).statistics for group in groups]
+            return all(c is not None and c.has_null_count and not c.null_count for c in counts)
+    return False
 
 
 def named_labels(rows: Any) -> Iterator[Cells]:
@@ -83,6 +107,10 @@ def _reader(kind: Any) -> Callable[[Any], Any] | None:
     if (read := _reader(inner) if inner is not None else None) is None:
         return None
     return lambda values: None if values is None else [read(value) for value in values]
+
+
+def _not_parquet(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a Parquet file ({short(str(error), 150)})")
 
 
 def _batches(file: Any, path: Path) -> Iterator[Iterable[Cells]]:

@@ -23,6 +23,7 @@ from vlm_ops.data.cells import CellError
 from vlm_ops.data.decoding import READING, check_file, reading
 from vlm_ops.data.files import Placed, Table, read_table
 from vlm_ops.data.image_cells import ImageFile, Place, image_cells
+from vlm_ops.data.parquet import holds_bytes_alone
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import RawRow, check_columns
 from vlm_ops.errors import DataError
@@ -148,6 +149,8 @@ def _file_content(path: Path, column: str, place: Place) -> str:
     scaled = False
     with TemporaryDirectory() as cache:
         columns, rows = read_table(path, Path(cache))
+        if path.suffix.lower() == ".parquet" and holds_bytes_alone(path, column):
+            columns = []
         for _, row in rows if column in columns else ():
             # What is no row is part of the file.
             cells = () if isinstance(row, CellError) else image_cells(row.get(column), place)
