@@ -133,13 +133,11 @@ def source_content(data: DataCommon | PairsSettings) -> str:
     if isinstance(data, ChartsData):
         return fingerprint({name: _version(name) for name in _TABLE_PACKAGES})
     if isinstance(data, FilesData):
-        return _file_content(
-            data.path, data.columns.image, Place.of(data.path.parent, data.images_root)
-        )
+        place = Place.of(data.path.parent, data.images_root)
+        return _file_content(data.path, data.columns.image, place)
     if isinstance(data, DatasetPairs) and data.path is not None:
-        return _file_content(
-            data.path, data.columns.images, Place.of(data.path.parent, data.images_root)
-        )
+        place = Place.of(data.path.parent, data.images_root)
+        return _file_content(data.path, data.columns.images, place)
     return fingerprint("")
 
 
