@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs/examples/own-data.yaml"
 SMALL = """
 name: small
 model: {{id: "{base}"}}
-data: {{split: {{validation: 0.2, test: 0.55}}}}
+data: {{split: {{validation: 0.2, test: 0.55}}, near_duplicates: keep}}
 sft: {{lora: {{rank: 4}}, max_steps: 8, batch_size: 4, evaluations: 4, learning_rate: 0.001}}
 pairs: {{samples: 1, temperature: 1.0, max_pairs: 8, max_validation_pairs: 8}}
 prefer: {{max_steps: 2, batch_size: 4, evaluations: 1}}
@@ -28,7 +28,7 @@ gate: {{over_base: null, over_gray: null, over_swapped: null, over_majority: nul
 execution: {{threads: 1}}
 """
 """Makes the example small. The gate asks nothing of a first model: what is tested is the way
-to the alias, not the model."""
+to the alias, not the model. Its squares of one color are almost the same."""
 
 
 def write_small(folder: Path, base: Path, squares: PreparedData) -> Path:

@@ -20,7 +20,17 @@ def _is_refuse(value: Any) -> bool:
     return bool(value == "refuse")
 
 
+def _is_drop(value: Any) -> bool:
+    return bool(value == "drop")
+
+
+def _is_keep(value: Any) -> bool:
+    return bool(value == "keep")
+
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NearDuplicates = Literal["drop", "stop", "keep"]
+"""What is done with pictures of two splits that are almost the same."""
 Frames = Literal["refuse", "first"]
 """What is done with a file of several pictures."""
 MaxRefused = Annotated[float, Field(ge=0.0, lt=1.0, exclude_if=lambda share: share == MAX_REFUSED)]
@@ -103,6 +113,10 @@ class DataCommon(Frozen):
     frames: Frames = Field(default="refuse", exclude_if=_is_refuse)
     """What is done with an image file of several frames or pages (GIF, TIFF, WebP, PNG, AVIF):
     ``refuse`` the row, or take the ``first`` one."""
+    near_duplicates: NearDuplicates = Field(default="drop", exclude_if=_is_drop)
+    """What is done with an image that is almost the same as one of a later split: ``drop`` its rows
+    (training gives to validation and test, validation to test), ``stop``, or ``keep`` it without
+    looking."""
     max_refused: MaxRefused = MAX_REFUSED
     """Share of the rows that may be left out because they can't be used; more stop the run."""
 
@@ -122,6 +136,8 @@ class ChartsData(DataCommon):
     """Questions about charts drawn from real tables in installed packages."""
 
     type: Literal["charts"] = "charts"
+    near_duplicates: NearDuplicates = Field(default="keep", exclude_if=_is_keep)
+    """As for other sources; but no table is in two splits, so that nobody need look."""
     train_charts: int = Field(default=900, ge=8)
     """Charts to train on."""
     validation_charts: int = Field(default=80, ge=8)

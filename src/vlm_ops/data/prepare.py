@@ -7,22 +7,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
 from vlm_ops.data.check import CheckedRow, check_rows
 from vlm_ops.data.images import STORE, ImageStore
+from vlm_ops.data.near import NearImages, near_images
 from vlm_ops.data.remembered import recall
-from vlm_ops.data.report import RowsRead, contact_sheet, write_report
+from vlm_ops.data.report import (
+    NEAR_SHEET,
+    Dropped,
+    RowsRead,
+    contact_sheet,
+    near_sheet,
+    write_report,
+)
 from vlm_ops.data.rows import REFUSED, kinds_of, refuse
 from vlm_ops.data.sources import Source, open_source
 from vlm_ops.data.split import Dealt, deal_rows, draw, join_by_image, shuffle_images
 from vlm_ops.deal import Deal, deal_file, write_deal
 from vlm_ops.errors import DataError
-from vlm_ops.records import BARE_QUESTION, SPLITS, Row, Split, SplitSummary
+from vlm_ops.records import BARE_QUESTION, SPLITS, ImageRef, Row, Split, SplitSummary
 from vlm_ops.store.files import replacing
 from vlm_ops.store.fingerprint import fingerprint, sha256_file, sha256_files
 from vlm_ops.store.jsonl import write_jsonl
+from vlm_ops.store.names import short
 from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -65,7 +76,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
         )
         if not total:
             raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
-        parts = _split(checked, source, job, out)
+        parts = _apart(_split(checked, source, job, out), source.title, job, store)
         splits = parts.splits
         store.keep({image.path for rows in splits.values() for row in rows for image in row.images})
     shutil.rmtree(cache, ignore_errors=True)
@@ -74,10 +85,12 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     for split, rows in splits.items():
         write_jsonl(out / f"{split}.jsonl", rows)
     read = RowsRead(source.title, total, refused, kinds_of(problems))
-    write_report(out, read, splits, dropped=parts.leaks, joined=parts.joined)
+    write_report(out, read, splits, parts.dropped, parts.near)
     _track(tracker, out, source, splits)
     tracker.metrics({"rows_read": total, "rows_refused": refused})
-    _show(tracker, out, splits["train"], job.seed)
+    _show(tracker, out, contact_sheet(out / STORE, splits["train"], job.seed), "contact_sheet.png")
+    if parts.near:
+        _show(tracker, out, near_sheet(out / STORE, parts.near), NEAR_SHEET)
     deal = deal_file(job.remembered)
     if deal is not None:  # before the record: no model trains on rows that are not remembered
         write_deal(out / deal, parts.deal)
@@ -94,11 +107,10 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     )
 
 
-def _show(tracker: Tracker, out: Path, rows: Sequence[Row], seed: int) -> None:
-    sheet = contact_sheet(out / STORE, rows, seed)
-    with replacing(out / "contact_sheet.png") as beside:
+def _show(tracker: Tracker, out: Path, sheet: Image.Image, name: str) -> None:
+    with replacing(out / name) as beside:
         sheet.save(beside, "PNG")
-    tracker.image(sheet, "contact_sheet.png")
+    tracker.image(sheet, name)
 
 
 def _content(out: Path, prompt: str) -> str:
@@ -111,9 +123,9 @@ class _Parts(NamedTuple):
     """The rows of each split, how many were dropped and why, and what is to be remembered."""
 
     splits: Splits
-    leaks: dict[Split, int]
-    joined: dict[Split, int]
+    dropped: Dropped
     deal: Deal
+    near: Sequence[NearImages] = ()
 
 
 def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: Path) -> _Parts:
@@ -134,7 +146,41 @@ def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: 
     joined = _by_split(dealt.left)
     _warn(source.title, dropped, "their image is in a later split as well")
     _warn(source.title, joined, "other rows join their group to one of an earlier split")
-    return _Parts(splits, dropped, joined, dealt.deal)
+    return _Parts(splits, Dropped(dropped, joined, _by_split(())), dealt.deal)
+
+
+def _apart(parts: _Parts, title: str, job: PrepareJob, store: ImageStore) -> _Parts:
+    """Leave out the rows whose image is almost the same as one of a later split."""
+    how = job.data.near_duplicates
+    near = [] if how == "keep" else near_images(parts.splits, store.find)
+    if not near:
+        return parts
+    if how == "stop":
+        one = _named(parts, near[0].split, near[0].image)
+        other = _named(parts, near[0].later, near[0].other)
+        raise DataError(
+            f"{title}: {len(near)} pairs of images are almost the same in two splits; expected "
+            f"none (data.near_duplicates: stop). The first: {one} and {other}. Give their rows the "
+            f"same group."
+        )
+    gone = {(pair.split, pair.image.sha256) for pair in near}
+    splits: Splits = {}
+    for split, rows in parts.splits.items():
+        splits[split] = [r for r in rows if not any((split, i.sha256) in gone for i in r.images)]
+        if not splits[split]:
+            raise DataError(
+                f"{title}: no row is left for {split}: all its images are almost the same as one "
+                f"of a later split. Give other pictures, rows of one picture the same group, or "
+                f"set data.near_duplicates: keep."
+            )
+    dropped: dict[Split, int] = {s: len(parts.splits[s]) - len(splits[s]) for s in SPLITS}
+    _warn(title, dropped, "their image is almost the same as one of a later split")
+    return parts._replace(splits=splits, near=near, dropped=parts.dropped._replace(near=dropped))
+
+
+def _named(parts: _Parts, split: Split, image: ImageRef) -> str:
+    row = next(row for row in parts.splits[split] if image in row.images)
+    return f"row {short(row.id, 40)} ({split}, group {short(row.group, 40)!r})"
 
 
 def _deal(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: Path) -> Dealt:

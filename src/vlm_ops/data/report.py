@@ -10,18 +10,35 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from vlm_ops.data.images import open_image
+from vlm_ops.data.near import NearImages
 from vlm_ops.records import Row, Split
 from vlm_ops.store.files import write_whole
 
+NEAR_SHEET = "near_duplicates.png"
 _TOP_ANSWERS = 5
 _TOP_GROUPS = 20
 _CELLS = 12
+_PAIRS = 6
 _ACROSS = 4
 _PICTURE = 220
 _MARGIN = 10
 _LINE = 15
 _LINES = 5
 _FONT_SIZE = 11
+
+
+class Dropped(NamedTuple):
+    """Rows by split that were left out.
+
+    Attributes:
+        leaks: A later split shows their image.
+        joined: Other rows join their group to one of an earlier split; the split that they left.
+        near: A later split shows almost their image.
+    """
+
+    leaks: Mapping[Split, int]
+    joined: Mapping[Split, int]
+    near: Mapping[Split, int]
 
 
 class RowsRead(NamedTuple):
@@ -44,9 +61,8 @@ def write_report(
     out: Path,
     read: RowsRead,
     splits: Mapping[Split, Sequence[Row]],
-    *,
-    dropped: Mapping[Split, int],
-    joined: Mapping[Split, int],
+    dropped: Dropped,
+    near: Sequence[NearImages],
 ) -> None:
     """Write ``report.json`` and ``report.md``.
 
@@ -54,23 +70,46 @@ def write_report(
         out: Folder of the data set.
         read: What was read of the source.
         splits: The rows that are kept.
-        dropped: Rows by split that were left out, because a later split shows their image.
-        joined: Rows by the split that they left, because other rows join their group to one of
-            an earlier split.
+        dropped: Rows that were left out.
+        near: Images for which rows were left out, with those that they are like.
     """
     report = {
         "source": read.title,
         "rows_read": read.rows,
         "rows_refused": read.refused,
         "rows_kept": sum(map(len, splits.values())),
-        "dropped_as_leaks": dict(dropped),
-        "dropped_as_joined": dict(joined),
+        "dropped_as_leaks": dict(dropped.leaks),
+        "dropped_as_joined": dict(dropped.joined),
+        "dropped_as_near": dict(dropped.near),
+        "near_duplicates": [pair.told() for pair in near],
         "splits": {split: _counts(rows) for split, rows in splits.items()},
         "answers": _answers(splits["train"]),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
     write_whole(out / "report.json", text + "\n")
     write_whole(out / "report.md", "\n".join(["# Data", "", *_refused(read), *_markdown(report)]))
+
+
+def near_sheet(folder: Path, near: Sequence[NearImages]) -> Image.Image:
+    """Draw pairs of images that are almost the same, side by side, six at most.
+
+    Args:
+        folder: Folder that the image paths start from.
+        near: The pairs; at least one.
+    """
+    shown = near[:_PAIRS]
+    height = _PICTURE + _LINE + _MARGIN
+    sheet = Image.new("RGB", (2 * (_PICTURE + _MARGIN), len(shown) * height), "white")
+    draw, font = ImageDraw.Draw(sheet), _font()
+    for row, pair in enumerate(shown):
+        both = ((pair.split, pair.image), (pair.later, pair.other))
+        for column, (split, image) in enumerate(both):
+            small = open_image(folder / image.path)
+            small.thumbnail((_PICTURE, _PICTURE))
+            left = _MARGIN // 2 + column * (_PICTURE + _MARGIN)
+            sheet.paste(small, (left, row * height))
+            draw.text((left, row * height + _PICTURE), split, "black", font)
+    return sheet
 
 
 def contact_sheet(folder: Path, rows: Sequence[Row], seed: int) -> Image.Image:
@@ -178,8 +217,10 @@ def _markdown(report: Mapping[str, Any]) -> list[str]:
         f"{report['source']}: {report['rows_read']} rows read, {report['rows_kept']} kept, "
         f"{sum(report['dropped_as_leaks'].values())} dropped because a later split shows their "
         f"image, {sum(report['dropped_as_joined'].values())} because other rows join their group "
-        f"to one of an earlier split.",
+        f"to one of an earlier split, {sum(report['dropped_as_near'].values())} because a later "
+        f"split shows almost their image.",
         "",
+        *([f"![Almost the same]({NEAR_SHEET})", ""] * bool(report["near_duplicates"])),
         "| split | rows | images | groups |",
         "|---|---|---|---|",
     ]
