@@ -28,7 +28,7 @@ _KEPT = 128
 """Pixels of a side that are kept of a picture: parts of it are cut out and made smaller."""
 _MOST_CROPPED = 0.12
 """Largest share of a side that may be missing at one edge."""
-_STEPS = (0.01, 0.005, 0.0025)
+_STEPS = (0.02, 0.01, 0.005, 0.0025)
 """By how much the edges are moved in search of the best fit, in shares of a side."""
 Box = tuple[float, float, float, float]
 """Shares of the sides that are cut off: left, top, right, bottom."""
@@ -42,8 +42,12 @@ _STARTS: tuple[Box, ...] = (
     ),
 )
 """Where the search begins, in shares of a side: thin lines fit nowhere until they fit well."""
-_HOPELESS = 0.6
+_COARSE = 24
+"""Pixels of a side in which the best of these is found."""
+_HOPELESS = 0.7
 """A correlation at the best start from which no step leads to a pair."""
+_VIEWS = 128
+"""Pictures that are kept with their cuttings, 0.7 MB each."""
 _NEAREST = 20
 """Candidates that are looked at for a picture, those with the nearest hashes."""
 
@@ -123,18 +127,18 @@ def near_pairs(first: Sequence[Path], second: Sequence[Path]) -> list[NearPair]:
         second: Others.
 
     Returns:
-        The pairs, in the order of ``first``.
+        The pairs, in the order of ``first``. A picture of a single color is in none.
 
     Raises:
         DataError: A file is not what entered the store.
     """
     with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = [np.array(list(pool.map(_hash, paths)), np.uint64) for paths in (first, second)]
-    # A picture is candidate for many others; those looked at last are kept opened.
-    small = lru_cache(maxsize=2048)(_small)
+        hashes = [list(pool.map(_hash, paths)) for paths in (first, second)]
+    # A picture is candidate for many others; those looked at last are kept.
+    views = lru_cache(maxsize=_VIEWS)(lambda path: _View(open_image(path)))
     found = []
     for one, other in _candidates(*hashes):
-        correlation = aligned_correlation(small(first[one]), small(second[other]))
+        correlation = _aligned(views(first[one]), views(second[other]))
         if correlation >= CORRELATION:
             found.append(NearPair(one, other, correlation))
     return found
@@ -151,27 +155,41 @@ def aligned_correlation(one: Image.Image, other: Image.Image) -> float:
         The greatest correlation of the two when up to 12 % at each edge of either is left out; 0
         where one of them has a single color.
     """
+    return _aligned(_View(one), _View(other))
+
+
+class _View:
+    """A picture made small, and cuttings of it made smaller still."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self.image = image.resize((_KEPT, _KEPT), Image.Resampling.BOX)
+        self.starts = np.stack([_pixels(self.image, box, _COARSE) for box in _STARTS])
+
+
+def _aligned(one: _View, other: _View) -> float:
     best = 0.0
     for whole, part in ((one, other), (other, one)):
-        best = max(best, _best_fit(_pixels(part, (0.0, 0.0, 0.0, 0.0)), whole, best))
+        fits = whole.starts @ part.starts[0]
+        start = int(fits.argmax())
+        if fits[start] >= _HOPELESS:
+            fitted = _pixels(part.image, _STARTS[0], _SIDE)
+            best = max(best, _best_fit(fitted, whole.image, _STARTS[start]))
         if best >= CORRELATION:
-            return best
+            break
     return best
 
 
-def _best_fit(part: "np.ndarray[Any, Any]", whole: Image.Image, enough: float) -> float:
+def _best_fit(part: "np.ndarray[Any, Any]", whole: Image.Image, box: Box) -> float:
     """Move the edges of a cutting from ``whole``, one at a time, as long as it fits better."""
-    best, box = max((_correlation(part, _pixels(whole, box)), box) for box in _STARTS)
-    if best < _HOPELESS:
-        return max(best, enough)
+    best = float(part @ _pixels(whole, box, _SIDE))
     for step in _STEPS:
         better = True
         while better and best < CORRELATION:
             better = False
             for moved in _moves(box, step):
-                if (found := _correlation(part, _pixels(whole, moved))) > best + 1e-4:
+                if (found := float(part @ _pixels(whole, moved, _SIDE))) > best + 1e-4:
                     best, box, better = found, moved, True
-    return max(best, enough)
+    return best
 
 
 def _moves(box: Box, step: float) -> Iterator[Box]:
@@ -183,35 +201,38 @@ def _moves(box: Box, step: float) -> Iterator[Box]:
                 yield (moved[0], moved[1], moved[2], moved[3])
 
 
-def _pixels(image: Image.Image, cropped: Box) -> "np.ndarray[Any, Any]":
-    """Return the colors of a cutting, each channel less its mean."""
+def _pixels(image: Image.Image, cropped: Box, side: int) -> "np.ndarray[Any, Any]":
+    """Return the colors of a cutting, each channel less its mean, as a vector of length 1.
+
+    A picture of one color is the vector 0.
+    """
     left, top, right, bottom = cropped
     width, height = image.size
     box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
-    small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box)
-    values = np.asarray(small, np.float32)
-    return (values - values.mean(axis=(0, 1))).reshape(-1)
-
-
-def _correlation(one: "np.ndarray[Any, Any]", other: "np.ndarray[Any, Any]") -> float:
-    size = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / size if size > _FLAT else 0.0
+    small = image.resize((side, side), Image.Resampling.BILINEAR, box)
+    values = np.asarray(small, np.float32).reshape(-1, 3)
+    values = (values - values.mean(axis=0)).reshape(-1)
+    length = float(np.linalg.norm(values))
+    return values / length if length > _FLAT else np.zeros_like(values)
 
 
 def _candidates(
-    one: "np.ndarray[Any, Any]", other: "np.ndarray[Any, Any]"
+    one: Sequence[int | None], other: Sequence[int | None]
 ) -> Iterator[tuple[int, int]]:
+    numbers = np.array([n for n, value in enumerate(other) if value is not None], np.int64)
+    hashes = np.array([value for value in other if value is not None], np.uint64)
     for number, value in enumerate(one):
-        apart = np.bitwise_count(other ^ value)
-        nearest = np.argsort(apart, kind="stable")[:_NEAREST]
-        yield from ((number, int(n)) for n in nearest if apart[n] <= HASH_BITS)
+        if value is not None and len(hashes):
+            apart = np.bitwise_count(hashes ^ np.uint64(value))
+            nearest = np.argsort(apart, kind="stable")[:_NEAREST]
+            yield from ((number, int(numbers[n])) for n in nearest if apart[n] <= HASH_BITS)
 
 
-def _hash(path: Path) -> int:
+def _hash(path: Path) -> int | None:
+    """Return a picture's perceptual hash; None where it has a single color."""
     import imagehash
 
-    return int(str(imagehash.phash(open_image(path))), 16)
-
-
-def _small(path: Path) -> Image.Image:
-    return open_image(path).resize((_KEPT, _KEPT), Image.Resampling.BOX)
+    image = open_image(path)
+    if all(low == high for low, high in (band.getextrema() for band in image.split())):
+        return None
+    return int(str(imagehash.phash(image)), 16)
