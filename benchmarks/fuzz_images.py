@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,7 +26,7 @@ from vlm_ops.data.rows import Problem
 
 SLOWEST_S = 5.0
 LONGEST = 300
-FORMS: tuple[tuple[str, str, dict[str, object]], ...] = (
+FORMS: tuple[tuple[str, str, Mapping[str, object]], ...] = (
     ("JPEG", "RGB", {"quality": 85}),
     ("JPEG", "RGB", {"progressive": True}),
     ("JPEG", "L", {}),
@@ -148,7 +148,7 @@ def mutate(data: bytearray, chance: random.Random, files: list[bytes]) -> None:
         data[place : place + length] = other[place : place + length]
 
 
-def encoded(form: str, mode: str, options: dict[str, object], chance: random.Random) -> bytes:
+def encoded(form: str, mode: str, options: Mapping[str, object], chance: random.Random) -> bytes:
     """Draw a picture of a mode and write it in a format, sometimes turned by its EXIF."""
     size = chance.randint(2, 60), chance.randint(2, 60)
     seed = chance.randrange(2**32)
