@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs/examples/own-data.yaml"
 SMALL = """
 name: small
 model: {{id: "{base}"}}
-data: {{split: {{validation: 0.2, test: 0.55}}, near_duplicates: keep}}
+data: {{split: {{validation: 0.2, test: 0.55}}, near_duplicates: ignore}}
 sft: {{lora: {{rank: 4}}, max_steps: 8, batch_size: 4, evaluations: 4, learning_rate: 0.001}}
 pairs: {{samples: 1, temperature: 1.0, max_pairs: 8, max_validation_pairs: 8}}
 prefer: {{max_steps: 2, batch_size: 4, evaluations: 1}}

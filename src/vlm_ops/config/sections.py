@@ -24,12 +24,12 @@ def _is_drop(value: Any) -> bool:
     return bool(value == "drop")
 
 
-def _is_keep(value: Any) -> bool:
-    return bool(value == "keep")
+def _is_ignore(value: Any) -> bool:
+    return bool(value == "ignore")
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-NearDuplicates = Literal["drop", "stop", "keep"]
+NearDuplicates = Literal["drop", "stop", "ignore"]
 """What is done with pictures of two splits that are almost the same."""
 Frames = Literal["refuse", "first"]
 """What is done with a file of several pictures."""
@@ -115,7 +115,7 @@ class DataCommon(Frozen):
     ``refuse`` the row, or take the ``first`` one."""
     near_duplicates: NearDuplicates = Field(default="drop", exclude_if=_is_drop)
     """What is done with an image that is almost the same as one of a later split: ``drop`` its rows
-    (training gives to validation and test, validation to test), ``stop``, or ``keep`` it without
+    (training gives to validation and test, validation to test), ``stop``, or ``ignore`` it without
     looking."""
     max_refused: MaxRefused = MAX_REFUSED
     """Share of the rows that may be left out because they can't be used; more stop the run."""
@@ -136,7 +136,7 @@ class ChartsData(DataCommon):
     """Questions about charts drawn from real tables in installed packages."""
 
     type: Literal["charts"] = "charts"
-    near_duplicates: NearDuplicates = Field(default="keep", exclude_if=_is_keep)
+    near_duplicates: NearDuplicates = Field(default="ignore", exclude_if=_is_ignore)
     """As for other sources; but no table is in two splits, so that nobody need look."""
     train_charts: int = Field(default=900, ge=8)
     """Charts to train on."""

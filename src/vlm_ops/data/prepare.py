@@ -152,7 +152,7 @@ def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: 
 def _apart(parts: _Parts, title: str, job: PrepareJob, store: ImageStore) -> _Parts:
     """Leave out the rows whose image is almost the same as one of a later split."""
     how = job.data.near_duplicates
-    near = [] if how == "keep" else near_images(parts.splits, store.find)
+    near = [] if how == "ignore" else near_images(parts.splits, store.find)
     if not near:
         return parts
     if how == "stop":
@@ -171,7 +171,7 @@ def _apart(parts: _Parts, title: str, job: PrepareJob, store: ImageStore) -> _Pa
             raise DataError(
                 f"{title}: no row is left for {split}: all its images are almost the same as one "
                 f"of a later split. Give other pictures, rows of one picture the same group, or "
-                f"set data.near_duplicates: keep."
+                f"set data.near_duplicates: ignore."
             )
     dropped: dict[Split, int] = {s: len(parts.splits[s]) - len(splits[s]) for s in SPLITS}
     _warn(title, dropped, "their image is almost the same as one of a later split")
