@@ -230,9 +230,9 @@ def _candidates(
 
 def _hash(path: Path) -> int | None:
     """Return a picture's perceptual hash; None where it has a single color."""
-    import imagehash
-
     image = open_image(path)
     if all(low == high for low, high in (band.getextrema() for band in image.split())):
         return None
+    import imagehash
+
     return int(str(imagehash.phash(image)), 16)
