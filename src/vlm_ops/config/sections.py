@@ -130,6 +130,11 @@ class FilesData(DataCommon):
     """Which column holds what."""
     split: SplitShares = SplitShares()
     """Shares kept from training, drawn by group."""
+    conflicts: Literal["stop", "merge", "drop"] = Field(
+        default="stop", exclude_if=lambda value: value == "stop"
+    )
+    """What becomes of an image in several groups, as a logo or a blank page is: ``stop`` where they
+    lie in different splits; ``merge`` makes one group of them; ``drop`` leaves its rows out."""
 
 
 class HubData(DataCommon):

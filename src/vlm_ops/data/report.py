@@ -32,12 +32,14 @@ class RowsRead(NamedTuple):
         rows: How many were looked at.
         refused: How many of them can't be used.
         why: A line for each kind of problem.
+        shared: How many were left out, because their image is in several groups.
     """
 
     title: str
     rows: int
     refused: int
     why: Sequence[str]
+    shared: int
 
 
 def write_report(
@@ -62,6 +64,7 @@ def write_report(
         "source": read.title,
         "rows_read": read.rows,
         "rows_refused": read.refused,
+        "dropped_as_shared": read.shared,
         "rows_kept": sum(map(len, splits.values())),
         "dropped_as_leaks": dict(dropped),
         "dropped_as_joined": dict(joined),
@@ -178,7 +181,8 @@ def _markdown(report: Mapping[str, Any]) -> list[str]:
         f"{report['source']}: {report['rows_read']} rows read, {report['rows_kept']} kept, "
         f"{sum(report['dropped_as_leaks'].values())} dropped because a later split shows their "
         f"image, {sum(report['dropped_as_joined'].values())} because other rows join their group "
-        f"to one of an earlier split.",
+        f"to one of an earlier split, {report['dropped_as_shared']} because their image is in "
+        f"several groups.",
         "",
         "| split | rows | images | groups |",
         "|---|---|---|---|",

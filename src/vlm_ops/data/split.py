@@ -84,7 +84,13 @@ class Dealt:
 
 
 def deal_rows(
-    rows: Sequence[Row], before: Deal, shares: SplitShares, seed: int, *, named: bool
+    rows: Sequence[Row],
+    before: Deal,
+    shares: SplitShares,
+    seed: int,
+    *,
+    named: bool,
+    joined: Mapping[str, str] | None = None,
 ) -> Dealt:
     """Deal rows by group, and leave every group that was dealt before where it is.
 
@@ -99,11 +105,15 @@ def deal_rows(
         seed: Deals new groups.
         named: Whether groups have names in the source; else they go by image, and keep the name
             that they had before.
+        joined: Groups that are one with others, by the name that they have together.
 
     Raises:
         DataError: There are fewer than three groups.
     """
     own = [before.of(row) if named else before.of_images(row) for row in rows]
+    own_names = {row.group for row in rows}
+    if joined:
+        rows = [row.model_copy(update={"group": joined[row.group]}) for row in rows]
     known: dict[str, set[str]] = {row.group: set() for row in rows}
     for row, groups in zip(rows, own, strict=True):
         known[row.group] |= groups
@@ -122,6 +132,8 @@ def deal_rows(
         for image in row.images:
             images.setdefault(image.sha256, names[row.group])
     found = {names[group]: split for group, split in dealt.items()}
+    # Under their own names too: they may come without the image that joined them.
+    found |= {name: dealt[joined[name]] for name in own_names if joined}
     return Dealt(
         rows=[row.model_copy(update={"group": names[row.group]}) for row in rows],
         splits=[None if out else dealt[row.group] for row, out in zip(rows, gone, strict=True)],
