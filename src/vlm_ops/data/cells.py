@@ -35,7 +35,7 @@ _SPOKEN_BY = {
 }  # fmt: skip
 _MESSAGES = (
     "expected the user's words alone: write question and answer into columns of their own "
-    "(data.columns); messages and conversations are not read yet"
+    "(data.columns); whole chats are not read yet"
 )
 _BOOLEAN = 'expected the words that the model should answer, as "Yes" or "No"'
 _ANSWERS = "expected a text or a list of texts, none of them empty"

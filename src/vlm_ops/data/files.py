@@ -10,7 +10,7 @@ import csv
 import glob
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -245,9 +245,11 @@ def _fractions(path: Path, mark: str, width: int) -> set[int]:
 
 
 def _read_parquet(path: Path, cache: Path) -> Table:
+    import pyarrow.parquet
     from datasets import load_dataset
 
     try:
+        columns = list(pyarrow.parquet.read_schema(path).names)
         rows = load_dataset(
             "parquet",
             data_files=glob.escape(str(path)),
@@ -255,15 +257,14 @@ def _read_parquet(path: Path, cache: Path) -> Table:
             streaming=True,
             cache_dir=str(cache),
         )
-        columns = list(rows.features)
     except Exception as error:  # pyarrow's own errors, wrapped or not
         raise DataError(f"{path}: not a Parquet file ({str(error)[:200]})") from error
-    return columns, _numbered(path, named_labels(rows))
+    return columns, _numbered(path, rows)
 
 
-def _numbered(path: Path, rows: Iterable[Cells]) -> Placed:
+def _numbered(path: Path, rows: Any) -> Placed:
     try:
-        for number, cells in enumerate(rows, start=1):
+        for number, cells in enumerate(named_labels(rows), start=1):
             yield f"{path.name}:row {number}", cells
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these
         raise DataError(f"{path}: a damaged Parquet file ({str(error)[:200]})") from error
