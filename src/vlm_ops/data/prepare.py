@@ -56,22 +56,11 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     source = open_source(job.data, seed=job.seed, cache=cache)
     with ImageStore(out, take_files=source.own_files) as store:
         checked, problems, total = check_rows(source.rows, store)
-        refused = refuse(
-            problems,
-            total,
-            out,
-            source.title,
-            at_most=job.data.max_refused,
-            setting="data.max_refused",
-        )
-        if not total:
-            raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
+        refused = refuse(problems, total, out, source.title, job.data.max_refused)
         parts = _split(checked, source, job, out)
         splits = parts.splits
         store.keep({image.path for rows in splits.values() for row in rows for image in row.images})
     shutil.rmtree(cache, ignore_errors=True)
-    if job.data.shuffle_images:
-        splits["train"] = shuffle_images(splits["train"], job.seed)
     for split, rows in splits.items():
         write_jsonl(out / f"{split}.jsonl", rows)
     read = RowsRead(source.title, total, refused, kinds_of(problems), parts.shared)
@@ -119,7 +108,9 @@ class _Parts(NamedTuple):
 
 
 def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: Path) -> _Parts:
-    """Deal the rows to the splits."""
+    """Deal the rows to the splits, and shuffle the training images where that is asked for."""
+    if not checked:
+        raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
     conflicts = job.data.conflicts if isinstance(job.data, FilesData) else "stop"
     given = len(checked)
     if conflicts == "drop":
@@ -141,6 +132,8 @@ def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: 
         if not mine:
             raise DataError(_nothing_left(source.title, split, job))
         splits[split] = draw([dealt.rows[i] for i in mine], job.data.max_rows, job.seed)
+    if job.data.shuffle_images:
+        splits["train"] = shuffle_images(splits["train"], job.seed)
     dropped = _by_split(dealt.splits[i] for i in leaks)
     joined = _by_split(dealt.left)
     _warn(source.title, dropped, "their image is in a later split as well")
