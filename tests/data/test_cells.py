@@ -142,7 +142,7 @@ def test_what_is_no_such_cell_is_refused(role: str, cell: Any, problem: str) -> 
 
 
 def test_a_chat_is_told_where_its_parts_belong() -> None:
-    with pytest.raises(CellError, match="write question and answer into columns of their own"):
+    with pytest.raises(CellError, match=r"a column that is called messages \(data\.form\)"):
         cells.question(LLAVA)
 
 

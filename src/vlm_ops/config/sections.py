@@ -78,6 +78,9 @@ class SplitNames(Frozen):
     """Split for the one final measurement."""
 
 
+DataForm = Literal["auto", "columns", "messages", "conversations"]  # former name
+
+
 class DataCommon(Frozen):
     """What every source of rows has."""
 
@@ -91,6 +94,9 @@ class DataCommon(Frozen):
     """At most this many rows a split, drawn by the seed; None keeps all."""
     max_refused: MaxRefused = MAX_REFUSED
     """Share of the rows that may be left out because they can't be used; more stop the run."""
+    form: DataForm = Field(default="auto", exclude_if=lambda form: form == "auto")
+    """Where question and answer stand: in ``columns`` of their own, or in a column of chats that is
+    called as the form; ``auto`` takes such a column where the other two are not there."""
 
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "DataCommon":

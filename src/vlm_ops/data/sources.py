@@ -21,6 +21,7 @@ from vlm_ops.config.sections import (
 from vlm_ops.data import hub
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.files import Placed, Table, read_table
+from vlm_ops.data.forms import Form, find_form
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import RawRow, check_columns, image_cells
 from vlm_ops.records import SPLITS, Split
@@ -76,8 +77,9 @@ def open_source(data: DataSettings, *, seed: int, cache: Path) -> Source:
         return _charts(data, seed, cache)
     if isinstance(data, FilesData):
         columns, rows = read_table(data.path, cache)
-        _check(columns, data.columns, data.path.name)
-        raw = _raw_rows(rows, data.columns, data.path.parent, None)
+        form = find_form(data.form, data.columns, columns)
+        check_columns(form.wanted(), columns, data.path.name)
+        raw = _raw_rows(rows, form, data.path.parent, None)
         return Source(data.path.stem, str(data.path.name), raw, own_splits=False)
     folder = hub.fetch(data.id, data.revision, cache)
     return hub_source(data, folder, seed=seed, cache=cache)
@@ -97,14 +99,16 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
     """
     files = hub.HubFiles(folder, data.id, cache, data.subset)
     tables: dict[Split, Table] = {}
+    forms: dict[Split, Form] = {}
     names: dict[Split, str] = {split: getattr(data.splits, split) for split in SPLITS}
     for split, theirs in names.items():
         tables[split] = hub.read_split(files, theirs, data.max_rows, seed)
-        _check(tables[split][0], data.columns, f"{data.id} {theirs}")
+        forms[split] = find_form(data.form, data.columns, tables[split][0])
+        check_columns(forms[split].wanted(), tables[split][0], f"{data.id} {theirs}")
 
     def rows() -> Iterator[RawRow]:
         for split, (_, cells) in tables.items():
-            yield from _raw_rows(cells, data.columns, None, split)
+            yield from _raw_rows(cells, forms[split], None, split)
 
     title = f"{data.id} at {data.revision[:7]}"
     return Source(data.id, title, rows(), own_splits=True)
@@ -129,15 +133,19 @@ def source_content(data: DataCommon | PairsSettings) -> str:
     if isinstance(data, ChartsData):
         return fingerprint({name: _version(name) for name in _TABLE_PACKAGES})
     if isinstance(data, FilesData):
-        return _file_content(data.path, data.columns.image)
+        return _file_content(data.path, data)
     if isinstance(data, DatasetPairs) and data.path is not None:
-        return _file_content(data.path, data.columns.images)
+        return _file_content(data.path, data)
     return fingerprint("")
 
 
-def _file_content(path: Path, column: str) -> str:
+def _file_content(path: Path, data: FilesData | DatasetPairs) -> str:
     with TemporaryDirectory() as cache:
         columns, rows = read_table(path, Path(cache))
+        if isinstance(data, FilesData):
+            column = find_form(data.form, data.columns, columns).columns.image
+        else:
+            column = data.columns.images
         named = (row.get(column) for _, row in rows if not isinstance(row, CellError))
         cells = list(named) if column in columns else []
     names = {cell for value in cells for cell in image_cells(value, None)}
@@ -174,37 +182,36 @@ def _charts(data: ChartsData, seed: int, cache: Path) -> Source:
         columns = Columns(id="id", group="table_id", kind="kind")
         for split in SPLITS:
             _, cells = read_table(folder / f"{split}.jsonl", cache)
-            yield from _raw_rows(cells, columns, folder, split)
+            yield from _raw_rows(cells, Form(columns, None), folder, split)
 
     title = f"charts of real tables, drawn with seed {seed}"
     return Source("charts", title, rows(), own_splits=True, own_files=True)
 
 
-def _check(there: list[str], columns: Columns, where: str) -> None:
-    wanted = {f"data.columns.{key}": value for key, value in columns.model_dump().items()}
-    check_columns(wanted, there, where)
-
-
 def _raw_rows(
     rows: Placed,
-    columns: Columns,
+    form: Form,
     folder: Path | None,
     split: Split | None,
 ) -> Iterator[RawRow]:
-    names = columns.model_dump()
+    columns, names = form.columns, form.columns.model_dump()
     for number, (where, cells) in enumerate(rows, start=1):
         # On the hub the number in the split, so that a drawn row keeps its id.
         numbered = f"{split}-{where.rpartition(':')[2]}" if split else str(number)
-        if isinstance(cells, CellError):
-            yield RawRow.without_cells(where, numbered, cells, split)
+        try:
+            if isinstance(cells, CellError):
+                raise cells
+            question, answers = form.asked(cells)
+        except CellError as error:
+            yield RawRow.without_cells(where, numbered, error, split)
             continue
         group = cells.get(columns.group) if columns.group else None
         yield RawRow(
             where=where,
             id=cells.get(columns.id) if columns.id else numbered,
             images=image_cells(cells.get(columns.image), folder),
-            question=cells.get(columns.question),
-            answers=cells.get(columns.answers),
+            question=question,
+            answers=answers,
             kind=cells.get(columns.kind) if columns.kind else ALL,
             group="" if columns.group and group is None else group,
             split=split,
