@@ -6,7 +6,13 @@ from typing import Any, Literal
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.context import Context
-from vlm_ops.artifacts import Choice, Evaluation, TrainedAdapter, ValidationScores
+from vlm_ops.artifacts import (
+    Choice,
+    Evaluation,
+    PreparedData,
+    TrainedAdapter,
+    ValidationScores,
+)
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
@@ -60,6 +66,8 @@ class Summary(Frozen):
         skipped: Stages whose output was there already, and ``register`` if the version was.
         adapter_sha256: Of ``sft`` and ``candidate``.
         note: Why an accepted candidate is not the champion, if there is a reason of its own.
+        refused: Rows that can't be used and are left out.
+        notices: What is to be known of the rows before the scores are read.
         showcase: File with one unseen image where the candidate is right and the base wrong.
     """
 
@@ -78,6 +86,8 @@ class Summary(Frozen):
     skipped: list[str]
     adapter_sha256: dict[str, str | None]
     note: str | None
+    refused: int
+    notices: tuple[str, ...]
     showcase: Path | None
 
     @property
@@ -148,7 +158,10 @@ def of_promotion(
 
 def _summary(context: Context, **found: Any) -> Summary:
     choice = context.output(Choice, "choose")
+    data = context.output(PreparedData, "prepare")
     return Summary(
+        refused=data.refused,
+        notices=data.notices,
         name=context.config.registered_model,
         candidate=choice.why,
         mlflow_run_id=context.parent_run,
@@ -178,6 +191,7 @@ def publish(context: Context, summary: Summary) -> Summary:
     decision = summary.decision
     version = "" if decision is None else f" version {summary.model_version}"
     said = [summary.candidate] if decision is None else [*decision.reasons, *_noted(summary)]
+    said = [*summary.notices, *said]
     reasons = "\n".join(f"- {reason}" for reason in said)
     create_markdown_artifact(
         key="verdict",
@@ -190,7 +204,8 @@ def publish(context: Context, summary: Summary) -> Summary:
         before = "" if summary.split == "test" else f"{summary.split}/"
         context.mlflow.log_outcome(
             summary.mlflow_run_id,
-            {f"{before}{name}": s.relaxed_accuracy for name, s in summary.scores.items()},
+            {f"{before}{name}": s.relaxed_accuracy for name, s in summary.scores.items()}
+            | {"rows_refused": summary.refused},
             _tags(summary),
         )
     return summary

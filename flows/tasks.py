@@ -19,6 +19,7 @@ from flows.servers.worker import GPU_SLOT
 from vlm_ops.artifacts import Evaluation, PreparedData
 from vlm_ops.errors import ConfigError, Interrupted, TransientError
 from vlm_ops.evaluation.decision import GateDecision
+from vlm_ops.evaluation.lengths import long_answers
 from vlm_ops.evaluation.outlook import warnings
 from vlm_ops.registry.registry import Origin, RegisteredVersion
 from vlm_ops.registry.rival import count_look, rival
@@ -44,7 +45,11 @@ def take(context: Context, stage: str) -> None:
     inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
     context.keep(stage, unwrap(retrying(context, stage, inputs)))
     if stage == "prepare":
-        for warning in warnings(context.output(PreparedData, "prepare")):
+        data, limit = (
+            context.output(PreparedData, "prepare"),
+            context.config.evaluate.max_new_tokens,
+        )
+        for warning in [*warnings(data), *long_answers(data, context.config.model, limit)]:
             logger.warning("%s", warning)
 
 

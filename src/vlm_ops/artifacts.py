@@ -102,6 +102,14 @@ class PreparedData(Artifact):
     deal: Path | None = None
     refused: int = 0
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What whoever reads of this data set is to know first."""
+        if not self.refused:
+            return ()
+        file = self.folder / "refused.jsonl"
+        return (f"the rows: {self.refused} can't be used and are left out: {file}",)
+
     def rows(self, split: Split) -> list[Row]:
         """Read the rows of a split, in their order, with bare questions."""
         return Row.read_bare(self.folder / f"{split}.jsonl", self._around)

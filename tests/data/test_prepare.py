@@ -373,14 +373,67 @@ def test_too_few_groups(own_data: Make, tmp_path: Path) -> None:
     assert "found 2 group(s) (table-0, table-1), expected at least 3" in message
 
 
-def test_one_image_in_two_splits(own_data: Make, tmp_path: Path) -> None:
-    def leak(rows: Rows) -> None:
-        for row in rows:
-            row["image"] = "images/0.png"
+def share_two(rows: Rows) -> None:
+    """Show a blank page in every table, and a logo in two."""
+    for number, row in enumerate(rows):
+        if number < 16:
+            row["image"] = [row["image"], f"images/{'blank' if number < 8 else 'logo'}.png"]
 
-    message = refusal(own_data(leak), tmp_path / "out")
-    assert "show the same image in two splits" in message
+
+def with_shared(own_data: Make) -> Path:
+    path = own_data(share_two)
+    Image.new("RGB", (9, 9), "white").save(path.parent / "images" / "blank.png")
+    Image.new("RGB", (9, 9), "navy").save(path.parent / "images" / "logo.png")
+    return path
+
+
+def test_all_images_in_two_splits_are_named_at_once(own_data: Make, tmp_path: Path) -> None:
+    message = refusal(with_shared(own_data), tmp_path / "out")
+    assert message.startswith("2 images are in two splits; expected each in one only:")
+    assert message.count("show the same image in two splits") == 2
     assert "rows.jsonl:1 (id 1, group 'table-0'," in message
+    assert "'table-3', 'table-4' and 3 more" in message
+    assert all(len(line) < 400 for line in message.splitlines()[:-1])
+    found = map(json.loads, (tmp_path / "out" / "conflicts.jsonl").open())
+    assert [len(conflict["groups"]) for conflict in found] == [8, 8]
+
+
+def test_rows_with_an_image_of_several_groups_are_dropped(own_data: Make, tmp_path: Path) -> None:
+    data = run(with_shared(own_data), tmp_path / "out", conflicts="drop")
+    ids = {row.id for split in SPLITS for row in data.rows(split)}
+    assert ids == {str(number) for number in range(17, 25)}
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["dropped_as_shared"] == 16
+
+
+def test_groups_that_share_an_image_are_merged_and_remembered(
+    own_data: Make, tmp_path: Path
+) -> None:
+    def share(rows: Rows) -> None:
+        for row in rows:
+            if row["source"] in ("table-1", "table-2", "table-5"):
+                row["image"] = [row["image"], "images/blank.png"]
+
+    path, out = own_data(share), tmp_path / "runs" / "prepare-0"
+    Image.new("RGB", (9, 9), "white").save(path.parent / "images" / "blank.png")
+
+    def merged(path: Path, split: SplitShares) -> PreparedData:
+        columns = Columns(group="source")
+        data = FilesData(type="files", path=path, columns=columns, conflicts="merge", split=split)
+        out.mkdir(parents=True, exist_ok=True)
+        job = PrepareJob(seed=0, data=data, name="model")
+        return prepare(job, out=out, tracker=NullTracker())
+
+    def split_of(data: PreparedData, number: int) -> str:
+        return next(s for s in SPLITS for row in data.rows(s) if row.id == str(number))
+
+    made = merged(path, SplitShares())
+    groups = {row.group for split in SPLITS for row in made.rows(split)}
+    assert groups == {f"table-{number}" for number in (0, 1, 3, 4, 6, 7)}
+    where = split_of(made, 2)
+    assert where == split_of(made, 3) == split_of(made, 6)
+    # Without the image that joined them, the groups are where their rows were.
+    other = merged(own_data(), SplitShares(validation=0.3, test=0.6))
+    assert where == split_of(other, 2) == split_of(other, 3) == split_of(other, 6)
 
 
 def test_one_image_for_most_rows_can_not_be_shuffled(own_data: Make, tmp_path: Path) -> None:

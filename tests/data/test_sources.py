@@ -145,6 +145,13 @@ def test_whole_numbers_that_pandas_wrote_as_fractions_are_whole(tmp_path: Path) 
     assert cells.answers(read[0]["x"]) == ("1.1",)
 
 
+def test_two_columns_of_one_name_in_parquet_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), path)
+    with pytest.raises(DataError, match=r"rows\.parquet: two columns are called 'a'"):
+        read_table(path, tmp_path / "cache")
+
+
 def test_a_missing_file_lists_those_that_are_there(tmp_path: Path) -> None:
     write_rows(tmp_path / "mine.jsonl", [])
     with pytest.raises(DataError, match=r"no such file. Row files in that folder: mine\.jsonl"):

@@ -142,9 +142,18 @@ def _tell_trial(summary: dict[str, Any], runs: Path, again: str) -> None:
     out.print()
     out.print(_table(summary))
     out.print(f"• {escape(sentence(summary['candidate']))}")
+    _tell_notices(summary)
     out.print("\n[bold]A trial:[/] the test rows were not read, and nothing was registered.")
     out.print(f"\nPut it up for promotion: {again}", markup=False)
     out.print(f"The history:             vlm-ops ui{_at(runs)}", markup=False)
+
+
+def _tell_notices(summary: dict[str, Any]) -> None:
+    """Say which rows neither trained nor measured anything."""
+    from vlm_ops.evaluation.words import sentence
+
+    for notice in summary["notices"]:
+        out.print(f"[yellow]•[/] {escape(sentence(notice))}")
 
 
 def _at(runs: Path) -> str:
@@ -160,6 +169,7 @@ def _tell(summary: dict[str, Any], runs: Path) -> None:
     shown = _tell_showcase(Path(summary["showcase"]), "champion" if promoted else "candidate")
     for reason in [*summary["decision"]["reasons"], *filter(None, [summary["note"]])]:
         out.print(f"[{'green' if promoted else 'yellow'}]•[/] {escape(reason)}")
+    _tell_notices(summary)
     if promoted:
         out.print(f"\n[bold green]Champion:[/] {model} version {version}")
     else:

@@ -58,10 +58,7 @@ def step(
             taken |= left.take(NullTracker())
     artifact = taken[name]
     if isinstance(artifact, PreparedData):
-        from vlm_ops.evaluation.outlook import warnings
-
-        for warning in warnings(artifact):
-            err.print(warning)
+        _warn(artifact, config)
     if as_json:
         fields = artifact.model_dump(mode="json") | {"folder": str(artifact.folder)}
         print_json(fields | {"step": name, "skipped": left is None})
@@ -69,6 +66,16 @@ def step(
         seconds = sum(found.seconds for found in taken.values())
         done = "nothing changed, found" if left is None else f"done in {seconds:.0f} s"
         out.print(f"{name}: {done} in {artifact.folder}")
+
+
+def _warn(data: PreparedData, config: PipelineConfig) -> None:
+    """Say what these rows can't show, and which of them are left out."""
+    from vlm_ops.evaluation.lengths import long_answers
+    from vlm_ops.evaluation.outlook import warnings
+
+    limit = config.evaluate.max_new_tokens
+    for warning in [*data.notices, *warnings(data), *long_answers(data, config.model, limit)]:
+        err.print(warning, markup=False)
 
 
 def _left_before(name: str, config: PipelineConfig, command: str) -> dict[str, Any]:

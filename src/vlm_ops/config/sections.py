@@ -99,6 +99,9 @@ class SplitNames(Frozen):
     """Split for the one final measurement."""
 
 
+DataForm = Literal["auto", "columns", "messages", "conversations"]  # former name
+
+
 class DataCommon(Frozen):
     """What every source of rows has."""
 
@@ -119,6 +122,9 @@ class DataCommon(Frozen):
     looking."""
     max_refused: MaxRefused = MAX_REFUSED
     """Share of the rows that may be left out because they can't be used; more stop the run."""
+    form: DataForm = Field(default="auto", exclude_if=lambda form: form == "auto")
+    """Where question and answer stand: in ``columns`` of their own, or in a column of chats that is
+    called as the form; ``auto`` takes such a column where the other two are not there."""
 
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "DataCommon":
@@ -163,6 +169,11 @@ class FilesData(DataCommon):
     """Which column holds what."""
     split: SplitShares = SplitShares()
     """Shares kept from training, drawn by group."""
+    conflicts: Literal["stop", "merge", "drop"] = Field(
+        default="stop", exclude_if=lambda value: value == "stop"
+    )
+    """What becomes of an image in several groups, as a logo or a blank page is: ``stop`` where they
+    lie in different splits; ``merge`` makes one group of them; ``drop`` leaves its rows out."""
 
 
 class HubData(DataCommon):

@@ -34,9 +34,11 @@ _SPOKEN_BY = {
     "assistant": "assistant", "gpt": "assistant", "model": "assistant",
 }  # fmt: skip
 _MESSAGES = (
-    "expected the user's words alone: write question and answer into columns of their own "
-    "(data.columns); messages and conversations are not read yet"
+    "expected the user's words alone; a chat of one question and one answer is read from a column "
+    "that is called messages (data.form)"
 )
+_IN_PART = ("image", "image_url", "url", "path", "bytes")
+"""Where a part of a message holds its image, in the forms of transformers, OpenAI and ms-swift."""
 _BOOLEAN = 'expected the words that the model should answer, as "Yes" or "No"'
 _ANSWERS = "expected a text or a list of texts, none of them empty"
 _MESSAGE = "expected a text, or one chat message of "
@@ -275,24 +277,53 @@ def _role(message: Any) -> str | None:
 
 def _message_text(cell: Any, roles: tuple[str, ...]) -> str:
     expected = _MESSAGE + " or ".join(roles)
-    if isinstance(cell, str) and holds_objects(cell):
-        try:
-            cell = cell if "assistant" in roles and _is_target(cell) else read_objects(cell)
-        except ValueError as error:
-            raise CellError("of another form", shown(cell), expected) from error
+    if isinstance(cell, str) and not ("assistant" in roles and _is_target(cell)):
+        cell = _loaded(cell, expected)
     if not isinstance(cell, (list, tuple, Mapping)):
         return _spoken(_there(cell, cell, expected), cell, expected)
-    messages = [cell] if isinstance(cell, Mapping) else cell
-    seen: list[str] = []
+    seen: list[str | None] = []
     parts: list[str] = []
-    for message in messages:
+    for message in [cell] if isinstance(cell, Mapping) else cell:
         role = _role(message)
         if role not in roles or role in seen:
             found = f"{'a second' if role in seen else 'a'} message of {shown(role)}"
             raise CellError("of another form", found, expected)
         seen.append(role)
-        parts += _parts(message.get("content", message.get("value")), expected)
+        parts += _said(message, expected)
     return "\n".join(parts) if parts else _no_text(None, expected)
+
+
+def turns(cell: Any) -> list[tuple[str, str]]:
+    """Read a chat: for each message whose it is, and its text.
+
+    Raises:
+        CellError: It is no list of messages, also none that was written as text.
+    """
+    expected = "expected a list of messages, as [{'role': 'user', 'content': …}, …]"
+    if isinstance(cell, str):
+        cell = _loaded(cell, expected)
+    if not isinstance(cell, (list, tuple)) or not cell:
+        _no_text(cell, expected)
+    found = []
+    for message in cell:
+        if (role := _role(message)) is None:
+            raise CellError("of another form", shown(message), expected)
+        found.append((role, "\n".join(_said(message, expected))))
+    return found
+
+
+def _loaded(cell: str, expected: str) -> Any:
+    """Read messages that were written as text; leave all other texts."""
+    if not holds_objects(cell):
+        return cell
+    try:
+        return read_objects(cell)
+    except ValueError as error:
+        raise CellError("of another form", shown(cell), expected) from error
+
+
+def _said(message: Mapping[str, Any], expected: str) -> list[str]:
+    return _parts(message.get("content", message.get("value")), expected)
 
 
 def _parts(content: Any, expected: str) -> list[str]:
@@ -306,6 +337,9 @@ def _parts(content: Any, expected: str) -> list[str]:
             texts += _parts(part.get("text"), expected)
         elif kind not in ("image", "image_url"):
             raise CellError("of another form", shown(part), expected)
+        elif any(not is_missing(part.get(name)) for name in _IN_PART):
+            advice = "expected images in a column of their own (data.columns.image)"
+            raise CellError("with an image in it", shown(part), advice)
     return texts
 
 

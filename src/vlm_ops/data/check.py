@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from vlm_ops.config.marks import IMAGE
 from vlm_ops.data.cells import shown
 from vlm_ops.data.decoding import ImageRefused
 from vlm_ops.data.image_cells import ImageCell, ImageFile
@@ -118,6 +119,8 @@ def check_rows(
                 continue
             read, found = read_cells(row, _cells(row))
             found += image_problems(row.where, read["id"], images)
+            if (marks := _marks(row)) > max(1, len(images)):
+                found.append(_too_many_marks(row, read["id"], marks))
             if read["id"] and read["id"] in seen:
                 found.append(_same_id(row, read["id"], seen[read["id"]]))
             seen.setdefault(read["id"], row.where)
@@ -148,6 +151,21 @@ def image_problems(where: str, id_: str, images: Sequence[Outcome]) -> Iterator[
 def _cells(row: RawRow) -> dict[str, Any]:
     cells = {"question": row.question, "answers": row.answers, "kind": row.kind}
     return cells if row.group is None else cells | {"group": row.group}
+
+
+def _marks(row: RawRow) -> int:
+    return row.question.count(IMAGE) if isinstance(row.question, str) else 0
+
+
+def _too_many_marks(row: RawRow, id_: str, marks: int) -> Problem:
+    return Problem(
+        where=row.where,
+        id=id_,
+        what="question with more marks than images",
+        found=f"{marks} times {IMAGE} and {len(row.images)} images",
+        expected="expected an image for each",
+        column=row.columns.get("question") or "",
+    )
 
 
 def _same_id(row: RawRow, id_: str, other: str) -> Problem:

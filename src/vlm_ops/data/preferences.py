@@ -68,9 +68,7 @@ def load_preferences(
     title, raw = _open(settings, cache, seed)
     with ImageStore(out, frames=settings.frames) as store:
         pairs, problems, total = _check(raw, store)
-        refused = refuse(
-            problems, total, out, title, at_most=settings.max_refused, setting="pairs.max_refused"
-        )
+        refused = refuse(problems, total, out, title, settings.max_refused, "pairs")
         useful = [pair for pair in pairs if pair.chosen != pair.rejected]
         if left_out := len(pairs) - len(useful):
             logger.warning("%s: %d pairs left out: chosen = rejected", title, left_out)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PrepareJob
-from vlm_ops.config.sections import DataSettings, FilesData, SplitShares
+from vlm_ops.config.sections import DataSettings, FilesData
 from vlm_ops.data.check import CheckedRow, check_rows
+from vlm_ops.data.conflicts import joined_groups, refuse_conflicts, without_shared
 from vlm_ops.data.images import STORE, ImageStore
 from vlm_ops.data.near import NearImages, near_images
 from vlm_ops.data.remembered import recall
@@ -66,25 +67,14 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     source = open_source(job.data, seed=job.seed, cache=cache)
     with ImageStore(out, take_files=source.own_files, frames=job.data.frames) as store:
         checked, problems, total = check_rows(source.rows, store)
-        refused = refuse(
-            problems,
-            total,
-            out,
-            source.title,
-            at_most=job.data.max_refused,
-            setting="data.max_refused",
-        )
-        if not total:
-            raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
+        refused = refuse(problems, total, out, source.title, job.data.max_refused)
         parts = _apart(_split(checked, source, job, out), source.title, job, store)
         splits = parts.splits
         store.keep({image.path for rows in splits.values() for row in rows for image in row.images})
     shutil.rmtree(cache, ignore_errors=True)
-    if job.data.shuffle_images:
-        splits["train"] = shuffle_images(splits["train"], job.seed)
     for split, rows in splits.items():
         write_jsonl(out / f"{split}.jsonl", rows)
-    read = RowsRead(source.title, total, refused, kinds_of(problems))
+    read = RowsRead(source.title, total, refused, kinds_of(problems), parts.shared)
     write_report(out, read, splits, parts.dropped, parts.near)
     _track(tracker, out, source, splits)
     tracker.metrics({"rows_read": total, "rows_refused": refused})
@@ -124,17 +114,29 @@ class _Parts(NamedTuple):
 
     splits: Splits
     dropped: Dropped
+    shared: int
     deal: Deal
     near: Sequence[NearImages] = ()
 
 
 def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: Path) -> _Parts:
-    """Deal the rows to the splits."""
+    """Deal the rows to the splits, and shuffle the training images where that is asked for."""
+    if not checked:
+        raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
+    conflicts = job.data.conflicts if isinstance(job.data, FilesData) else "stop"
+    given = len(checked)
+    if conflicts == "drop":
+        checked = without_shared(checked)
+    if shared := given - len(checked):
+        logger.warning(
+            "%s: %d rows were dropped, because their image is in several groups",
+            source.title, shared,
+        )  # fmt: skip
     dealt = _deal(checked, source, job, out)
     if source.own_splits and not source.own_files:
         leaks = _leaks(dealt.rows, dealt.splits)
     else:
-        _refuse_leaks(checked, dealt.splits)
+        refuse_conflicts(checked, dealt.splits, out)
         leaks = set()
     splits: Splits = {}
     for split in SPLITS:
@@ -142,11 +144,13 @@ def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: 
         if not mine:
             raise DataError(_nothing_left(source.title, split, job))
         splits[split] = draw([dealt.rows[i] for i in mine], job.data.max_rows, job.seed)
+    if job.data.shuffle_images:
+        splits["train"] = shuffle_images(splits["train"], job.seed)
     dropped = _by_split(dealt.splits[i] for i in leaks)
     joined = _by_split(dealt.left)
     _warn(source.title, dropped, "their image is in a later split as well")
     _warn(source.title, joined, "other rows join their group to one of an earlier split")
-    return _Parts(splits, Dropped(dropped, joined, _by_split(())), dealt.deal)
+    return _Parts(splits, Dropped(dropped, joined, _by_split(())), shared, dealt.deal)
 
 
 def _apart(parts: _Parts, title: str, job: PrepareJob, store: ImageStore) -> _Parts:
@@ -191,7 +195,9 @@ def _deal(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: P
     if before.groups:
         logger.info("%s: groups that were there before keep their splits", source.title)
     named = all(row.grouped for row in checked)
-    return deal_rows(rows, before, _shares(job.data), job.seed, named=named)
+    joined = joined_groups(checked) if named and _files(job.data).conflicts == "merge" else {}
+    shares = _files(job.data).split
+    return deal_rows(rows, before, shares, job.seed, named=named, joined=joined)
 
 
 def _warn(title: str, dropped: Mapping[Split, int], why: str) -> None:
@@ -220,9 +226,9 @@ def _nothing_left(title: str, split: Split, job: PrepareJob) -> str:
     )
 
 
-def _shares(data: DataSettings) -> SplitShares:
+def _files(data: DataSettings) -> FilesData:
     assert isinstance(data, FilesData)  # every other source brings its splits
-    return data.split
+    return data
 
 
 def _with_groups(checked: Sequence[CheckedRow]) -> list[Row]:
@@ -232,26 +238,6 @@ def _with_groups(checked: Sequence[CheckedRow]) -> list[Row]:
         row.record if row.grouped else row.record.model_copy(update={"group": group})
         for row, group in zip(checked, by_image, strict=True)
     ]
-
-
-def _refuse_leaks(checked: Sequence[CheckedRow], dealt: Sequence[Split | None]) -> None:
-    """Make sure that no image is in two splits.
-
-    Raises:
-        DataError: One is; names both rows.
-    """
-    first: dict[str, int] = {}
-    for index, row in enumerate(checked):
-        for image in row.record.images if dealt[index] is not None else ():
-            other = first.setdefault(image.sha256, index)
-            if dealt[other] != dealt[index]:
-                raise DataError(
-                    f"{checked[other].where} (id {checked[other].record.id}, group "
-                    f"{checked[other].record.group!r}, {dealt[other]}) and {row.where} (id "
-                    f"{row.record.id}, group {row.record.group!r}, {dealt[index]}) show the "
-                    f"same image in two splits; expected an image in one split only. Give "
-                    f"both rows the same group."
-                )
 
 
 def _leaks(rows: Sequence[Row], dealt: Sequence[Split | None]) -> set[int]:

@@ -49,12 +49,14 @@ class RowsRead(NamedTuple):
         rows: How many were looked at.
         refused: How many of them can't be used.
         why: A line for each kind of problem.
+        shared: How many were left out, because their image is in several groups.
     """
 
     title: str
     rows: int
     refused: int
     why: Sequence[str]
+    shared: int
 
 
 def write_report(
@@ -77,6 +79,7 @@ def write_report(
         "source": read.title,
         "rows_read": read.rows,
         "rows_refused": read.refused,
+        "dropped_as_shared": read.shared,
         "rows_kept": sum(map(len, splits.values())),
         "dropped_as_leaks": dict(dropped.leaks),
         "dropped_as_joined": dict(dropped.joined),
@@ -218,7 +221,8 @@ def _markdown(report: Mapping[str, Any]) -> list[str]:
         f"{sum(report['dropped_as_leaks'].values())} dropped because a later split shows their "
         f"image, {sum(report['dropped_as_joined'].values())} because other rows join their group "
         f"to one of an earlier split, {sum(report['dropped_as_near'].values())} because a later "
-        f"split shows almost their image.",
+        f"split shows almost their image, {report['dropped_as_shared']} because their image is in "
+        f"several groups.",
         "",
         *([f"![Almost the same]({NEAR_SHEET})", ""] * bool(report["near_duplicates"])),
         "| split | rows | images | groups |",

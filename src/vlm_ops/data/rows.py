@@ -150,7 +150,12 @@ def broken_row(row: RawRow, error: CellError) -> Problem:
 
 
 def refuse(
-    problems: Sequence[Problem], rows: int, out: Path, source: str, *, at_most: float, setting: str
+    problems: Sequence[Problem],
+    rows: int,
+    out: Path,
+    source: str,
+    at_most: float,
+    section: str = "data",
 ) -> int:
     """Write all problems to ``refused.jsonl``, and raise if they are too many.
 
@@ -160,7 +165,7 @@ def refuse(
         out: Folder for ``refused.jsonl``.
         source: Where the rows come from.
         at_most: Share of the rows that may be left out.
-        setting: What that share is called in the configuration.
+        section: Whose ``max_refused`` that is in the configuration.
 
     Returns:
         How many rows are left out.
@@ -180,11 +185,11 @@ def refuse(
     if bad / rows > at_most:
         raise DataError(
             "\n".join(lines) + f" Mend or remove these rows and start again: {bad / rows:.2%} are "
-            f"refused, at most {at_most:.2%} may be left out ({setting})."
+            f"refused, at most {at_most:.2%} may be left out ({section}.max_refused)."
         )
     logger.warning(
-        "%s The run goes on without these rows: up to %s may be left out (%s).",
-        "\n".join(lines), f"{at_most:.2%}", setting,
+        "%s The run goes on without these rows: up to %s may be left out (%s.max_refused).",
+        "\n".join(lines), f"{at_most:.2%}", section,
     )  # fmt: skip
     return bad
 

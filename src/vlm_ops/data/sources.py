@@ -22,6 +22,7 @@ from vlm_ops.data import hub
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.decoding import READING, check_file, reading
 from vlm_ops.data.files import Placed, Table, read_table
+from vlm_ops.data.forms import Form, find_form
 from vlm_ops.data.image_cells import ImageFile, Place, image_cells
 from vlm_ops.data.parquet import holds_bytes_alone
 from vlm_ops.data.progress import log_progress
@@ -80,8 +81,9 @@ def open_source(data: DataSettings, *, seed: int, cache: Path) -> Source:
         return _charts(data, seed, cache)
     if isinstance(data, FilesData):
         columns, rows = read_table(data.path, cache)
-        _check(columns, data.columns, data.path.name)
-        raw = _raw_rows(rows, data.columns, Place.of(data.path.parent, data.images_root), None)
+        form = find_form(data.form, data.columns, columns)
+        check_columns(form.wanted(), columns, data.path.name)
+        raw = _raw_rows(rows, form, Place.of(data.path.parent, data.images_root), None)
         return Source(data.path.stem, str(data.path.name), raw, own_splits=False)
     folder = hub.fetch(data.id, data.revision, cache)
     return hub_source(data, folder, seed=seed, cache=cache)
@@ -101,14 +103,16 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
     """
     files = hub.HubFiles(folder, data.id, cache, data.subset)
     tables: dict[Split, Table] = {}
+    forms: dict[Split, Form] = {}
     names: dict[Split, str] = {split: getattr(data.splits, split) for split in SPLITS}
     for split, theirs in names.items():
         tables[split] = hub.read_split(files, theirs, data.max_rows, seed)
-        _check(tables[split][0], data.columns, f"{data.id} {theirs}")
+        forms[split] = find_form(data.form, data.columns, tables[split][0])
+        check_columns(forms[split].wanted(), tables[split][0], f"{data.id} {theirs}")
 
     def rows() -> Iterator[RawRow]:
         for split, (_, cells) in tables.items():
-            yield from _raw_rows(cells, data.columns, Place.of(folder), split)
+            yield from _raw_rows(cells, forms[split], Place.of(folder), split)
 
     title = f"{data.id} at {data.revision[:7]}"
     return Source(data.id, title, rows(), own_splits=True)
@@ -134,19 +138,22 @@ def source_content(data: DataCommon | PairsSettings) -> str:
         return fingerprint({name: _version(name) for name in _TABLE_PACKAGES})
     if isinstance(data, FilesData):
         place = Place.of(data.path.parent, data.images_root)
-        return _file_content(data.path, data.columns.image, place)
+        return _file_content(data.path, data, place)
     if isinstance(data, DatasetPairs) and data.path is not None:
-        place = Place.of(data.path.parent, data.images_root)
-        return _file_content(data.path, data.columns.images, place)
+        return _file_content(data.path, data, Place.of(data.path.parent, data.images_root))
     return fingerprint("")
 
 
-def _file_content(path: Path, column: str, place: Place) -> str:
+def _file_content(path: Path, data: FilesData | DatasetPairs, place: Place) -> str:
     """Hash a file and the images that it names; those that it holds are part of the file."""
     files: set[ImageFile] = set()
     scaled = False
     with TemporaryDirectory() as cache:
         columns, rows = read_table(path, Path(cache))
+        if isinstance(data, FilesData):
+            column = find_form(data.form, data.columns, columns).columns.image
+        else:
+            column = data.columns.images
         if path.suffix.lower() == ".parquet" and holds_bytes_alone(path, column):
             columns = []
         for _, row in rows if column in columns else ():
@@ -193,37 +200,36 @@ def _charts(data: ChartsData, seed: int, cache: Path) -> Source:
         columns = Columns(id="id", group="table_id", kind="kind")
         for split in SPLITS:
             _, cells = read_table(folder / f"{split}.jsonl", cache)
-            yield from _raw_rows(cells, columns, Place.of(folder), split)
+            yield from _raw_rows(cells, Form(columns, None), Place.of(folder), split)
 
     title = f"charts of real tables, drawn with seed {seed}"
     return Source("charts", title, rows(), own_splits=True, own_files=True)
 
 
-def _check(there: list[str], columns: Columns, where: str) -> None:
-    wanted = {f"data.columns.{key}": value for key, value in columns.model_dump().items()}
-    check_columns(wanted, there, where)
-
-
 def _raw_rows(
     rows: Placed,
-    columns: Columns,
+    form: Form,
     place: Place,
     split: Split | None,
 ) -> Iterator[RawRow]:
-    names = columns.model_dump()
+    columns, names = form.columns, form.columns.model_dump()
     for number, (where, cells) in enumerate(rows, start=1):
         # On the hub the number in the split, so that a drawn row keeps its id.
         numbered = f"{split}-{where.rpartition(':')[2]}" if split else str(number)
-        if isinstance(cells, CellError):
-            yield RawRow.without_cells(where, numbered, cells, split)
+        try:
+            if isinstance(cells, CellError):
+                raise cells
+            question, answers = form.asked(cells)
+        except CellError as error:
+            yield RawRow.without_cells(where, numbered, error, split)
             continue
         group = cells.get(columns.group) if columns.group else None
         yield RawRow(
             where=where,
             id=cells.get(columns.id) if columns.id else numbered,
             images=image_cells(cells.get(columns.image), place),
-            question=cells.get(columns.question),
-            answers=cells.get(columns.answers),
+            question=question,
+            answers=answers,
             kind=cells.get(columns.kind) if columns.kind else ALL,
             group="" if columns.group and group is None else group,
             split=split,

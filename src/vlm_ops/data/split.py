@@ -84,7 +84,13 @@ class Dealt:
 
 
 def deal_rows(
-    rows: Sequence[Row], before: Deal, shares: SplitShares, seed: int, *, named: bool
+    rows: Sequence[Row],
+    before: Deal,
+    shares: SplitShares,
+    seed: int,
+    *,
+    named: bool,
+    joined: Mapping[str, str] | None = None,
 ) -> Dealt:
     """Deal rows by group, and leave every group that was dealt before where it is.
 
@@ -97,36 +103,35 @@ def deal_rows(
         before: What is remembered.
         shares: Of validation and test, for new groups.
         seed: Deals new groups.
-        named: Whether groups have names in the source; else they go by image, and keep the name
-            that they had before.
+        named: Whether groups have names in the source; else they go by image, under their old name.
+        joined: Groups that are one with others, by the name that they have together.
 
     Raises:
         DataError: There are fewer than three groups.
     """
     own = [before.of(row) if named else before.of_images(row) for row in rows]
+    rows = [row.model_copy(update={"group": joined[row.group]}) for row in rows] if joined else rows
     known: dict[str, set[str]] = {row.group: set() for row in rows}
     for row, groups in zip(rows, own, strict=True):
         known[row.group] |= groups
     places = _settle(before.groups, known.values())
     kept = {group: places[min(groups)] for group, groups in known.items() if groups}
     dealt = split_groups(known, shares, seed, kept)
-    moved = {group: split for group, split in before.groups.items() if places[group] != split}
-    left = moved | before.left
+    left = {g: split for g, split in before.groups.items() if places[g] != split} | before.left
     names = {
         group: group if named or not groups else min(groups - left.keys() or groups)
         for group, groups in known.items()
     }
     gone = [bool(groups) and groups <= left.keys() for groups in own]
-    images = dict(before.images)
-    for row in rows:
-        for image in row.images:
-            images.setdefault(image.sha256, names[row.group])
+    images = {image.sha256: names[row.group] for row in reversed(rows) for image in row.images}
     found = {names[group]: split for group, split in dealt.items()}
+    # Under their own names too: they may come without the image that joined them.
+    found |= {name: dealt[group] for name, group in (joined or {}).items()}
     return Dealt(
         rows=[row.model_copy(update={"group": names[row.group]}) for row in rows],
         splits=[None if out else dealt[row.group] for row, out in zip(rows, gone, strict=True)],
         left=[left[min(groups)] for groups, out in zip(own, gone, strict=True) if out],
-        deal=Deal(groups=found | places, images=images, left=left),
+        deal=Deal(groups=found | places, images=images | before.images, left=left),
     )
 
 

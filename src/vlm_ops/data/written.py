@@ -15,6 +15,7 @@ _OBJECTS = re.compile(r"\s*\[?\s*\{\s*['\"]")
 _LIST = re.compile(
     r"\s*(?:array\(\s*)?(?P<items>\[.*\]|\(\s*['\"].*\))(?:\s*(?:,[^]]*)?\))?\s*", re.S
 )
+_CUT_OFF = re.compile(r"\s*\[\s*(?:'[^]]*|\"[^]]*)$")
 _ESCAPE = r"\\(?:['\"\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"
 _ITEM = re.compile(
     rf"\s*(?:(?P<text>'(?:[^'\\\n]|{_ESCAPE})*'|\"(?:[^\"\\\n]|{_ESCAPE})*\")"
@@ -29,8 +30,8 @@ def holds_objects(text: str) -> bool:
 
 
 def holds_list(text: str) -> bool:
-    """Tell whether a text stands in brackets."""
-    return _LIST.fullmatch(text) is not None
+    """Tell whether a text stands in brackets, or begins as a list of texts that was cut off."""
+    return _CUT_OFF.match(text) is not None or _LIST.fullmatch(text) is not None
 
 
 def read_objects(text: str) -> Any:

@@ -152,8 +152,20 @@ Spoil = Callable[[Encoder, ImageRef], object]
 def test_a_placeholder_in_the_text_is_refused(
     tiny_processor: Idefics3Processor, tmp_path: Path, spoil: Spoil
 ) -> None:
-    with pytest.raises(DataError, match=r"row 'bad': \d images?, but .* take '<image>' out of"):
+    with pytest.raises(DataError, match=r"row 'bad' has '<image>' in its text\. To this model"):
         spoil(Encoder(tiny_processor, LIMIT), picture(tmp_path, 1))
+
+
+def test_all_rows_that_can_t_be_encoded_are_named_at_once(
+    tiny_processor: Idefics3Processor,
+) -> None:
+    marked = [sft_row(str(n), answer="Yes<end_of_utterance>" if n % 2 else "No") for n in range(6)]
+    with pytest.raises(DataError, match=r"row '1' has '<end_of.*row '3' has .*row '5' has "):
+        Encoder(tiny_processor, LIMIT).rows(marked)
+    long = [sft_row(str(n), answer="many words " * 9 if n % 2 else "No") for n in range(302)]
+    limit = Encoder(tiny_processor, LIMIT).rows(long[:1])[0].length
+    with pytest.raises(DataError, match=r"row '1': .*row '199': .*; and 51 more, at most"):
+        Encoder(tiny_processor, limit).rows(long)
 
 
 def test_a_row_at_the_limit_fits_and_a_longer_one_is_refused(

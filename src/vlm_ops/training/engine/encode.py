@@ -11,6 +11,9 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 from vlm_ops.errors import DataError
 from vlm_ops.records import ImageRef, PreferencePair, Row
 
+_NAMED = 100
+"""Rows that a message names."""
+
 
 @dataclass(frozen=True)
 class EncodedRow:
@@ -51,13 +54,17 @@ class Encoder:
         self._limit = limit
         self._image_token = processor.image_token
         self._image_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+        tokenizer = processor.tokenizer
+        self._special = [
+            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+        ]
         self._block = functools.lru_cache(maxsize=None)(self._block_of_size)
 
     def rows(self, rows: Iterable[Row]) -> list[EncodedRow]:
         """Encode SFT rows; the first accepted answer is learned.
 
         Raises:
-            DataError: A row has placeholders of its own in its text, or is too long.
+            DataError: Rows have special tokens in their text, or are too long; names all of them.
         """
         records = list(rows)
         return self._encode(
@@ -91,6 +98,8 @@ class Encoder:
         questions: Sequence[str],
         answers: dict[str, Sequence[str]],
     ) -> list[EncodedRow]:
+        said = [questions, *answers.values()]
+        self._refuse_special(ids, list(zip(*said, strict=True)))
         texts: dict[str, list[str]] = {name: [] for name in ("prompt", *answers)}
         for number, (pictures, question) in enumerate(zip(images, questions, strict=True)):
             example: dict[str, Any] = {
@@ -105,10 +114,38 @@ class Encoder:
             for name, column_texts in texts.items():
                 column_texts.append(written[name])
         tokens = {name: self._tokens(column) for name, column in texts.items()}
-        return [
+        rows = [
             self._row(ids[number], images[number], prompt, [tokens[n][number] for n in answers])
             for number, prompt in enumerate(tokens["prompt"])
         ]
+        self._refuse_long(rows)
+        return rows
+
+    def _refuse_special(self, ids: Sequence[str], texts: Sequence[tuple[str, ...]]) -> None:
+        found = []
+        for id_, said in zip(ids, texts, strict=True):
+            tokens = [token for token in self._special if any(token in text for text in said)]
+            if tokens:
+                found.append(f"row {id_!r} has {', '.join(map(repr, tokens))} in its text")
+        if found:
+            raise DataError(
+                f"{_some(found)}. To this model these are no words but marks of its own, as those "
+                f"for an image (which stands before the question by itself) or the end of a turn: "
+                f"take them out of the text (data.prompt included)."
+            )
+
+    def _refuse_long(self, rows: Sequence[EncodedRow]) -> None:
+        lengths = [len(row.prompt) + max(map(len, row.completions)) for row in rows]
+        found = [
+            f"row {row.id!r}: {length} tokens ({len(row.prompt)} before the answer)"
+            for row, length in zip(rows, lengths, strict=True)
+            if length > self._limit
+        ]
+        if found:
+            raise DataError(
+                f"{_some(found)}, at most {self._limit} fit. A cut would drop image or answer "
+                f"tokens: leave the row out, shorten its answer, or lower model.longest_edge."
+            )
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         if not texts:
@@ -126,13 +163,6 @@ class Encoder:
         prompt: list[int],
         completions: list[list[int]],
     ) -> EncodedRow:
-        places = sum(part.count(self._image_id) for part in (prompt, *completions))
-        if places != len(images):
-            raise DataError(
-                f"row {id!r}: {len(images)} images, but {places} places for one in its text. "
-                f"Images stand before the question by themselves: take {self._image_token!r} "
-                f"out of the text."
-            )
         blocks = iter(images)
         expanded: list[int] = []
         for token in prompt:
@@ -141,13 +171,6 @@ class Encoder:
                 expanded += self._block(image.width, image.height)
             else:
                 expanded.append(token)
-        longest = len(expanded) + max(map(len, completions))
-        if longest > self._limit:
-            raise DataError(
-                f"row {id!r}: {longest} tokens ({len(expanded)} before the answer), at most "
-                f"{self._limit} fit. A cut would drop image or answer tokens: leave the row out, "
-                f"shorten its answer, or lower model.longest_edge."
-            )
         return EncodedRow(id, images, expanded, tuple(completions))
 
     def _block_of_size(self, width: int, height: int) -> list[int]:
@@ -158,6 +181,12 @@ class Encoder:
         )
         block: list[int] = list(inputs["input_ids"][0])
         return block
+
+
+def _some(found: Sequence[str]) -> str:
+    """Name the first of what was found, and say how many there are."""
+    rest = len(found) - _NAMED
+    return "; ".join(found[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def row_limit(model: Any, asked: int | None) -> int:
