@@ -146,7 +146,9 @@ def _no_rows(path: Path, where: str, error: Cells | CellError) -> str:
 def _refuse_whole(path: Path, whole: Any) -> None:
     """Refuse an object that holds all rows."""
     for name, value in whole.items() if isinstance(whole, dict) else ():
-        holds_rows = isinstance(value, list) and any(isinstance(item, dict) for item in value)
+        holds_rows = isinstance(value, list) and any(
+            isinstance(item, dict) and not {"role", "from"} & item.keys() for item in value
+        )
         if holds_rows or (isinstance(value, dict) and {"0", "1"} <= value.keys()):
             raise DataError(
                 f"{path.name}: found one object, which holds the rows in {shown(name)}; expected "
