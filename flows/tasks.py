@@ -16,15 +16,14 @@ from prefect.states import Completed
 from flows.child import run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.artifacts import Evaluation, PreparedData
+from vlm_ops.artifacts import Evaluation, PreferencePairs, PreparedData
 from vlm_ops.errors import ConfigError, Interrupted, TransientError
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.outlook import warnings
 from vlm_ops.registry.registry import Origin, RegisteredVersion
 from vlm_ops.registry.rival import count_look, rival
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.plan import Left, Work
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, TRIAL, Step, meets_champion, steps_of
-from vlm_ops.store.artifact import Artifact
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
 
@@ -46,6 +45,8 @@ def take(context: Context, stage: str) -> None:
     if stage == "prepare":
         for warning in warnings(context.output(PreparedData, "prepare")):
             logger.warning("%s", warning)
+    if stage == "pairs" and (too_few := context.output(PreferencePairs, "pairs").too_few):
+        context.left_out["prefer"] = too_few
 
 
 def unwrap(value: Any) -> Any:
@@ -65,8 +66,11 @@ def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
     """
     found, left = Work.of(stage, context.config, context.outputs).done()
     if left is None:
-        logger.info("%s: nothing changed, found in %s", stage, found[stage].folder.name)
         context.end_step(stage)
+        last = found[stage]
+        if last is None:
+            return Completed(name="LeftOut", data=Taken(found, fresh=False))
+        logger.info("%s: nothing changed, found in %s", stage, last.folder.name)
         return Completed(name="Cached", data=Taken(found, fresh=False))
     run_id = context.start_step(left.first())
     try:
@@ -78,7 +82,7 @@ def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
     return Taken(found, fresh=True)
 
 
-def _perform(context: Context, work: Work, run_id: str) -> dict[str, Artifact]:
+def _perform(context: Context, work: Work, run_id: str) -> Left:
     if not any(STEPS[name].heavy for name in work.names):
         with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
             return work.take(tracker)

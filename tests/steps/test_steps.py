@@ -276,7 +276,7 @@ def candidate_of(outputs: Mapping[str, Any], candidate: str) -> ModelRef:
     return model
 
 
-def found(runs: Path) -> dict[str, Artifact]:
+def found(runs: Path) -> dict[str, Any]:
     config = load_config("demo", [f"execution.runs={runs}"])
     return Work(TO_THE_EVALUATION, config, {}).done()[0]
 

@@ -5,6 +5,7 @@ import shlex
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.cli.console import err, guarded, out, print_json, progress
@@ -57,6 +58,13 @@ def step(
         if left is not None:
             taken |= left.take(NullTracker())
     artifact = taken[name]
+    if artifact is None:
+        why = outputs["pairs"].too_few
+        if as_json:
+            print_json({"step": name, "skipped": True, "left_out": why})
+        else:
+            out.print(f"{name}: left out: {escape(why)}")
+        return
     if isinstance(artifact, PreparedData):
         from vlm_ops.evaluation.outlook import warnings
 
@@ -66,7 +74,7 @@ def step(
         fields = artifact.model_dump(mode="json") | {"folder": str(artifact.folder)}
         print_json(fields | {"step": name, "skipped": left is None})
     else:
-        seconds = sum(found.seconds for found in taken.values())
+        seconds = sum(found.seconds for found in taken.values() if found is not None)
         done = "nothing changed, found" if left is None else f"done in {seconds:.0f} s"
         out.print(f"{name}: {done} in {artifact.folder}")
 

@@ -141,13 +141,18 @@ DataSettings = Annotated[ChartsData | FilesData | HubData, Field(discriminator="
 
 
 class SampledPairs(Frozen):
-    """Pairs from the SFT model's own sampled answers that the verifier finds wrong."""
+    """Pairs of the SFT model's own sampled answers, a right one and its most frequent wrong one."""
+
+    reworded = {"samples": (1, 2)}
 
     type: Literal["sampled"] = "sampled"
     temperature: float = Field(default=1.0, gt=0.0, le=5.0)
     """Of the sampling."""
-    samples: int = Field(default=4, ge=1, le=64)
-    """Answers sampled for each training row."""
+    samples: int = Field(default=4, ge=2, le=64)
+    """Answers sampled for each row; a pair takes a right and a wrong one."""
+    reserve: float = Field(default=0.0, ge=0.0, lt=1.0, exclude_if=lambda share: share == 0.0)
+    """Share of the training groups that SFT does not see, so that pairs are sampled on rows that
+    are new to it, as feedback from production is; 0 samples on rows that it has learned."""
     max_pairs: int = Field(default=600, ge=8)
     """At most this many pairs to train on, spread over kinds."""
     max_validation_pairs: int = Field(default=150, ge=8)

@@ -52,10 +52,12 @@ class From:
     Attributes:
         step: A key of ``STEPS``, ``CHAMPION`` or ``AGAINST``.
         part: Attribute of that step's artifact; empty for the artifact itself.
+        optional: Whether the step that takes it can do without.
     """
 
     step: str
     part: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Step:
         job: Builds what the step takes from the whole configuration.
         output: Type of what it leaves.
         function: ``module:function``, imported when the step runs.
-        inputs: Where each parameter of the function comes from.
+        inputs: Where each parameter of the function comes from. Where something is not there that
+            it can't do without, the step is left out, and so is what needs its output.
         heavy: Whether it loads a model, so that it belongs into a process of its own.
     """
 
@@ -123,7 +126,6 @@ def _answers(
 
 _DATA = From("prepare")
 _SFT = From("sft")
-_PREFER = From("prefer")
 _SFT_MODEL = From("sft", "model")
 _PREFERRED_MODEL = From("prefer", "model")
 _CANDIDATE = From("choose", "model")
@@ -146,7 +148,9 @@ _ALL = (
         stage="sft",
         work="sft",
         version=2,
-        job=lambda config: SftJob(model=config.model, sft=config.sft, **_training(config)),
+        job=lambda config: SftJob(
+            model=config.model, sft=config.sft, reserve=config.reserve, **_training(config)
+        ),
         output=TrainedAdapter,
         function="vlm_ops.training.sft:train_sft",
         inputs={"data": _DATA},
@@ -155,7 +159,7 @@ _ALL = (
         name="pairs",
         stage="pairs",
         work="pairs",
-        version=2,
+        version=3,
         job=lambda config: PairsJob(seed=config.seed, pairs=config.pairs, **_asked(config)),
         output=PreferencePairs,
         function="vlm_ops.training.pairs:make_pairs",
@@ -169,7 +173,7 @@ _ALL = (
         job=lambda config: PreferJob(prefer=config.prefer, **_training(config)),
         output=TrainedAdapter,
         function="vlm_ops.training.prefer:train_prefer",
-        inputs={"pairs": From("pairs"), "sft": _SFT},
+        inputs={"pairs": From("pairs", "usable"), "sft": _SFT},
     ),
     _answers("base on validation", From("sft", "base"), "validation", stage="choose"),
     _answers("sft on validation", _SFT_MODEL, "validation", stage="choose"),
@@ -186,7 +190,7 @@ _ALL = (
             "data": _DATA,
             "base_answers": From("base on validation"),
             "sft_answers": From("sft on validation"),
-            "preferred_answers": From("preferred on validation"),
+            "preferred_answers": From("preferred on validation", optional=True),
         },
         heavy=False,
     ),
@@ -200,9 +204,9 @@ _ALL = (
         function="vlm_ops.evaluation.choose:choose",
         inputs={
             "sft": _SFT,
-            "prefer": _PREFER,
+            "prefer": From("prefer", optional=True),
             "sft_answers": From("sft on validation"),
-            "preferred_answers": From("preferred on validation"),
+            "preferred_answers": From("preferred on validation", optional=True),
         },
         heavy=False,
     ),
@@ -228,7 +232,7 @@ _ALL = (
             "choice": From("choose"),
             "base_answers": From("base on test"),
             "sft_answers": From("sft on test"),
-            "preferred_answers": From("preferred on test"),
+            "preferred_answers": From("preferred on test", optional=True),
             "candidate_answers": From("candidate on test"),
             "sft_gray_answers": From("sft on gray"),
             "candidate_gray_answers": From("candidate on gray"),
@@ -252,7 +256,7 @@ _ALL = (
             "candidate_gray": From("candidate on gray"),
             "candidate_swapped": From("candidate on swapped"),
             "base": From("base on test"),
-            "champion": From("champion on test"),
+            "champion": From("champion on test", optional=True),
             "against": From(AGAINST),
         },
         heavy=False,
