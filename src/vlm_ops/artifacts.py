@@ -212,7 +212,7 @@ class PreferencePairs(Artifact):
     too_few: str | None = None
 
     @property
-    def usable(self) -> Self | None:
+    def usable(self) -> "PreferencePairs | None":
         """The pairs, unless they are too few: then preference training is left out."""
         return None if self.too_few else self
 

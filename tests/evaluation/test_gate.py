@@ -117,8 +117,8 @@ def decide(
         against=Against(version=version, look=look, doubt=doubt),
         out=out,
         tracker=tracker or NullTracker(),
-        champion=champion,
         **found.answers,
+        **({} if champion is None else {"champion": champion}),
     )
 
 

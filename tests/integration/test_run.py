@@ -97,11 +97,24 @@ def test_a_trial_reads_no_test_rows_and_registers_nothing(place: Path, first: An
     assert trial["split"] == "validation"
     assert set(trial["scores"]) == {"base", "sft", "preferred", "candidate", "majority"}
     assert trial["decision"] is None
+    assert trial["left_out"] == {}
     assert list(trial["folders"]) == STEPS[:5]
     assert len(versions(place / "runs", place)) == 1
     new = {folder.name for folder in (place / "runs").glob("answers-*")} - before
     asked = [json.loads((place / "runs" / name / "record.json").read_text()) for name in new]
     assert [answers["split"] for answers in asked] == ["validation"]
+
+
+def test_without_pairs_enough_the_preference_stage_is_left_out(place: Path, first: Any) -> None:
+    sampled = "pairs={type: sampled, samples: 2}"  # three validation rows never make eight pairs
+    trial = vlm_ops("run", "small.yaml", "--set", sampled, cwd=place)
+    assert "it takes 16 and 8" in trial["left_out"]["prefer"]
+    assert set(trial["scores"]) == {"base", "sft", "candidate", "majority"}
+    assert trial["candidate"] == "the candidate is the sft model; no preferred one was trained"
+    assert list(trial["folders"]) == ["prepare", "sft", "pairs", "choose"]
+    told = call("step", "prefer", "small.yaml", "--set", sampled, cwd=place)
+    assert told.returncode == 0
+    assert "prefer: left out: " in told.stdout
 
 
 def test_margins_on_the_command_line_of_a_promotion_are_refused(place: Path) -> None:

@@ -44,7 +44,7 @@ def gate(
     against: Against,
     out: Path,
     tracker: Tracker,
-    **answers: AnswerSet | None,
+    **answers: AnswerSet,
 ) -> GateDecision:
     """Judge the candidate against base, champion, itself on wrong images, and what sees nothing.
 
@@ -62,13 +62,13 @@ def gate(
         out: Gets ``decision.json`` and ``decision.md``.
         tracker: Gets both, the differences and the verdict.
         **answers: To the test rows: ``candidate``, ``candidate_gray``, ``candidate_swapped``,
-            ``base``, and ``champion``, which is None if there is no champion.
+            ``base`` and, if there is one, ``champion``.
 
     Returns:
         The decision; a refusal is a decision like any other.
     """
-    verdict, power = _judge(job, evaluation, against, answers)
-    champion = answers["champion"]
+    champion = answers.get("champion")
+    verdict, power = _judge(job, evaluation, against, {**answers, "champion": champion})
     decision = GateDecision(
         folder=out,
         content=fingerprint([verdict, evaluation.model.content, champion and champion.model]),
