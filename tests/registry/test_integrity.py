@@ -52,10 +52,10 @@ def test_rollback_finds_it_too(pipeline: Any, tmp_path: Path) -> None:
     pipeline.register(1)
     pipeline.registry.promote("2", reason="Seen.", by="ann", decision_required=False)
     with edited(pipeline, 0, CHANGED[0], tmp_path):
-        for dry_run in (True, False):
+        for agreed in (True, False):
             with pytest.raises(RegistryError, match="was changed in the artifact store"):
-                pipeline.registry.rollback(reason=None, by="ann", dry_run=dry_run)
-    planned = pipeline.registry.rollback(reason=None, by="ann", dry_run=True)
+                pipeline.registry.rollback(reason=None, by="ann", agree=lambda move, a=agreed: a)
+    planned = pipeline.registry.rollback(reason=None, by="ann", agree=lambda move: False)
     assert (planned.to_version, pipeline.registry.champion().version) == ("1", "2")
     assert len(pipeline.registry.moves()) == 2
     assert pipeline.registry.rollback(reason=None, by="ann").to_version == "1"

@@ -1,5 +1,6 @@
 """Which version becomes champion, and what speaks against it."""
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,12 +8,15 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from vlm_ops.errors import ChampionMoved, RegistryError
+from vlm_ops.registry import questions
 from vlm_ops.registry.finding import find_version
-from vlm_ops.registry.integrity import check_version
+from vlm_ops.registry.integrity import checked as checked_files
 from vlm_ops.registry.judgement import Judgement, judgement_of
 from vlm_ops.registry.ledger import Kind, Move, champion_before
 from vlm_ops.registry.moving import moving, new_move
 from vlm_ops.registry.standing import State, read_state
+
+logger = logging.getLogger(__name__)
 
 
 class Order(NamedTuple):
@@ -21,12 +25,14 @@ class Order(NamedTuple):
     Attributes:
         by: Who asks.
         reason: In words; may be empty.
+        note: What was found of the version, which the ledger says before the reason; may be empty.
         decision_required: Whether the gate's word counts whatever the reason.
         still: Called just before the alias moves; raises if it must not.
     """
 
     by: str
     reason: str
+    note: str = ""
     decision_required: bool = True
     still: Callable[[], None] = lambda: None
 
@@ -54,7 +60,8 @@ def promote(client: MlflowClient, name: str, version: str, order: Order) -> Move
     planned = _promotion(read_state(client, name), target, told, order)
     checked = planned.moved or planned.settled is not None
     if checked:
-        check_version(client, target)
+        with checked_files(client, target):
+            pass
     with moving(client, name) as mover:
         if done := _ended(mover.cut_off, "promote", str(target.version)):
             return done
@@ -68,15 +75,23 @@ def promote(client: MlflowClient, name: str, version: str, order: Order) -> Move
 
 
 def rollback(
-    client: MlflowClient, name: str, version: str | None, order: Order, *, dry_run: bool
+    client: MlflowClient,
+    name: str,
+    version: str | None,
+    order: Order,
+    *,
+    agree: Callable[[Move], bool],
+    unasked: bool,
 ) -> Move:
     """Put an earlier champion back; see :meth:`vlm_ops.registry.registry.Registry.rollback`."""
     state = read_state(client, name)
-    done = _ended(state.ledger.cut_off, "rollback", version)
-    planned = done or _rollback(client, state, version, order)
-    if done is None:
-        check_version(client, find_version(client, name, str(planned.to_version)))
-    if dry_run:
+    planned = _ended(state.ledger.cut_off, "rollback", version)
+    if planned is None:
+        planned = _rollback(client, state, version, order)
+        target = find_version(client, name, str(planned.to_version))
+        order = order._replace(note=_checked(client, target, unasked))
+        planned = _rollback(client, state, version, order)
+    if not agree(planned):
         return planned
     with moving(client, name) as mover:
         if done := _ended(mover.cut_off, "rollback", version):
@@ -86,6 +101,25 @@ def rollback(
             raise _moved_meanwhile(name)
         mover.carry_out(move)
     return move
+
+
+def _checked(client: MlflowClient, target: ModelVersion, unasked: bool) -> str:
+    """Check a version's files, ask it its recorded questions, and return what there is to say.
+
+    Raises:
+        RegistryError: It is not what was registered.
+    """
+    with checked_files(client, target) as found:
+        if unasked:
+            return questions.NOT_ASKED
+        if found.questions is not None:
+            return questions.ask_again(target, found.folder, found.questions)
+    logger.warning(
+        "version %s of %r was registered by an earlier vlm-ops, which recorded no questions: only "
+        "its files were checked",
+        target.version, target.name,
+    )  # fmt: skip
+    return ""
 
 
 def _told(client: MlflowClient, target: ModelVersion) -> _Told:
@@ -163,7 +197,7 @@ def _rollback(client: MlflowClient, state: State, version: str | None, order: Or
             f'`vlm-ops promote {name} {number} --reason "…"` makes it the champion.'
         )
     why = order.reason or f"rolled back from version {current.version}"
-    return new_move(state, "rollback", target, who=order.by, why=why)
+    return new_move(state, "rollback", target, who=order.by, why=f"{order.note} {why}".strip())
 
 
 def _ended(cut_off: Move | None, kind: Kind, version: str | None) -> Move | None:
