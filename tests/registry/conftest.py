@@ -1,5 +1,6 @@
 """A candidate as the pipeline hands it to the registry: evaluated, judged, kept in MLflow."""
 
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,6 +61,17 @@ class Pipeline:
         where = self.client.get_logged_model(logged.removeprefix("models:/")).artifact_location
         repository = get_artifact_repository(where, tracking_uri=self.registry.uri)
         return Path(repository.download_artifacts(path))
+
+    def as_before(self, version: str) -> None:
+        """Have a version be as an earlier vlm-ops left it, of which the weights are checked."""
+        found = self.client.get_model_version(self.name, version)
+        path = found.tags["details"]
+        kept = json.loads(self.kept_file(str(found.source), path).read_bytes())
+        file = self.folder / Path(path).name
+        file.write_text(json.dumps(kept | {"files": None}))
+        logged = str(found.source).removeprefix("models:/")
+        self.client.log_model_artifact(logged, str(file), "registered")
+        self.client.delete_model_version_tag(self.name, version, "vlm_ops.files")
 
     def register(
         self,

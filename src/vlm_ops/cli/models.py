@@ -1,6 +1,8 @@
 """``models``, ``promote`` and ``rollback``: the registry."""
 
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +111,10 @@ def rollback(
     """
     with opened(name, runs) as found:
         from vlm_ops.tracking.runs import user_name
+
+        # Read when transformers is imported, which is when the version is asked.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
         def agree(move: "Move") -> bool:
             if sys.stdin.isatty() and not yes and not dry_run:

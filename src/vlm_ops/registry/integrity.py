@@ -68,10 +68,11 @@ def registered_files(client: MlflowClient, version: ModelVersion) -> dict[str, s
         is gone or was changed, the files themselves make it anew, if they are the registered ones.
 
     Raises:
-        RegistryError: They are not.
+        RegistryError: They are not, or what says which ones were registered was deleted.
         MlflowException: The server does not answer.
     """
     if tags.FILES not in version.tags:
+        _make_sure_it_is_early(client, version)
         logger.info(
             "version %s of %r was registered by an earlier vlm-ops: of its files only the weights "
             "are checked",
@@ -136,6 +137,34 @@ def check_fetched(client: MlflowClient, version: ModelVersion, folder: Path) -> 
     if files is not None:
         start = f"{FILES}/"
         _compare(version, folder, {p: h for p, h in files.items() if p.startswith(start)})
+
+
+def _make_sure_it_is_early(client: MlflowClient, version: ModelVersion) -> None:
+    """Make sure that a version has no hash over its files because none was ever taken.
+
+    Raises:
+        RegistryError: Its details say that one was, or they are gone and nothing tells.
+        MlflowException: The server does not answer.
+    """
+    path = version.tags.get(tags.DETAILS)
+    files: dict[str, str] | None = None
+    if path is not None:
+        files = read_details(client, version, path).files
+        if files is None:
+            return
+    elif tags.VERDICT not in version.tags:
+        return
+    name = f"version {version.version} of {version.name!r}"
+    if files is None:
+        raise RegistryError(
+            f"{name} has lost its tags {tags.DETAILS} and {tags.FILES} in MLflow, so that nothing "
+            f"says which files were registered. `vlm-ops models {version.name}` lists others."
+        )
+    raise RegistryError(
+        f"{name} has lost its tag {tags.FILES} in MLflow: expected the hash over the files that "
+        f"its details list. If nothing else was changed, set the tag again, to "
+        f"{fingerprint(files)}; `vlm-ops models {version.name}` lists other versions."
+    )
 
 
 def _listed(client: MlflowClient, version: ModelVersion) -> dict[str, str] | None:
