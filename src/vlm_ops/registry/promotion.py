@@ -1,15 +1,15 @@
 """Which version becomes champion, and what speaks against it."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from vlm_ops.errors import ChampionMoved, RegistryError
-from vlm_ops.registry import questions
-from vlm_ops.registry.finding import find_version
+from vlm_ops.registry import questions, tags
+from vlm_ops.registry.finding import all_versions, find_version
 from vlm_ops.registry.integrity import checked as checked_files
 from vlm_ops.registry.judgement import Judgement, judgement_of
 from vlm_ops.registry.ledger import Kind, Move, champion_before
@@ -57,7 +57,7 @@ def promote(client: MlflowClient, name: str, version: str, order: Order) -> Move
     """
     target = find_version(client, name, version)
     told = _told(client, target)
-    planned = _promotion(read_state(client, name), target, told, order)
+    planned = _promotion(client, read_state(client, name), target, told, order)
     checked = planned.moved or planned.settled is not None
     if checked:
         with checked_files(client, target):
@@ -65,7 +65,7 @@ def promote(client: MlflowClient, name: str, version: str, order: Order) -> Move
     with moving(client, name) as mover:
         if done := _ended(mover.cut_off, "promote", str(target.version)):
             return done
-        move = _promotion(mover.state, target, told, order)
+        move = _promotion(client, mover.state, target, told, order)
         if move.moved or move.settled is not None:
             if not checked:
                 raise _moved_meanwhile(name)
@@ -103,6 +103,22 @@ def rollback(
     return move
 
 
+def former_champions(client: MlflowClient, name: str, moves: Sequence[Move]) -> set[str]:
+    """Return the content hashes of models that were champion and had to give way.
+
+    Lines of earlier versions name no content; for them the versions are asked, as far as they
+    still exist.
+    """
+    known = {
+        str(found.version): found.tags.get(tags.CONTENT) for found in all_versions(client, name)
+    }
+    for move in moves:
+        known |= {str(move.from_version): move.from_content} if move.from_content else {}
+        known |= {str(move.to_version): move.to_content} if move.to_content else {}
+    left = {known.get(str(move.from_version)) for move in moves if move.moved}
+    return {content for content in left if content is not None}
+
+
 def _checked(client: MlflowClient, target: ModelVersion, unasked: bool) -> str:
     """Check a version's files, ask it its recorded questions, and return what there is to say.
 
@@ -130,7 +146,9 @@ def _told(client: MlflowClient, target: ModelVersion) -> _Told:
     return _Told(judgement, "no gate has judged it." if judgement is None else None)
 
 
-def _promotion(state: State, target: ModelVersion, told: _Told, order: Order) -> Move:
+def _promotion(
+    client: MlflowClient, state: State, target: ModelVersion, told: _Told, order: Order
+) -> Move:
     """Return the move to a version, from today's champion or to itself, if it may be made.
 
     Raises:
@@ -151,6 +169,8 @@ def _promotion(state: State, target: ModelVersion, told: _Told, order: Order) ->
             f"To promote it all the same, give a reason: "
             f'`vlm-ops promote {name} {target.version} --reason "…"`.'
         )
+    if not stays and not order.overrules:
+        _refuse_former(client, state, target)
     return new_move(
         state,
         "promote",
@@ -159,6 +179,21 @@ def _promotion(state: State, target: ModelVersion, told: _Told, order: Order) ->
         why=order.reason or (told.judgement.reasons if told.judgement else "No gate judged it."),
         forced=bool(objection),
     )
+
+
+def _refuse_former(client: MlflowClient, state: State, target: ModelVersion) -> None:
+    """Keep a model back that was put back.
+
+    Raises:
+        RegistryError: The version's model was champion before, and is not now.
+    """
+    former = former_champions(client, state.name, state.ledger.moves)
+    if target.tags.get(tags.CONTENT) in former:
+        raise RegistryError(
+            f"version {target.version} of {state.name!r} is not promoted: its model was champion "
+            f"before and had to give way, which no gate undoes. To bring it back, give a reason: "
+            f'`vlm-ops promote {state.name} {target.version} --reason "…"`.'
+        )
 
 
 def _rollback(client: MlflowClient, state: State, version: str | None, order: Order) -> Move:

@@ -73,23 +73,6 @@ class Registry(Connection):
         self.name = name
 
     @answered
-    def champion(self) -> Champion | None:
-        """Return the champion, None if there is none yet.
-
-        Raises:
-            RegistryError: The alias points to a version that vlm-ops did not register.
-        """
-        found = self._champion()
-        if found is None:
-            return None
-        return Champion(
-            name=self.name,
-            version=str(found.version),
-            content=tags.content_of(found),
-            gate=found.tags.get(tags.GATE),
-        )
-
-    @answered
     def versions(self) -> list[VersionSummary]:
         """List the versions, the newest first; empty before the first one.
 
@@ -177,7 +160,8 @@ class Registry(Connection):
 
         The gate must have accepted that version, against today's champion, and nothing must be in
         doubt about who that is. Without ``decision_required`` a person may do without both, but
-        not without a reason; that settles the doubt.
+        not without a reason; that settles the doubt. A model that was champion before and had to
+        give way comes back with a person's reason only, whatever the gate said.
 
         Args:
             version: A number, or an alias as ``candidate``.
@@ -193,8 +177,8 @@ class Registry(Connection):
 
         Raises:
             ChampionMoved: The gate accepted it, but against another champion than today's.
-            RegistryError: There is no such version, it was not accepted or there is a doubt, and no
-                reason is given, or its files are not the registered ones.
+            RegistryError: There is no such version, it was not accepted, was champion before or
+                there is a doubt, and no reason is given, or its files are not the registered ones.
         """
         order = promotion.Order(
             by, (reason or "").strip(), decision_required=decision_required, still=still
@@ -254,22 +238,10 @@ class Registry(Connection):
     def former_champions(self) -> set[str]:
         """Return the content hashes of models that were champion and had to give way.
 
-        Lines of earlier versions name no content; for them the versions are asked, as far as they
-        still exist.
-
         Raises:
             RegistryError: There is no such model.
         """
-        moves = self.moves()
-        known = {
-            str(found.version): found.tags.get(tags.CONTENT)
-            for found in all_versions(self.client, self.name)
-        }
-        for move in moves:
-            known |= {str(move.from_version): move.from_content} if move.from_content else {}
-            known |= {str(move.to_version): move.to_content} if move.to_content else {}
-        left = {known.get(str(move.from_version)) for move in moves if move.moved}
-        return {content for content in left if content is not None}
+        return promotion.former_champions(self.client, self.name, self.moves())
 
     @answered
     def standing(self) -> Standing:
@@ -322,9 +294,6 @@ class Registry(Connection):
         """
         with moving(self.client, self.name) as mover:
             pin(mover, settings, reason=(reason or "").strip(), by=by)
-
-    def _champion(self) -> ModelVersion | None:
-        return alias_version(self.client, self.name, tags.CHAMPION)
 
     def _version_of(self, told: Submission) -> ModelVersion | None:
         return next((v for v in all_versions(self.client, self.name) if told.is_of(v)), None)
