@@ -36,6 +36,7 @@ def take(context: Context, stage: str) -> None:
     if meets_champion(stage):
         context.outputs |= rival(context.registry, context.config, context.outputs)
     elif stage not in TRIAL:
+        # This stage reads the test rows. Counted after, a look that is interrupted would be free.
         count_look(context.registry, context.config, context.outputs)
     retrying = _take.with_options(
         name=stage, task_run_name=stage, retries=context.config.execution.retries
