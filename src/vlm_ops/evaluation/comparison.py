@@ -115,8 +115,8 @@ def compare(
     images = _CONTROLS.get(rival.than, _OWN)
     other = _comparable(rival.name, rival.answers, evaluation, images)
     if other.ground != candidate.ground:
-        found = differences(other.ground, candidate.ground)
-        raise DoubtError(f"{rival.name} answered on another ground than the candidate: {found}")
+        changed = differences(other.ground, candidate.ground)
+        raise DoubtError(f"{rival.name} answered on another ground than the candidate: {changed}")
     if images != _OWN and other.model != candidate.model:
         raise DoubtError(f"the answers {images} are another model's than the candidate's")
     try:
