@@ -244,7 +244,8 @@ class GateSettings(Frozen):
     kind must lie above this: that answer sees neither image nor question; null does not ask."""
     floor: float | None = Field(default=None, ge=0.0, le=1.0)
     """The candidate's relaxed accuracy must be at least this, whoever the champion is; None sets
-    no floor."""
+    no floor. Where every margin is null and there is no champion, something must be asked: 0 says
+    that any model may be the first."""
     kind_tolerance: float = Field(default=0.05, ge=0.0, le=0.2)
     """So much may be lost against the champion on any one kind of question. A candidate that lost
     more, beyond chance, is refused, however much better it is on all kinds together."""

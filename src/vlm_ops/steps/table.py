@@ -239,7 +239,7 @@ _ALL = (
         name="gate",
         stage="gate",
         work="gate",
-        version=3,
+        version=4,
         job=lambda config: GateJob(
             seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples
         ),
