@@ -16,11 +16,11 @@ from prefect.states import Completed
 from flows.child import run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.artifacts import Evaluation, PreferencePairs, PreparedData
+from vlm_ops.artifacts import AnswerSet, Evaluation, PreferencePairs, PreparedData
 from vlm_ops.errors import ConfigError, Interrupted, TransientError
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.outlook import warnings
-from vlm_ops.registry.registry import Origin, RegisteredVersion
+from vlm_ops.registry.registry import Origin, RegisteredVersion, Submission
 from vlm_ops.registry.rival import count_look, rival
 from vlm_ops.steps.plan import Left, Work
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, TRIAL, Step, meets_champion, steps_of
@@ -35,6 +35,7 @@ def take(context: Context, stage: str) -> None:
     if meets_champion(stage):
         context.outputs |= rival(context.registry, context.config, context.outputs)
     elif stage not in TRIAL:
+        # This stage reads the test rows. Counted after, a look that is interrupted would be free.
         count_look(context.registry, context.config, context.outputs)
     retrying = _take.with_options(
         name=stage, task_run_name=stage, retries=context.config.execution.retries
@@ -142,13 +143,17 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     Prefect draws its arrows from ``inputs``: what earlier tasks took.
     """
     registry = context.registry
-    version = registry.register(
-        context.output(Evaluation, "evaluate"),
-        context.output(GateDecision, "gate"),
-        context.output(PreparedData, "prepare"),
-        Origin(config=context.config, git_commit=git_commit(), prefect_run_id=context.flow_run_id),
-        pipeline_run=context.start_parent,
+    evaluation = context.output(Evaluation, "evaluate")
+    told = Submission(
+        evaluation=evaluation,
+        decision=context.output(GateDecision, "gate"),
+        data=context.output(PreparedData, "prepare"),
+        answers=context.output(AnswerSet, f"{evaluation.candidate} on validation"),
+        origin=Origin(
+            config=context.config, git_commit=git_commit(), prefect_run_id=context.flow_run_id
+        ),
     )
+    version = registry.register(told, pipeline_run=context.start_parent)
     if not version.created:
         context.skipped.append("register")
     if registry.margins() is None:

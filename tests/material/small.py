@@ -25,10 +25,10 @@ sft: {{lora: {{rank: 4}}, max_steps: 8, batch_size: 4, evaluations: 4, learning_
 pairs: {{type: dataset, path: pairs.jsonl, validation: 0.3}}
 prefer: {{max_steps: 2, batch_size: 4, evaluations: 1}}
 evaluate: {{max_new_tokens: 3, resamples: 200}}
-gate: {{over_base: null, over_gray: null, over_swapped: null, over_majority: null}}
+gate: {{over_base: null, over_gray: null, over_swapped: null, over_majority: null, floor: 0}}
 execution: {{threads: 1}}
 """
-"""Makes the example small. The gate asks nothing of a first model: what is tested is the way
+"""Makes the example small. The gate lets any model be the first: what is tested is the way
 to the alias, not the model."""
 
 

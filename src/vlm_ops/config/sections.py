@@ -52,7 +52,7 @@ class SplitShares(Frozen):
     validation: float = Field(default=0.1, gt=0.0, lt=1.0)
     """Share of the groups for choosing checkpoints and the candidate."""
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
-    """Share of the groups for the one final measurement."""
+    """Share of the groups that no training and no choice sees; the gate decides by them."""
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> "SplitShares":
@@ -71,7 +71,7 @@ class SplitNames(Frozen):
     validation: str = "val"
     """Split for choosing checkpoints and the candidate."""
     test: str = "test"
-    """Split for the one final measurement."""
+    """Split that no training and no choice sees; the gate decides by it."""
 
 
 class DataCommon(Frozen):
@@ -102,7 +102,7 @@ class ChartsData(DataCommon):
     validation_charts: int = Field(default=80, ge=8)
     """Charts for choosing."""
     test_charts: int = Field(default=320, ge=8)
-    """Charts of unseen tables for the final measurement."""
+    """Charts of tables that no training and no choice sees; the gate decides by them."""
     questions_per_chart: int = Field(default=3, ge=1, le=12)
     """Questions asked about each chart."""
     kinds: tuple[str, ...] = ()
@@ -128,7 +128,8 @@ class HubData(DataCommon):
     id: str
     """As ``HuggingFaceM4/ChartQA``."""
     revision: str = Field(min_length=7)
-    """Commit of the data set: what is trained on must not change under a schedule."""
+    """Commit of the data set, so that a run takes the rows that you looked at. A newer commit
+    brings newer ones."""
     subset: str | None = None
     """The data set's configuration name, if it has several."""
     columns: Columns = Columns()
@@ -248,7 +249,8 @@ class GateSettings(Frozen):
     kind must lie above this: that answer sees neither image nor question; null does not ask."""
     floor: float | None = Field(default=None, ge=0.0, le=1.0)
     """The candidate's relaxed accuracy must be at least this, whoever the champion is; None sets
-    no floor."""
+    no floor. Where every margin is null and there is no champion, something must be asked: 0 says
+    that any model may be the first."""
     kind_tolerance: float = Field(default=0.05, ge=0.0, le=0.2)
     """So much may be lost against the champion on any one kind of question. A candidate that lost
     more, beyond chance, is refused, however much better it is on all kinds together."""

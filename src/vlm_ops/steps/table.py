@@ -32,8 +32,7 @@ from vlm_ops.config.pipeline import (
 )
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.metrics import METRIC_VERSION
-from vlm_ops.evaluation.protocol import ASKING_VERSION
-from vlm_ops.models.ground import ground
+from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
 from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
@@ -114,7 +113,7 @@ def _answers(
             seed=config.seed,
             split=split,
             max_rows=config.evaluate.max_rows,
-            ground={"asking": str(ASKING_VERSION), **ground(config.model)},
+            ground=ground_of_answers(config.model),
             **{"gray": False} | images,
             **_asked(config),
         ),
@@ -244,7 +243,7 @@ _ALL = (
         name="gate",
         stage="gate",
         work="gate",
-        version=3,
+        version=4,
         job=lambda config: GateJob(
             seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples
         ),
