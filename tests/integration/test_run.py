@@ -5,13 +5,14 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from mlflow import MlflowClient
-from small import call, command, environment, versions, vlm_ops, write_small
+from small import call, command, environment, kept_up, versions, vlm_ops, write_small
 
 from flows.servers.services import services
 from vlm_ops.artifacts import PreparedData
@@ -33,8 +34,11 @@ def place(
 
 
 @pytest.fixture(scope="module")
-def first(place: Path) -> Any:
-    return vlm_ops("run", "small.yaml", "--promote", cwd=place)
+def first(place: Path) -> Iterator[Any]:
+    """What the first run came to, with servers of its own; what comes after it shares servers."""
+    done = vlm_ops("run", "small.yaml", "--promote", cwd=place)
+    with kept_up(place):
+        yield done
 
 
 def test_the_first_run_promotes(place: Path, first: Any) -> None:
