@@ -23,6 +23,7 @@ from vlm_ops.evaluation.outlook import warnings
 from vlm_ops.registry.registry import Origin, RegisteredVersion, Submission
 from vlm_ops.registry.rival import count_look, rival
 from vlm_ops.steps.plan import Left, Work
+from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, TRIAL, Step, meets_champion, steps_of
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
@@ -66,6 +67,8 @@ def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
     Prefect draws its arrows from ``inputs``: what earlier tasks took.
     """
     found, left = Work.of(stage, context.config, context.outputs).done()
+    for line in computed_elsewhere(found):
+        logger.info("%s", line)
     if left is None:
         context.end_step(stage)
         last = found[stage]

@@ -117,8 +117,11 @@ def decide(
         against=Against(version=version, look=look, doubt=doubt),
         out=out,
         tracker=tracker or NullTracker(),
-        **found.answers,
-        **({} if champion is None else {"champion": champion}),
+        **{
+            name: answers
+            for name, answers in {**found.answers, "champion": champion}.items()
+            if answers is not None
+        },
     )
 
 

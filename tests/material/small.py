@@ -2,11 +2,12 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import httpx
 import yaml
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.records import Row
+from vlm_ops.records import Row, Split
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/own-data.yaml"
 SMALL = """
@@ -46,10 +47,12 @@ def write_small(folder: Path, base: Path, squares: PreparedData) -> Path:
     return config
 
 
-def add_rows(folder: Path, squares: PreparedData, start: int, stop: int) -> None:
+def add_rows(
+    folder: Path, squares: PreparedData, start: int, stop: int, split: Split = "train"
+) -> None:
     """Append rows about some of the squares."""
     with (folder / "rows.jsonl").open("a", encoding="utf-8") as handle:
-        for row in squares.rows("train")[2 * start : 2 * stop]:
+        for row in squares.rows(split)[2 * start : 2 * stop]:
             image = _copy_image(folder, squares, row)
             line = {"image": image, "query": row.question, "label": row.answers[0],
                     "source": row.group}  # fmt: skip
@@ -69,6 +72,24 @@ def _copy_image(folder: Path, squares: PreparedData, row: Row) -> str:
     image = Path(row.images[0].path).name
     (folder / image).write_bytes(squares.image_path(row.images[0].path).read_bytes())
     return image
+
+
+@contextlib.contextmanager
+def kept_up(folder: Path) -> Iterator[None]:
+    """Have ``vlm-ops ui`` keep the servers of a folder's runs, which every command then shares.
+
+    To start them anew takes longer than most commands do.
+    """
+    with subprocess.Popen(
+        command("ui"), cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as ui:
+        try:
+            assert ui.stderr is not None
+            said = list(itertools.takewhile(lambda line: "Ctrl-C" not in line, ui.stderr))
+            assert ui.poll() is None, "".join(said)
+            yield
+        finally:
+            ui.terminate()
 
 
 def command(*arguments: str | Path) -> list[str]:

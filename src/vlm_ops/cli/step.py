@@ -13,6 +13,7 @@ from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configure
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError, StepFailed
 from vlm_ops.steps.plan import Outputs, Work
+from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import STAGES, TRIAL, meets_champion
 from vlm_ops.store.lock import only_run
 from vlm_ops.store.names import nearest
@@ -55,6 +56,8 @@ def step(
         if name not in TRIAL:
             outputs |= _judged_against(name, config, outputs)
         taken, left = Work.of(name, config, outputs).done()
+        for line in computed_elsewhere(taken):
+            err.print(line, markup=False)
         if left is not None:
             taken |= left.take(NullTracker())
     artifact = taken[name]

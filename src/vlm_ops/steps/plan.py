@@ -15,6 +15,7 @@ from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
 from vlm_ops.config.sections import DataCommon, DatasetPairs
 from vlm_ops.records import Against, RowsRef
+from vlm_ops.steps.provenance import computed
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
@@ -100,7 +101,8 @@ def perform(plan: Plan, tracker: Tracker) -> Artifact:
     there = {key: value for key, value in plan.inputs.items() if value is not None}
     artifact = step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=tracker)
     seconds = round(time.monotonic() - started, 3)
-    artifact = artifact.model_copy(update={"fingerprint": plan.fingerprint, "seconds": seconds})
+    kept = {"fingerprint": plan.fingerprint, "seconds": seconds, "computed": computed(plan.step)}
+    artifact = artifact.model_copy(update=kept)
     write_record(artifact)
     return artifact
 

@@ -33,6 +33,7 @@ from vlm_ops.config.pipeline import (
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
+from vlm_ops.models.ground import LIBRARIES
 from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
@@ -42,6 +43,9 @@ CHAMPION = "champion"
 
 AGAINST = "against"
 """What the registry says beside it: a :class:`~vlm_ops.records.Against`."""
+
+
+_STATISTICS = ("numpy", "scipy")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Step:
         function: ``module:function``, imported when the step runs.
         inputs: Where each parameter of the function comes from. Where something is not there that
             it can't do without, the step is left out, and so is what needs its output.
+        libraries: What computes it, by the names of the distributions; kept in its record.
         heavy: Whether it loads a model, so that it belongs into a process of its own.
     """
 
@@ -84,6 +89,7 @@ class Step:
     output: type[Artifact]
     function: str
     inputs: Mapping[str, From]
+    libraries: tuple[str, ...] = (*LIBRARIES, "accelerate", "pillow", "torchvision", "trl")
     heavy: bool = True
 
 
@@ -141,6 +147,7 @@ _ALL = (
         output=PreparedData,
         function="vlm_ops.data.prepare:prepare",
         inputs={},
+        libraries=("datasets", "pillow", "pyarrow"),
     ),
     Step(
         name="sft",
@@ -191,6 +198,7 @@ _ALL = (
             "sft_answers": From("sft on validation"),
             "preferred_answers": From("preferred on validation", optional=True),
         },
+        libraries=_STATISTICS,
         heavy=False,
     ),
     Step(
@@ -207,6 +215,7 @@ _ALL = (
             "sft_answers": From("sft on validation"),
             "preferred_answers": From("preferred on validation", optional=True),
         },
+        libraries=_STATISTICS,
         heavy=False,
     ),
     # The candidate first: it is often the model that was asked last on validation.
@@ -237,6 +246,7 @@ _ALL = (
             "candidate_gray_answers": From("candidate on gray"),
             "candidate_swapped_answers": From("candidate on swapped"),
         },
+        libraries=_STATISTICS,
     ),
     _answers("champion on test", From(CHAMPION), "test", stage="gate"),
     Step(
@@ -258,6 +268,7 @@ _ALL = (
             "champion": From("champion on test", optional=True),
             "against": From(AGAINST),
         },
+        libraries=_STATISTICS,
         heavy=False,
     ),
 )
