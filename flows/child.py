@@ -12,18 +12,15 @@ from typing import Any
 
 import vlm_ops.errors
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
-from vlm_ops.steps.plan import Plan, Work
+from vlm_ops.steps.plan import Left, Plan, Work
 from vlm_ops.steps.process import STOPPED
-from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
 
 _GRACE_S = 60
 _LAST_LINES = 15
 
 
-def run_in_child(
-    work: Work, *, tracking: dict[str, str] | None, threads: int | None
-) -> dict[str, Artifact]:
+def run_in_child(work: Work, *, tracking: dict[str, str] | None, threads: int | None) -> Left:
     """Take steps in a child process, one after the other, and return their artifacts.
 
     The child's log lines become this process's, logger ``vlm_ops.<stage>``. The child dies with

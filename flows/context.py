@@ -30,8 +30,11 @@ class Taken:
     for equal values, and draw arrows between tasks that merely share a text.
     """
 
-    def __init__(self, artifacts: Mapping[str, Artifact], *, fresh: bool) -> None:
-        """Hold artifacts by step; ``fresh`` if any of them was made just now."""
+    def __init__(self, artifacts: Mapping[str, Artifact | None], *, fresh: bool) -> None:
+        """Hold artifacts by step; ``fresh`` if any of them was made just now.
+
+        None is one that was left out.
+        """
         self.artifacts = dict(artifacts)
         self.fresh = fresh
 
@@ -47,9 +50,10 @@ class Context:
         flow_run_id: Of the Prefect run, if there is one.
         flow_run_url: Its page.
         source: The file or preset that the configuration was read from, if there is one.
-        outputs: What steps left, by step, and the champion.
+        outputs: What steps left, by step, and the champion; None where a step was left out.
         taken: The task's result that holds a step's output, by step.
         skipped: Stages whose outputs were there already.
+        left_out: Stages that were not taken, and why.
         seconds: By stage, as taken when it ran.
         folders: Of each stage's last step.
         parent_run: The pipeline's MLflow run, if this flow run has had anything to say yet.
@@ -72,6 +76,7 @@ class Context:
         self.outputs: dict[str, Any] = {}
         self.taken: dict[str, Taken] = {}
         self.skipped: list[str] = []
+        self.left_out: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.folders: dict[str, Path] = {}
         self.parent_run: str | None = None
@@ -91,7 +96,9 @@ class Context:
         """Note what the task of a stage took."""
         self.outputs |= taken.artifacts
         self.taken |= dict.fromkeys(taken.artifacts, taken)
-        artifacts = list(taken.artifacts.values())
+        artifacts = [artifact for artifact in taken.artifacts.values() if artifact is not None]
+        if not artifacts:
+            return
         self.seconds[stage] = round(sum(artifact.seconds for artifact in artifacts), 3)
         self.folders[stage] = artifacts[-1].folder
         if not taken.fresh:

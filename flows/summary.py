@@ -64,6 +64,7 @@ class Summary(Frozen):
         seconds: By stage, as taken when its steps ran.
         folders: By stage, of its last step.
         skipped: Stages whose output was there already, and ``register`` if the version was.
+        left_out: Stages that were not taken, and why.
         adapter_sha256: Of ``sft`` and ``candidate``.
         note: Why an accepted candidate is not the champion, if there is a reason of its own.
         refused: Rows that can't be used and are left out.
@@ -84,6 +85,7 @@ class Summary(Frozen):
     seconds: dict[str, float]
     folders: dict[str, str]
     skipped: list[str]
+    left_out: dict[str, str]
     adapter_sha256: dict[str, str | None]
     note: str | None
     refused: int
@@ -169,6 +171,7 @@ def _summary(context: Context, **found: Any) -> Summary:
         seconds=context.seconds,
         folders={name: str(folder) for name, folder in context.folders.items()},
         skipped=context.skipped,
+        left_out=context.left_out,
         adapter_sha256={
             "sft": context.output(TrainedAdapter, "sft").adapter_sha256,
             "candidate": choice.model.adapter_sha256,
@@ -190,9 +193,9 @@ def publish(context: Context, summary: Summary) -> Summary:
     )
     decision = summary.decision
     version = "" if decision is None else f" version {summary.model_version}"
-    said = [summary.candidate] if decision is None else [*decision.reasons, *_noted(summary)]
-    said = [*summary.notices, *said]
-    reasons = "\n".join(f"- {reason}" for reason in said)
+    said = [summary.candidate] if decision is None else decision.reasons
+    told = [*summary.notices, *said, *_noted(summary)]
+    reasons = "\n".join(f"- {reason}" for reason in told)
     create_markdown_artifact(
         key="verdict",
         markdown=f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n",
@@ -211,8 +214,9 @@ def publish(context: Context, summary: Summary) -> Summary:
     return summary
 
 
-def _noted(summary: Summary) -> tuple[str, ...]:
-    return (summary.note,) if summary.note else ()
+def _noted(summary: Summary) -> list[str]:
+    left_out = [f"{stage} was left out: {why}" for stage, why in summary.left_out.items()]
+    return [*left_out, *([summary.note] if summary.note else [])]
 
 
 def _tags(summary: Summary) -> dict[str, str]:

@@ -16,16 +16,16 @@ from prefect.states import Completed
 from flows.child import run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.artifacts import Evaluation, PreparedData
+from vlm_ops.artifacts import AnswerSet, Evaluation, PreferencePairs, PreparedData
 from vlm_ops.errors import ConfigError, Interrupted, TransientError
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.lengths import long_answers
 from vlm_ops.evaluation.outlook import warnings
-from vlm_ops.registry.registry import Origin, RegisteredVersion
+from vlm_ops.registry.registry import Origin, RegisteredVersion, Submission
 from vlm_ops.registry.rival import count_look, rival
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.plan import Left, Work
+from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, TRIAL, Step, meets_champion, steps_of
-from vlm_ops.store.artifact import Artifact
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
 
@@ -37,6 +37,7 @@ def take(context: Context, stage: str) -> None:
     if meets_champion(stage):
         context.outputs |= rival(context.registry, context.config, context.outputs)
     elif stage not in TRIAL:
+        # This stage reads the test rows. Counted after, a look that is interrupted would be free.
         count_look(context.registry, context.config, context.outputs)
     retrying = _take.with_options(
         name=stage, task_run_name=stage, retries=context.config.execution.retries
@@ -51,6 +52,8 @@ def take(context: Context, stage: str) -> None:
         )
         for warning in [*warnings(data), *long_answers(data, context.config.model, limit)]:
             logger.warning("%s", warning)
+    if stage == "pairs" and (too_few := context.output(PreferencePairs, "pairs").too_few):
+        context.left_out["prefer"] = too_few
 
 
 def unwrap(value: Any) -> Any:
@@ -69,9 +72,14 @@ def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
     Prefect draws its arrows from ``inputs``: what earlier tasks took.
     """
     found, left = Work.of(stage, context.config, context.outputs).done()
+    for line in computed_elsewhere(found):
+        logger.info("%s", line)
     if left is None:
-        logger.info("%s: nothing changed, found in %s", stage, found[stage].folder.name)
         context.end_step(stage)
+        last = found[stage]
+        if last is None:
+            return Completed(name="LeftOut", data=Taken(found, fresh=False))
+        logger.info("%s: nothing changed, found in %s", stage, last.folder.name)
         return Completed(name="Cached", data=Taken(found, fresh=False))
     run_id = context.start_step(left.first())
     try:
@@ -83,7 +91,7 @@ def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
     return Taken(found, fresh=True)
 
 
-def _perform(context: Context, work: Work, run_id: str) -> dict[str, Artifact]:
+def _perform(context: Context, work: Work, run_id: str) -> Left:
     if not any(STEPS[name].heavy for name in work.names):
         with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
             return work.take(tracker)
@@ -143,13 +151,17 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     Prefect draws its arrows from ``inputs``: what earlier tasks took.
     """
     registry = context.registry
-    version = registry.register(
-        context.output(Evaluation, "evaluate"),
-        context.output(GateDecision, "gate"),
-        context.output(PreparedData, "prepare"),
-        Origin(config=context.config, git_commit=git_commit(), prefect_run_id=context.flow_run_id),
-        pipeline_run=context.start_parent,
+    evaluation = context.output(Evaluation, "evaluate")
+    told = Submission(
+        evaluation=evaluation,
+        decision=context.output(GateDecision, "gate"),
+        data=context.output(PreparedData, "prepare"),
+        answers=context.output(AnswerSet, f"{evaluation.candidate} on validation"),
+        origin=Origin(
+            config=context.config, git_commit=git_commit(), prefect_run_id=context.flow_run_id
+        ),
     )
+    version = registry.register(told, pipeline_run=context.start_parent)
     if not version.created:
         context.skipped.append("register")
     if registry.margins() is None:

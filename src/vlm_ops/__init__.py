@@ -1,3 +1,3 @@
-"""Retrain a vision language model on a schedule, prove that it is better, promote it."""
+"""Retrain a vision language model on a schedule, test whether it is better, promote it."""
 
 __version__ = "0.1.0"

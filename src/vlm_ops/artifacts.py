@@ -209,6 +209,8 @@ class PreferencePairs(Artifact):
         images: Where the pairs' image paths start, seen from ``folder``.
         source: One line for people: where the pairs came from.
         around: What stands around each question in the files, as in :class:`PreparedData`.
+        too_few: In words, how many there are and how many it takes, if they are too few to learn
+            from; None if they are not.
     """
 
     step = "pairs"
@@ -218,6 +220,12 @@ class PreferencePairs(Artifact):
     images: Path
     source: str
     around: str | None = None
+    too_few: str | None = None
+
+    @property
+    def usable(self) -> "PreferencePairs | None":
+        """The pairs, unless they are too few: then preference training is left out."""
+        return None if self.too_few else self
 
     def pairs(self, split: PairSplit) -> list[PreferencePair]:
         """Read the pairs of a split, in their order, with bare questions."""

@@ -208,13 +208,20 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_step_prints_one_line_of_json_and_is_not_done_twice(tmp_path: Path) -> None:
     config = write_rows(tmp_path)
-    first, second = (call(tmp_path, "step", "prepare", config, "--json") for _ in range(2))
+    first = call(tmp_path, "step", "prepare", config, "--json")
     assert first.returncode == 0, first.stderr
     assert first.stdout.count("\n") == 1
     told = json.loads(first.stdout)
     assert told["skipped"] is False
     assert Path(told["folder"]).parent == tmp_path / "all #1: runs"
+    assert "found again" not in first.stderr
+    # As if another Pillow had computed it, which is told and changes nothing.
+    record = Path(told["folder"]) / "record.json"
+    told["computed"] |= {"pillow": "0.1"}
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"computed": told["computed"]}))
+    second = call(tmp_path, "step", "prepare", config, "--json")
     assert json.loads(second.stdout) == told | {"skipped": True}
+    assert "prepare: found again, computed with pillow 0.1 (now " in second.stderr
     elsewhere = call(tmp_path, "step", "prepare", config, "--runs", "b #2", "--json")
     assert Path(json.loads(elsewhere.stdout)["folder"]).parent == tmp_path / "b #2"
 

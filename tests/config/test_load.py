@@ -173,6 +173,14 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
         ),
         (
             "prefer: {loss_weights: [0.5, 0.5]}",
+            "prefer: mpo is a mixture with weights of its own and stands alone; for another one",
+        ),
+        (
+            "prefer: {loss: [mpo, sft]}",
+            "prefer: mpo is a mixture with weights of its own and stands alone; for another one",
+        ),
+        (
+            "prefer: {loss: sigmoid, loss_weights: [0.5, 0.5]}",
             "prefer: loss_weights has 2 numbers for 1 losses (sigmoid); give one each",
         ),
         (

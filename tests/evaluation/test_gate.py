@@ -117,8 +117,11 @@ def decide(
         against=Against(version=version, look=look, doubt=doubt),
         out=out,
         tracker=tracker or NullTracker(),
-        champion=champion,
-        **found.answers,
+        **{
+            name: answers
+            for name, answers in {**found.answers, "champion": champion}.items()
+            if answers is not None
+        },
     )
 
 
@@ -439,10 +442,11 @@ def test_one_group_in_all_shows_nothing(tmp_path: Path) -> None:
 
 def test_what_is_not_asked_is_said(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.2, 0.3, 0.4, majority=0.9)
-    decision = decide(tmp_path, found, **NOT_ASKED)
+    decision = decide(tmp_path, found, **NOT_ASKED, floor=0.1)
     assert decision.verdict.accepted
     assert decision.verdict.differences == ()
     assert decision.verdict.reasons == (
+        "accepted: 20.0 % is not below gate.floor, 10.0 %",
         "not asked: whether it is better than itself on gray images (gate.over_gray is null)",
         "not asked: whether it is better than itself on other rows' images "
         "(gate.over_swapped is null)",
@@ -451,6 +455,21 @@ def test_what_is_not_asked_is_said(tmp_path: Path) -> None:
         "(gate.over_majority is null)",
     )
     assert not decide(tmp_path, found, **NOT_ASKED | {"over_majority": 0.0}).verdict.accepted
+
+
+def test_a_first_champion_of_whom_nothing_was_asked_is_refused(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.9, 0.2, 0.1)
+    decision = decide(tmp_path, found, **NOT_ASKED)
+    assert refusal(decision).startswith("nothing was asked: there is no champion to beat")
+    champion = store(tmp_path, "old", share(0.5))
+    assert decide(tmp_path, found, champion, "3", **NOT_ASKED).verdict.accepted
+
+
+def test_whoever_lets_any_model_be_the_first_says_so(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, 0.0, 0.0, 0.0)
+    decision = decide(tmp_path, found, **NOT_ASKED, floor=0.0)
+    assert decision.verdict.accepted
+    assert decision.verdict.reasons[0] == "accepted: 0.0 % is not below gate.floor, 0.0 %"
 
 
 def test_the_comparison_with_the_champion_can_not_be_left_out(tmp_path: Path) -> None:

@@ -5,17 +5,19 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from mlflow import MlflowClient
-from small import call, command, environment, versions, vlm_ops, write_small
+from small import call, command, environment, kept_up, versions, vlm_ops, write_small
 
 from flows.servers.services import services
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.evaluation.looks import level
+from vlm_ops.models.ground import device
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +34,11 @@ def place(
 
 
 @pytest.fixture(scope="module")
-def first(place: Path) -> Any:
-    return vlm_ops("run", "small.yaml", "--promote", cwd=place)
+def first(place: Path) -> Iterator[Any]:
+    """What the first run came to, with servers of its own; what comes after it shares servers."""
+    done = vlm_ops("run", "small.yaml", "--promote", cwd=place)
+    with kept_up(place):
+        yield done
 
 
 def test_the_first_run_promotes(place: Path, first: Any) -> None:
@@ -58,16 +63,30 @@ def test_the_first_run_promotes(place: Path, first: Any) -> None:
     assert set(first["adapter_sha256"]) == {"sft", "candidate"}
     assert list(first["folders"]) == STEPS
     assert set(first["seconds"]) >= set(STEPS)
+    trained = _record(first, "sft")["computed"]
+    assert {"torch", "transformers", "trl", "peft", "bitsandbytes"} <= trained.keys()
+    assert (trained["device"], trained["threads"]) == (device(), "1")
     (version,) = versions(place / "runs", place)
     assert set(version["aliases"]) == {"candidate", "champion"}
 
 
 def test_the_same_again_changes_nothing(place: Path, first: Any) -> None:
-    again = vlm_ops("run", "small.yaml", "--promote", cwd=place)
+    # A training of other versions stands; the run says so.
+    record = _record(first, "sft")
+    record["computed"]["torch"] = "2.0.0"
+    (Path(first["folders"]["sft"]) / "record.json").write_text(json.dumps(record))
+    done = call("run", "small.yaml", "--promote", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "sft: found again, computed with torch 2.0.0 (now " in done.stderr
+    again = json.loads(done.stdout)
     assert again["skipped"] == [*STEPS, "register"]
     for key in ("status", "scores", "decision", "model_version", "adapter_sha256", "folders"):
         assert again[key] == first[key]
     assert len(versions(place / "runs", place)) == 1
+
+
+def _record(run: Any, step: str) -> Any:
+    return json.loads((Path(run["folders"][step]) / "record.json").read_text())
 
 
 def test_the_gate_as_a_step_finds_the_decision_that_made_the_champion(
@@ -97,11 +116,24 @@ def test_a_trial_reads_no_test_rows_and_registers_nothing(place: Path, first: An
     assert trial["split"] == "validation"
     assert set(trial["scores"]) == {"base", "sft", "preferred", "candidate", "majority"}
     assert trial["decision"] is None
+    assert trial["left_out"] == {}
     assert list(trial["folders"]) == STEPS[:5]
     assert len(versions(place / "runs", place)) == 1
     new = {folder.name for folder in (place / "runs").glob("answers-*")} - before
     asked = [json.loads((place / "runs" / name / "record.json").read_text()) for name in new]
     assert [answers["split"] for answers in asked] == ["validation"]
+
+
+def test_without_pairs_enough_the_preference_stage_is_left_out(place: Path, first: Any) -> None:
+    sampled = "pairs={type: sampled, samples: 2}"  # three validation rows never make eight pairs
+    trial = vlm_ops("run", "small.yaml", "--set", sampled, cwd=place)
+    assert "it takes 16 and 8" in trial["left_out"]["prefer"]
+    assert set(trial["scores"]) == {"base", "sft", "candidate", "majority"}
+    assert trial["candidate"] == "the candidate is the sft model; no preferred one was trained"
+    assert list(trial["folders"]) == ["prepare", "sft", "pairs", "choose"]
+    told = call("step", "prefer", "small.yaml", "--set", sampled, cwd=place)
+    assert told.returncode == 0
+    assert "prefer: left out: " in told.stdout
 
 
 def test_margins_on_the_command_line_of_a_promotion_are_refused(place: Path) -> None:

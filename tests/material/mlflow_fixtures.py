@@ -46,6 +46,8 @@ def serve_mlflow(folder: Path, store: str, workers: int = 1) -> Iterator[str]:
         *("--backend-store-uri", store),
         *("--artifacts-destination", str(folder / "artifacts")),
     ]
+    # As ours has it: seven processes that wait for jobs would take longer to start than the server.
+    settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -53,7 +55,7 @@ def serve_mlflow(folder: Path, store: str, workers: int = 1) -> Iterator[str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env={**os.environ, **settings},
             start_new_session=True,
         )
     try:

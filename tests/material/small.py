@@ -2,11 +2,12 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx
 import yaml
 
 from vlm_ops.artifacts import PreparedData
+from vlm_ops.records import Row, Split
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/own-data.yaml"
 SMALL = """
@@ -21,37 +23,73 @@ name: small
 model: {{id: "{base}"}}
 data: {{split: {{validation: 0.2, test: 0.55}}, near_duplicates: ignore}}
 sft: {{lora: {{rank: 4}}, max_steps: 8, batch_size: 4, evaluations: 4, learning_rate: 0.001}}
-pairs: {{samples: 1, temperature: 1.0, max_pairs: 8, max_validation_pairs: 8}}
+pairs: {{type: dataset, path: pairs.jsonl, validation: 0.3}}
 prefer: {{max_steps: 2, batch_size: 4, evaluations: 1}}
 evaluate: {{max_new_tokens: 3, resamples: 200}}
-gate: {{over_base: null, over_gray: null, over_swapped: null, over_majority: null}}
+gate: {{over_base: null, over_gray: null, over_swapped: null, over_majority: null, floor: 0}}
 execution: {{threads: 1}}
 """
-"""Makes the example small. The gate asks nothing of a first model: what is tested is the way
+"""Makes the example small. The gate lets any model be the first: what is tested is the way
 to the alias, not the model. Its squares of one color are almost the same."""
 
 
 def write_small(folder: Path, base: Path, squares: PreparedData) -> Path:
-    """Write rows.jsonl, its images and small.yaml into a folder; return the YAML's path."""
+    """Write rows.jsonl, pairs.jsonl, their images and small.yaml into a folder; return the YAML."""
     folder.mkdir(parents=True, exist_ok=True)
     add_rows(folder, squares, 0, 16)
+    _write_pairs(folder, squares)
     values = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     for section, smaller in yaml.safe_load(SMALL.format(base=base)).items():
-        values[section] = values.get(section, {}) | smaller if section != "name" else smaller
+        whole = section in ("name", "pairs")
+        values[section] = smaller if whole else values.get(section, {}) | smaller
     config = folder / "small.yaml"
     config.write_text(yaml.safe_dump(values), encoding="utf-8")
     return config
 
 
-def add_rows(folder: Path, squares: PreparedData, start: int, stop: int) -> None:
+def add_rows(
+    folder: Path, squares: PreparedData, start: int, stop: int, split: Split = "train"
+) -> None:
     """Append rows about some of the squares."""
     with (folder / "rows.jsonl").open("a", encoding="utf-8") as handle:
-        for row in squares.rows("train")[2 * start : 2 * stop]:
-            image = Path(row.images[0].path).name
-            (folder / image).write_bytes(squares.image_path(row.images[0].path).read_bytes())
+        for row in squares.rows(split)[2 * start : 2 * stop]:
+            image = _copy_image(folder, squares, row)
             line = {"image": image, "query": row.question, "label": row.answers[0],
                     "source": row.group}  # fmt: skip
             handle.write(json.dumps(line) + "\n")
+
+
+def _write_pairs(folder: Path, squares: PreparedData) -> None:
+    """Write preference pairs about squares that no row is about: its color against a number."""
+    with (folder / "pairs.jsonl").open("w", encoding="utf-8") as handle:
+        for row in squares.rows("test")[::2]:
+            line = {"images": _copy_image(folder, squares, row), "prompt": row.question,
+                    "chosen": row.answers[0], "rejected": "1"}  # fmt: skip
+            handle.write(json.dumps(line) + "\n")
+
+
+def _copy_image(folder: Path, squares: PreparedData, row: Row) -> str:
+    image = Path(row.images[0].path).name
+    (folder / image).write_bytes(squares.image_path(row.images[0].path).read_bytes())
+    return image
+
+
+@contextlib.contextmanager
+def kept_up(folder: Path) -> Iterator[None]:
+    """Have ``vlm-ops ui`` keep the servers of a folder's runs, which every command then shares.
+
+    To start them anew takes longer than most commands do.
+    """
+    with subprocess.Popen(
+        command("ui"), cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as ui:
+        try:
+            assert ui.stderr is not None
+            said = list(itertools.takewhile(lambda line: "Ctrl-C" not in line, ui.stderr))
+            assert ui.poll() is None, "".join(said)
+            yield
+        finally:
+            ui.terminate()
 
 
 def command(*arguments: str | Path) -> list[str]:

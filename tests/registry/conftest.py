@@ -1,5 +1,6 @@
 """A candidate as the pipeline hands it to the registry: evaluated, judged, kept in MLflow."""
 
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,13 +9,17 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from squares import make_data
 
-from vlm_ops.artifacts import Evaluation, ModelRef, PreparedData
-from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.artifacts import AnswerSet, Evaluation, ModelRef, PreparedData
+from vlm_ops.config.pipeline import AnswersJob, PipelineConfig
+from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.decision import GateDecision
+from vlm_ops.evaluation.protocol import ground_of_answers
 from vlm_ops.records import Difference, Score, SplitSummary, Verdict
-from vlm_ops.registry.registry import Origin, RegisteredVersion, Registry
+from vlm_ops.registry.registry import Origin, RegisteredVersion, Registry, Submission
 from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.tracker import NullTracker
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import Runs
 
@@ -38,6 +43,8 @@ class Pipeline:
     run_id: str
     models: list[ModelRef]
     logged: list[str]
+    answers: list[AnswerSet]
+    validation: PreparedData
 
     @property
     def name(self) -> str:
@@ -55,6 +62,17 @@ class Pipeline:
         repository = get_artifact_repository(where, tracking_uri=self.registry.uri)
         return Path(repository.download_artifacts(path))
 
+    def as_before(self, version: str) -> None:
+        """Have a version be as an earlier vlm-ops left it, of which the weights are checked."""
+        found = self.client.get_model_version(self.name, version)
+        path = found.tags["details"]
+        kept = json.loads(self.kept_file(str(found.source), path).read_bytes())
+        file = self.folder / Path(path).name
+        file.write_text(json.dumps(kept | {"files": None}))
+        logged = str(found.source).removeprefix("models:/")
+        self.client.log_model_artifact(logged, str(file), "registered")
+        self.client.delete_model_version_tag(self.name, version, "vlm_ops.files")
+
     def register(
         self,
         number: int,
@@ -66,17 +84,18 @@ class Pipeline:
     ) -> RegisteredVersion:
         """Register model ``number``, judged against (content, version) of a champion."""
         model = self.models[number]
-        return self.registry.register(
-            self.evaluation(number, logged, protocol),
-            self._decision(model, promote, against, protocol),
-            self.data(),
-            Origin(
+        told = Submission(
+            evaluation=self.evaluation(number, logged, protocol),
+            decision=self._decision(model, promote, against, protocol),
+            data=self.data(),
+            answers=self.answers[number],
+            origin=Origin(
                 config=PipelineConfig(name=self.name),
                 git_commit="abc123" * 6,
                 prefect_run_id="flow-1",
             ),
-            pipeline_run=lambda: self.run_id,
         )
+        return self.registry.register(told, pipeline_run=lambda: self.run_id)
 
     def evaluation(
         self, number: int, logged: str | None = None, protocol: str = "p" * 64
@@ -129,30 +148,47 @@ class Pipeline:
         summary = SplitSummary(rows=900, images=300, groups=12, kinds={"count": 900})
         return PreparedData(
             content="d" * 64,
-            folder=self.folder,
+            folder=self.validation.folder,
             splits={"train": summary, "validation": summary, "test": summary},
             source="charts of 60 tables",
         )
 
 
-Kept = tuple[str, list[ModelRef], list[str]]
-"""A pipeline's run, three models, and where MLflow keeps them."""
+Kept = tuple[str, list[ModelRef], list[str], list[AnswerSet], PreparedData]
+"""A pipeline's run, three models, where MLflow keeps them, and what they said to which rows."""
 
 
-def keep(server: str, make_model: Callable[[int], ModelRef]) -> Kept:
-    """Keep three models as a pipeline's run does."""
+def keep(server: str, make_model: Callable[[int], ModelRef], folder: Path) -> Kept:
+    """Keep three models as a pipeline's run does, which asked them validation rows before."""
     runs = Runs(server)
     parent = runs.start_pipeline("registry", "run", params={}, tags={})
     step = runs.start_step(parent, "evaluate", {})
     tracker = MlflowTracker(step, server, system_metrics=False)
     models = [make_model(seed) for seed in (11, 12, 13)]
-    return parent, models, [tracker.model(f"candidate{n}", m) for n, m in enumerate(models)]
+    logged = [tracker.model(f"candidate{n}", m) for n, m in enumerate(models)]
+    data = make_data(folder / "prepare", {"validation": 8})
+    answers = [asked(model, data, folder / f"answers-{n}") for n, model in enumerate(models)]
+    return parent, models, logged, answers, data
+
+
+def asked(model: ModelRef, data: PreparedData, out: Path) -> AnswerSet:
+    """Ask a model the validation rows."""
+    job = AnswersJob(
+        seed=0, split="validation", max_rows=None, ground=ground_of_answers(model.settings),
+        gray=False, max_new_tokens=8, batch_size=32,
+    )  # fmt: skip
+    out.mkdir()
+    return ask(job, rows=data.validation, model=model, out=out, tracker=NullTracker())
 
 
 @pytest.fixture(scope="session")
-def kept_models(mlflow_server: str, make_model: Callable[[int], ModelRef]) -> Kept:
+def kept_models(
+    mlflow_server: str,
+    make_model: Callable[[int], ModelRef],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Kept:
     """Three models, kept once."""
-    return keep(mlflow_server, make_model)
+    return keep(mlflow_server, make_model, tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture
@@ -165,4 +201,6 @@ def pipeline(mlflow_server: str, kept_models: Kept, tmp_path: Path) -> Pipeline:
 @pytest.fixture
 def pipeline_on(make_model: Callable[[int], ModelRef], tmp_path: Path) -> Callable[[str], Pipeline]:
     """Return what makes such a pipeline on another server."""
-    return lambda server: Pipeline(Registry(server, "demo"), tmp_path, *keep(server, make_model))
+    return lambda server: Pipeline(
+        Registry(server, "demo"), tmp_path, *keep(server, make_model, tmp_path)
+    )

@@ -1,17 +1,21 @@
 """``models``, ``promote``, ``rollback`` and ``gate`` as people call them."""
 
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
 import uuid
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from flows.servers.environment import environment
+from vlm_ops.cli.commands import app
 from vlm_ops.config.sections import GateSettings
 from vlm_ops.registry.registry import Registry
 
@@ -33,9 +37,11 @@ def call(server: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> Any:
 
 
 def vlm_ops(server: str, *arguments: str) -> Any:
-    done = call(server, *arguments)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) if "--json" in arguments else done.stdout
+    """Call in this process, which has loaded already what takes a new one seconds to load."""
+    said = io.StringIO()
+    with environment({"MLFLOW_TRACKING_URI": server, "COLUMNS": "200"}), redirect_stdout(said):
+        app(arguments, standalone_mode=False)
+    return json.loads(said.getvalue()) if "--json" in arguments else said.getvalue()
 
 
 def at_a_terminal(server: str, typed: str, *arguments: str) -> Any:
@@ -69,6 +75,17 @@ def test_gate_set_needs_a_reason(mlflow_server: str, name: str) -> None:
     assert "--reason" in done.stderr
 
 
+def test_margins_that_nothing_can_pass_are_not_pinned(
+    mlflow_server: str, name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "never.yaml"
+    file.write_text("extends: demo\ngate:\n  over_base: 1.0\n")
+    done = call(mlflow_server, "gate", "set", name, str(file), "--reason", "Hard.")
+    assert done.returncode == 1
+    assert "over_base 1.0 can never be passed" in done.stderr
+    assert Registry(mlflow_server, name).margins() is None
+
+
 def test_models_tells_versions_champion_moves_and_looks(pipeline: Any) -> None:
     registry, client = pipeline.registry, pipeline.client
     server, name = registry.uri, pipeline.name
@@ -98,7 +115,7 @@ def three(pipeline: Any) -> Any:
     """Three champions in turn, of whose files the weights alone are checked."""
     for number, version in enumerate("123"):
         pipeline.register(number)
-        pipeline.client.delete_model_version_tag(pipeline.name, version, "vlm_ops.files")
+        pipeline.as_before(version)
         pipeline.registry.promote(version, reason="Seen.", by="ann", decision_required=False)
     return pipeline
 
@@ -108,13 +125,33 @@ def test_rollback_to_a_version_and_a_dry_run(three: Any) -> None:
     planned = vlm_ops(server, *rollback, "--reason", "No.", "--dry-run", "--json")
     assert (planned["from"], planned["to"]) == ("3", "2")
     assert "Nothing was changed" in vlm_ops(server, *rollback, "1", "--reason", "x", "--dry-run")
-    assert three.registry.champion().version == "3"
+    assert three.registry.standing().champion.version == "3"
     moved = vlm_ops(server, *rollback, "1", "--reason", "No.", "--json")
     assert (moved["number"], moved["from"], moved["to"], moved["why"]) == (4, "3", "1", "No.")
-    assert three.registry.champion().version == "1"
+    assert three.registry.standing().champion.version == "1"
     done = call(server, *rollback, "1", "--reason", "No.")
     assert done.returncode == 1
     assert "the champion of" in done.stderr
+
+
+def test_of_a_version_without_questions_rollback_says_that_only_files_were_checked(
+    three: Any,
+) -> None:
+    done = call(three.registry.uri, "rollback", three.name, "--reason", "No.")
+    assert done.returncode == 0, done.stderr
+    assert "recorded no questions: only its files were checked" in done.stderr
+
+
+def test_rollback_asks_what_was_recorded_unless_it_is_told_not_to(pipeline: Any) -> None:
+    for number, version in enumerate("123"):
+        pipeline.register(number)
+        pipeline.registry.promote(version, reason="Seen.", by="ann", decision_required=False)
+    server, rollback = pipeline.registry.uri, ("rollback", pipeline.name, "--reason", "No.")
+    done = call(server, *rollback, "--json")
+    assert (done.returncode, json.loads(done.stdout)["why"]) == (0, "No.")
+    assert done.stderr == ""
+    moved = vlm_ops(server, *rollback, "--unasked", "--json")
+    assert moved["why"] == "It was not asked its recorded questions (--unasked). No."
 
 
 def test_at_a_terminal_rollback_asks(three: Any) -> None:
@@ -122,11 +159,11 @@ def test_at_a_terminal_rollback_asks(three: Any) -> None:
     refused = at_a_terminal(server, "n", *rollback)
     assert refused.returncode == 1
     assert "from version 3 back to 2?" in refused.stderr
-    assert three.registry.champion().version == "3"
+    assert three.registry.standing().champion.version == "3"
     assert at_a_terminal(server, "y", *rollback).returncode == 0
-    assert three.registry.champion().version == "2"
+    assert three.registry.standing().champion.version == "2"
     assert at_a_terminal(server, "", *rollback, "--yes").returncode == 0
-    assert three.registry.champion().version == "1"
+    assert three.registry.standing().champion.version == "1"
 
 
 def test_promote_settles_a_doubt(three: Any) -> None:

@@ -108,7 +108,7 @@ def test_its_versions_are_listed(old: Any, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_its_champion_is_known_and_fetched(old: Any, tmp_path: Path) -> None:
-    champion = old.registry.champion()
+    champion = old.registry.standing().champion
     assert (champion.version, champion.content) == ("1", old.models[0].content)
     assert champion.gate == f"promote-{champion.content[:8]}"
     assert old.registry.download("champion", tmp_path).content == champion.content

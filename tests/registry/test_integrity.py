@@ -42,7 +42,7 @@ def test_an_edited_file_is_found(pipeline: Any, path: str, tmp_path: Path) -> No
     with edited(pipeline, 0, path, tmp_path):
         with pytest.raises(RegistryError, match=rf"changed in the artifact store: {path}: exp"):
             pipeline.registry.promote("1", reason="Sure.", by="ann", decision_required=False)
-        assert pipeline.registry.champion() is None
+        assert pipeline.registry.standing().champion is None
     assert pipeline.registry.promote("1", reason=None, by="flow").moved
 
 
@@ -52,11 +52,11 @@ def test_rollback_finds_it_too(pipeline: Any, tmp_path: Path) -> None:
     pipeline.register(1)
     pipeline.registry.promote("2", reason="Seen.", by="ann", decision_required=False)
     with edited(pipeline, 0, CHANGED[0], tmp_path):
-        for dry_run in (True, False):
+        for agreed in (True, False):
             with pytest.raises(RegistryError, match="was changed in the artifact store"):
-                pipeline.registry.rollback(reason=None, by="ann", dry_run=dry_run)
-    planned = pipeline.registry.rollback(reason=None, by="ann", dry_run=True)
-    assert (planned.to_version, pipeline.registry.champion().version) == ("1", "2")
+                pipeline.registry.rollback(reason=None, by="ann", agree=lambda move, a=agreed: a)
+    planned = pipeline.registry.rollback(reason=None, by="ann", agree=lambda move: False)
+    assert (planned.to_version, pipeline.registry.standing().champion.version) == ("1", "2")
     assert len(pipeline.registry.moves()) == 2
     assert pipeline.registry.rollback(reason=None, by="ann").to_version == "1"
 
@@ -117,7 +117,7 @@ def test_of_a_version_of_an_earlier_vlm_ops_the_weights_are_checked(
     pipeline: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pipeline.register(0)
-    pipeline.client.delete_model_version_tag(pipeline.name, "1", "vlm_ops.files")
+    pipeline.as_before("1")
     weights = "artifacts/adapter/adapter_model.safetensors"
     changed = pytest.raises(RegistryError, match="was changed in the artifact store")
     with edited(pipeline, 0, weights, tmp_path), changed:
@@ -125,3 +125,31 @@ def test_of_a_version_of_an_earlier_vlm_ops_the_weights_are_checked(
     with caplog.at_level(logging.INFO):
         assert pipeline.registry.promote("1", reason=None, by="flow").moved
     assert "only the weights are checked" in caplog.text
+
+
+def test_who_deletes_the_hash_over_the_files_does_not_weaken_their_check(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline.register(0)
+    client, name = pipeline.client, pipeline.name
+    kept = client.get_model_version(name, "1").tags
+    client.delete_model_version_tag(name, "1", "vlm_ops.files")
+    lost = rf"has lost its tag vlm_ops\.files in MLflow.* to {kept['vlm_ops.files']}"
+    for options in ({"reason": None}, {"reason": "Sure.", "decision_required": False}):
+        with pytest.raises(RegistryError, match=lost):
+            pipeline.registry.promote("1", by="ann", **options)
+    with pytest.raises(RegistryError, match=lost):
+        pipeline.registry.download("1", tmp_path / "models")
+    with pytest.raises(RegistryError, match=lost):
+        pipeline.register(0, against=("c" * 64, "7"))
+
+    client.set_model_version_tag(name, "1", "details", "registered/gone.json")
+    with pytest.raises(RegistryError, match=r"registered/gone\.json can't be fetched"):
+        pipeline.registry.promote("1", reason="Sure.", by="ann", decision_required=False)
+    client.delete_model_version_tag(name, "1", "details")
+    with pytest.raises(RegistryError, match=r"has lost its tags details and vlm_ops\.files"):
+        pipeline.registry.promote("1", reason="Sure.", by="ann", decision_required=False)
+
+    for key in ("details", "vlm_ops.files"):
+        client.set_model_version_tag(name, "1", key, kept[key])
+    assert pipeline.registry.promote("1", reason=None, by="flow").moved

@@ -11,7 +11,7 @@ from vlm_ops.errors import Interrupted, RegistryError
 
 
 def champion_version(pipeline: Any) -> str | None:
-    found = pipeline.registry.champion()
+    found = pipeline.registry.standing().champion
     return found.version if found else None
 
 
@@ -89,6 +89,22 @@ def test_a_stale_decision_does_not_count(pipeline: Any) -> None:
     with pytest.raises(RegistryError, match="against no champion, but the champion is version 2"):
         pipeline.registry.promote("1", reason=None, by="flow")
     assert champion_version(pipeline) == "2"
+
+
+def test_a_former_champion_comes_back_with_a_person_s_reason_only(pipeline: Any) -> None:
+    pipeline.register(0)
+    pipeline.registry.promote("1", reason=None, by="flow")
+    pipeline.register(1, against=(pipeline.models[0].content, "1"))
+    pipeline.registry.promote("2", reason=None, by="flow")
+    again = pipeline.register(0, protocol="q" * 64, against=(pipeline.models[1].content, "2"))
+    for reason, required in ((None, True), ("It is good.", True), (None, False), (" ", False)):
+        with pytest.raises(RegistryError, match=r"was champion before .*promote .* 3 --reason"):
+            pipeline.registry.promote(
+                again.version, reason=reason, by="ann", decision_required=required
+            )
+    assert champion_version(pipeline) == "2"
+    move = pipeline.registry.promote("3", reason="Seen.", by="ann", decision_required=False)
+    assert (move.to_version, move.forced) == ("3", False)
 
 
 def test_promoting_the_champion_changes_nothing(pipeline: Any) -> None:

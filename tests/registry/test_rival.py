@@ -12,7 +12,7 @@ from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Against, Look, Verdict
-from vlm_ops.registry.registry import Origin
+from vlm_ops.registry.registry import Origin, Submission
 from vlm_ops.registry.rival import NOBODY, count_look, rival
 from vlm_ops.steps.plan import Outputs, plan
 from vlm_ops.steps.table import AGAINST, CHAMPION
@@ -55,10 +55,12 @@ def judged(pipeline: Any) -> Any:
     )  # fmt: skip
     write_record(decision)
     origin = Origin(config=settings(pipeline), git_commit=None, prefect_run_id=None)
+    told = Submission(
+        evaluation=given["evaluate"], decision=decision, data=pipeline.data(),
+        answers=pipeline.answers[0], origin=origin,
+    )  # fmt: skip
     run_id = pipeline.run_id
-    pipeline.registry.register(
-        given["evaluate"], decision, pipeline.data(), origin, pipeline_run=lambda: run_id
-    )
+    pipeline.registry.register(told, pipeline_run=lambda: run_id)
     pipeline.registry.promote("1", reason=None, by="flow")
     return pipeline
 

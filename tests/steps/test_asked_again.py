@@ -61,6 +61,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (newer("torch"), (), EVERY_MODEL),
         (newer("peft"), (), EVERY_MODEL),
         (newer("bitsandbytes"), (), EVERY_MODEL),
+        (newer("trl"), (), []),
         (newer("numpy"), (), []),
         (on_a_gpu, (), EVERY_MODEL),
         (on_a_cpu_without_bfloat16, (), EVERY_MODEL),

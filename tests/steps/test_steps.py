@@ -144,6 +144,22 @@ def test_without_a_champion_its_answers_are_none(tmp_path: Path) -> None:
     assert inputs["base"] is outputs["base on test"]
 
 
+def test_too_few_pairs_leave_out_what_needs_them_and_nothing_else(tmp_path: Path) -> None:
+    config = load_config("demo", [f"execution.runs={tmp_path}"])
+    outputs = left(tmp_path / "left")
+    outputs["pairs"] = outputs["pairs"].model_copy(update={"too_few": "3 and 1; it takes 16"})
+    left_out = []
+    for name in STEPS:
+        planned = plan(name, config, outputs)
+        if planned.left_out:
+            left_out.append(name)
+            outputs[name] = None
+    assert left_out == ["prefer", "preferred on validation", "preferred on test"]
+    work = Work(("prefer", "preferred on validation"), config, outputs)
+    assert work.done() == (dict.fromkeys(work.names), None)
+    assert over_the_way(work).take(NullTracker()) == dict.fromkeys(work.names)
+
+
 def test_a_champion_of_which_only_the_hash_is_known_is_the_same_to_the_gate(
     tmp_path: Path,
 ) -> None:
@@ -170,26 +186,30 @@ def own_base(folder: Path) -> Path:
 BEFORE = {
     "prepare": "3a809ba147580036746fc52131176866090060231d8614031aafc97513a3b0c7",
     "sft": "0e37bcda273f2f2348559b80c9bcc98060c2ac5127d929e4a9e42b671c1f3d21",
-    "pairs": "c3c1e6a803ff0f83f8d994f8c9ba75b64c2b440cecfe3ee7106aace44a97c022",
     "prefer": "e598385260b1e48b50a7af5e32e396d0b15906faf9f9d320b7fa28e4508a5a94",
 }
-"""Fingerprints of commit 6bc08d3, on files and a base that these tests write."""
+"""Fingerprints of commit 6bc08d3, on files and a base that these tests write. Pairs are sampled in
+another way since."""
+DPO = "prefer={epochs: 1, learning_rate: 5.0e-5, batch_size: 8, evaluations: 2, loss: sigmoid}"
 
 
 def test_nothing_is_prepared_or_trained_again_that_an_earlier_version_made(tmp_path: Path) -> None:
     """What costs hours is found again by the versions after the one that made it."""
     rows, base = own_rows(tmp_path / "rows"), own_base(tmp_path / "base")
-    config = load_config("demo", [f"data={{type: files, path: {rows}}}", f"model.id={base}"])
-    outputs = {
+    config = load_config(
+        "demo",
+        [f"data={{type: files, path: {rows}}}", f"model.id={base}", "pairs.reserve=0", DPO],
+    )
+    outputs = left(tmp_path / "left", pairs="pairs") | {
         step: Content(content=content, folder=Path(step))
-        for step, content in {"prepare": "data", "sft": "sft", "pairs": "pairs"}.items()
+        for step, content in {"prepare": "data", "sft": "sft"}.items()
     }
     assert {name: plan(name, config, outputs).fingerprint for name in BEFORE} == BEFORE
 
 
 def test_the_demos_base_and_data_are_those_of_the_earlier_version() -> None:
     """On commit 6bc08d3 too; the charts themselves depend on installed packages."""
-    config = load_config("demo")
+    config = load_config("demo", ["pairs.reserve=0"])
     data = {"prepare": Content(content="data", folder=Path())}
     assert plan("sft", config, data).fingerprint == (
         "23a188975018255ad1c855ccb6d6fac5f664270c890ddfb1467dbd35e321ecd3"
@@ -276,7 +296,7 @@ def candidate_of(outputs: Mapping[str, Any], candidate: str) -> ModelRef:
     return model
 
 
-def found(runs: Path) -> dict[str, Artifact]:
+def found(runs: Path) -> dict[str, Any]:
     config = load_config("demo", [f"execution.runs={runs}"])
     return Work(TO_THE_EVALUATION, config, {}).done()[0]
 

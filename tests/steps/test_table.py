@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -33,7 +34,9 @@ def kind_of(source: type[Frozen], part: str) -> Any:
 def given(need: From) -> Any:
     """Return the type of what a step is given."""
     told: dict[str, type[Frozen]] = {CHAMPION: ModelRef, AGAINST: Against}
-    return kind_of(told.get(need.step) or STEPS[need.step].output, need.part)
+    kind = kind_of(told.get(need.step) or STEPS[need.step].output, need.part)
+    # Where it is None, a step that can't do without is left out.
+    return next((part for part in get_args(kind) if part is not NoneType), kind)
 
 
 def job_type(step: Step) -> Any:
@@ -61,6 +64,14 @@ def test_every_function_takes_the_inputs_and_leaves_the_output(step: Step) -> No
         hint = hints.get(name, hints.get("answers"))
         assert given(need) in (hint, *get_args(hint)), name
         assert name in hints or given(need) is AnswerSet
+
+
+@EACH
+def test_a_function_can_do_without_what_is_optional_and_with_no_other(step: Step) -> None:
+    named = inspect.signature(step_function(step)).parameters
+    for name, need in step.inputs.items():
+        if name in named:
+            assert (named[name].default is None) == need.optional, name
 
 
 @EACH

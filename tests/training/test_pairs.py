@@ -1,4 +1,4 @@
-"""Pairs: the model's own wrong answers, and others only where there are too few of them."""
+"""Pairs: a model's own right answers against its own wrong ones; too few are left alone."""
 
 import json
 import logging
@@ -18,14 +18,14 @@ from vlm_ops.artifacts import (
 )
 from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import DatasetPairs, ModelSettings, PairsSettings, SampledPairs
-from vlm_ops.errors import DataError
+from vlm_ops.data.split import reserve
 from vlm_ops.models.generation import Sampling
 from vlm_ops.records import BARE_QUESTION, ImageRef, Row
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import pairs as module
-from vlm_ops.training.pairs import make_pairs
+from vlm_ops.training.pairs import make_pairs, own_pair
 
 SFT = TrainedAdapter(
     folder=Path("sft"),
@@ -106,7 +106,7 @@ def make(
     return make_pairs(job, data=data, sft=SFT, out=out, tracker=tracker or Recorder())
 
 
-def sampled(**changes: int) -> SampledPairs:
+def sampled(**changes: float) -> SampledPairs:
     return SampledPairs(**{"samples": 2, "max_pairs": 100, "max_validation_pairs": 100} | changes)
 
 
@@ -115,7 +115,7 @@ def answers(data: PreparedData, count: int) -> set[str]:
     return {row.answers[0] for row in rows}
 
 
-def test_own_wrong_answers_are_not_filled_up_when_there_are_enough(
+def test_pairs_are_what_the_model_answers_both_rightly_and_wrongly(
     data: PreparedData, unsure: set[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="vlm_ops.training")
@@ -125,11 +125,39 @@ def test_own_wrong_answers_are_not_filled_up_when_there_are_enough(
     assert (pairs.train, pairs.validation) == (16, 16)
     assert {pair.rejected for pair in pairs.pairs("train")} == {"nonsense"}
     assert {pair.rejected for pair in pairs.pairs("validation")} == {"nonsense"}
-    assert pairs.source == ("32 wrong answers sampled from the SFT model")
-    assert tracker.seen == {
-        "pairs": 16, "held_out_pairs": 16, "sampled_pairs": 32, "borrowed_pairs": 0
-    }  # fmt: skip
+    assert pairs.usable is pairs
+    assert pairs.source.endswith("sampled from the SFT model, on rows that it has learned")
+    assert tracker.seen == {"pairs": 16, "held_out_pairs": 16}
     assert f"16 to train on, 16 held out ({pairs.source})" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "chosen", "rejected"),
+    [
+        (["4", "5", "5", "4.1", "6"], "4", "5"),  # what is expected, and the most frequent wrong
+        (["4.1", "3.9", "3.9", "7"], "3.9", "7"),  # within 5 %, the most frequent one
+        (["6", "", "", "5", "4"], "4", "6"),  # silence is no answer; the first of equals
+        (["4", "4", "4"], None, None),  # always right
+        (["5", "", "6"], None, None),  # never right
+    ],
+)
+def test_both_answers_are_the_models_own(
+    said: list[str], chosen: str | None, rejected: str | None
+) -> None:
+    row = Row(id="a", images=(), question="How many?", answers=("4",), kind="all", group="a")
+    found = own_pair(row, said)
+    assert (found and found.chosen, found and found.rejected) == (chosen, rejected)
+
+
+def test_reserved_rows_alone_are_asked(data: PreparedData, unsure: set[str]) -> None:
+    unsure |= answers(data, 40)
+    pairs = make(data, sampled(reserve=0.5))
+    learned, kept = reserve(data.rows("train"), 0.5, 0)
+    assert {pair.id for pair in pairs.pairs("train")} == {row.id for row in kept}
+    assert {row.id for row in learned}.isdisjoint(row.id for row in kept)
+    assert pairs.train == 20
+    assert pairs.validation == 20
+    assert pairs.source.endswith("on rows new to it")
 
 
 def test_the_model_is_asked_under_its_prompt_and_pairs_keep_the_bare_question(
@@ -179,37 +207,33 @@ def test_no_more_than_wanted(data: PreparedData, unsure: set[str]) -> None:
     assert (pairs.train, pairs.validation) == (20, 8)
 
 
-def test_too_few_are_filled_up_to_a_floor(
-    data: PreparedData, unsure: set[str], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("train", "validation"), [(15, 8), (16, 7), (0, 0)])
+def test_too_few_are_not_trained_on_and_say_so(
+    train: int,
+    validation: int,
+    data: PreparedData,
+    unsure: set[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    unsure |= answers(data, 6)
-    tracker = Recorder()
-    pairs = make(data, sampled(), tracker)
-    assert (pairs.train, pairs.validation) == (16, 8)
-    assert tracker.seen["sampled_pairs"] == 12
-    assert tracker.seen["borrowed_pairs"] == 12
-    assert "pairs: 6 sampled on validation, 2 borrowed to make it 8" in caplog.text
-    assert pairs.source.startswith("12 wrong answers sampled from the SFT model, 12 borrowed")
-    kinds = {row.answers[0]: row.kind for row in data.rows("train")}
-    train = pairs.pairs("train")
-    assert len({pair.id for pair in train}) == 16
-    borrowed = [pair for pair in train if pair.rejected != "nonsense"]
-    assert len(borrowed) == 10
-    for pair in borrowed:
-        assert pair.rejected != pair.chosen
-        assert pair.rejected.isdigit() == pair.chosen.isdigit()
-        assert kinds[pair.rejected] == pair.kind
+    unsure |= {row.answers[0] for row in data.rows("train")[:train]}
+    for split, count in zip(PAIR_SPLITS, (train, validation), strict=True):
+        rows = data.rows(split)
+        write_jsonl(data.folder / f"{split}.jsonl", rows[:count] or rows[-1:])
+    pairs = make(data, sampled())
+    assert (pairs.train, pairs.validation) == (train, validation)
+    assert pairs.usable is None
+    assert pairs.too_few is not None
+    assert pairs.too_few.startswith(f"{train} pairs to train on and {validation} held out")
+    assert "it takes 16 and 8" in pairs.too_few
+    assert pairs.too_few in caplog.text
+    assert pairs.completed({"data": data}) == pairs
 
 
-def test_a_lower_limit_is_the_floor(data: PreparedData, unsure: set[str]) -> None:
+def test_few_are_enough_where_no_more_are_asked_for(data: PreparedData, unsure: set[str]) -> None:
+    unsure |= answers(data, 40)
     pairs = make(data, sampled(max_pairs=12, max_validation_pairs=8))
     assert (pairs.train, pairs.validation) == (12, 8)
-
-
-def test_no_pair_at_all_says_what_to_do(data: PreparedData, unsure: set[str]) -> None:
-    (data.folder / "validation.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"16 pairs to train on and 0 held out.*more rows"):
-        make(data, sampled())
+    assert pairs.usable is pairs
 
 
 def test_dropped_pairs_are_counted(data: PreparedData) -> None:

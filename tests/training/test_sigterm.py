@@ -37,9 +37,12 @@ def ask_to_stop() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(base: Path, data: PreparedData, out: Path) -> TrainedAdapter:
+SHORT: dict[str, Any] = {"max_steps": 2, "evaluations": 1}
+
+
+def train(base: Path, data: PreparedData, out: Path, **changes: Any) -> TrainedAdapter:
     out.mkdir(exist_ok=True)
-    return sft.train_sft(job(base), data=data, out=out, tracker=NullTracker())
+    return sft.train_sft(job(base, **changes), data=data, out=out, tracker=NullTracker())
 
 
 def let_the_engine_fail(patch: pytest.MonkeyPatch) -> None:
@@ -63,9 +66,9 @@ def test_a_stop_while_the_engine_gives_up_is_a_stop_of_the_training(
 
     monkeypatch.setattr(PackedTraining, "give_up", stopped)
     with pytest.raises(Interrupted, match="between two trainers; the same command goes on"):
-        train(random_base, squares, tmp_path)
+        train(random_base, squares, tmp_path, **SHORT)
     assert not list(tmp_path.glob("checkpoints/*"))
-    assert train(random_base, squares, tmp_path).engine == "trl"
+    assert train(random_base, squares, tmp_path, **SHORT).engine == "trl"
 
 
 class OutOfMemory(PackedSft):
@@ -142,7 +145,7 @@ def test_a_trainer_that_is_given_up_does_not_stay_in_memory(
 
     monkeypatch.setattr(sft, "PackedSft", Packed)
     monkeypatch.setattr(sft, "TrlSft", Trl)
-    assert train(random_base, squares, tmp_path).engine == "trl"
+    assert train(random_base, squares, tmp_path, **SHORT).engine == "trl"
     assert still_there == [0, 0]
 
 

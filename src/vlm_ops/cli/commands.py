@@ -10,7 +10,7 @@ from vlm_ops.cli.console import guarded
 
 app = typer.Typer(
     name="vlm-ops",
-    help="Retrain a vision language model on a schedule, prove that it is better, promote it.",
+    help="Retrain a vision language model on a schedule, test whether it is better, promote it.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

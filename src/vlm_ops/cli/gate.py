@@ -65,18 +65,21 @@ def show(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = False
 
 @gate.command("simulate")
 def simulate(
-    nights: Annotated[int, typer.Option(min=1, max=1000, help="Retrains of a year.")] = 52,
+    nights: Annotated[
+        int, typer.Option(min=1, max=1000, help="Retrains of a year; 52 is one a week.")
+    ] = 52,
     runs: Annotated[int, typer.Option(min=10, help="Years of each sort.")] = 2000,
     groups: Annotated[
         int | None, typer.Option(min=1, help="Test groups of 44 rows; without it, the demo's 22.")
     ] = None,
     margin: Annotated[
-        float, typer.Option(min=-0.99, max=0.99, help="As gate.over_champion, 0..1.")
+        float,
+        typer.Option(min=-0.1, max=0.99, help="What a gain must exceed, as gate.over_champion."),
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same numbers.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate years of nightly retrains: how often the gate errs, and what it sees.
+    """Simulate years of retrains, nightly, weekly or others: how often the gate errs, what it sees.
 
     Example: vlm-ops gate simulate --groups 40
     """
@@ -104,7 +107,7 @@ def simulate(
 def _tell(found: dict[str, Any]) -> None:
     nights, groups = found["nights"], found["groups"]
     out.print(
-        f"{found['runs']} years of {nights} nightly retrains, each a look at the same {groups} "
+        f"{found['runs']} years of {nights} retrains, each a look at the same {groups} "
         f"test groups; models differ as the demo's do from one training seed to the next.\n"
     )
     out.print(
@@ -112,7 +115,7 @@ def _tell(found: dict[str, Any]) -> None:
         f"(95 % upper bound {found['false_promotions_high']:.1%})"
     )
     out.print(
-        f"Promotions that are not better, where 10 % of the nights are truly +4: "
+        f"Promotions that are not better, where 10 % of the retrains are truly +4: "
         f"{found['wrong_share_mixed']:.1%}"
     )
     out.print(
@@ -123,7 +126,7 @@ def _tell(found: dict[str, Any]) -> None:
     table.add_column("gain")
     for look, level in found["levels"].items():
         table.add_column(f"look {look} (p <= {level:.2g})", justify="right")
-    table.add_column("median nights until accepted", justify="right")
+    table.add_column("median retrains until accepted", justify="right")
     for gain, by_look in found["power"].items():
         waited = found["nights_until"][gain]
         waits = f"over {nights}" if waited is None else f"{waited:.0f}"

@@ -1,6 +1,8 @@
 """``models``, ``promote`` and ``rollback``: the registry."""
 
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,32 +92,40 @@ def rollback(
         str | None, typer.Argument(help="An earlier champion; else the one before today's.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the files and say what would be done.")
+        bool, typer.Option("--dry-run", help="Check all and say what would be done.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask at a terminal.")] = False,
+    unasked: Annotated[
+        bool,
+        typer.Option("--unasked", help="In an emergency: don't ask it its recorded questions."),
+    ] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Put the champion before this one back, or an earlier one, after checking its files.
+    """Put the champion before this one back, or an earlier one, after a check.
+
+    Its files must be the registered ones, and it must answer a few of its own recorded questions
+    as it did.
 
     Example: vlm-ops rollback demo --reason "complaints about pie charts"
     """
     with opened(name, runs) as found:
         from vlm_ops.tracking.runs import user_name
 
-        asks = sys.stdin.isatty() and not yes
-        if dry_run or asks:
-            move = found.rollback(version, reason=reason, by=user_name(), dry_run=True)
-        if dry_run:
-            _tell(name, move, as_json, "Nothing was changed. This would be done")
-            return
-        if asks:
-            typer.confirm(
-                f"{name}: from version {move.from_version} back to {move.to_version}?",
-                abort=True, err=True,
-            )  # fmt: skip
-        move = found.rollback(version, reason=reason, by=user_name())
-    _tell(name, move, as_json)
+        # Read when transformers is imported, which is when the version is asked.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+        def agree(move: "Move") -> bool:
+            if sys.stdin.isatty() and not yes and not dry_run:
+                typer.confirm(
+                    f"{name}: from version {move.from_version} back to {move.to_version}?",
+                    abort=True, err=True,
+                )  # fmt: skip
+            return not dry_run
+
+        move = found.rollback(version, reason=reason, by=user_name(), agree=agree, unasked=unasked)
+    _tell(name, move, as_json, "Nothing was changed. This would be done" if dry_run else None)
 
 
 @contextmanager

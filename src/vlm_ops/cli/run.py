@@ -137,11 +137,9 @@ def _retrain(source: str, overrides: list[str], *, promote: bool) -> dict[str, A
 
 
 def _tell_trial(summary: dict[str, Any], runs: Path, again: str) -> None:
-    from vlm_ops.evaluation.words import sentence
-
     out.print()
     out.print(_table(summary))
-    out.print(f"• {escape(sentence(summary['candidate']))}")
+    _tell_choice(summary)
     _tell_notices(summary)
     out.print("\n[bold]A trial:[/] the test rows were not read, and nothing was registered.")
     out.print(f"\nPut it up for promotion: {again}", markup=False)
@@ -156,6 +154,14 @@ def _tell_notices(summary: dict[str, Any]) -> None:
         out.print(f"[yellow]•[/] {escape(sentence(notice))}")
 
 
+def _tell_choice(summary: dict[str, Any]) -> None:
+    from vlm_ops.evaluation.words import sentence
+
+    out.print(f"• {escape(sentence(summary['candidate']))}")
+    for stage, why in summary["left_out"].items():
+        out.print(f"[yellow]•[/] {stage} was left out: {escape(why)}")
+
+
 def _at(runs: Path) -> str:
     return "" if runs == Path("runs").resolve() else f" --runs {shlex.quote(str(runs))}"
 
@@ -167,6 +173,7 @@ def _tell(summary: dict[str, Any], runs: Path) -> None:
     at = _at(runs)
     model, version = summary["name"], summary["model_version"]
     shown = _tell_showcase(Path(summary["showcase"]), "champion" if promoted else "candidate")
+    _tell_choice(summary)
     for reason in [*summary["decision"]["reasons"], *filter(None, [summary["note"]])]:
         out.print(f"[{'green' if promoted else 'yellow'}]•[/] {escape(reason)}")
     _tell_notices(summary)

@@ -5,6 +5,7 @@ import shlex
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.cli.console import err, guarded, out, print_json, progress
@@ -12,6 +13,7 @@ from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configure
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError, StepFailed
 from vlm_ops.steps.plan import Outputs, Work
+from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import STAGES, TRIAL, meets_champion
 from vlm_ops.store.lock import only_run
 from vlm_ops.store.names import nearest
@@ -54,16 +56,25 @@ def step(
         if name not in TRIAL:
             outputs |= _judged_against(name, config, outputs)
         taken, left = Work.of(name, config, outputs).done()
+        for line in computed_elsewhere(taken):
+            err.print(line, markup=False)
         if left is not None:
             taken |= left.take(NullTracker())
     artifact = taken[name]
+    if artifact is None:
+        why = outputs["pairs"].too_few
+        if as_json:
+            print_json({"step": name, "skipped": True, "left_out": why})
+        else:
+            out.print(f"{name}: left out: {escape(why)}")
+        return
     if isinstance(artifact, PreparedData):
         _warn(artifact, config)
     if as_json:
         fields = artifact.model_dump(mode="json") | {"folder": str(artifact.folder)}
         print_json(fields | {"step": name, "skipped": left is None})
     else:
-        seconds = sum(found.seconds for found in taken.values())
+        seconds = sum(found.seconds for found in taken.values() if found is not None)
         done = "nothing changed, found" if left is None else f"done in {seconds:.0f} s"
         out.print(f"{name}: {done} in {artifact.folder}")
 

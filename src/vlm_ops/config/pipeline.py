@@ -51,6 +51,11 @@ class PipelineConfig(Frozen):
         return self
 
     @property
+    def reserve(self) -> float:
+        """Share of the training groups that SFT does not see."""
+        return self.pairs.reserve if isinstance(self.pairs, SampledPairs) else 0.0
+
+    @property
     def registered_model(self) -> str:
         """Name of the registered model in MLflow."""
         return self.register_.model or self.name
@@ -89,13 +94,23 @@ class PrepareJob(Job):
 
 
 class SftJob(Job):
-    """What ``sft`` takes."""
+    """What ``sft`` takes.
+
+    Attributes:
+        seed: Of everything random.
+        model: The base.
+        sft: Training settings.
+        reserve: Share of the training groups that it does not see.
+        engine: What trains.
+        features: Room for image features.
+    """
 
     changes_nothing = frozenset({"features"})
 
     seed: int
     model: ModelSettings
     sft: SftSettings
+    reserve: float = Field(default=0.0, exclude_if=lambda share: share == 0.0)
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
 

@@ -77,7 +77,7 @@ class SplitShares(Frozen):
     validation: float = Field(default=0.1, gt=0.0, lt=1.0)
     """Share of the groups for choosing checkpoints and the candidate."""
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
-    """Share of the groups for the one final measurement."""
+    """Share of the groups that no training and no choice sees; the gate decides by them."""
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> "SplitShares":
@@ -96,7 +96,7 @@ class SplitNames(Frozen):
     validation: str = "val"
     """Split for choosing checkpoints and the candidate."""
     test: str = "test"
-    """Split for the one final measurement."""
+    """Split that no training and no choice sees; the gate decides by it."""
 
 
 DataForm = Literal["auto", "columns", "messages", "conversations"]  # former name
@@ -149,7 +149,7 @@ class ChartsData(DataCommon):
     validation_charts: int = Field(default=80, ge=8)
     """Charts for choosing."""
     test_charts: int = Field(default=320, ge=8)
-    """Charts of unseen tables for the final measurement."""
+    """Charts of tables that no training and no choice sees; the gate decides by them."""
     questions_per_chart: int = Field(default=3, ge=1, le=12)
     """Questions asked about each chart."""
     kinds: tuple[str, ...] = ()
@@ -183,7 +183,8 @@ class HubData(DataCommon):
     id: str
     """As ``HuggingFaceM4/ChartQA``."""
     revision: str = Field(min_length=7)
-    """Commit of the data set: what is trained on must not change under a schedule."""
+    """Commit of the data set, so that a run takes the rows that you looked at. A newer commit
+    brings newer ones."""
     subset: str | None = None
     """The data set's configuration name, if it has several."""
     columns: Columns = Columns()
@@ -196,13 +197,18 @@ DataSettings = Annotated[ChartsData | FilesData | HubData, Field(discriminator="
 
 
 class SampledPairs(Frozen):
-    """Pairs from the SFT model's own sampled answers that the verifier finds wrong."""
+    """Pairs of the SFT model's own sampled answers, a right one and its most frequent wrong one."""
+
+    reworded = {"samples": (1, 2)}
 
     type: Literal["sampled"] = "sampled"
     temperature: float = Field(default=1.0, gt=0.0, le=5.0)
     """Of the sampling."""
-    samples: int = Field(default=4, ge=1, le=64)
-    """Answers sampled for each training row."""
+    samples: int = Field(default=4, ge=2, le=64)
+    """Answers sampled for each row; a pair takes a right and a wrong one."""
+    reserve: float = Field(default=0.0, ge=0.0, lt=1.0, exclude_if=lambda share: share == 0.0)
+    """Share of the training groups that SFT does not see, so that pairs are sampled on rows that
+    are new to it, as feedback from production is; 0 samples on rows that it has learned."""
     max_pairs: int = Field(default=600, ge=8)
     """At most this many pairs to train on, spread over kinds."""
     max_validation_pairs: int = Field(default=150, ge=8)
@@ -304,7 +310,8 @@ class GateSettings(Frozen):
     kind must lie above this: that answer sees neither image nor question; null does not ask."""
     floor: float | None = Field(default=None, ge=0.0, le=1.0)
     """The candidate's relaxed accuracy must be at least this, whoever the champion is; None sets
-    no floor."""
+    no floor. Where every margin is null and there is no champion, something must be asked: 0 says
+    that any model may be the first."""
     kind_tolerance: float = Field(default=0.05, ge=0.0, le=0.2)
     """So much may be lost against the champion on any one kind of question. A candidate that lost
     more, beyond chance, is refused, however much better it is on all kinds together."""

@@ -90,15 +90,15 @@ def _one_or_more(value: Any) -> Any:
 
 
 class PreferSettings(OptimSettings):
-    """Preference optimization: DPO (arXiv:2305.18290) with the SFT policy as reference."""
+    """Preference optimization (DPO, arXiv:2305.18290, and its kin), the SFT policy as reference."""
 
     retired = {
         "max_loss_on_validation": "the preferred model goes on if it is better than the SFT model "
         "on validation beyond chance"
     }
 
-    loss: Annotated[tuple[Loss, ...], BeforeValidator(_one_or_more)] = ("sigmoid",)
-    """One or more losses, added up. MPO is ``[sigmoid, bco_pair, sft]`` with the weights
+    loss: Annotated[tuple[Loss | Literal["mpo"], ...], BeforeValidator(_one_or_more)] = ("mpo",)
+    """One or more losses, added up; or ``mpo`` alone: ``[sigmoid, bco_pair, sft]`` with the weights
     ``[0.8, 0.2, 1.0]`` (arXiv:2411.10442). The formulas are in ``training/losses.py``."""
     loss_weights: tuple[float, ...] | None = None
     """One for each loss; None weighs all by 1."""
@@ -114,6 +114,11 @@ class PreferSettings(OptimSettings):
     def _losses_fit_together(self) -> "PreferSettings":
         if not self.loss:
             raise ValueError("loss names no loss; give at least one, as sigmoid")
+        if "mpo" in self.loss and (len(self.loss) > 1 or self.loss_weights is not None):
+            raise ValueError(
+                "mpo is a mixture with weights of its own and stands alone; for another one name "
+                "its parts: loss: [sigmoid, bco_pair, sft], loss_weights: [0.8, 0.2, 1.0]"
+            )
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
             raise ValueError(
                 f"loss_weights has {len(self.loss_weights)} numbers for {len(self.loss)} losses "
@@ -122,6 +127,14 @@ class PreferSettings(OptimSettings):
         if "exo_pair" in self.loss and self.label_smoothing == 0.0:
             raise ValueError("exo_pair needs label_smoothing above 0; its paper takes 0.001")
         return self
+
+    @property
+    def mixture(self) -> tuple[tuple[Loss, ...], tuple[float, ...]]:
+        """The losses that are added up, and the weight of each."""
+        losses = tuple(loss for loss in self.loss if loss != "mpo")
+        if not losses:
+            return ("sigmoid", "bco_pair", "sft"), (0.8, 0.2, 1.0)
+        return losses, self.loss_weights or (1.0,) * len(losses)
 
 
 class FeatureSettings(Frozen):

@@ -149,6 +149,35 @@ def _settle(groups: Mapping[str, Split], joined: Iterable[set[str]]) -> dict[str
     return places
 
 
+def reserve(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Part training rows by group: those that SFT learns, and those kept for preferences.
+
+    Args:
+        rows: Of the training split.
+        share: Of the groups to keep, in the order of a hash of their names and the seed; at least
+            one is kept and one is learned.
+        seed: Deals the groups.
+
+    Returns:
+        The rows to learn and the rows that are kept, both in their order.
+
+    Raises:
+        DataError: All rows are of one group.
+    """
+    # Another place than the one by which the group came into this split.
+    order = sorted({row.group for row in rows}, key=lambda g: (position(f"reserve:{g}", seed), g))
+    if len(order) < 2:
+        raise DataError(
+            f"pairs.reserve: found {len(order)} group of training rows, expected at least 2, since "
+            f"a share of them is kept from SFT. Set pairs.reserve to 0 or give finer groups."
+        )
+    kept = set(order[: min(max(round(share * len(order)), 1), len(order) - 1)])
+    return (
+        [row for row in rows if row.group not in kept],
+        [row for row in rows if row.group in kept],
+    )
+
+
 def draw(rows: Sequence[T], at_most: int | None, seed: int) -> list[T]:
     """Draw at most so many rows by the seed, keeping their order."""
     if at_most is None or len(rows) <= at_most:

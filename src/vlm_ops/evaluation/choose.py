@@ -21,10 +21,11 @@ def choose(
     job: ChooseJob,
     *,
     sft: TrainedAdapter,
-    prefer: TrainedAdapter,
+    sft_answers: AnswerSet,
     out: Path,
     tracker: Tracker,
-    **answers: AnswerSet,
+    prefer: TrainedAdapter | None = None,
+    preferred_answers: AnswerSet | None = None,
 ) -> Choice:
     """Choose the candidate by relaxed accuracy on validation.
 
@@ -34,10 +35,11 @@ def choose(
     Args:
         job: The seed of the tosses.
         sft: The SFT model.
-        prefer: The preferred model.
+        sft_answers: What it said on validation.
         out: Folder of the record.
         tracker: Told nothing; the evaluation tells it all at once.
-        **answers: On validation: ``sft_answers`` and ``preferred_answers``.
+        prefer: The preferred model, if one was trained.
+        preferred_answers: What it said on validation.
 
     Returns:
         The preferred model if tossed signs give as much in at most 5 % of cases, else the SFT
@@ -46,20 +48,24 @@ def choose(
     Raises:
         DataError: The two did not answer the same rows, or answers are gone.
     """
-    preferred, plain = answers["preferred_answers"], answers["sft_answers"]
-    ours, theirs = preferred.relaxed_accuracy, plain.relaxed_accuracy
-    sums = paired(preferred.read(), plain.read(), "sft on validation")
-    luck = chance_of(sums.total, job.seed, LEVEL)
-    better = luck <= LEVEL
-    why = _why(ours, theirs, luck, len(sums.names))
+    validation = {"sft": sft_answers.relaxed_accuracy}
+    model, better = sft.model, False
+    if prefer is None or preferred_answers is None:
+        why = "the candidate is the sft model; no preferred one was trained"
+    else:
+        validation["preferred"] = preferred_answers.relaxed_accuracy
+        sums = paired(preferred_answers.read(), sft_answers.read(), "sft on validation")
+        luck = chance_of(sums.total, job.seed, LEVEL)
+        better = luck <= LEVEL
+        model = prefer.model if better else sft.model
+        why = _why(validation["preferred"], validation["sft"], luck, len(sums.names))
     logger.info("%s", why)
-    model = prefer.model if better else sft.model
     return Choice(
         folder=out,
         content=fingerprint([model.content, why]),
         candidate="preferred" if better else "sft",
         why=why,
-        validation={"sft": theirs, "preferred": ours},
+        validation=validation,
         model=model,
     )
 

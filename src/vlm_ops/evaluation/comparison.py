@@ -8,6 +8,7 @@ from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import statistics, words
+from vlm_ops.models.ground import differences
 from vlm_ops.records import Difference
 
 
@@ -114,7 +115,8 @@ def compare(
     images = _CONTROLS.get(rival.than, _OWN)
     other = _comparable(rival.name, rival.answers, evaluation, images)
     if other.ground != candidate.ground:
-        raise DoubtError(f"{rival.name} {_other_ground(other, candidate)}")
+        changed = differences(other.ground, candidate.ground)
+        raise DoubtError(f"{rival.name} answered on another ground than the candidate: {changed}")
     if images != _OWN and other.model != candidate.model:
         raise DoubtError(f"the answers {images} are another model's than the candidate's")
     try:
@@ -171,16 +173,6 @@ def _sight(found: Difference) -> str:
     if found.low > 0.0:
         return "its answers depend too little on the image"
     return "its answers do not depend on the image"
-
-
-def _other_ground(other: AnswerSet, candidate: AnswerSet) -> str:
-    ours, theirs = candidate.ground, other.ground
-    differing = [
-        f"{key} {theirs.get(key, 'unknown')} instead of {ours.get(key, 'unknown')}"
-        for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key)
-    ]
-    return f"answered on another ground than the candidate: {', '.join(differing)}"
 
 
 def _comparable(

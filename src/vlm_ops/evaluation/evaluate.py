@@ -46,7 +46,8 @@ def evaluate(
             judged, for the gate) and, if there is such an image, ``showcase.json`` with it.
         tracker: Gets models, scores, the report and answers with pictures.
         **answers: To the test rows, by model with ``_answers`` behind its name: ``base``, ``sft``,
-            ``sft_gray``, ``preferred``, ``candidate``, ``candidate_gray``, ``candidate_swapped``.
+            ``sft_gray``, ``candidate``, ``candidate_gray``, ``candidate_swapped`` and, if there is
+            such a model, ``preferred``.
 
     Returns:
         The evaluation. Its scores hold ``majority`` beside the models.

@@ -46,11 +46,11 @@ def over_majority(
     return found, reason(found, "the most frequent answer of each kind", _of(candidate), _of(other))
 
 
-def below_floor(candidate: Sequence[Answer], floor: float | None) -> str | None:
-    """Say that the accuracy is below the floor that the user set; None if it is not."""
-    if floor is None or _of(candidate) >= floor:
-        return None
-    return f"{words.percent(_of(candidate))} is below gate.floor, {words.percent(floor)}"
+def reaches_floor(candidate: Sequence[Answer], floor: float) -> tuple[bool, str]:
+    """Tell whether the accuracy reaches the floor that the user set, and say so."""
+    found = _of(candidate)
+    word = "not below" if found >= floor else "below"
+    return found >= floor, f"{words.percent(found)} is {word} gate.floor, {words.percent(floor)}"
 
 
 def worse_kinds(

@@ -25,6 +25,12 @@ from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
+_NOTHING_ASKED = (
+    "nothing was asked: there is no champion to beat, every other comparison is left out (null), "
+    "and there is no gate.floor; ask something, as any gain over the base (gate.over_base: 0), or "
+    "say that any model may be the first (gate.floor: 0)"
+)
+
 Answers = Mapping[str, AnswerSet | None]
 
 
@@ -44,7 +50,7 @@ def gate(
     against: Against,
     out: Path,
     tracker: Tracker,
-    **answers: AnswerSet | None,
+    **answers: AnswerSet,
 ) -> GateDecision:
     """Judge the candidate against base, champion, itself on wrong images, and what sees nothing.
 
@@ -62,13 +68,13 @@ def gate(
         out: Gets ``decision.json`` and ``decision.md``.
         tracker: Gets both, the differences and the verdict.
         **answers: To the test rows: ``candidate``, ``candidate_gray``, ``candidate_swapped``,
-            ``base``, and ``champion``, which is None if there is no champion.
+            ``base`` and, if there is one, ``champion``.
 
     Returns:
         The decision; a refusal is a decision like any other.
     """
-    verdict, power = _judge(job, evaluation, against, answers)
-    champion = answers["champion"]
+    champion = answers.get("champion")
+    verdict, power = _judge(job, evaluation, against, {**answers, "champion": champion})
     decision = GateDecision(
         folder=out,
         content=fingerprint([verdict, evaluation.model.content, champion and champion.model]),
@@ -141,13 +147,16 @@ def _compared(
         return found
     if (needed := job.gate.over_majority) is not None:
         _take(found, partial(floors.over_majority, said, evaluation, job, needed))
-    if (low := floors.below_floor(said, job.gate.floor)) is not None:
-        found.refused.append(low)
+    if job.gate.floor is not None:
+        reached, reason = floors.reaches_floor(said, job.gate.floor)
+        (found.passed if reached else found.refused).append(reason)
     champion = answers["champion"]
     if champion is not None and any(one.than == "champion" for one in found.differences):
         name = champion_name(version)
         found.refused.extend(floors.worse_kinds(said, champion.read(), name, job))
         found.not_asked.extend(floors.unseen_kinds(said))
+    if not (found.passed or found.refused):
+        found.refused.append(_NOTHING_ASKED)
     return found
 
 

@@ -1,10 +1,7 @@
 """What the gate can see with these test groups at this look: its power in words."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.evaluation import choose, looks, words
@@ -86,17 +83,6 @@ def expected(
     if look.position >= 2.0:
         told.append(f"{groups} fresh groups make room again: they halve what earlier looks count")
     return Outlook(found, "; ".join(told) + words.few_groups(groups), _never(groups, level))
-
-
-def foreseen(data: PreparedData, *, needed: float = 0.0) -> Outlook:
-    """Tell what the gate will see of prepared rows at the first look, before anything is trained.
-
-    Args:
-        data: Prepared rows.
-        needed: The margin, ``gate.over_champion``.
-    """
-    sizes = Counter(row.group for row in data.rows("test"))
-    return expected(np.array(sorted(sizes.values()), dtype=np.float64), needed=needed)
 
 
 def warnings(data: PreparedData) -> list[str]:

@@ -5,13 +5,20 @@ from collections.abc import Sequence
 from itertools import dropwhile
 
 from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import METRIC_VERSION
+from vlm_ops.models.ground import ground
 from vlm_ops.records import Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
 
 ASKING_VERSION = 1
 """Raised when a change of how models are asked may change an answer."""
+
+
+def ground_of_answers(settings: ModelSettings) -> dict[str, str]:
+    """Return what a model's answers are computed with here, the way of asking included."""
+    return {"asking": str(ASKING_VERSION), **ground(settings)}
 
 
 def select_rows(rows: RowsRef, max_rows: int | None, seed: int) -> list[Row]:

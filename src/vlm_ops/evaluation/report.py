@@ -65,7 +65,7 @@ def write_report(
             ),
         )
         for model, than in _COMPARED
-        if _asked(measured[model]) != _asked(measured[than])
+        if {model, than} <= measured.keys() and _asked(measured[model]) != _asked(measured[than])
     ]
     write_whole(out / "report.json", _as_json(measured, compared, why, protocol))
     write_whole(out / "report.md", _as_markdown(measured, compared, why))

@@ -6,6 +6,7 @@ flags are asked here, and torch, where it computes, is told what was found.
 
 import ctypes
 import functools
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,15 @@ def ground(settings: ModelSettings) -> dict[str, str]:
     """
     versions = {name: version(name) for name in LIBRARIES}
     return {**versions, "device": device(), DTYPE: dtype(settings)}
+
+
+def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
+    """Say what computed answers instead of what computed others; empty if it is the same."""
+    return ", ".join(
+        f"{key} {theirs.get(key, 'unknown')} instead of {ours.get(key, 'unknown')}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    )
 
 
 @functools.cache

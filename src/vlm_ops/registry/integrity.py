@@ -7,8 +7,10 @@ when it is registered and kept among its details, and one hash over them is a ta
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import requests
 from mlflow import MlflowClient
@@ -25,6 +27,18 @@ from vlm_ops.tracking.connection import is_unanswered
 from vlm_ops.tracking.package import FILES
 
 logger = logging.getLogger(__name__)
+
+
+class Checked(NamedTuple):
+    """A version's files, which are what was registered.
+
+    Attributes:
+        folder: Holds them: the weights alone if an earlier vlm-ops registered the version.
+        questions: Path of its recorded questions below the folder; None if it has none.
+    """
+
+    folder: Path
+    questions: str | None
 
 
 def hash_files(client: MlflowClient, logged: LoggedModel) -> dict[str, str]:
@@ -54,10 +68,11 @@ def registered_files(client: MlflowClient, version: ModelVersion) -> dict[str, s
         is gone or was changed, the files themselves make it anew, if they are the registered ones.
 
     Raises:
-        RegistryError: They are not.
+        RegistryError: They are not, or what says which ones were registered was deleted.
         MlflowException: The server does not answer.
     """
     if tags.FILES not in version.tags:
+        _make_sure_it_is_early(client, version)
         logger.info(
             "version %s of %r was registered by an earlier vlm-ops: of its files only the weights "
             "are checked",
@@ -68,19 +83,26 @@ def registered_files(client: MlflowClient, version: ModelVersion) -> dict[str, s
     if listed is not None:
         return listed
     with tempfile.TemporaryDirectory() as scratch:
-        fetch(client, version, "", Path(scratch))
-        found = _hashes(Path(scratch))
-    if fingerprint(found) != version.tags[tags.FILES]:
-        raise changed(version, "its files are not the registered ones, nor is their list")
-    return found
+        folder = Path(scratch)
+        fetch(client, version, "", folder)
+        questions = sorted(folder.glob(f"{tags.QUESTIONS}*"))
+        for beside in ((), *((path.relative_to(folder).as_posix(),) for path in questions)):
+            found = _hashes(folder, beside)
+            if fingerprint(found) == version.tags[tags.FILES]:
+                return found
+    raise changed(version, "its files are not the registered ones, nor is their list")
 
 
-def check_version(client: MlflowClient, version: ModelVersion) -> None:
-    """Make sure that a version's files are what was registered.
+@contextmanager
+def checked(client: MlflowClient, version: ModelVersion) -> Iterator[Checked]:
+    """Fetch a version's files for the duration of the block, and make sure of them.
 
     Args:
         client: Bound to the server.
         version: Whose files.
+
+    Yields:
+        The files, which are what was registered.
 
     Raises:
         RegistryError: They are gone or others.
@@ -95,6 +117,8 @@ def check_version(client: MlflowClient, version: ModelVersion) -> None:
             fetch(client, version, "", folder)
             _compare(version, folder, expected)
         check_content(version, folder)
+        listed = (path for path in expected or () if path.startswith(tags.QUESTIONS))
+        yield Checked(folder, next(listed, None))
 
 
 def check_fetched(client: MlflowClient, version: ModelVersion, folder: Path) -> None:
@@ -115,6 +139,34 @@ def check_fetched(client: MlflowClient, version: ModelVersion, folder: Path) -> 
         _compare(version, folder, {p: h for p, h in files.items() if p.startswith(start)})
 
 
+def _make_sure_it_is_early(client: MlflowClient, version: ModelVersion) -> None:
+    """Make sure that a version has no hash over its files because none was ever taken.
+
+    Raises:
+        RegistryError: Its details say that one was, or they are gone and nothing tells.
+        MlflowException: The server does not answer.
+    """
+    path = version.tags.get(tags.DETAILS)
+    files: dict[str, str] | None = None
+    if path is not None:
+        files = read_details(client, version, path).files
+        if files is None:
+            return
+    elif tags.VERDICT not in version.tags:
+        return
+    name = f"version {version.version} of {version.name!r}"
+    if files is None:
+        raise RegistryError(
+            f"{name} has lost its tags {tags.DETAILS} and {tags.FILES} in MLflow, so that nothing "
+            f"says which files were registered. `vlm-ops models {version.name}` lists others."
+        )
+    raise RegistryError(
+        f"{name} has lost its tag {tags.FILES} in MLflow: expected the hash over the files that "
+        f"its details list. If nothing else was changed, set the tag again, to "
+        f"{fingerprint(files)}; `vlm-ops models {version.name}` lists other versions."
+    )
+
+
 def _listed(client: MlflowClient, version: ModelVersion) -> dict[str, str] | None:
     try:
         found = read_details(client, version, version.tags.get(tags.DETAILS, tags.DETAILS)).files
@@ -125,7 +177,7 @@ def _listed(client: MlflowClient, version: ModelVersion) -> dict[str, str] | Non
 
 def _compare(version: ModelVersion, folder: Path, expected: Mapping[str, str]) -> None:
     """Raise if any file in a folder is gone, new or another one than expected, by its path."""
-    found = _hashes(folder)
+    found = _hashes(folder, expected)
     for path in sorted(found.keys() | expected.keys()):
         if path not in found:
             raise changed(version, f"its file {path} is gone")
@@ -135,10 +187,11 @@ def _compare(version: ModelVersion, folder: Path, expected: Mapping[str, str]) -
             raise changed(version, f"{path}: expected sha256 {expected[path]}, found {found[path]}")
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    """Hash a model's files, all but its versions' details, which lie beside them."""
+def _hashes(folder: Path, beside: Collection[str] = ()) -> dict[str, str]:
+    """Hash a model's files; of its versions' details, which lie beside them, those named."""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     return {
-        path.relative_to(folder).as_posix(): sha256_file(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != tags.DETAILS_FOLDER
+        name: sha256_file(path)
+        for name, path in paths.items()
+        if path.is_file() and (name in beside or not name.startswith(f"{tags.DETAILS_FOLDER}/"))
     }

@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from vlm_ops.artifacts import Evaluation, PreparedData
+from vlm_ops.artifacts import AnswerSet, Evaluation, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.words import percent, sentence, spread
@@ -19,8 +19,9 @@ from vlm_ops.registry import former, tags
 from vlm_ops.registry.integrity import hash_files, registered_files
 from vlm_ops.registry.judgement import Details, Judgement
 from vlm_ops.registry.moving import make_model
+from vlm_ops.registry.questions import Recorded, record
 from vlm_ops.store.files import write_whole
-from vlm_ops.store.fingerprint import SHORT, fingerprint
+from vlm_ops.store.fingerprint import SHORT, fingerprint, sha256_bytes
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracking.runs import run_page
 
@@ -49,12 +50,14 @@ class Submission(Frozen):
         evaluation: Names the candidate and its scores.
         decision: Of the gate.
         data: What was trained and measured on.
+        answers: The candidate's to the validation rows, of which a few are recorded.
         origin: Where it comes from.
     """
 
     evaluation: Evaluation
     decision: GateDecision
     data: PreparedData
+    answers: AnswerSet
     origin: Origin
 
     def is_of(self, version: ModelVersion) -> bool:
@@ -130,6 +133,16 @@ class Submission(Frozen):
             ]
         )
 
+    def recorded(self) -> Recorded:
+        """Return the questions that are kept with the version.
+
+        Raises:
+            DataError: The validation rows, their images or the answers are gone.
+        """
+        longest = self.origin.config.evaluate.max_new_tokens
+        prompt = self.evaluation.model.prompt
+        return record(self.answers, self.data.validation, prompt, longest)
+
     def _identity(self) -> dict[str, str]:
         return {
             tags.CONTENT: self.evaluation.model.content,
@@ -143,7 +156,7 @@ class Kept(NamedTuple):
 
     Attributes:
         logged: The model.
-        files: Hashes of its files by path.
+        files: Hashes of its files and of its recorded questions by path.
         pipeline_run: The pipeline's MLflow run.
     """
 
@@ -162,7 +175,11 @@ def keep(client: MlflowClient, told: Submission, pipeline_run: str) -> Kept:
             or under another server.
     """
     logged = _logged(client, told.evaluation, pipeline_run)
-    return Kept(logged, hash_files(client, logged), pipeline_run)
+    text = told.recorded().model_dump_json(indent=2) + "\n"
+    digest = sha256_bytes(text.encode())
+    path = f"{tags.QUESTIONS}{digest[:SHORT]}.json"
+    _keep_beside(client, logged, path, text)
+    return Kept(logged, {**hash_files(client, logged), path: digest}, pipeline_run)
 
 
 def create(client: MlflowClient, name: str, told: Submission, kept: Kept) -> ModelVersion:
@@ -248,8 +265,14 @@ def _write_details(
     """Keep the file with all else beside the model's files, before a tag names it."""
     # One file a decision: a version's tags point to a whole one at every moment.
     file = f"{fingerprint([name, told.decision.fingerprint])[:SHORT]}.json"
+    path = f"{tags.DETAILS_FOLDER}/{file}"
+    _keep_beside(client, logged, path, details.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def _keep_beside(client: MlflowClient, logged: LoggedModel, path: str, text: str) -> None:
+    """Write a file among those of a logged model."""
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / file
-        write_whole(path, details.model_dump_json(indent=2) + "\n")
-        client.log_model_artifact(logged.model_id, str(path), tags.DETAILS_FOLDER)
-    return f"{tags.DETAILS_FOLDER}/{file}"
+        file = Path(scratch) / Path(path).name
+        write_whole(file, text)
+        client.log_model_artifact(logged.model_id, str(file), Path(path).parent.as_posix())

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
-from vlm_ops.artifacts import Evaluation, ModelRef, PreparedData
+from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import RegistryError
-from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Look
 from vlm_ops.registry import former, promotion, tags
 from vlm_ops.registry.finding import alias_version, all_versions, find_version, model_names
@@ -19,7 +18,14 @@ from vlm_ops.registry.looks import CountedLook, count, counted, read_looks
 from vlm_ops.registry.margins import pin, pinned
 from vlm_ops.registry.moving import moving
 from vlm_ops.registry.package import fetch_package
-from vlm_ops.registry.registration import Origin, Submission, create, judge_anew, keep, link
+from vlm_ops.registry.registration import (
+    Origin,
+    Submission,
+    create,
+    judge_anew,
+    keep,
+    link,
+)
 from vlm_ops.registry.standing import read_state
 from vlm_ops.registry.versions import (
     Champion,
@@ -38,6 +44,7 @@ __all__ = [
     "RegisteredVersion",
     "Registry",
     "Standing",
+    "Submission",
     "VersionSummary",
 ]
 
@@ -64,23 +71,6 @@ class Registry(Connection):
         """
         super().__init__(uri)
         self.name = name
-
-    @answered
-    def champion(self) -> Champion | None:
-        """Return the champion, None if there is none yet.
-
-        Raises:
-            RegistryError: The alias points to a version that vlm-ops did not register.
-        """
-        found = self._champion()
-        if found is None:
-            return None
-        return Champion(
-            name=self.name,
-            version=str(found.version),
-            content=tags.content_of(found),
-            gate=found.tags.get(tags.GATE),
-        )
 
     @answered
     def versions(self) -> list[VersionSummary]:
@@ -122,14 +112,7 @@ class Registry(Connection):
         )
 
     @answered
-    def register(
-        self,
-        evaluation: Evaluation,
-        decision: GateDecision,
-        data: PreparedData,
-        origin: Origin,
-        pipeline_run: Callable[[], str],
-    ) -> RegisteredVersion:
+    def register(self, told: Submission, pipeline_run: Callable[[], str]) -> RegisteredVersion:
         """Register the candidate, accepted or not, and point the alias ``candidate`` to it.
 
         The same candidate on the same data under the same protocol is one version. Registering
@@ -137,14 +120,10 @@ class Registry(Connection):
         another champion) is the newer decision written on it.
 
         Args:
-            evaluation: Names the logged candidate and its scores.
-            decision: Of the gate.
-            data: What was trained and measured on.
-            origin: Configuration, commit and flow run.
+            told: The candidate, evaluated and judged.
             pipeline_run: Returns the id of the pipeline's MLflow run; called where a version is
                 made.
         """
-        told = Submission(evaluation=evaluation, decision=decision, data=data, origin=origin)
         kept = None
         if self._version_of(told) is None:
             # This may send the model's files, which takes longer than a lease lasts.
@@ -163,7 +142,7 @@ class Registry(Connection):
         return RegisteredVersion(
             name=self.name,
             version=str(made.version),
-            content=evaluation.model.content,
+            content=told.evaluation.model.content,
             created=found is None,
         )
 
@@ -181,7 +160,8 @@ class Registry(Connection):
 
         The gate must have accepted that version, against today's champion, and nothing must be in
         doubt about who that is. Without ``decision_required`` a person may do without both, but
-        not without a reason; that settles the doubt.
+        not without a reason; that settles the doubt. A model that was champion before and had to
+        give way comes back with a person's reason only, whatever the gate said.
 
         Args:
             version: A number, or an alias as ``candidate``.
@@ -197,17 +177,29 @@ class Registry(Connection):
 
         Raises:
             ChampionMoved: The gate accepted it, but against another champion than today's.
-            RegistryError: There is no such version, it was not accepted or there is a doubt, and no
-                reason is given, or its files are not the registered ones.
+            RegistryError: There is no such version, it was not accepted, was champion before or
+                there is a doubt, and no reason is given, or its files are not the registered ones.
         """
-        order = promotion.Order(by, (reason or "").strip(), decision_required, still)
+        order = promotion.Order(
+            by, (reason or "").strip(), decision_required=decision_required, still=still
+        )
         return promotion.promote(self.client, self.name, version, order)
 
     @answered
     def rollback(
-        self, version: str | None = None, *, reason: str | None, by: str, dry_run: bool = False
+        self,
+        version: str | None = None,
+        *,
+        reason: str | None,
+        by: str,
+        agree: Callable[[Move], bool] = lambda move: True,
+        unasked: bool = False,
     ) -> Move:
-        """Put an earlier champion back, after checking its files.
+        """Put an earlier champion back, after checking its files and asking it what it was asked.
+
+        Questions were recorded when it was registered. Where the same libraries, kind of device and
+        dtype compute as then, it must answer as it did; elsewhere it must answer, and the ledger
+        says what differs.
 
         Rolling back twice goes back two versions: a version that was rolled away from does not
         come back by itself. A rollback that was cut off is ended by the next one.
@@ -216,18 +208,21 @@ class Registry(Connection):
             version: Number of an earlier champion; None takes the one before today's.
             reason: In words; None says what is rolled back.
             by: Who does it.
-            dry_run: Check everything and write nothing.
+            agree: Given the move when all is checked; unless it is true, nothing is written.
+            unasked: Check the files alone, for an emergency; the ledger says so.
 
         Returns:
-            The move, in a dry run the one that would be made.
+            The move, or the one that would have been made.
 
         Raises:
             ChampionMoved: Another one moved it meanwhile.
             RegistryError: There is no champion, none before it, a doubt who that is, or the earlier
-                one's version or files are gone.
+                one's version or files are gone or others, or it does not answer as it did.
         """
         order = promotion.Order(by, (reason or "").strip())
-        return promotion.rollback(self.client, self.name, version, order, dry_run=dry_run)
+        return promotion.rollback(
+            self.client, self.name, version, order, agree=agree, unasked=unasked
+        )
 
     @answered
     def moves(self) -> list[Move]:
@@ -243,22 +238,10 @@ class Registry(Connection):
     def former_champions(self) -> set[str]:
         """Return the content hashes of models that were champion and had to give way.
 
-        Lines of earlier versions name no content; for them the versions are asked, as far as they
-        still exist.
-
         Raises:
             RegistryError: There is no such model.
         """
-        moves = self.moves()
-        known = {
-            str(found.version): found.tags.get(tags.CONTENT)
-            for found in all_versions(self.client, self.name)
-        }
-        for move in moves:
-            known |= {str(move.from_version): move.from_content} if move.from_content else {}
-            known |= {str(move.to_version): move.to_content} if move.to_content else {}
-        left = {known.get(str(move.from_version)) for move in moves if move.moved}
-        return {content for content in left if content is not None}
+        return promotion.former_champions(self.client, self.name, self.moves())
 
     @answered
     def standing(self) -> Standing:
@@ -311,9 +294,6 @@ class Registry(Connection):
         """
         with moving(self.client, self.name) as mover:
             pin(mover, settings, reason=(reason or "").strip(), by=by)
-
-    def _champion(self) -> ModelVersion | None:
-        return alias_version(self.client, self.name, tags.CHAMPION)
 
     def _version_of(self, told: Submission) -> ModelVersion | None:
         return next((v for v in all_versions(self.client, self.name) if told.is_of(v)), None)

@@ -24,6 +24,8 @@ DETAILS = "details"
 """Path of the file with all else, among the files of the logged model."""
 
 DETAILS_FOLDER = "registered"
+QUESTIONS = f"{DETAILS_FOLDER}/questions-"
+"""How the file of a version's recorded questions begins, among the files of the logged model."""
 
 CONTENT = CONTENT_TAG
 DATASET = "vlm_ops.dataset"

@@ -15,6 +15,7 @@ from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
 from vlm_ops.config.sections import DataCommon, DatasetPairs
 from vlm_ops.records import Against, RowsRef
+from vlm_ops.steps.provenance import computed
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
@@ -27,6 +28,9 @@ Value = Artifact | ModelRef | RowsRef | Against | str | None
 Outputs = Mapping[str, Artifact | ModelRef | Against | str | None]
 """What there is so far, by step; under ``CHAMPION`` and ``AGAINST`` what the registry says. A text
 stands for the content of something that need not be read again."""
+
+Left = dict[str, Artifact | None]
+"""What steps left, by step; None for one that was left out."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,12 @@ class Plan:
     inputs: Mapping[str, Value]
     fingerprint: str
     folder: Path
+
+    @property
+    def left_out(self) -> bool:
+        """Whether something is not there that the step can't do without."""
+        needs = self.step.inputs
+        return any(not needs[key].optional and value is None for key, value in self.inputs.items())
 
     def done(self) -> Artifact | None:
         """Return the artifact if the step was taken before, to the end."""
@@ -88,9 +98,11 @@ def perform(plan: Plan, tracker: Tracker) -> Artifact:
         return done
     make_folder(plan.folder)
     started = time.monotonic()
-    artifact = step_function(plan.step)(plan.job, **plan.inputs, out=plan.folder, tracker=tracker)
+    there = {key: value for key, value in plan.inputs.items() if value is not None}
+    artifact = step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=tracker)
     seconds = round(time.monotonic() - started, 3)
-    artifact = artifact.model_copy(update={"fingerprint": plan.fingerprint, "seconds": seconds})
+    kept = {"fingerprint": plan.fingerprint, "seconds": seconds, "computed": computed(plan.step)}
+    artifact = artifact.model_copy(update=kept)
     write_record(artifact)
     return artifact
 
@@ -128,33 +140,36 @@ class Work:
         """Work out what the first step would be."""
         return plan(self.names[0], self.config, self.outputs, known=self.fingerprint)
 
-    def done(self) -> "tuple[dict[str, Artifact], Work | None]":
+    def done(self) -> "tuple[Left, Work | None]":
         """Return what was taken before, and the work that is left; None if nothing is."""
-        found: dict[str, Artifact] = {}
+        found: Left = {}
         work: Work | None = self
         while work is not None:
             first = work.first()
-            if (artifact := first.done()) is None:
+            artifact = None if first.left_out else first.done()
+            if artifact is None and not first.left_out:
                 return found, replace(work, fingerprint=first.fingerprint)
             found[first.step.name] = artifact
             work = work.after(artifact)
         return found, None
 
-    def after(self, artifact: Artifact) -> "Work | None":
+    def after(self, artifact: Artifact | None) -> "Work | None":
         """Return the work that is left after the first step."""
         outputs = {**self.outputs, self.names[0]: artifact}
         return Work(self.names[1:], self.config, outputs) if self.names[1:] else None
 
-    def take(self, tracker: Tracker) -> dict[str, Artifact]:
+    def take(self, tracker: Tracker) -> Left:
         """Take the steps in this process, and return what they left.
 
         Raises:
             VlmOpsError: Whatever a step raises.
         """
-        taken: dict[str, Artifact] = {}
+        taken: Left = {}
         work: Work | None = self
         while work is not None:
-            artifact = taken[work.names[0]] = perform(work.first(), tracker)
+            first = work.first()
+            artifact = None if first.left_out else perform(first, tracker)
+            taken[first.step.name] = artifact
             work = work.after(artifact)
         return taken
 

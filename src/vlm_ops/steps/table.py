@@ -32,8 +32,8 @@ from vlm_ops.config.pipeline import (
 )
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.metrics import METRIC_VERSION
-from vlm_ops.evaluation.protocol import ASKING_VERSION
-from vlm_ops.models.ground import ground
+from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
+from vlm_ops.models.ground import LIBRARIES
 from vlm_ops.records import Split
 from vlm_ops.store.artifact import Artifact
 
@@ -45,6 +45,9 @@ AGAINST = "against"
 """What the registry says beside it: a :class:`~vlm_ops.records.Against`."""
 
 
+_STATISTICS = ("numpy", "scipy")
+
+
 @dataclass(frozen=True)
 class From:
     """Where an input of a step comes from.
@@ -52,10 +55,12 @@ class From:
     Attributes:
         step: A key of ``STEPS``, ``CHAMPION`` or ``AGAINST``.
         part: Attribute of that step's artifact; empty for the artifact itself.
+        optional: Whether the step that takes it can do without.
     """
 
     step: str
     part: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,9 @@ class Step:
         job: Builds what the step takes from the whole configuration.
         output: Type of what it leaves.
         function: ``module:function``, imported when the step runs.
-        inputs: Where each parameter of the function comes from.
+        inputs: Where each parameter of the function comes from. Where something is not there that
+            it can't do without, the step is left out, and so is what needs its output.
+        libraries: What computes it, by the names of the distributions; kept in its record.
         heavy: Whether it loads a model, so that it belongs into a process of its own.
     """
 
@@ -82,6 +89,7 @@ class Step:
     output: type[Artifact]
     function: str
     inputs: Mapping[str, From]
+    libraries: tuple[str, ...] = (*LIBRARIES, "accelerate", "pillow", "torchvision", "trl")
     heavy: bool = True
 
 
@@ -111,7 +119,7 @@ def _answers(
             seed=config.seed,
             split=split,
             max_rows=config.evaluate.max_rows,
-            ground={"asking": str(ASKING_VERSION), **ground(config.model)},
+            ground=ground_of_answers(config.model),
             **{"gray": False} | images,
             **_asked(config),
         ),
@@ -123,7 +131,6 @@ def _answers(
 
 _DATA = From("prepare")
 _SFT = From("sft")
-_PREFER = From("prefer")
 _SFT_MODEL = From("sft", "model")
 _PREFERRED_MODEL = From("prefer", "model")
 _CANDIDATE = From("choose", "model")
@@ -140,13 +147,16 @@ _ALL = (
         output=PreparedData,
         function="vlm_ops.data.prepare:prepare",
         inputs={},
+        libraries=("datasets", "pillow", "pyarrow"),
     ),
     Step(
         name="sft",
         stage="sft",
         work="sft",
         version=2,
-        job=lambda config: SftJob(model=config.model, sft=config.sft, **_training(config)),
+        job=lambda config: SftJob(
+            model=config.model, sft=config.sft, reserve=config.reserve, **_training(config)
+        ),
         output=TrainedAdapter,
         function="vlm_ops.training.sft:train_sft",
         inputs={"data": _DATA},
@@ -155,7 +165,7 @@ _ALL = (
         name="pairs",
         stage="pairs",
         work="pairs",
-        version=2,
+        version=3,
         job=lambda config: PairsJob(seed=config.seed, pairs=config.pairs, **_asked(config)),
         output=PreferencePairs,
         function="vlm_ops.training.pairs:make_pairs",
@@ -169,7 +179,7 @@ _ALL = (
         job=lambda config: PreferJob(prefer=config.prefer, **_training(config)),
         output=TrainedAdapter,
         function="vlm_ops.training.prefer:train_prefer",
-        inputs={"pairs": From("pairs"), "sft": _SFT},
+        inputs={"pairs": From("pairs", "usable"), "sft": _SFT},
     ),
     _answers("base on validation", From("sft", "base"), "validation", stage="choose"),
     _answers("sft on validation", _SFT_MODEL, "validation", stage="choose"),
@@ -186,8 +196,9 @@ _ALL = (
             "data": _DATA,
             "base_answers": From("base on validation"),
             "sft_answers": From("sft on validation"),
-            "preferred_answers": From("preferred on validation"),
+            "preferred_answers": From("preferred on validation", optional=True),
         },
+        libraries=_STATISTICS,
         heavy=False,
     ),
     Step(
@@ -200,10 +211,11 @@ _ALL = (
         function="vlm_ops.evaluation.choose:choose",
         inputs={
             "sft": _SFT,
-            "prefer": _PREFER,
+            "prefer": From("prefer", optional=True),
             "sft_answers": From("sft on validation"),
-            "preferred_answers": From("preferred on validation"),
+            "preferred_answers": From("preferred on validation", optional=True),
         },
+        libraries=_STATISTICS,
         heavy=False,
     ),
     # The candidate first: it is often the model that was asked last on validation.
@@ -228,19 +240,20 @@ _ALL = (
             "choice": From("choose"),
             "base_answers": From("base on test"),
             "sft_answers": From("sft on test"),
-            "preferred_answers": From("preferred on test"),
+            "preferred_answers": From("preferred on test", optional=True),
             "candidate_answers": From("candidate on test"),
             "sft_gray_answers": From("sft on gray"),
             "candidate_gray_answers": From("candidate on gray"),
             "candidate_swapped_answers": From("candidate on swapped"),
         },
+        libraries=_STATISTICS,
     ),
     _answers("champion on test", From(CHAMPION), "test", stage="gate"),
     Step(
         name="gate",
         stage="gate",
         work="gate",
-        version=3,
+        version=4,
         job=lambda config: GateJob(
             seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples
         ),
@@ -252,9 +265,10 @@ _ALL = (
             "candidate_gray": From("candidate on gray"),
             "candidate_swapped": From("candidate on swapped"),
             "base": From("base on test"),
-            "champion": From("champion on test"),
+            "champion": From("champion on test", optional=True),
             "against": From(AGAINST),
         },
+        libraries=_STATISTICS,
         heavy=False,
     ),
 )

@@ -25,6 +25,9 @@ class Artifact(Frozen):
         fingerprint: Of everything that went into the step; names the folder.
         content: Of what came out; the next step's fingerprint is made of it.
         seconds: The step's own time, attempts that were cut off not counted.
+        computed: What computed it, for people: versions, kind of device, threads
+            (:mod:`vlm_ops.steps.provenance`). It names no folder. Empty in records of earlier
+            versions.
         folder: Where the record was read from or will be written to.
     """
 
@@ -33,6 +36,7 @@ class Artifact(Frozen):
     fingerprint: str = ""
     content: str
     seconds: float = 0.0
+    computed: dict[str, str] = {}
     folder: Path = Field(exclude=True)
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:

@@ -1,9 +1,9 @@
-"""Preference pairs: what the model gets wrong by itself, against what is verified."""
+"""Preference pairs: a model's own right answers against its own wrong ones, or labelled ones."""
 
 import logging
 import os
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,9 @@ from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import DatasetPairs, SampledPairs
 from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
+from vlm_ops.data.split import reserve
 from vlm_ops.errors import DataError
-from vlm_ops.evaluation.metrics import number, relaxed_match
+from vlm_ops.evaluation.metrics import relaxed_match
 from vlm_ops.models.generation import Sampling, sample
 from vlm_ops.models.loading import LoadedModel, load
 from vlm_ops.records import BARE_QUESTION, PreferencePair, Row, Split
@@ -25,7 +26,7 @@ from vlm_ops.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 FEWEST: dict[Split, int] = {"train": 16, "validation": 8}
-"""A part for which sampling finds fewer pairs is filled up to this many."""
+"""With fewer sampled pairs than this, or than are asked for, nothing is trained on them."""
 
 _ROWS_AT_ONCE = 128
 
@@ -45,35 +46,35 @@ def make_pairs(
 
     Sampled pairs come from questions that the model answers both rightly and wrongly: what it
     never gets right it would have to guess at, and what it never gets wrong teaches nothing
-    (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2). A part with
-    fewer than ``FEWEST`` of them is filled up to that number with answers that are right for
-    other rows of the same kind.
+    (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2). Both answers are
+    its own: chosen is the expected answer where it gave that, else its most frequent right one;
+    rejected is its most frequent wrong one.
 
     Args:
         job: Which of the two, and how many.
-        data: Rows; pairs are sampled on ``train``, held-out ones on ``validation``.
-            Labelled pairs about its test images are dropped.
+        data: Rows; pairs are sampled on ``train`` (those rows of it that are reserved, if some
+            are), held-out ones on ``validation``. Labelled pairs about its test images are dropped.
         sft: The model to sample from.
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
         tracker: Gets counts and examples.
 
+    Returns:
+        The pairs; too few sampled ones say so and are not trained on.
+
     Raises:
-        DataError: There is no pair to train on.
+        DataError: A labelled data set has no pair to train on, or none to hold out.
     """
     if isinstance(job.pairs, DatasetPairs):
         made = _labelled(job, job.pairs, data, out)
     else:
         made = _sampled(job, job.pairs, data, load(sft.model), out)
     train, validation, images, source, counts = made
-    if not train or not validation:
-        raise DataError(
-            f"pairs: {len(train)} pairs to train on and {len(validation)} held out, need at "
-            f"least one of each; source: {source}. Give more rows, raise pairs.samples or "
-            f"pairs.temperature, or give labelled pairs (pairs.type: dataset)."
-        )
+    too_few = _too_few(job.pairs, len(train), len(validation))
     for split, pairs in (("train", train), ("validation", validation)):
         write_jsonl(out / f"{split}.jsonl", pairs)
     logger.info("pairs: %d to train on, %d held out (%s)", len(train), len(validation), source)
+    if too_few:
+        logger.warning("pairs: %s", too_few)
     content = fingerprint([[p.model_dump() for p in train], [p.model_dump() for p in validation]])
     tracker.params(job.model_dump())
     tracker.metrics({"pairs": len(train), "held_out_pairs": len(validation), **counts})
@@ -87,6 +88,27 @@ def make_pairs(
         images=images,
         source=source,
         around=BARE_QUESTION,
+        too_few=too_few,
+    )
+
+
+def _too_few(settings: DatasetPairs | SampledPairs, train: int, validation: int) -> str | None:
+    """Say that there are too few pairs to learn from, if that is so."""
+    if isinstance(settings, DatasetPairs):
+        if train and validation:
+            return None
+        raise DataError(
+            f"{settings.path or settings.id}: {train} pairs to train on and {validation} held out, "
+            f"need at least one of each. Give more pairs, or another share pairs.validation."
+        )
+    needed = min(settings.max_pairs, FEWEST["train"])
+    held_out = min(settings.max_validation_pairs, FEWEST["validation"])
+    if train >= needed and validation >= held_out:
+        return None
+    return (
+        f"{train} pairs to train on and {validation} held out, of questions that the SFT model "
+        f"answers both rightly and wrongly; it takes {needed} and {held_out}. More rows, a higher "
+        f"pairs.samples or pairs.temperature, or labelled pairs (pairs.type: dataset) give more"
     )
 
 
@@ -101,64 +123,53 @@ def _labelled(job: PairsJob, settings: DatasetPairs, data: PreparedData, out: Pa
 def _sampled(
     job: PairsJob, settings: SampledPairs, data: PreparedData, model: LoadedModel, out: Path
 ) -> _Pairs:
-    wanted: dict[Split, int] = {
-        "train": settings.max_pairs,
-        "validation": settings.max_validation_pairs,
-    }
-    parts: list[list[PreferencePair]] = []
-    sampled = borrowed = 0
-    for split, limit in wanted.items():
-        rows = _by_turns(data.rows(split), job.seed)
-        own = _sample_split(job, settings, data, model, rows, limit)
-        missing = min(limit, FEWEST[split]) - len(own)
-        others = _near_misses(rows, {pair.id for pair in own}, missing, job.seed)
-        sampled, borrowed = sampled + len(own), borrowed + len(others)
-        parts.append(own + others)
-        if others:
-            logger.warning(
-                "pairs: %d sampled on %s, %d borrowed to make it %d",
-                len(own), split, len(others), len(parts[-1]),
-            )  # fmt: skip
-    source = f"{sampled} wrong answers sampled from the SFT model"
-    if borrowed:
-        source += f", {borrowed} borrowed from other rows of the kind"
-    counts = {"sampled_pairs": sampled, "borrowed_pairs": borrowed}
+    rows = {"train": data.rows("train"), "validation": data.rows("validation")}
+    if settings.reserve:
+        _, rows["train"] = reserve(rows["train"], settings.reserve, job.seed)
+    asked = _Asked(job, settings, data, model)
+    train = _pairs_on(_by_turns(rows["train"], job.seed), settings.max_pairs, asked)
+    held_out = _pairs_on(
+        _by_turns(rows["validation"], job.seed), settings.max_validation_pairs, asked
+    )
+    new = "new to it" if settings.reserve else "that it has learned"
+    source = f"right and wrong answers sampled from the SFT model, on rows {new}"
     images = Path(os.path.relpath(data.folder / data.images, out))
-    return _Pairs(parts[0], parts[1], images, source, counts)
+    return _Pairs(train, held_out, images, source, {})
 
 
-def _sample_split(
-    job: PairsJob,
-    settings: SampledPairs,
-    data: PreparedData,
-    model: LoadedModel,
-    rows: Sequence[Row],
-    limit: int,
-) -> list[PreferencePair]:
+class _Asked(NamedTuple):
+    """What rows are asked with."""
+
+    job: PairsJob
+    settings: SampledPairs
+    data: PreparedData
+    model: LoadedModel
+
+    def answers(self, rows: Sequence[Row], seed: int) -> list[list[str]]:
+        """Sample answers to each row."""
+        pictures = [[open_image(self.data.image_path(i.path)) for i in row.images] for row in rows]
+        samples = self.settings.samples
+        sampling = Sampling(
+            max_new_tokens=self.job.max_new_tokens,
+            batch_size=max(1, self.job.batch_size // samples),
+            temperature=self.settings.temperature,
+            samples=samples,
+            seed=seed,
+        )
+        questions = [row.asked_with(self.data.prompt).question for row in rows]
+        said = sample(self.model, questions, pictures, sampling)
+        return [said[start : start + samples] for start in range(0, len(said), samples)]
+
+
+def _pairs_on(rows: Sequence[Row], limit: int, asked: _Asked) -> list[PreferencePair]:
     pairs: list[PreferencePair] = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         if len(pairs) >= limit:
             break
         chunk = rows[start : start + _ROWS_AT_ONCE]
-        pictures = [[open_image(data.image_path(i.path)) for i in row.images] for row in chunk]
-        wrong: dict[str, str] = {}
-        right: set[str] = set()
-        sampling = Sampling(
-            max_new_tokens=job.max_new_tokens,
-            batch_size=max(1, job.batch_size // settings.samples),
-            temperature=settings.temperature,
-            samples=settings.samples,
-            seed=job.seed + start,
-        )
-        questions = [row.asked_with(data.prompt).question for row in chunk]
-        answers = sample(model, questions, pictures, sampling)
-        asked = [row for row in chunk for _ in range(settings.samples)]
-        for row, answer in zip(asked, answers, strict=True):
-            if relaxed_match(answer, row.answers):
-                right.add(row.id)
-            elif answer:
-                wrong.setdefault(row.id, answer)
-        pairs += [pair_with(row, wrong[row.id]) for row in chunk if row.id in wrong.keys() & right]
+        answers = asked.answers(chunk, asked.job.seed + start)
+        found = (own_pair(row, said) for row, said in zip(chunk, answers, strict=True))
+        pairs += [pair for pair in found if pair is not None]
         logger.info(
             "pairs: %d of at most %d, from %d of %d rows",
             min(limit, len(pairs)), limit, start + len(chunk), len(rows),
@@ -166,26 +177,27 @@ def _sample_split(
     return pairs[:limit]
 
 
-def _near_misses(
-    rows: Sequence[Row], taken: set[str], missing: int, seed: int
-) -> list[PreferencePair]:
-    """Pair rows with answers that are right for others of their kind, a number with a number."""
-    rng = random.Random(seed)
-    answers: dict[tuple[str, bool], list[str]] = defaultdict(list)
-    for row in rows:
-        answers[_sort(row)].append(row.answers[0])
-    pairs: list[PreferencePair] = []
-    for row in rows:
-        if len(pairs) >= missing:
-            break
-        others = [text for text in answers[_sort(row)] if not relaxed_match(text, row.answers)]
-        if row.id not in taken and others:
-            pairs.append(pair_with(row, rng.choice(others)))
-    return pairs
+def own_pair(row: Row, said: Sequence[str]) -> PreferencePair | None:
+    """Pair a model's own answers to a row: a right one with its most frequent wrong one.
 
+    Args:
+        row: With the answers that count.
+        said: What the model answered, one sample after the other.
 
-def _sort(row: Row) -> tuple[str, bool]:
-    return row.kind, number(row.answers[0]) is None
+    Returns:
+        The pair; None if all answers are right or all are wrong. Chosen is the expected answer if
+        the model gave it, else its most frequent right one. Of equally frequent ones the first
+        counts. Silence is no answer.
+    """
+    right: Counter[str] = Counter()
+    wrong: Counter[str] = Counter()
+    for answer in filter(None, said):
+        (right if relaxed_match(answer, row.answers) else wrong)[answer] += 1
+    if not right or not wrong:
+        return None
+    expected = row.answers[0]
+    chosen = expected if expected in right else right.most_common(1)[0][0]
+    return pair_with(row, wrong.most_common(1)[0][0], chosen)
 
 
 def _by_turns(rows: Iterable[Row], seed: int) -> list[Row]:
@@ -202,13 +214,13 @@ def _by_turns(rows: Iterable[Row], seed: int) -> list[Row]:
     return dealt
 
 
-def pair_with(row: Row, rejected: str) -> PreferencePair:
-    """Pair a row's first accepted answer with another one."""
+def pair_with(row: Row, rejected: str, chosen: str | None = None) -> PreferencePair:
+    """Pair a row's first accepted answer, or another right one, with a wrong one."""
     return PreferencePair(
         id=row.id,
         images=row.images,
         question=row.question,
-        chosen=row.answers[0],
+        chosen=chosen or row.answers[0],
         rejected=rejected,
         kind=row.kind,
     )

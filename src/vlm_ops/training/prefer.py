@@ -62,8 +62,8 @@ def prefer_stage(
         tracker: Gets the curves.
     """
     asked = job.prefer
-    weights = asked.loss_weights or (1.0,) * len(asked.loss)
-    loss = PreferenceLoss(asked.loss, weights, asked.beta, asked.label_smoothing)
+    losses, weights = asked.mixture
+    loss = PreferenceLoss(losses, weights, asked.beta, asked.label_smoothing)
 
     def packed(loaded: LoadedModel, options: dict[str, Any]) -> PackedDpo:
         of = [loaded.ref.content, pairs.content, loaded.processor.chat_template]
@@ -92,7 +92,7 @@ def prefer_stage(
         config=partial(
             DPOConfig,
             beta=asked.beta,
-            loss_type=list(asked.loss),
+            loss_type=list(losses),
             loss_weights=list(weights),
             label_smoothing=asked.label_smoothing,
         ),

@@ -1,5 +1,6 @@
 """Supervised fine-tuning: QLoRA on the answers, nothing else."""
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -8,14 +9,18 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTr
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
+from vlm_ops.data.split import reserve
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import base_ref, load
+from vlm_ops.records import Row, Split
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.trainers import PackedSft
 from vlm_ops.training.rows import sft_rows
 from vlm_ops.training.stage import Stage, train
+
+logger = logging.getLogger(__name__)
 
 
 class TrlSft(CompleteCheckpoints, SFTTrainer):
@@ -59,7 +64,7 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         tracker=tracker,
         load=partial(load, base, trainable=True),
         adapt=lambda model: add_adapter(model, job.sft.lora),
-        records=lambda split: base.reads(data.rows(split)),
+        records=lambda split: base.reads(_rows(job, data, split)),
         locate=data.image_path,
         encode=Encoder.rows,
         dataset=sft_rows,
@@ -68,3 +73,15 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         trl=TrlSft,
         packed=lambda _, options: PackedSft(**options),
     )
+
+
+def _rows(job: SftJob, data: PreparedData, split: Split) -> list[Row]:
+    rows = data.rows(split)
+    if split != "train" or not job.reserve:
+        return rows
+    learned, kept = reserve(rows, job.reserve, job.seed)
+    logger.info(
+        "sft: learns %d of %d rows; %d groups are kept for preferences (pairs.reserve)",
+        len(learned), len(rows), len({row.group for row in kept}),
+    )  # fmt: skip
+    return learned
