@@ -88,8 +88,7 @@ class PreparedData(Artifact):
             shared by all that was prepared in a runs folder; earlier versions had one each.
         deal: Where it is remembered which split a group belongs to, seen from ``folder``; None
             where the source knows, and in records of earlier versions.
-        refused: Rows of the source that are left out because they can't be used; which and why is
-            in ``refused.jsonl``.
+        refused: Rows of the source that can't be used and are left out, as ``refused.jsonl`` says.
     """
 
     step = "prepare"
@@ -181,10 +180,7 @@ class TrainedAdapter(Artifact):
     engine: Engine = "packed"
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
-        """Return the artifact if its adapter is still there.
-
-        It gets the prompt that it was trained with, which was not kept at first.
-        """
+        """Return it if its adapter is still there, with its prompt, which was not kept at first."""
         if not all((self.folder / ADAPTER / name).is_file() for name in ADAPTER_FILES):
             return None
         given = inputs.get("data") or inputs["sft"].base
@@ -209,8 +205,7 @@ class PreferencePairs(Artifact):
         images: Where the pairs' image paths start, seen from ``folder``.
         source: One line for people: where the pairs came from.
         around: What stands around each question in the files, as in :class:`PreparedData`.
-        too_few: In words, how many there are and how many it takes, if they are too few to learn
-            from; None if they are not.
+        too_few: In words, if there are too few to learn from.
     """
 
     step = "pairs"

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from vlm_ops.store.fingerprint import fingerprint
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 from vlm_ops.store.jsonl import read_jsonl
 
 Split = Literal["train", "validation", "test"]
@@ -37,7 +37,7 @@ class ImageRef(Frozen):
     sha256: str
     width: int
     height: int
-    reading: int | None = Field(default=None, exclude_if=lambda version: version is None)
+    reading: int | None = added(None)
 
 
 class AboutImages(Frozen):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from vlm_ops.config.load import from_json, load_config, presets, resolved_json
-from vlm_ops.config.sections import ChartsData, DatasetPairs, FilesData, HubData
+from vlm_ops.config.pairs import DatasetPairs
+from vlm_ops.config.sections import ChartsData, FilesData, HubData
 from vlm_ops.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

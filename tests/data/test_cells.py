@@ -209,7 +209,8 @@ def test_any_cell_is_read_or_refused_in_a_short_line(role: str, cell: Any) -> No
 
 def test_the_table_of_roles_has_no_other_reader() -> None:
     """A column that a configuration names has a role, or is one of images."""
-    from vlm_ops.config.sections import Columns, PairColumns
+    from vlm_ops.config.pairs import PairColumns
+    from vlm_ops.config.sections import Columns
 
     columns: list[type[Frozen]] = [Columns, PairColumns]
     named = {name for kind in columns for name in kind.model_fields}

@@ -9,7 +9,7 @@ from own_rows import Rows, square, write_rows
 from PIL import Image
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.sections import DatasetPairs, PairColumns
+from vlm_ops.config.pairs import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences

@@ -16,8 +16,9 @@ from vlm_ops.artifacts import (
     PreparedData,
     TrainedAdapter,
 )
+from vlm_ops.config.pairs import DatasetPairs, PairsSettings, SampledPairs
 from vlm_ops.config.pipeline import PairsJob
-from vlm_ops.config.sections import DatasetPairs, ModelSettings, PairsSettings, SampledPairs
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.split import reserve
 from vlm_ops.models.generation import Sampling
 from vlm_ops.records import BARE_QUESTION, ImageRef, Row

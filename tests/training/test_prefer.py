@@ -8,8 +8,8 @@ import pytest
 from test_sft import Recorder, job
 
 from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.config.pairs import SampledPairs
 from vlm_ops.config.pipeline import PairsJob, PreferJob
-from vlm_ops.config.sections import SampledPairs
 from vlm_ops.config.training import PreferSettings
 from vlm_ops.evaluation.metrics import relaxed_match
 from vlm_ops.tracker import NullTracker

@@ -62,11 +62,7 @@ def step(
             taken |= left.take(NullTracker())
     artifact = taken[name]
     if artifact is None:
-        why = outputs["pairs"].too_few
-        if as_json:
-            print_json({"step": name, "skipped": True, "left_out": why})
-        else:
-            out.print(f"{name}: left out: {escape(why)}")
+        _tell_left_out(name, outputs["pairs"].too_few, as_json)
         return
     if isinstance(artifact, PreparedData):
         _warn(artifact, config)
@@ -87,6 +83,13 @@ def _warn(data: PreparedData, config: PipelineConfig) -> None:
     limit = config.evaluate.max_new_tokens
     for warning in [*data.notices, *warnings(data), *long_answers(data, config.model, limit)]:
         err.print(warning, markup=False)
+
+
+def _tell_left_out(name: str, why: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"step": name, "skipped": True, "left_out": why})
+    else:
+        out.print(f"{name}: left out: {escape(why)}")
 
 
 def _left_before(name: str, config: PipelineConfig, command: str) -> dict[str, Any]:

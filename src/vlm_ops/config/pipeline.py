@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
+from vlm_ops.config.pairs import PairsSettings, SampledPairs
 from vlm_ops.config.sections import (
     ChartsData,
     DataSettings,
@@ -12,13 +13,11 @@ from vlm_ops.config.sections import (
     FilesData,
     GateSettings,
     ModelSettings,
-    PairsSettings,
     RegisterSettings,
-    SampledPairs,
 )
 from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
 from vlm_ops.records import Split
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 
 
 class PipelineConfig(Frozen):
@@ -110,7 +109,7 @@ class SftJob(Job):
     seed: int
     model: ModelSettings
     sft: SftSettings
-    reserve: float = Field(default=0.0, exclude_if=lambda share: share == 0.0)
+    reserve: float = added(0.0)
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
 

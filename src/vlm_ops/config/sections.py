@@ -9,33 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from vlm_ops.config.marks import find_mark
-from vlm_ops.store.frozen import Frozen
-
-
-def _is_none(value: Any) -> bool:
-    return value is None
-
-
-def _is_refuse(value: Any) -> bool:
-    return bool(value == "refuse")
-
-
-def _is_drop(value: Any) -> bool:
-    return bool(value == "drop")
-
-
-def _is_ignore(value: Any) -> bool:
-    return bool(value == "ignore")
-
+from vlm_ops.store.frozen import Frozen, added
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NearDuplicates = Literal["drop", "stop", "ignore"]
 """What is done with pictures of two splits that are almost the same."""
 Frames = Literal["refuse", "first"]
 """What is done with a file of several pictures."""
-MaxRefused = Annotated[float, Field(ge=0.0, lt=1.0, exclude_if=lambda share: share == MAX_REFUSED)]
-"""Left out of dumps where it is the default, so that fingerprints stay those of before."""
 MAX_REFUSED = 0.01
+"""Share of a source's rows that may be refused."""
 
 
 class ModelSettings(Frozen):
@@ -113,16 +95,16 @@ class DataCommon(Frozen):
     of the answers is left to learn. Validation and test stay as they are."""
     max_rows: int | None = Field(default=None, ge=1)
     """At most this many rows a split, drawn by the seed; None keeps all."""
-    frames: Frames = Field(default="refuse", exclude_if=_is_refuse)
+    frames: Frames = added("refuse")
     """What is done with an image file of several frames or pages (GIF, TIFF, WebP, PNG, AVIF):
     ``refuse`` the row, or take the ``first`` one."""
-    near_duplicates: NearDuplicates = Field(default="drop", exclude_if=_is_drop)
+    near_duplicates: NearDuplicates = added("drop")
     """What is done with an image that is almost the same as one of a later split: ``drop`` its rows
     (training gives to validation and test, validation to test), ``stop``, or ``ignore`` it without
     looking."""
-    max_refused: MaxRefused = MAX_REFUSED
+    max_refused: float = added(MAX_REFUSED, ge=0.0, lt=1.0)
     """Share of the rows that may be left out because they can't be used; more stop the run."""
-    form: DataForm = Field(default="auto", exclude_if=lambda form: form == "auto")
+    form: DataForm = added("auto")
     """Where question and answer stand: in ``columns`` of their own, or in a column of chats that is
     called as the form; ``auto`` takes such a column where the other two are not there."""
 
@@ -142,7 +124,7 @@ class ChartsData(DataCommon):
     """Questions about charts drawn from real tables in installed packages."""
 
     type: Literal["charts"] = "charts"
-    near_duplicates: NearDuplicates = Field(default="ignore", exclude_if=_is_ignore)
+    near_duplicates: NearDuplicates = added("ignore")
     """As for other sources; but no table is in two splits, so that nobody need look."""
     train_charts: int = Field(default=900, ge=8)
     """Charts to train on."""
@@ -162,16 +144,14 @@ class FilesData(DataCommon):
     type: Literal["files"]
     path: Path
     """The file; a relative path starts at the YAML file that names it."""
-    images_root: Path | None = Field(default=None, exclude_if=_is_none)
+    images_root: Path | None = added(None)
     """Folder that all images must lie in, links followed; None takes the file's own. Relative
     paths in the rows start at the file's folder all the same."""
     columns: Columns = Columns()
     """Which column holds what."""
     split: SplitShares = SplitShares()
     """Shares kept from training, drawn by group."""
-    conflicts: Literal["stop", "merge", "drop"] = Field(
-        default="stop", exclude_if=lambda value: value == "stop"
-    )
+    conflicts: Literal["stop", "merge", "drop"] = added("stop")
     """What becomes of an image in several groups, as a logo or a blank page is: ``stop`` where they
     lie in different splits; ``merge`` makes one group of them; ``drop`` leaves its rows out."""
 
@@ -194,75 +174,6 @@ class HubData(DataCommon):
 
 
 DataSettings = Annotated[ChartsData | FilesData | HubData, Field(discriminator="type")]
-
-
-class SampledPairs(Frozen):
-    """Pairs of the SFT model's own sampled answers, a right one and its most frequent wrong one."""
-
-    reworded = {"samples": (1, 2)}
-
-    type: Literal["sampled"] = "sampled"
-    temperature: float = Field(default=1.0, gt=0.0, le=5.0)
-    """Of the sampling."""
-    samples: int = Field(default=4, ge=2, le=64)
-    """Answers sampled for each row; a pair takes a right and a wrong one."""
-    reserve: float = Field(default=0.0, ge=0.0, lt=1.0, exclude_if=lambda share: share == 0.0)
-    """Share of the training groups that SFT does not see, so that pairs are sampled on rows that
-    are new to it, as feedback from production is; 0 samples on rows that it has learned."""
-    max_pairs: int = Field(default=600, ge=8)
-    """At most this many pairs to train on, spread over kinds."""
-    max_validation_pairs: int = Field(default=150, ge=8)
-    """At most this many held-out pairs, from validation rows."""
-
-
-class PairColumns(Frozen):
-    """Which column of a preference data set holds what. The defaults are RLAIF-V's names."""
-
-    images: str = "images"
-    """One image or a list."""
-    prompt: str = "prompt"
-    """Text, or chat messages of system and user."""
-    chosen: str = "chosen"
-    """Text, or a chat message of the assistant."""
-    rejected: str = "rejected"
-    """Text, or a chat message of the assistant."""
-
-
-class DatasetPairs(Frozen):
-    """Pairs that somebody else labelled, in a file or on the hub."""
-
-    type: Literal["dataset"]
-    path: Path | None = None
-    """A file of rows, as data.path; a relative path starts at the YAML file that names it."""
-    images_root: Path | None = Field(default=None, exclude_if=_is_none)
-    """Folder that all images of a file must lie in, links followed; None takes the file's own."""
-    id: str | None = None
-    """A hub id, as ``HuggingFaceH4/rlaif-v_formatted``."""
-    revision: str | None = None
-    """Commit of the hub id."""
-    split: str = "train"
-    """Split of the hub data set."""
-    columns: PairColumns = PairColumns()
-    """Which column holds what."""
-    validation: float = Field(default=0.1, gt=0.0, lt=1.0)
-    """Share of the images whose pairs are held out."""
-    max_pairs: int | None = Field(default=None, ge=8)
-    """At most this many pairs, drawn by the seed; None keeps all."""
-    frames: Frames = Field(default="refuse", exclude_if=_is_refuse)
-    """What is done with an image file of several frames or pages, as in ``data.frames``."""
-    max_refused: MaxRefused = MAX_REFUSED
-    """Share of the rows that may be left out because they can't be used; more stop the run."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "DatasetPairs":
-        if (self.path is None) == (self.id is None):
-            raise ValueError("give either path (a file) or id (a hub data set)")
-        if self.id is not None and self.revision is None:
-            raise ValueError(f"id {self.id!r} needs a revision: pin what is trained on")
-        return self
-
-
-PairsSettings = Annotated[SampledPairs | DatasetPairs, Field(discriminator="type")]
 
 
 class EvaluateSettings(Frozen):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.sections import DatasetPairs, PairColumns
+from vlm_ops.config.pairs import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.check import ImageChecks, image_problems

@@ -8,15 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from vlm_ops.config.pairs import DatasetPairs, PairsSettings
 from vlm_ops.config.sections import (
     ChartsData,
     Columns,
     DataCommon,
-    DatasetPairs,
     DataSettings,
     FilesData,
     HubData,
-    PairsSettings,
 )
 from vlm_ops.data import hub
 from vlm_ops.data.cells import CellError

@@ -21,11 +21,10 @@ def choose(
     job: ChooseJob,
     *,
     sft: TrainedAdapter,
-    sft_answers: AnswerSet,
     out: Path,
     tracker: Tracker,
     prefer: TrainedAdapter | None = None,
-    preferred_answers: AnswerSet | None = None,
+    **answers: AnswerSet,
 ) -> Choice:
     """Choose the candidate by relaxed accuracy on validation.
 
@@ -35,11 +34,10 @@ def choose(
     Args:
         job: The seed of the tosses.
         sft: The SFT model.
-        sft_answers: What it said on validation.
         out: Folder of the record.
         tracker: Told nothing; the evaluation tells it all at once.
         prefer: The preferred model, if one was trained.
-        preferred_answers: What it said on validation.
+        **answers: On validation: ``sft_answers``, and ``preferred_answers`` with such a model.
 
     Returns:
         The preferred model if tossed signs give as much in at most 5 % of cases, else the SFT
@@ -48,13 +46,14 @@ def choose(
     Raises:
         DataError: The two did not answer the same rows, or answers are gone.
     """
-    validation = {"sft": sft_answers.relaxed_accuracy}
+    validation = {
+        name.removesuffix("_answers"): found.relaxed_accuracy for name, found in answers.items()
+    }
     model, better = sft.model, False
-    if prefer is None or preferred_answers is None:
-        why = "the candidate is the sft model; no preferred one was trained"
-    else:
-        validation["preferred"] = preferred_answers.relaxed_accuracy
-        sums = paired(preferred_answers.read(), sft_answers.read(), "sft on validation")
+    why = "the candidate is the sft model; no preferred one was trained"
+    if prefer is not None:
+        preferred, plain = answers["preferred_answers"].read(), answers["sft_answers"].read()
+        sums = paired(preferred, plain, "sft on validation")
         luck = chance_of(sums.total, job.seed, LEVEL)
         better = luck <= LEVEL
         model = prefer.model if better else sft.model

@@ -160,7 +160,7 @@ def _telling(answers: list[Answer]) -> list[Answer]:
 
 def _answers(model: ModelRef, recorded: Recorded) -> list[str]:
     # These import torch and transformers, which no one who reads the registry has use for.
-    from vlm_ops.data.images import decode
+    from vlm_ops.data.decoding import decode
     from vlm_ops.models.generation import generate
     from vlm_ops.models.loading import load
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.artifacts import ModelRef
+from vlm_ops.config.pairs import DatasetPairs
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
-from vlm_ops.config.sections import DataCommon, DatasetPairs
+from vlm_ops.config.sections import DataCommon
 from vlm_ops.records import Against, RowsRef
 from vlm_ops.steps.provenance import computed
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, Step, steps_of

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Frozen(BaseModel):
@@ -30,3 +30,17 @@ class Frozen(BaseModel):
         named = {cls.renamed.get(key, key): value for key, value in values.items()}
         named.pop(None, None)
         return named
+
+
+def added(default: Any, *, ge: float | None = None, lt: float | None = None) -> Any:
+    """Declare a field that earlier versions had not.
+
+    Where it holds its default it is in no dump, so that fingerprints and records stay those of
+    before.
+
+    Args:
+        default: What earlier versions did.
+        ge: Lower bound.
+        lt: What it must lie below.
+    """
+    return Field(default=default, exclude_if=lambda value: bool(value == default), ge=ge, lt=lt)

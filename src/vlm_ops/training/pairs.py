@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.config.pairs import DatasetPairs, SampledPairs
 from vlm_ops.config.pipeline import PairsJob
-from vlm_ops.config.sections import DatasetPairs, SampledPairs
 from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
@@ -46,9 +46,7 @@ def make_pairs(
 
     Sampled pairs come from questions that the model answers both rightly and wrongly: what it
     never gets right it would have to guess at, and what it never gets wrong teaches nothing
-    (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2). Both answers are
-    its own: chosen is the expected answer where it gave that, else its most frequent right one;
-    rejected is its most frequent wrong one.
+    (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2; :func:`own_pair`).
 
     Args:
         job: Which of the two, and how many.
