@@ -118,7 +118,7 @@ def _stage(run: Run, rows: list[Any], base: TrainedAdapter | None, data: Any, ou
         folder=out, content="bench", train=len(rows), validation=1, images=Path(),
         source="bench", chosen=tuple(rows), folder_of_images=data.folder / data.images,
     )  # fmt: skip
-    prefer = PreferJob(seed=0, prefer=PreferSettings(**changes), engine=engine)
+    prefer = PreferJob(seed=0, prefer=PreferSettings(**changes, loss=("sigmoid",)), engine=engine)
     return prefer_stage(prefer, pairs, base, out=out, tracker=NullTracker())
 
 

@@ -21,7 +21,7 @@ from vlm_ops.pretraining.architecture import build_processor
 from vlm_ops.records import PreferencePair, Row, Split
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.tracker import NullTracker
-from vlm_ops.training.pairs import pair_with
+from vlm_ops.training.mistakes import pair_with
 
 LORA = LoraSettings(rank=16, alpha=32)
 

@@ -1,19 +1,21 @@
 """DPO starts at ln 2, learns to prefer, and its reference is the SFT policy."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_sft import Recorder, job
 
-from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
-from vlm_ops.config.pairs import SampledPairs
-from vlm_ops.config.pipeline import PairsJob, PreferJob
+from vlm_ops.artifacts import PAIR_SPLITS, PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.config.pipeline import PreferJob
 from vlm_ops.config.training import PreferSettings
-from vlm_ops.evaluation.metrics import relaxed_match
+from vlm_ops.records import BARE_QUESTION, PreferencePair
+from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
-from vlm_ops.training.pairs import make_pairs
+from vlm_ops.training.mistakes import Forms, pair_with
 from vlm_ops.training.prefer import prefer_stage, train_prefer
 from vlm_ops.training.sft import train_sft
 
@@ -30,29 +32,23 @@ def sft(
 def pairs(
     squares: PreparedData, sft: TrainedAdapter, tmp_path_factory: pytest.TempPathFactory
 ) -> PreferencePairs:
-    settings = PairsJob(
-        seed=3,
-        pairs=SampledPairs(samples=8, max_pairs=24, max_validation_pairs=8),
-        max_new_tokens=3,
-        batch_size=32,
-    )
+    """Each square's color against another one."""
     out = tmp_path_factory.mktemp("pairs")
-    return make_pairs(settings, data=squares, sft=sft, out=out, tracker=NullTracker())
-
-
-def test_pairs_reject_what_the_verifier_finds_wrong(
-    pairs: PreferencePairs, squares: PreparedData
-) -> None:
-    rows = (*squares.rows("train"), *squares.rows("validation"))
-    answers = {row.id: row.answers for row in rows}
-    train, held_out = pairs.pairs("train"), pairs.pairs("validation")
-    assert 16 <= len(train) == pairs.train <= 24
-    assert len(held_out) == pairs.validation == 8
-    for pair in (*train, *held_out):
-        assert relaxed_match(pair.chosen, answers[pair.id])
-        assert not relaxed_match(pair.rejected, answers[pair.id])
-    assert not {pair.image_id for pair in train} & {pair.image_id for pair in held_out}
-    assert "color" in {pair.kind for pair in train}
+    made: dict[str, list[PreferencePair]] = {}
+    for split in PAIR_SPLITS:
+        rows = [row for row in squares.rows(split) if row.kind == "color"]
+        forms = Forms(rows)
+        made[split] = [pair_with(row, str(forms.near_miss(row))) for row in rows][:16]
+        write_jsonl(out / f"{split}.jsonl", made[split])
+    return PreferencePairs(
+        folder=out,
+        content=fingerprint(made),
+        train=len(made["train"]),
+        validation=len(made["validation"]),
+        images=Path(os.path.relpath(squares.folder, out)),
+        source="squares",
+        around=BARE_QUESTION,
+    )
 
 
 def test_pairs_are_learned_under_the_prompt_of_the_sft_model(
@@ -72,7 +68,9 @@ def test_dpo_starts_at_ln_2_and_learns_to_prefer(
     pairs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
 ) -> None:
     curves = Recorder()
-    settings = PreferSettings(max_steps=6, batch_size=8, evaluations=2, learning_rate=2e-3)
+    settings = PreferSettings(
+        loss=("sigmoid",), max_steps=6, batch_size=8, evaluations=2, learning_rate=2e-3
+    )
     prefer = PreferJob(seed=3, prefer=settings)
     artifact = train_prefer(prefer, pairs=pairs, sft=sft, out=tmp_path, tracker=curves)
     start: dict[str, Any] = curves.seen[0]

@@ -43,6 +43,11 @@ class _Findings(NamedTuple):
     not_asked: list[str]
 
 
+_NO_ANSWERS: Answers = dict.fromkeys(
+    ("candidate", "candidate_gray", "candidate_swapped", "base", "champion")
+)
+
+
 def gate(
     job: GateJob,
     *,
@@ -74,7 +79,7 @@ def gate(
         The decision; a refusal is a decision like any other.
     """
     champion = answers.get("champion")
-    verdict, power = _judge(job, evaluation, against, {**answers, "champion": champion})
+    verdict, power = _judge(job, evaluation, against, {**_NO_ANSWERS, **answers})
     decision = GateDecision(
         folder=out,
         content=fingerprint([verdict, evaluation.model.content, champion and champion.model]),

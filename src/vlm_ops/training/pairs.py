@@ -3,7 +3,7 @@
 import logging
 import os
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +15,18 @@ from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
 from vlm_ops.errors import DataError
-from vlm_ops.evaluation.metrics import relaxed_match
 from vlm_ops.models.generation import Sampling, sample
 from vlm_ops.models.loading import LoadedModel, load
 from vlm_ops.records import BARE_QUESTION, PreferencePair, Row, Split
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
+from vlm_ops.training.mistakes import Forms, own_pair
 
 logger = logging.getLogger(__name__)
 
 FEWEST: dict[Split, int] = {"train": 16, "validation": 8}
-"""With fewer sampled pairs than this, or than are asked for, nothing is trained on them."""
+"""With fewer mistakes of the model's own (or than are asked for) nothing is trained on them."""
 
 _ROWS_AT_ONCE = 128
 
@@ -37,6 +37,7 @@ class _Pairs(NamedTuple):
     images: Path
     source: str
     counts: dict[str, int]
+    too_few: str | None = None
 
 
 def make_pairs(
@@ -44,9 +45,9 @@ def make_pairs(
 ) -> PreferencePairs:
     """Build preference pairs: sampled from the SFT model, or read from a labelled data set.
 
-    Sampled pairs come from questions that the model answers both rightly and wrongly: what it
-    never gets right it would have to guess at, and what it never gets wrong teaches nothing
-    (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2; :func:`own_pair`).
+    Sampled pairs come from questions that the model answers rightly at least once: what it never
+    gets right it would have to guess at (Iterative Reasoning Preference Optimization,
+    arXiv:2404.19733, section 2). What is rejected says :mod:`vlm_ops.training.mistakes`.
 
     Args:
         job: Which of the two, and how many.
@@ -66,8 +67,7 @@ def make_pairs(
         made = _labelled(job, job.pairs, data, out)
     else:
         made = _sampled(job, job.pairs, data, load(sft.model), out)
-    train, validation, images, source, counts = made
-    too_few = _too_few(job.pairs, len(train), len(validation))
+    train, validation, images, source, counts, too_few = made
     for split, pairs in (("train", train), ("validation", validation)):
         write_jsonl(out / f"{split}.jsonl", pairs)
     logger.info("pairs: %d to train on, %d held out (%s)", len(train), len(validation), source)
@@ -90,22 +90,15 @@ def make_pairs(
     )
 
 
-def _too_few(settings: DatasetPairs | SampledPairs, train: int, validation: int) -> str | None:
-    """Say that there are too few pairs to learn from, if that is so."""
-    if isinstance(settings, DatasetPairs):
-        if train and validation:
-            return None
-        raise DataError(
-            f"{settings.path or settings.id}: {train} pairs to train on and {validation} held out, "
-            f"need at least one of each. Give more pairs, or another share pairs.validation."
-        )
+def _too_few(settings: SampledPairs, train: int, validation: int) -> str | None:
+    """Say that the model makes too few mistakes of its own to learn from, if that is so."""
     needed = min(settings.max_pairs, FEWEST["train"])
     held_out = min(settings.max_validation_pairs, FEWEST["validation"])
     if train >= needed and validation >= held_out:
         return None
     return (
-        f"{train} pairs to train on and {validation} held out, of questions that the SFT model "
-        f"answers both rightly and wrongly; it takes {needed} and {held_out}. More rows, a higher "
+        f"{train} mistakes to train on and {validation} held out, on questions that the SFT model "
+        f"also answers rightly; it takes {needed} and {held_out}. More rows, a higher "
         f"pairs.samples or pairs.temperature, or labelled pairs (pairs.type: dataset) give more"
     )
 
@@ -115,24 +108,31 @@ def _labelled(job: PairsJob, settings: DatasetPairs, data: PreparedData, out: Pa
     counts = {f"dropped_{split}_pairs": count for split, count in found.dropped.items()}
     counts["refused_pairs"] = found.refused
     source = f"{settings.path or settings.id}"
+    if not found.train or not found.held_out:
+        raise DataError(
+            f"{source}: {len(found.train)} pairs to train on and {len(found.held_out)} held out, "
+            f"need at least one of each. Give more pairs, or another share pairs.validation."
+        )
     return _Pairs(found.train, found.held_out, STORE, source, counts)
 
 
 def _sampled(
     job: PairsJob, settings: SampledPairs, data: PreparedData, model: LoadedModel, out: Path
 ) -> _Pairs:
-    rows = {"train": data.rows("train"), "validation": data.rows("validation")}
+    rows, held_out = data.rows("train"), data.rows("validation")
+    forms = Forms(rows)
     if settings.reserve:
-        _, rows["train"] = reserve(rows["train"], settings.reserve, job.seed)
-    asked = _Asked(job, settings, data, model)
-    train = _pairs_on(_by_turns(rows["train"], job.seed), settings.max_pairs, asked)
-    held_out = _pairs_on(
-        _by_turns(rows["validation"], job.seed), settings.max_validation_pairs, asked
-    )
+        _, rows = reserve(rows, settings.reserve, job.seed)
+    asked = _Asked(job, settings, data, model, forms)
+    train, learned = _pairs_on(_by_turns(rows, job.seed), settings.max_pairs, asked)
+    rest, chosen_by = _pairs_on(_by_turns(held_out, job.seed), settings.max_validation_pairs, asked)
+    mistakes = learned + chosen_by
+    near = len(train) + len(rest) - mistakes
     new = "new to it" if settings.reserve else "that it has learned"
-    source = f"right and wrong answers sampled from the SFT model, on rows {new}"
+    source = f"{mistakes} mistakes of the SFT model's own and {near} near misses, on rows {new}"
+    counts = {"mistakes": mistakes, "near_misses": near}
     images = Path(os.path.relpath(data.folder / data.images, out))
-    return _Pairs(train, held_out, images, source, {})
+    return _Pairs(train, rest, images, source, counts, _too_few(settings, learned, chosen_by))
 
 
 class _Asked(NamedTuple):
@@ -142,6 +142,7 @@ class _Asked(NamedTuple):
     settings: SampledPairs
     data: PreparedData
     model: LoadedModel
+    forms: Forms
 
     def answers(self, rows: Sequence[Row], seed: int) -> list[list[str]]:
         """Sample answers to each row."""
@@ -159,43 +160,24 @@ class _Asked(NamedTuple):
         return [said[start : start + samples] for start in range(0, len(said), samples)]
 
 
-def _pairs_on(rows: Sequence[Row], limit: int, asked: _Asked) -> list[PreferencePair]:
+def _pairs_on(rows: Sequence[Row], limit: int, asked: _Asked) -> tuple[list[PreferencePair], int]:
+    """Return pairs on rows, and how many of them reject a mistake of the model's own."""
     pairs: list[PreferencePair] = []
+    own: list[bool] = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         if len(pairs) >= limit:
             break
         chunk = rows[start : start + _ROWS_AT_ONCE]
         answers = asked.answers(chunk, asked.job.seed + start)
-        found = (own_pair(row, said) for row, said in zip(chunk, answers, strict=True))
-        pairs += [pair for pair in found if pair is not None]
+        for row, said in zip(chunk, answers, strict=True):
+            if (pair := own_pair(row, said, asked.forms)) is not None:
+                pairs.append(pair)
+                own.append(pair.rejected in said)
         logger.info(
             "pairs: %d of at most %d, from %d of %d rows",
             min(limit, len(pairs)), limit, start + len(chunk), len(rows),
         )  # fmt: skip
-    return pairs[:limit]
-
-
-def own_pair(row: Row, said: Sequence[str]) -> PreferencePair | None:
-    """Pair a model's own answers to a row: a right one with its most frequent wrong one.
-
-    Args:
-        row: With the answers that count.
-        said: What the model answered, one sample after the other.
-
-    Returns:
-        The pair; None if all answers are right or all are wrong. Chosen is the expected answer if
-        the model gave it, else its most frequent right one. Of equally frequent ones the first
-        counts. Silence is no answer.
-    """
-    right: Counter[str] = Counter()
-    wrong: Counter[str] = Counter()
-    for answer in filter(None, said):
-        (right if relaxed_match(answer, row.answers) else wrong)[answer] += 1
-    if not right or not wrong:
-        return None
-    expected = row.answers[0]
-    chosen = expected if expected in right else right.most_common(1)[0][0]
-    return pair_with(row, wrong.most_common(1)[0][0], chosen)
+    return pairs[:limit], sum(own[:limit])
 
 
 def _by_turns(rows: Iterable[Row], seed: int) -> list[Row]:
@@ -210,18 +192,6 @@ def _by_turns(rows: Iterable[Row], seed: int) -> list[Row]:
     for turn in range(max((len(group) for group in kinds.values()), default=0)):
         dealt += [group[turn] for _, group in sorted(kinds.items()) if turn < len(group)]
     return dealt
-
-
-def pair_with(row: Row, rejected: str, chosen: str | None = None) -> PreferencePair:
-    """Pair a row's first accepted answer, or another right one, with a wrong one."""
-    return PreferencePair(
-        id=row.id,
-        images=row.images,
-        question=row.question,
-        chosen=chosen or row.answers[0],
-        rejected=rejected,
-        kind=row.kind,
-    )
 
 
 def _table(pairs: Sequence[PreferencePair]) -> dict[str, list[str]]:

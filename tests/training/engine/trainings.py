@@ -34,7 +34,14 @@ def sft_job(base: Path, engine: Engine = "packed", **changes: Any) -> SftJob:
 
 def prefer_job(engine: Engine = "packed", **changes: Any) -> PreferJob:
     settings = PreferSettings(
-        **{"max_steps": 6, "batch_size": 4, "evaluations": 3, "learning_rate": 1e-3, **changes}
+        **{
+            "loss": ("sigmoid",),
+            "max_steps": 6,
+            "batch_size": 4,
+            "evaluations": 3,
+            "learning_rate": 1e-3,
+            **changes,
+        }
     )
     return PreferJob(seed=3, prefer=settings, engine=engine)
 
