@@ -1,22 +1,28 @@
-"""What the version before left: a later version opens it, and trains nothing of it again."""
+"""What the version before left: a later version opens it, and trains nothing of it again.
+
+The tests go on from one another: what was left is unpacked once.
+"""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from before.unpack import unpack
-from small import call, vlm_ops
+from small import call, kept_up, vlm_ops
 
 pytestmark = pytest.mark.slow
 
 TRAINED = {"prepare", "sft", "pairs", "prefer"}
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with small.yaml, its rows, its base and the runs folder, as that version left it."""
-    return unpack(tmp_path / "before")
+    folder = unpack(tmp_path_factory.mktemp("left") / "before")
+    with kept_up(folder):
+        yield folder
 
 
 def test_its_versions_and_its_ledger_are_read(place: Path) -> None:
@@ -39,12 +45,6 @@ def test_its_versions_and_its_ledger_are_read(place: Path) -> None:
         ("rollback", "2", "1", False),
     ]
     assert found["moves"][2]["why"] == "the colors were not fine after all"
-
-
-def test_its_ledger_goes_on(place: Path) -> None:
-    moved = vlm_ops("promote", "small", "2", "--reason", "they are fine", cwd=place)
-    assert _line(moved) == ("promote", "1", "2", True)
-    assert len(vlm_ops("models", "small", cwd=place)["moves"]) == 4
 
 
 def test_the_same_settings_train_nothing_again_and_know_the_champion(place: Path) -> None:
@@ -77,6 +77,13 @@ def test_its_champion_answers_with_the_prompt_it_was_measured_with(place: Path) 
         cwd=place,
     )  # fmt: skip
     assert found["answer"] == "Blue"
+
+
+def test_its_ledger_goes_on(place: Path) -> None:
+    before = vlm_ops("models", "small", cwd=place)["moves"]
+    moved = vlm_ops("promote", "small", "2", "--reason", "they are fine", cwd=place)
+    assert _line(moved) == ("promote", "1", "2", True)
+    assert vlm_ops("models", "small", cwd=place)["moves"] == [*before, moved]
 
 
 def _line(move: dict[str, Any]) -> tuple[str, str | None, str, bool]:

@@ -1,4 +1,4 @@
-"""A deployment on a real server and a real worker: new data trains, unchanged data is skipped."""
+"""A deployment on a real server and a real worker: a better model is promoted over the champion."""
 
 import signal
 import socket
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from small import (
     add_rows,
     command,
@@ -54,9 +55,11 @@ def api(place: Path) -> Iterator[str]:
         assert up.wait(120) == 0
 
 
-def test_a_deployment_trains_on_new_data_and_skips_old(
+def test_a_deployment_promotes_skips_old_data_and_promotes_a_better_model_of_new(
     place: Path, squares: PreparedData, api: str
 ) -> None:
+    # The first champion learns nothing, so that few test groups show that another one is better.
+    train(place, learning_rate=1e-9)
     made = vlm_ops("deploy", "small.yaml", "--cron", "0 2 * * 1", cwd=place)
     assert made["full_name"] == "retrain/small"
     assert made["cron"] == "0 2 * * 1"
@@ -69,11 +72,29 @@ def test_a_deployment_trains_on_new_data_and_skips_old(
     assert len(versions(place / "runs", place)) == 1
 
     add_rows(place, squares, 16, 24)
-    # So few test groups can't show that the new model is better: the champion stays.
-    assert _fire(api, place) == "Refused"
+    add_rows(place, squares, 0, 8, "validation")
+    add_rows(place, squares, 0, 8, "test")
+    train(place, learning_rate=0.005, max_steps=24)
+    assert _fire(api, place) == "Promoted"
     newer, older = versions(place / "runs", place)
-    assert (newer["version"], newer["aliases"]) == ("2", ["candidate"])
-    assert older["aliases"] == ["champion"]
+    assert (newer["version"], set(newer["aliases"])) == ("2", {"candidate", "champion"})
+    assert older["aliases"] == []
+    assert "against the champion (version 1)'s 0.0 %: +" in newer["description"]
+    moves = vlm_ops("models", "small", cwd=place)["moves"]
+    moved = [move for move in moves if move["kind"] == "promote"]
+    assert [(move["from"], move["to"], move["forced"]) for move in moved] == [
+        (None, "1", False),
+        ("1", "2", False),
+    ]
+
+
+def train(place: Path, **settings: float) -> None:
+    """Have SFT of the demo's base trained otherwise from now on."""
+    config = place / "small.yaml"
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    values["model"] = {"id": "tiny"}
+    values["sft"] |= settings
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
 
 
 def _fire(api: str, place: Path) -> str:
