@@ -33,7 +33,12 @@ logger = logging.getLogger("vlm_ops.flow")
 
 
 def take(context: Context, stage: str) -> None:
-    """Take the steps of a stage as a Prefect task; the context gets what they leave."""
+    """Take the steps of a stage as a Prefect task; the context gets what they leave.
+
+    A stage that the configuration does not ask for is none.
+    """
+    if not steps_of(stage, context.config):
+        return
     if meets_champion(stage):
         context.outputs |= rival(context.registry, context.config, context.outputs)
     elif stage not in TRIAL:

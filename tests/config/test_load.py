@@ -128,7 +128,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
         ),
         (
             "modle: {}",
-            "my.yaml:1: modle: unknown key (did you mean 'model'?). Keys here: name, seed, model,",
+            "my.yaml:1: modle: unknown key (did you mean 'model'?). Keys here: name, seed, stages,",
         ),
         ("registre: {}", "registre: unknown key (did you mean 'register'?)"),
         (
@@ -175,6 +175,10 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
         (
             "prefer: {loss_weights: [0.5, 0.5]}",
             "prefer: mpo is a mixture with weights of its own and stands alone; for another one",
+        ),
+        (
+            "stages: [prefer]",
+            "stages: found [prefer], expected [sft] or [sft, prefer]",
         ),
         (
             "prefer: {loss: [mpo, sft]}",

@@ -136,6 +136,16 @@ def test_without_pairs_enough_the_preference_stage_is_left_out(place: Path, firs
     assert "prefer: left out: " in told.stdout
 
 
+def test_sft_alone(place: Path, first: Any) -> None:
+    trial = vlm_ops("run", "small.yaml", "--set", "stages=[sft]", cwd=place)
+    assert list(trial["folders"]) == ["prepare", "sft", "choose"]
+    assert trial["left_out"] == {}
+    assert trial["adapter_sha256"]["candidate"] == first["adapter_sha256"]["sft"]
+    told = call("step", "prefer", "small.yaml", "--set", "stages=[sft]", cwd=place)
+    assert told.returncode == 1
+    assert "the configuration has no step 'prefer': its stages are [sft]" in told.stderr
+
+
 def test_margins_on_the_command_line_of_a_promotion_are_refused(place: Path) -> None:
     refused = call("run", "small.yaml", "--promote", "--set", "gate.over_gray=0", cwd=place)
     assert refused.returncode == 1

@@ -15,7 +15,7 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import OutputError
 from vlm_ops.models import ground
 from vlm_ops.steps.plan import Work, perform, plan
-from vlm_ops.steps.table import CHAMPION, STAGES, STEPS
+from vlm_ops.steps.table import CHAMPION, STAGES, STEPS, steps_of
 from vlm_ops.store.artifact import RECORD, Artifact, write_record
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import NullTracker
@@ -158,6 +158,20 @@ def test_too_few_pairs_leave_out_what_needs_them_and_nothing_else(tmp_path: Path
     work = Work(("prefer", "preferred on validation"), config, outputs)
     assert work.done() == (dict.fromkeys(work.names), None)
     assert over_the_way(work).take(NullTracker()) == dict.fromkeys(work.names)
+
+
+def test_sft_alone_leaves_preferences_out_and_keeps_no_rows_for_them(tmp_path: Path) -> None:
+    config = load_config("demo", [f"execution.runs={tmp_path}", "stages=[sft]"])
+    outputs = {k: v for k, v in left(tmp_path / "left").items() if k not in ("pairs", "prefer")}
+    assert [stage for stage in STAGES if not steps_of(stage, config)] == ["pairs", "prefer"]
+    assert Work.of("prefer", config, outputs).done() == ({}, None)
+    for name in ("preferred on validation", "preferred on test"):
+        assert plan(name, config, outputs).left_out
+        outputs[name] = None
+    for stage in ("choose", "evaluate", "gate"):
+        assert not plan(stage, config, outputs).left_out
+    whole = load_config("demo", [f"execution.runs={tmp_path}", "pairs.reserve=0"])
+    assert plan("sft", config, outputs).fingerprint == plan("sft", whole, outputs).fingerprint
 
 
 def test_a_champion_of_which_only_the_hash_is_known_is_the_same_to_the_gate(

@@ -14,7 +14,7 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError, StepFailed
 from vlm_ops.steps.plan import Outputs, Work
 from vlm_ops.steps.provenance import computed_elsewhere
-from vlm_ops.steps.table import STAGES, TRIAL, meets_champion
+from vlm_ops.steps.table import STAGES, TRIAL, meets_champion, steps_of
 from vlm_ops.store.lock import only_run
 from vlm_ops.store.names import nearest
 from vlm_ops.tracker import NullTracker
@@ -40,11 +40,8 @@ def step(
 
     Example: vlm-ops step prepare demo
     """
-    if name not in STAGES:
-        raise ConfigError(
-            f"there is no step {name!r}{nearest(name, STAGES)}; the steps are: {', '.join(STAGES)}"
-        )
     config, _ = configured(source, overrides, runs)
+    _check(name, config)
     folder = config.execution.runs.resolve()
     execution = config.execution.model_copy(update={"runs": folder})
     config = config.model_copy(update={"execution": execution})
@@ -83,6 +80,18 @@ def _warn(data: PreparedData, config: PipelineConfig) -> None:
     limit = config.evaluate.max_new_tokens
     for warning in [*data.notices, *warnings(data), *long_answers(data, config.model, limit)]:
         err.print(warning, markup=False)
+
+
+def _check(name: str, config: PipelineConfig) -> None:
+    """Make sure that there is such a stage, and that the configuration asks for it."""
+    if name not in STAGES:
+        raise ConfigError(
+            f"there is no step {name!r}{nearest(name, STAGES)}; the steps are: {', '.join(STAGES)}"
+        )
+    if not steps_of(name, config):
+        raise ConfigError(
+            f"the configuration has no step {name!r}: its stages are [{', '.join(config.stages)}]"
+        )
 
 
 def _tell_left_out(name: str, why: str, as_json: bool) -> None:

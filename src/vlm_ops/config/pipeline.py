@@ -1,6 +1,6 @@
 """The configuration of a whole pipeline, and the part of it that each step takes."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,8 @@ from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, Sft
 from vlm_ops.records import Split
 from vlm_ops.store.frozen import Frozen, added
 
+BOTH: tuple[Literal["sft", "prefer"], ...] = ("sft", "prefer")
+
 
 class PipelineConfig(Frozen):
     """Everything a retraining run is told: one YAML file."""
@@ -27,6 +29,8 @@ class PipelineConfig(Frozen):
     """Of the MLflow experiment, and of the registered model unless ``register.model`` says."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Every random choice starts here."""
+    stages: tuple[Literal["sft", "prefer"], ...] = added(BOTH)
+    """What is trained: ``[sft]`` alone, or ``[sft, prefer]``."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = ChartsData()
     engine: Engine = "packed"
@@ -41,6 +45,16 @@ class PipelineConfig(Frozen):
     execution: ExecutionSettings = ExecutionSettings()
 
     @model_validator(mode="after")
+    def _stages_begin_with_sft(self) -> "PipelineConfig":
+        if self.stages not in (BOTH[:1], BOTH):
+            found = ", ".join(self.stages)
+            raise ValueError(
+                f"stages: found [{found}], expected [sft] or [sft, prefer]; preference training "
+                f"without SFT before it is not built yet"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _trl_would_cut(self) -> "PipelineConfig":
         if self.engine == "trl" and (self.sft.max_length or self.prefer.max_length):
             raise ValueError(
@@ -52,7 +66,14 @@ class PipelineConfig(Frozen):
     @property
     def reserve(self) -> float:
         """Share of the training groups that SFT does not see."""
-        return self.pairs.reserve if isinstance(self.pairs, SampledPairs) else 0.0
+        if isinstance(self.pairs, SampledPairs) and self.prefers:
+            return self.pairs.reserve
+        return 0.0
+
+    @property
+    def prefers(self) -> bool:
+        """Whether preferences are trained at all."""
+        return "prefer" in self.stages
 
     @property
     def registered_model(self) -> str:

@@ -134,7 +134,8 @@ class Work:
     @classmethod
     def of(cls, stage: str, config: PipelineConfig, outputs: Outputs) -> "Work":
         """Return the steps of a stage, without those whose outputs are known."""
-        names = tuple(step.name for step in steps_of(stage) if step.name not in outputs)
+        steps = steps_of(stage, config)
+        names = tuple(step.name for step in steps if step.name not in outputs)
         return cls(names, config, outputs)
 
     def first(self) -> Plan:
@@ -144,7 +145,7 @@ class Work:
     def done(self) -> "tuple[Left, Work | None]":
         """Return what was taken before, and the work that is left; None if nothing is."""
         found: Left = {}
-        work: Work | None = self
+        work: Work | None = self if self.names else None
         while work is not None:
             first = work.first()
             artifact = None if first.left_out else first.done()

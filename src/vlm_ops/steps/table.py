@@ -79,6 +79,7 @@ class Step:
             it can't do without, the step is left out, and so is what needs its output.
         libraries: What computes it, by the names of the distributions; kept in its record.
         heavy: Whether it loads a model, so that it belongs into a process of its own.
+        wanted: Whether a configuration asks for it at all.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Step:
     inputs: Mapping[str, From]
     libraries: tuple[str, ...] = (*LIBRARIES, "accelerate", "pillow", "torchvision", "trl")
     heavy: bool = True
+    wanted: Callable[[PipelineConfig], bool] = lambda _: True
 
 
 def _training(config: PipelineConfig) -> dict[str, Any]:
@@ -170,6 +172,7 @@ _ALL = (
         output=PreferencePairs,
         function="vlm_ops.training.pairs:make_pairs",
         inputs={"data": _DATA, "sft": _SFT},
+        wanted=lambda config: config.prefers,
     ),
     Step(
         name="prefer",
@@ -180,6 +183,7 @@ _ALL = (
         output=TrainedAdapter,
         function="vlm_ops.training.prefer:train_prefer",
         inputs={"pairs": From("pairs", "usable"), "sft": _SFT},
+        wanted=lambda config: config.prefers,
     ),
     _answers("base on validation", From("sft", "base"), "validation", stage="choose"),
     _answers("sft on validation", _SFT_MODEL, "validation", stage="choose"),
@@ -283,9 +287,10 @@ TRIAL = STAGES[: STAGES.index("choose") + 1]
 """What is done before the test rows are read."""
 
 
-def steps_of(stage: str) -> tuple[Step, ...]:
-    """Return the steps of a stage, in their order."""
-    return tuple(step for step in STEPS.values() if step.stage == stage)
+def steps_of(stage: str, config: PipelineConfig | None = None) -> tuple[Step, ...]:
+    """Return the steps of a stage, in their order; of those that a configuration asks for."""
+    steps = (step for step in STEPS.values() if step.stage == stage)
+    return tuple(step for step in steps if config is None or step.wanted(config))
 
 
 def meets_champion(stage: str) -> bool:
