@@ -216,3 +216,13 @@ def test_an_interrupted_call_goes_on_and_another_question_begins_anew(
     assert asked.questions == ["q4\nBriefly."]
     assert len(target.read_text().splitlines()) == 5
     assert not list(tmp_path.glob(".answers*"))
+
+
+def test_half_a_character_is_written_as_it_was_read(asked: Asked, tmp_path: Path) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    row = {"image": "a.png", "query": "q", "note": "\ud83d é"}
+    source.write_text(json.dumps(row))
+    questions = read_questions(source)
+    answer_file(model(PROMPT), questions, target, max_new_tokens=4, batch_size=2)
+    assert json.loads(target.read_text(encoding="utf-8")) == row | {"answer": "5"}

@@ -20,7 +20,7 @@ from vlm_ops.serving.names import registered_name
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.files import growing
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
-from vlm_ops.store.jsonl import read_objects
+from vlm_ops.store.jsonl import json_line, read_objects
 from vlm_ops.store.names import short
 
 
@@ -169,7 +169,7 @@ def answer_file(
         while batch := list(islice(rows, batch_size)):
             lines = _answered(model, batch, max_new_tokens)
             failed += [row.where for row, line in zip(batch, lines, strict=True) if "error" in line]
-            write([json.dumps(line, ensure_ascii=False) for line in lines])
+            write([json_line(line) for line in lines])
             done += len(batch)
             if progress is not None:
                 progress(done, questions.total)
