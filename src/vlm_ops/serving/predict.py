@@ -157,7 +157,8 @@ def answer_file(
     Raises:
         OutputError: The target can't be written.
     """
-    asked = fingerprint([sha256_file(questions.source), model.ref.content, max_new_tokens])
+    place = [str(path) for path in questions.place]
+    asked = fingerprint([sha256_file(questions.source), place, model.ref.content, max_new_tokens])
     failed: list[str] = []
     with growing(target, asked) as (before, write):
         rows = questions.rows()
