@@ -103,6 +103,8 @@ def test_answers_are_read(cell: Any, read: tuple[str, ...]) -> None:
         ("answers", "[" * 100_000 + "]", "of another form"),
         ("answers", "{'a': " * 3_000, "of another form"),
         ("answers", "[" + "-" * 15_000 + "1]", "of another form"),
+        ("answers", "['a\rb']", "of another form"),
+        ("answers", "['a\x00b']", "of another form"),
         ("answers", b"14", "of another form"),
         ("answers", datetime.date(2026, 1, 1), "of another form"),
         ("answers", LLAVA, "of another form"),

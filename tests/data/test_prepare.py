@@ -290,6 +290,21 @@ def test_all_problems_are_kept_and_the_first_of_each_kind_is_shown(
     assert len((tmp_path / "out" / "refused.jsonl").read_text().splitlines()) == 17
 
 
+def test_rows_of_a_file_with_a_long_name_are_counted_one_by_one(
+    own_data: Make, tmp_path: Path
+) -> None:
+    def spoil(rows: Rows) -> None:
+        for row in rows[:3]:
+            row["label"] = ""
+
+    path = own_data(spoil, count=100)
+    path = path.rename(path.with_name("a" * 80 + ".jsonl"))
+    message = refusal(path, tmp_path / "out")
+    assert "3 of 100 rows can't be used:" in message
+    assert "aaa.jsonl:1 (id 1)" in message
+    assert all(len(line) < 300 for line in message.splitlines()[1:2])
+
+
 @pytest.mark.parametrize(("spoilt", "stops"), [(0, False), (2, False), (4, True)])
 def test_up_to_one_in_a_hundred_rows_is_left_out_and_said(
     own_data: Make, tmp_path: Path, spoilt: int, stops: bool

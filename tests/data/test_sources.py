@@ -119,6 +119,7 @@ def test_a_broken_line_is_a_row_without_cells(tmp_path: Path, content: bytes, sa
         ("rows.jsonl", '\ufeff[\n{"image": "a.png", "query": "q; r", "label": "5"}\n]\n'),
         ("rows.csv", 'image;query;label\r\na.png;"q; r";5\r\n'),
         ("rows.csv", "image\tquery\tlabel\na.png\tq; r\t5\n\t\t\n\n"),
+        ("rows.csv", "image,query,label\ra.png,q; r,5\r"),
         ("rows.tsv", "\ufeffimage\tquery\tlabel\na.png\tq; r\t5\n"),
     ],
 )

@@ -1,5 +1,7 @@
 """Before a version is put back it is asked what it was asked: does it answer as it did?"""
 
+import base64
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -8,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from vlm_ops.artifacts import ModelRef
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import RegistryError
 from vlm_ops.models import ground
 from vlm_ops.records import Answer
@@ -92,6 +97,27 @@ def test_answers_that_tell_more_are_taken_first() -> None:
     assert {one.kind for one in chosen[:2]} == {"count", "color"}
     assert len({one.text for one in chosen[:3]}) == 3
     assert len(chosen) == 4
+
+
+def test_a_picture_of_several_frames_is_asked_about_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    buffer = io.BytesIO()
+    red, blue = (Image.new("RGB", (8, 8), color) for color in ("red", "blue"))
+    red.save(buffer, "GIF", save_all=True, append_images=[blue])
+    image = base64.b64encode(buffer.getvalue()).decode("ascii")
+    one = questions.Question(id="1", kind="all", question="q", images=(image,), answer="red")
+    recorded = questions.Recorded(
+        prompt="{question}", max_new_tokens=4, ground={}, questions=(one,)
+    )
+    model = ModelRef(settings=ModelSettings(), base_sha256="b", prompt="{question}")
+
+    def seen(model: Any, asked: list[str], images: list[list[Any]], **options: Any) -> list[str]:
+        return [str(images[0][0].getpixel((0, 0)))]
+
+    monkeypatch.setattr("vlm_ops.models.loading.load", lambda ref: ref)
+    monkeypatch.setattr("vlm_ops.models.generation.generate", seen)
+    assert questions._answers(model, recorded) == ["(255, 0, 0)"]
 
 
 def test_who_answers_as_it_did_is_put_back(two: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -216,3 +216,37 @@ def test_an_interrupted_call_goes_on_and_another_question_begins_anew(
     assert asked.questions == ["q4\nBriefly."]
     assert len(target.read_text().splitlines()) == 5
     assert not list(tmp_path.glob(".answers*"))
+
+
+def test_other_allowed_folders_begin_anew(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows").mkdir()
+    source = write_questions(tmp_path / "rows", ["a.png", "../b.png", "a.png"])
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "b.png")
+    target = tmp_path / "answers.jsonl"
+
+    def breaks_off(*given: Any, **options: Any) -> list[str]:
+        if asked.questions:
+            raise KeyboardInterrupt
+        return asked(*given, **options)
+
+    def ask(root: Path | None) -> predict.Answered:
+        rows = read_questions(source, root)
+        return answer_file(model(PROMPT), rows, target, max_new_tokens=4, batch_size=2)
+
+    monkeypatch.setattr(predict, "generate", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        ask(None)
+    monkeypatch.setattr(predict, "generate", asked)
+    assert ask(tmp_path) == ([], 0)
+
+
+def test_half_a_character_is_written_as_it_was_read(asked: Asked, tmp_path: Path) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    row = {"image": "a.png", "query": "q", "note": "\ud83d é"}
+    source.write_text(json.dumps(row))
+    questions = read_questions(source)
+    answer_file(model(PROMPT), questions, target, max_new_tokens=4, batch_size=2)
+    assert json.loads(target.read_text(encoding="utf-8")) == row | {"answer": "5"}

@@ -30,6 +30,8 @@ _PEEK = 100
 _DELIMITERS = (",", ";", "\t", "|")
 _LONGEST_CELL = 1 << 26
 """Characters; a picture in base64 may stand in a cell."""
+_LONGEST_HEADER = 1 << 16
+"""Characters of a first line that are looked at for what stands between its cells."""
 _AN_OBJECT = 'expected one object a row, as {"image": "a.png", "query": "…", "label": "…"}'
 _POINT_ZERO = re.compile(r"\s*-?\d+\.0\s*")
 _OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -168,8 +170,8 @@ def _read_csv(path: Path, cache: Path) -> Table:
 
 def _delimiter(path: Path) -> str:
     """Find out what stands between the cells of the first line; a comma wins."""
-    with _open_text(path) as handle:
-        header = handle.readline()
+    with _open_text(path, newline="") as handle:
+        header = handle.readline(_LONGEST_HEADER)
     counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in _DELIMITERS}
     return "," if counts[","] > 1 else max(_DELIMITERS, key=lambda mark: counts[mark])
 

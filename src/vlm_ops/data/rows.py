@@ -19,7 +19,7 @@ from vlm_ops.errors import DataError
 from vlm_ops.records import Split
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl
-from vlm_ops.store.names import nearest
+from vlm_ops.store.names import nearest, short
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,14 @@ class RawRow:
         return cls(where, id, (), None, None, None, None, split, broken=broken)
 
 
+def _one_line(text: str) -> str:
+    """Write what no line can hold as its code."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def _short(text: str, longest: int) -> str:
     """Cut a text to one line, and write what no file can hold as its code."""
-    line = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text[:longest])
+    line = _one_line(text[:longest])
     return line if len(line) < longest else line[: longest - 1] + "…"
 
 
@@ -77,7 +82,7 @@ class Problem(Frozen):
     """Why a row can't be used.
 
     Attributes:
-        where: As ``rows.jsonl:12``.
+        where: As ``rows.jsonl:12``, whole: it tells one row from another.
         id: The row's id.
         what: What is wrong.
         found: What stands there.
@@ -85,7 +90,7 @@ class Problem(Frozen):
         column: Where in the row.
     """
 
-    where: Annotated[str, AfterValidator(lambda text: _short(text, 60))]
+    where: Annotated[str, AfterValidator(_one_line)]
     id: Annotated[str, AfterValidator(lambda text: _short(text, 40))]
     what: str
     found: Annotated[str, AfterValidator(lambda text: _short(text, 200))]
@@ -99,7 +104,7 @@ class Problem(Frozen):
 
     def __str__(self) -> str:
         """Return the problem as one line of less than 300 characters."""
-        start = f"{self.where} (id {self.id}): {self.kind}: found "
+        start = f"{short(self.where, 60)} (id {self.id}): {self.kind}: found "
         end = f"; {self.expected}"
         return _short(
             start + _short(self.found, max(40, _LONGEST - len(start + end))) + end, _LONGEST

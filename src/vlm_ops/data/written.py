@@ -18,7 +18,7 @@ _LIST = re.compile(
 _CUT_OFF = re.compile(r"\s*\[\s*(?:'[^]]*|\"[^]]*)$")
 _ESCAPE = r"\\(?:['\"\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"
 _ITEM = re.compile(
-    rf"\s*(?:(?P<text>'(?:[^'\\\n]|{_ESCAPE})*'|\"(?:[^\"\\\n]|{_ESCAPE})*\")"
+    rf"\s*(?:(?P<text>'(?:[^'\\\n\r\0]|{_ESCAPE})*'|\"(?:[^\"\\\n\r\0]|{_ESCAPE})*\")"
     r"|(?P<number>-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)|(?P<nothing>None|null|nan|NaN))"
     r"(?:(?P<comma>\s*,\s*)|\s+|$)"
 )

@@ -165,10 +165,15 @@ def _answers(model: ModelRef, recorded: Recorded) -> list[str]:
     from vlm_ops.models.loading import load
 
     questions = recorded.questions
+    # What has several frames was let in when it was prepared (data.frames: first).
+    pictures = [
+        [decode(base64.b64decode(image), "first").image for image in one.images]
+        for one in questions
+    ]
     return generate(
         load(model),
         [model.asked(one.question) for one in questions],
-        [[decode(base64.b64decode(image))[0] for image in one.images] for one in questions],
+        pictures,
         max_new_tokens=recorded.max_new_tokens,
         batch_size=len(questions),
     )

@@ -20,7 +20,7 @@ from vlm_ops.serving.names import registered_name
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.files import growing
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
-from vlm_ops.store.jsonl import read_objects
+from vlm_ops.store.jsonl import json_line, read_objects
 from vlm_ops.store.names import short
 
 
@@ -157,7 +157,8 @@ def answer_file(
     Raises:
         OutputError: The target can't be written.
     """
-    asked = fingerprint([sha256_file(questions.source), model.ref.content, max_new_tokens])
+    place = [str(path) for path in questions.place]
+    asked = fingerprint([sha256_file(questions.source), place, model.ref.content, max_new_tokens])
     failed: list[str] = []
     with growing(target, asked) as (before, write):
         rows = questions.rows()
@@ -169,7 +170,7 @@ def answer_file(
         while batch := list(islice(rows, batch_size)):
             lines = _answered(model, batch, max_new_tokens)
             failed += [row.where for row, line in zip(batch, lines, strict=True) if "error" in line]
-            write([json.dumps(line, ensure_ascii=False) for line in lines])
+            write([json_line(line) for line in lines])
             done += len(batch)
             if progress is not None:
                 progress(done, questions.total)

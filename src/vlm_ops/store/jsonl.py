@@ -22,7 +22,7 @@ def write_jsonl(path: Path, records: Iterable[BaseModel | dict[str, Any]]) -> in
     count = 0
     with replacing(path) as beside, beside.open("w", encoding="utf-8") as handle:
         for record in records:
-            whole = record.model_dump_json() if isinstance(record, BaseModel) else _line(record)
+            whole = record.model_dump_json() if isinstance(record, BaseModel) else json_line(record)
             handle.write(whole + "\n")
             count += 1
     return count
@@ -109,5 +109,6 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: can't be read ({error.strerror})") from error
 
 
-def _line(values: dict[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False)
+def json_line(values: dict[str, Any]) -> str:
+    """Write an object on one line; half a character, which JSON may hold, is its code there."""
+    return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
