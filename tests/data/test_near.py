@@ -81,7 +81,7 @@ def rows(tmp_path: Path) -> Path:
         row = {"image": f"{number}.png", "query": f"q{number}", "label": "a", "group": f"g{number}"}
         lines.append(json.dumps(row))
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    made = prepared(tmp_path / "rows.jsonl", "first", near_duplicates="ignore")
+    made = prepared(tmp_path / "rows.jsonl", "first")
     trained, tested = (made.rows(split)[0].question[1:] for split in ("train", "test"))
     save(resized(drawing(int(trained))), tmp_path / f"{tested}.png")
     return tmp_path / "rows.jsonl"
@@ -101,7 +101,7 @@ def prepared(path: Path, name: str, **settings: Any) -> PreparedData:
 
 
 def test_a_training_row_gives_way_and_both_pictures_are_shown(rows: Path) -> None:
-    kept, data = prepared(rows, "a", near_duplicates="ignore"), prepared(rows, "b")
+    kept, data = prepared(rows, "a"), prepared(rows, "b", near_duplicates="drop")
     assert data.rows("train") == kept.rows("train")[1:]
     assert data.rows("test") == kept.rows("test")
     report = json.loads((data.folder / "report.json").read_text())
@@ -121,5 +121,5 @@ def test_the_run_stops_where_it_is_told_to(rows: Path) -> None:
 
 def test_defaults_are_in_no_fingerprint(tmp_path: Path) -> None:
     assert "near_duplicates" not in ChartsData().model_dump()
-    for how, named in (("drop", False), ("stop", True), ("ignore", True)):
+    for how, named in (("drop", True), ("stop", True), ("ignore", False)):
         assert ("near_duplicates" in own(tmp_path, near_duplicates=how).model_dump()) == named

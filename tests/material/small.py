@@ -21,7 +21,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs/examples/own-data.yaml"
 SMALL = """
 name: small
 model: {{id: "{base}"}}
-data: {{split: {{validation: 0.2, test: 0.55}}, near_duplicates: ignore}}
+data: {{split: {{validation: 0.2, test: 0.55}}}}
 sft: {{lora: {{rank: 4}}, max_steps: 8, batch_size: 4, evaluations: 4, learning_rate: 0.001}}
 pairs: {{type: dataset, path: pairs.jsonl, validation: 0.3}}
 prefer: {{max_steps: 2, batch_size: 4, evaluations: 1}}
@@ -30,7 +30,7 @@ gate: {{over_base: null, over_gray: null, over_swapped: null, over_majority: nul
 execution: {{threads: 1}}
 """
 """Makes the example small. The gate lets any model be the first: what is tested is the way
-to the alias, not the model. Its squares of one color are almost the same."""
+to the alias, not the model."""
 
 
 def write_small(folder: Path, base: Path, squares: PreparedData) -> Path:

@@ -98,10 +98,10 @@ class DataCommon(Frozen):
     frames: Frames = added("refuse")
     """What is done with an image file of several frames or pages (GIF, TIFF, WebP, PNG, AVIF):
     ``refuse`` the row, or take the ``first`` one."""
-    near_duplicates: NearDuplicates = added("drop")
-    """What is done with an image that is almost the same as one of a later split: ``drop`` its rows
-    (training gives to validation and test, validation to test), ``stop``, or ``ignore`` it without
-    looking."""
+    near_duplicates: NearDuplicates = added("ignore")
+    """What is done with an image that is almost the same as one of a later split: ``ignore`` it
+    without looking, ``drop`` its rows (training gives to validation and test, validation to test)
+    or ``stop``. Filled forms of one template are almost the same too."""
     max_refused: float = added(MAX_REFUSED, ge=0.0, lt=1.0)
     """Share of the rows that may be left out because they can't be used; more stop the run."""
     form: DataForm = added("auto")
@@ -124,8 +124,6 @@ class ChartsData(DataCommon):
     """Questions about charts drawn from real tables in installed packages."""
 
     type: Literal["charts"] = "charts"
-    near_duplicates: NearDuplicates = added("ignore")
-    """As for other sources; but no table is in two splits, so that nobody need look."""
     train_charts: int = Field(default=900, ge=8)
     """Charts to train on."""
     validation_charts: int = Field(default=80, ge=8)
