@@ -125,7 +125,7 @@ def ask_again(version: ModelVersion, folder: Path, path: str) -> str:
         if model.prompt != recorded.prompt:
             raise ModelError(f"expected the prompt {recorded.prompt!r}, found {model.prompt!r}")
         answers = _answers(model, recorded)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # peft and safetensors have errors of their own
         raise RegistryError(
             f"{name} can't be asked its recorded questions: {error}. {advice}"
         ) from error
