@@ -196,6 +196,22 @@ def test_no_more_than_wanted(data: PreparedData, unsure: set[str]) -> None:
     assert (pairs.train, pairs.validation) == (20, 8)
 
 
+def test_near_misses_are_half_of_the_pairs_at_most(data: PreparedData, unsure: set[str]) -> None:
+    """The model knows all rows here."""
+    for split in PAIR_SPLITS:
+        rows = [row.model_copy(update={"answers": ("word1",)}) for row in data.rows(split)]
+        rows[-2:] = [row.model_copy(update={"answers": ("word2",)}) for row in rows[-2:]]
+        shown = [r.model_copy(update={"question": f"What is {r.answers[0]}"}) for r in rows]
+        write_jsonl(data.folder / f"{split}.jsonl", shown)
+    pairs = make(data, sampled(max_pairs=10, max_validation_pairs=8))
+    assert (pairs.train, pairs.validation) == (5, 4)
+    assert {(pair.chosen, pair.rejected) for pair in pairs.pairs("train")} <= {
+        ("word1", "word2"),
+        ("word2", "word1"),
+    }
+    assert pairs.too_few is not None
+
+
 @pytest.mark.parametrize(("train", "validation"), [(15, 8), (16, 7), (0, 0)])
 def test_too_few_are_not_trained_on_and_say_so(
     train: int,

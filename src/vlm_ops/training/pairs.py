@@ -170,7 +170,9 @@ def _pairs_on(rows: Sequence[Row], limit: int, asked: _Asked) -> tuple[list[Pref
         chunk = rows[start : start + _ROWS_AT_ONCE]
         answers = asked.answers(chunk, asked.job.seed + start)
         for row, said in zip(chunk, answers, strict=True):
-            if (pair := own_pair(row, said, asked.forms)) is not None:
+            pair = own_pair(row, said, asked.forms)
+            # Near misses keep what is known; of them alone nothing is learned.
+            if pair is not None and (pair.rejected in said or own.count(False) < limit // 2):
                 pairs.append(pair)
                 own.append(pair.rejected in said)
         logger.info(
