@@ -68,6 +68,8 @@ def run(
     again = _promoting(source, overrides, runs)
     config, overrides = configured(source, overrides, runs)
     folder = config.execution.runs.resolve()
+    # Read when Prefect is imported. Beside `vlm-ops up` a run without heartbeats counts as crashed.
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
     from flows.servers.services import services
 
     _check_rows(config)
