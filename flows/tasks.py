@@ -51,10 +51,8 @@ def take(context: Context, stage: str) -> None:
     inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
     context.keep(stage, unwrap(retrying(context, stage, inputs)))
     if stage == "prepare":
-        data, limit = (
-            context.output(PreparedData, "prepare"),
-            context.config.evaluate.max_new_tokens,
-        )
+        data = context.output(PreparedData, "prepare")
+        limit = context.config.evaluate.max_new_tokens
         for warning in [*warnings(data), *long_answers(data, context.config.model, limit)]:
             logger.warning("%s", warning)
     if stage == "pairs" and (too_few := context.output(PreferencePairs, "pairs").too_few):

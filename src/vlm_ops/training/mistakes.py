@@ -37,13 +37,15 @@ class Forms:
             for sort, counts in found.items()
             if sum(n for n in counts.values() if n > 1) >= _CLOSED * counts.total()
         }
+        # Every sampled answer is looked up.
+        self._folded = {sort: {t.casefold() for t in known} for sort, known in self._known.items()}
 
     def holds(self, row: Row, answer: str) -> bool:
         """Tell whether a text could be an answer to a row, right or wrong."""
         if number(row.answers[0]) is not None:
             return number(answer) is not None
-        known = self._known.get(_sort(row))
-        return known is None or answer.casefold() in {text.casefold() for text in known}
+        known = self._folded.get(_sort(row))
+        return known is None or answer.casefold() in known
 
     def near_miss(self, row: Row) -> str | None:
         """Return an answer that is right for another row of the kind and wrong for this one.
