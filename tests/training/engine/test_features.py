@@ -96,6 +96,17 @@ def test_features_are_those_of_the_image_alone_in_the_order_asked(
     same(look(make(), images[3], images[1], images[3]), [d, b, d])
 
 
+def test_features_are_the_same_bits_in_any_company(
+    make: Make, tiny: Any, images: list[ImageRef]
+) -> None:
+    """A training that goes on meets its images in other passes than one never cut off."""
+    tiny.to(torch.bfloat16)
+    together = look(make(), *images)
+    for count in (1, 2, 3):
+        for one, other in zip(look(make(), *images[:count]), together, strict=False):
+            assert torch.equal(one, other)
+
+
 def test_an_image_of_several_tiles_is_one_of_them(make: Make, tiny: Any, tmp_path: Path) -> None:
     """Many tiles go through the tower in several passes, each padded to its longest image."""
     processor: Any = build_processor()
