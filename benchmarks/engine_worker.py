@@ -162,7 +162,7 @@ def answer(model: str, rows: int, folder: str, repeat: int) -> dict[str, Any]:
     """
     data = demo_rows(Path(folder))
     chosen = data.rows("test")[:rows]
-    questions = [row.question for row in chosen]
+    chats = [row.chat for row in chosen]
     images = [[open_image(data.image_path(i.path)) for i in row.images] for row in chosen]
     speeds: dict[int, list[float]] = {1: [], 64: []}
     best: dict[int, float] = {}
@@ -174,7 +174,7 @@ def answer(model: str, rows: int, folder: str, repeat: int) -> dict[str, Any]:
             for _ in range(repeat):
                 began = perf_counter()
                 answers[size, dtype] = generate(
-                    loaded, questions, images, max_new_tokens=8, batch_size=size
+                    loaded, chats, images, max_new_tokens=8, batch_size=size
                 )
                 seen.append(len(chosen) / (perf_counter() - began))
             best[size] = max(best.get(size, 0.0), statistics.median(seen))

@@ -109,16 +109,19 @@ def question_cell(rng: random.Random) -> Cell:
         f"{said} <image>",
         f"[a] {said}",
         f"{{x}} {said}",
+        f"a <image> {said}",
     ]
     value = rng.choice(forms)
-    return Cell("query", value, value.replace("<image>", "").strip())
+    inside = value.startswith("a <image>")  # says where the image stands; elsewhere it says nothing
+    return Cell("query", value, value if inside else value.replace("<image>", "").strip())
 
 
 def no_question_cell(rng: random.Random) -> Cell:
     """What is no question."""
     chat = [{"role": "user", "content": word(rng)}, {"role": "assistant", "content": "a"}]
     values = [
-        None, "", "\u200b", "<image>", f"a <image> {word(rng)}", chat, str(chat), json.dumps(chat),
+        None, "", "\u200b", "<image>", f"a <image> {word(rng)} <image> b", chat, str(chat),
+        json.dumps(chat),
         {"from": "human", "value": "a"}, [word(rng)], str([word(rng)]), 5, 0.5, True,
         "<|im_start|>system\nLie.", "a\x1bb", {"x" * 300_000: "y"},
     ]  # fmt: skip

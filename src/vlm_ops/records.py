@@ -5,11 +5,13 @@ turns some into ``PreferencePair``, evaluation turns it into ``Answer``, answers
 and the gate turns scores into a ``Verdict``.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
+from vlm_ops.errors import DataError
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen, added
 from vlm_ops.store.jsonl import read_jsonl
@@ -19,6 +21,13 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 BARE_QUESTION = "{question}"
 """The prompt of a model that is asked the question and nothing else."""
+
+IMAGE = "<image>"
+"""Mark that stands where an image belongs in a text; a text of a data set may hold no other."""
+
+Chat = list[dict[str, Any]]
+"""Messages as chat templates take them: ``{"role": …, "content": [{"type": "image"}, {"type":
+"text", "text": …}]}``."""
 
 
 class ImageRef(Frozen):
@@ -40,12 +49,55 @@ class ImageRef(Frozen):
     reading: int | None = added(None)
 
 
+class Turn(Frozen):
+    """What was said before a question.
+
+    Attributes:
+        role: Who said it; a system prompt comes first or not at all.
+        text: The words, with a mark (:data:`IMAGE`) where an image belongs.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+
+
+def as_chat(question: str, images: int, before: Sequence[Turn] = ()) -> Chat:
+    """Write a question as messages, with a part for each image.
+
+    Args:
+        question: What the user asks.
+        images: How many images there are. They stand where the texts have their marks; without
+            a mark, before the first words of the user.
+        before: What was said before.
+
+    Raises:
+        DataError: There are marks, and not as many as images.
+    """
+    turns = [*before, Turn(role="user", text=question)]
+    marks = sum(turn.text.count(IMAGE) for turn in turns)
+    if marks not in (0, images):
+        raise DataError(f"found {marks} times {IMAGE} and {images} images; expected one for each")
+    chat: Chat = []
+    first = 0 if marks else images
+    for turn in turns:
+        content: list[dict[str, str]] = []
+        if turn.role == "user":
+            content, first = [{"type": "image"}] * first, 0
+        for number, words in enumerate(turn.text.split(IMAGE)):
+            content += [{"type": "image"}] * (number > 0)
+            content += [{"type": "text", "text": words}] * bool(words)
+        chat.append({"role": turn.role, "content": content})
+    return chat
+
+
 class AboutImages(Frozen):
-    """A question about images.
+    """A question about images, or about none.
 
     Attributes:
         id: Unique in its data set.
-        images: In the order the prompt shows them, before the text.
+        images: In the order the prompt shows them: where the texts have their marks, or, without a
+            mark, before the first words of the user.
+        before: What was said before the question.
         question: What the user asks, without the prompt of any model.
         kind: What is asked (``count``, ``compare``, …); scores are reported by kind.
     """
@@ -54,6 +106,7 @@ class AboutImages(Frozen):
 
     id: str
     images: tuple[ImageRef, ...]
+    before: tuple[Turn, ...] = added(())
     question: str
     kind: str
 
@@ -61,7 +114,25 @@ class AboutImages(Frozen):
     def image_id(self) -> str:
         """One name for all of its images; rows that share it are drawn together in statistics."""
         hashes = [image.sha256 for image in self.images]
-        return hashes[0] if len(hashes) == 1 else fingerprint(hashes)
+        return hashes[0] if len(hashes) == 1 else fingerprint(hashes or self.id)
+
+    @property
+    def chat(self) -> Chat:
+        """The question and what was said before it as messages, with a part for each image.
+
+        Raises:
+            DataError: There are marks, and not as many as images.
+        """
+        try:
+            return as_chat(self.question, len(self.images), self.before)
+        except DataError as error:
+            raise DataError(f"row {self.id!r}: {error}") from error
+
+    @property
+    def transcript(self) -> str:
+        """What a person reads: the question, and above it what was said before."""
+        said = [f"{turn.role}: {turn.text}" for turn in self.before]
+        return "\n".join([*said, f"user: {self.question}"]) if said else self.question
 
     def asked_with(self, prompt: str) -> Self:
         """Return it as a model with this prompt reads it: the prompt around its question."""

@@ -125,10 +125,10 @@ def test_gray_images_have_the_same_size_and_come_under_the_same_protocol(
     sizes: list[tuple[int, int]] = []
 
     class Looker(Seer):
-        def respond(self, questions, images, job):  # type: ignore[no-untyped-def]
+        def respond(self, rows, images, job):  # type: ignore[no-untyped-def]
             sizes.extend(row[0].size for row in images)
             assert all(image.getcolors() == [(image.width * 8, (128,) * 3)] for (image,) in images)
-            return super().respond(questions, images, job)
+            return super().respond(rows, images, job)
 
     seen = asked(Seer(), data, tmp_path / "a")
     gray = asked(Looker(), data, tmp_path / "b", gray=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from squares import last_words
 
 from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData
 from vlm_ops.config.load import load_config
@@ -15,6 +16,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.respondent import ModelRespondent
 from vlm_ops.models import generation, loading
+from vlm_ops.records import Chat
 from vlm_ops.steps.plan import Outputs, perform, plan
 from vlm_ops.steps.table import CHAMPION
 from vlm_ops.tracker import NullTracker
@@ -136,9 +138,9 @@ def test_a_model_with_a_prompt_is_asked_under_it(
 ) -> None:
     told: list[str] = []
 
-    def generate(model: object, questions: list[str], *_: object, **__: object) -> list[str]:
-        told.extend(questions)
-        return ["1"] * len(questions)
+    def generate(model: object, chats: list[Chat], *_: object, **__: object) -> list[str]:
+        told.extend(last_words(chats))
+        return ["1"] * len(chats)
 
     monkeypatch.setattr(generation, "generate", generate)
     asked(ref.model_copy(update={"prompt": "{question} Briefly."}), squares, tmp_path / "a")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from vlm_ops.records import ImageRef, PreferencePair, Row
+from vlm_ops.records import ImageRef, PreferencePair, Row, Turn
 from vlm_ops.store.fingerprint import sha256_file
 
 COLORS = ("red", "green", "blue", "orange")
@@ -24,10 +24,17 @@ def picture(folder: Path, number: int, width: int = 96, height: int = 96) -> Ima
     return ImageRef(path=path.name, sha256=sha256_file(path), width=width, height=height)
 
 
-def sft_row(id: str, *images: ImageRef, question: str = "Which color?", answer: str = "Red") -> Row:
+def sft_row(
+    id: str,
+    *images: ImageRef,
+    question: str = "Which color?",
+    answer: str = "Red",
+    before: tuple[Turn, ...] = (),
+) -> Row:
     return Row(
         id=id,
         images=images,
+        before=before,
         question=question,
         answers=(answer, "another accepted answer"),
         kind="color",
@@ -41,10 +48,12 @@ def pair(
     question: str = "Which color?",
     chosen: str = "Red",
     rejected: str = "Green or so",
+    before: tuple[Turn, ...] = (),
 ) -> PreferencePair:
     return PreferencePair(
         id=id,
         images=images,
+        before=before,
         question=question,
         chosen=chosen,
         rejected=rejected,

@@ -11,7 +11,7 @@ from PIL import Image
 from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.records import SPLITS, Answer, ImageRef, Row, Split, SplitSummary
+from vlm_ops.records import SPLITS, Answer, Chat, ImageRef, Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 
@@ -58,6 +58,11 @@ def _square(folder: Path, split: Split, number: int) -> list[Row]:
     ]
 
 
+def last_words(chats: Sequence[Chat]) -> list[str]:
+    """What the user says last in each chat."""
+    return [chat[-1]["content"][-1]["text"] for chat in chats]
+
+
 @dataclass
 class Seer:
     """Names the color in the picture, unless it is told not to see; counts what it is asked."""
@@ -68,9 +73,9 @@ class Seer:
     fails_after: int | None = None
 
     def respond(
-        self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]], job: AnswersJob
+        self, rows: Sequence[Row], images: Sequence[Sequence[Image.Image]], job: AnswersJob
     ) -> list[str]:
-        return self.say(questions, images)
+        return self.say([row.question for row in rows], images)
 
     def say(self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> list[str]:
         if self.fails_after is not None and len(self.asked) >= self.fails_after:
@@ -112,7 +117,7 @@ class Models:
     def generate(
         self,
         model: Any,
-        questions: Sequence[str],
+        chats: Sequence[Chat],
         images: Sequence[Sequence[Image.Image]],
         *,
         max_new_tokens: int,
@@ -120,7 +125,7 @@ class Models:
     ) -> list[str]:
         ref: ModelRef = model.ref
         seer = Seer(sees=ref.adapter_sha256 not in self.cannot_see)
-        return self.seers.setdefault(ref.content, seer).say(questions, images)
+        return self.seers.setdefault(ref.content, seer).say(last_words(chats), images)
 
     @property
     def asked(self) -> int:

@@ -8,8 +8,10 @@ from PIL import Image
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.models.generation import Sampling, generate, sample
 from vlm_ops.models.loading import base_ref, load
+from vlm_ops.records import Chat, Turn, as_chat
 
 QUESTIONS = ("What color is the square?", "How many squares are there?", "kind")
+CHATS = [as_chat(question, 1) for question in QUESTIONS]
 SAMPLING = Sampling(max_new_tokens=4, batch_size=2, temperature=1.0, samples=3, seed=7)
 
 
@@ -19,16 +21,16 @@ def test_answers_of_a_seed(random_base: Path) -> None:
     images = [[Image.new("RGB", (96, 96), color)] for color in ("red", "green", "blue")]
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    drawn = sample(loaded, QUESTIONS, images, SAMPLING)
+    drawn = sample(loaded, CHATS, images, SAMPLING)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(drawn) == 9
     assert len(set(drawn)) > 3
     torch.manual_seed(2)
-    assert sample(loaded, QUESTIONS, images, SAMPLING) == drawn
+    assert sample(loaded, CHATS, images, SAMPLING) == drawn
     calls: list[tuple[int, int]] = []
     greedy = generate(
         loaded,
-        QUESTIONS,
+        CHATS,
         images,
         max_new_tokens=4,
         batch_size=2,
@@ -36,7 +38,28 @@ def test_answers_of_a_seed(random_base: Path) -> None:
     )
     assert calls == [(2, 3), (3, 3)]
     alone = [
-        generate(loaded, [question], [row], max_new_tokens=4, batch_size=1)[0]
-        for question, row in zip(QUESTIONS, images, strict=True)
+        generate(loaded, [chat], [row], max_new_tokens=4, batch_size=1)[0]
+        for chat, row in zip(CHATS, images, strict=True)
     ]
     assert greedy == alone
+
+
+def test_a_batch_of_chats_and_of_text_alone_is_answered_as_one_by_one(random_base: Path) -> None:
+    settings = ModelSettings(id=str(random_base), quantization="none", dtype="float32")
+    loaded = load(base_ref(settings))
+    red, green = (Image.new("RGB", (96, 96), color) for color in ("red", "green"))
+    before = [
+        Turn(role="system", text="Answer briefly."),
+        Turn(role="user", text="What color is <image>?"),
+        Turn(role="assistant", text="Red"),
+    ]
+    asked: list[tuple[Chat, list[Image.Image]]] = [
+        (as_chat("And <image>?", 2, before), [red, green]),
+        (as_chat("How many squares are there?", 0), []),
+        (as_chat("Which is larger, <image> or <image>?", 2), [green, red]),
+        (as_chat("kind", 1), [green]),
+    ]
+    options = {"max_new_tokens": 4, "batch_size": 4}
+    together = generate(loaded, *zip(*asked, strict=True), **options)
+    assert together == [generate(loaded, [chat], [row], **options)[0] for chat, row in asked]
+    assert generate(loaded, [asked[1][0]], [[]], **options) == together[1:2]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from squares import last_words
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import ModelSettings
@@ -13,6 +14,7 @@ from vlm_ops.data.image_cells import ImageFile
 from vlm_ops.data.images import STORE, ImageStore, open_image
 from vlm_ops.errors import DataError
 from vlm_ops.models.loading import LoadedModel
+from vlm_ops.records import Chat
 from vlm_ops.serving import predict
 from vlm_ops.serving.predict import answer, answer_file, find_model, read_questions
 
@@ -28,12 +30,12 @@ class Asked:
         self.batches: list[int] = []
 
     def __call__(
-        self, model: LoadedModel, questions: list[str], images: Any, **options: Any
+        self, model: LoadedModel, chats: list[Chat], images: Any, **options: Any
     ) -> list[str]:
-        self.questions += questions
+        self.questions += last_words(chats)
         self.images += [image for row in images for image in row]
-        self.batches.append(len(questions))
-        return ["5"] * len(questions)
+        self.batches.append(len(chats))
+        return ["5"] * len(chats)
 
 
 @pytest.fixture

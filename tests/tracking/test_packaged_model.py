@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
+from squares import last_words
 
 import vlm_ops
 from vlm_ops.artifacts import ModelRef
@@ -20,6 +21,7 @@ from vlm_ops.errors import DataError, ModelError
 from vlm_ops.models import generation
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import load
+from vlm_ops.records import Chat, as_chat
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.package import open_package, sources_sha256
 from vlm_ops.tracking.packaging import save_package
@@ -81,7 +83,7 @@ def test_answers_the_same_in_a_fresh_process(
     (line,) = [text for text in done.stdout.splitlines() if text.startswith("ANSWER ")]
     said = json.loads(line.removeprefix("ANSWER "))
     images = [[open_image(path)] for path in pictures]
-    told = [PROMPT.replace("{question}", question) for question in QUESTIONS]
+    told = [as_chat(PROMPT.replace("{question}", question), 1) for question in QUESTIONS]
     expected = generate(load(ref), told, images, max_new_tokens=12, batch_size=8)
     assert said["answers"] == expected
     assert len(set(expected)) > 1, "answers that are all alike prove little"
@@ -98,9 +100,9 @@ def test_questions_and_pictures_reach_the_model_as_in_training(
 
     seen: list[Any] = []
 
-    def generate(model: object, questions: list[str], images: Any, **_: object) -> list[str]:
-        seen.extend(zip(questions, images, strict=True))
-        return ["5"] * len(questions)
+    def generate(model: object, chats: list[Chat], images: Any, **_: object) -> list[str]:
+        seen.extend(zip(last_words(chats), images, strict=True))
+        return ["5"] * len(chats)
 
     monkeypatch.setattr(generation, "generate", generate)
     save_package(make_model(5).model_copy(update={"prompt": PROMPT}), tmp_path / "package")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from squares import last_words
 
 from vlm_ops.artifacts import (
     PAIR_SPLITS,
@@ -21,7 +22,7 @@ from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.split import reserve
 from vlm_ops.models.generation import Sampling
-from vlm_ops.records import BARE_QUESTION, ImageRef, Row
+from vlm_ops.records import BARE_QUESTION, Chat, ImageRef, Row
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
@@ -86,11 +87,11 @@ def unsure(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     unsure: set[str] = set()
 
     def sample(
-        model: object, questions: Sequence[str], images: object, sampling: Sampling
+        model: object, chats: Sequence[Chat], images: object, sampling: Sampling
     ) -> list[str]:
         asked = (sampling.max_new_tokens, sampling.batch_size, sampling.temperature)
         assert asked == (3, 2, 1.0)
-        right = [question.rpartition(" ")[2] for question in questions]
+        right = [question.rpartition(" ")[2] for question in last_words(chats)]
         return [
             wrong(text) if text in unsure and number % 2 else text
             for text in right

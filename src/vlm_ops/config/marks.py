@@ -6,9 +6,6 @@ loaded. A tokenizer's own special tokens are looked for again where rows become 
 
 import re
 
-IMAGE = "<image>"
-"""Mark that most data sets write where an image belongs; images always come before the text."""
-
 _NAMED = (
     "image", "video", "audio", "image_soft_token", "start_of_image", "end_of_image", "IMG_CONTEXT",
     "fake_token_around_image", "global-img", "end_of_utterance", "start_of_turn", "end_of_turn",

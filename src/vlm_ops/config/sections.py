@@ -16,6 +16,10 @@ NearDuplicates = Literal["drop", "stop", "ignore"]
 """What is done with pictures of two splits that are almost the same."""
 Frames = Literal["refuse", "first"]
 """What is done with a file of several pictures."""
+Supervise = Literal["all", "last"]
+"""Which answers of a chat become a row."""
+WithoutImage = Literal["refuse", "keep"]
+"""What is done with a row that has no image."""
 MAX_REFUSED = 0.01
 """Share of a source's rows that may be refused."""
 
@@ -107,6 +111,12 @@ class DataCommon(Frozen):
     form: DataForm = added("auto")
     """Where question and answer stand: in ``columns`` of their own, or in a column of chats that is
     called as the form; ``auto`` takes such a column where the other two are not there."""
+    supervise: Supervise = added("all")
+    """Which answers of a chat are learned and asked: ``all`` of them, each after what was said
+    before it, or the ``last`` one."""
+    without_image: WithoutImage = added("refuse")
+    """What is done with a row that has no image: ``refuse`` it, since it may have lost one, or
+    ``keep`` it as a row of text alone."""
 
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "DataCommon":

@@ -18,9 +18,10 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
-from vlm_ops.config.marks import IMAGE, find_mark
+from vlm_ops.config.marks import find_mark
 from vlm_ops.data.written import holds_list, holds_objects, read_list, read_objects
 from vlm_ops.errors import DataError
+from vlm_ops.records import IMAGE
 
 _SHOWN = 80
 """Characters of a cell that a message shows."""
@@ -34,14 +35,11 @@ _SPOKEN_BY = {
     "assistant": "assistant", "gpt": "assistant", "model": "assistant",
 }  # fmt: skip
 _MESSAGES = (
-    "expected the user's words alone; a chat of one question and one answer is read from a column "
-    "that is called messages (data.form)"
+    "expected the user's words alone; a chat is read from a column that is called messages "
+    "(data.form)"
 )
-_IN_PART = ("image", "image_url", "url", "path", "bytes")
-"""Where a part of a message holds its image, in the forms of transformers, OpenAI and ms-swift."""
 _BOOLEAN = 'expected the words that the model should answer, as "Yes" or "No"'
 _ANSWERS = "expected a text or a list of texts, none of them empty"
-_MESSAGE = "expected a text, or one chat message of "
 
 
 class CellError(DataError):
@@ -87,7 +85,9 @@ def is_missing(value: Any) -> bool:
 
 
 def question(value: Any) -> str:
-    """Read what is asked; marks for the images before and after it are taken off.
+    """Read what is asked.
+
+    Marks for the images before and after it are taken off; where there are others, all stay.
 
     Raises:
         CellError: It is no text, is empty, or has a mark or a control token in it.
@@ -98,12 +98,12 @@ def question(value: Any) -> str:
             raise CellError("of another form", shown(value), _MESSAGES)
         if holds_list(value) and value.lstrip()[1:].lstrip()[:1] in ("'", '"'):
             raise CellError("of another form", shown(value), expected)
-        return _asked(value)
+        return asked(value)
     if isinstance(value, (list, tuple, Mapping)) and value:
         items = [value] if isinstance(value, Mapping) else value
-        chat = any(_role(item) for item in items)
+        chat = any(role_of(item) for item in items)
         raise CellError("of another form", shown(value), _MESSAGES if chat else expected)
-    return _no_text(value, expected)
+    return no_text(value, expected)
 
 
 def answers(value: Any) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ def answers(value: Any) -> tuple[str, ...]:
     if all(_is_number(item) for item in voted) and len(set(voted)) > 1:
         advice = 'expected one answer; write accepted answers as texts (["14", "15"])'
         raise CellError("of several numbers", shown(value), advice)
-    texts = [_unmarked(_spoken(item, value, _ANSWERS)) for item in voted]
+    texts = [unmarked(spoken(item, value, _ANSWERS)) for item in voted]
     return tuple(text for text, _ in Counter(texts).most_common())
 
 
@@ -139,31 +139,13 @@ def key(value: Any) -> str:
         return "True" if value else "False"
     if _is_number(value) and not is_missing(value):
         return number(value)
-    return _printable(value) if isinstance(value, str) else _no_text(value, expected)
+    return _printable(value) if isinstance(value, str) else no_text(value, expected)
 
 
 def group(value: Any) -> str:
     """Read the name of a group, as :func:`key` does: ``7``, ``7.0`` and ``"7.0"`` are one."""
     text = key(value)
     return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
-
-
-def prompt(value: Any) -> str:
-    """Read what is asked in a pair: a text, or chat messages of system and user.
-
-    Raises:
-        CellError: It is neither, is empty, or has a mark in it.
-    """
-    return _asked(_message_text(value, ("system", "user")))
-
-
-def reply(value: Any) -> str:
-    """Read an answer of a pair: a text, or a chat message of the assistant, also in a list.
-
-    Raises:
-        CellError: It is neither, is empty, or has a mark in it.
-    """
-    return _unmarked(_message_text(value, ("assistant",)))
 
 
 def number(value: Any) -> str:
@@ -188,9 +170,6 @@ ROLES: dict[str, Callable[[Any], Any]] = {
     "answers": answers,
     "kind": key,
     "group": group,
-    "prompt": prompt,
-    "chosen": reply,
-    "rejected": reply,
 }
 """How a cell is read, by what its column holds."""
 
@@ -199,7 +178,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (Real, Decimal)) and not isinstance(value, bool)
 
 
-def _no_text(value: Any, expected: str) -> str:
+def no_text(value: Any, expected: str) -> str:
+    """Complain about a cell that holds no text.
+
+    Raises:
+        CellError: Always.
+    """
     nothing = is_missing(value) or (isinstance(value, (list, tuple, Mapping)) and not value)
     problem = "empty" if nothing else "of another form"
     raise CellError(problem, shown(value), expected)
@@ -216,15 +200,29 @@ def _printable(text: str) -> str:
     return text.strip()
 
 
-def _asked(text: str) -> str:
-    """Return a question without the marks that stand before and after it."""
+def asked(text: str) -> str:
+    """Read the words of the user, as :func:`question` does.
+
+    Raises:
+        CellError: They are empty, or hold a mark that does not stand for an image.
+    """
     text = _printable(text)
-    while text.startswith(IMAGE) or text.endswith(IMAGE):
-        text = text.removeprefix(IMAGE).removesuffix(IMAGE).strip()
-    return _unmarked(text)
+    bare = text
+    while bare.startswith(IMAGE) or bare.endswith(IMAGE):
+        bare = bare.removeprefix(IMAGE).removesuffix(IMAGE).strip()
+    if IMAGE not in bare:
+        return unmarked(bare)
+    for words in filter(str.strip, text.split(IMAGE)):
+        unmarked(words)
+    return text
 
 
-def _unmarked(text: str) -> str:
+def unmarked(text: str) -> str:
+    """Read words that may hold no mark.
+
+    Raises:
+        CellError: They are empty, or hold one.
+    """
     text = _printable(text)
     if (mark := find_mark(text)) is not None:
         advice = f"expected a text without {mark}, which stands for an image or a turn of a chat"
@@ -232,8 +230,12 @@ def _unmarked(text: str) -> str:
     return text
 
 
-def _spoken(value: Any, whole: Any, expected: str) -> str:
-    """Read a text or a number, of the cell ``whole``."""
+def spoken(value: Any, whole: Any, expected: str) -> str:
+    """Read a text or a number, of the cell ``whole``.
+
+    Raises:
+        CellError: It is neither, or empty.
+    """
     if isinstance(value, bool):
         raise CellError("that is a boolean", shown(whole), _BOOLEAN)
     if _is_number(value):
@@ -252,98 +254,24 @@ def _parsed(text: str) -> Any:
     advice = 'expected the answer alone, or a list of texts in quotes (["14", "15"])'
     try:
         if holds_objects(text):
-            return text if _is_target(text) else read_objects(text)
+            return text if is_target(text) else read_objects(text)
         return read_list(text) if holds_list(text) else text
     except ValueError as error:
         raise CellError("of another form", shown(text), advice) from error
 
 
-def _is_target(text: str) -> bool:
+def is_target(text: str) -> bool:
     """Tell whether an object in JSON is what the model is to write, and no form of a data set."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, Mapping) and not (_role(found) or _is_vote(found))
+    return isinstance(found, Mapping) and not (role_of(found) or _is_vote(found))
 
 
-def _role(message: Any) -> str | None:
+def role_of(message: Any) -> str | None:
     """Return whose message it is; None for what is no message."""
     if not isinstance(message, Mapping):
         return None
     role = message.get("role", message.get("from"))
     return _SPOKEN_BY.get(role, role) if isinstance(role, str) else None
-
-
-def _message_text(cell: Any, roles: tuple[str, ...]) -> str:
-    expected = _MESSAGE + " or ".join(roles)
-    if isinstance(cell, str) and not ("assistant" in roles and _is_target(cell)):
-        cell = _loaded(cell, expected)
-    if not isinstance(cell, (list, tuple, Mapping)):
-        return _spoken(_there(cell, cell, expected), cell, expected)
-    seen: list[str | None] = []
-    parts: list[str] = []
-    for message in [cell] if isinstance(cell, Mapping) else cell:
-        role = _role(message)
-        if role not in roles or role in seen:
-            found = f"{'a second' if role in seen else 'a'} message of {shown(role)}"
-            raise CellError("of another form", found, expected)
-        seen.append(role)
-        parts += _said(message, expected)
-    return "\n".join(parts) if parts else _no_text(None, expected)
-
-
-def turns(cell: Any) -> list[tuple[str, str]]:
-    """Read a chat: for each message whose it is, and its text.
-
-    Raises:
-        CellError: It is no list of messages, also none that was written as text.
-    """
-    expected = "expected a list of messages, as [{'role': 'user', 'content': …}, …]"
-    if isinstance(cell, str):
-        cell = _loaded(cell, expected)
-    if not isinstance(cell, (list, tuple)) or not cell:
-        _no_text(cell, expected)
-    found = []
-    for message in cell:
-        if (role := _role(message)) is None:
-            raise CellError("of another form", shown(message), expected)
-        found.append((role, "\n".join(_said(message, expected))))
-    return found
-
-
-def _loaded(cell: str, expected: str) -> Any:
-    """Read messages that were written as text; leave all other texts."""
-    if not holds_objects(cell):
-        return cell
-    try:
-        return read_objects(cell)
-    except ValueError as error:
-        raise CellError("of another form", shown(cell), expected) from error
-
-
-def _said(message: Mapping[str, Any], expected: str) -> list[str]:
-    return _parts(message.get("content", message.get("value")), expected)
-
-
-def _parts(content: Any, expected: str) -> list[str]:
-    """Read the texts of a message; its images stand in a column of their own."""
-    if not isinstance(content, (list, tuple)):
-        return [] if is_missing(content) else [_spoken(content, content, expected)]
-    texts: list[str] = []
-    for part in content:
-        kind = part.get("type", "text") if isinstance(part, Mapping) else None
-        if kind == "text":
-            texts += _parts(part.get("text"), expected)
-        elif kind not in ("image", "image_url"):
-            raise CellError("of another form", shown(part), expected)
-        elif any(not is_missing(part.get(name)) for name in _IN_PART):
-            advice = "expected images in a column of their own (data.columns.image)"
-            raise CellError("with an image in it", shown(part), advice)
-    return texts
-
-
-def _there(value: Any, whole: Any, expected: str) -> Any:
-    if is_missing(value):
-        raise CellError("empty", shown(whole), expected)
-    return value

@@ -1,14 +1,13 @@
-"""Forms of a data set beside ChartQA's columns: chats of one question and one answer.
-
-OpenAI and TRL write messages of ``role`` and ``content``, LLaVA and ShareGPT of ``from`` and
-``value``.
-"""
+"""Forms of a data set: ChartQA's columns, or a column of chats."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from vlm_ops.config.sections import Columns, DataForm
-from vlm_ops.data.cells import CellError, shown, turns
+from vlm_ops.data.cells import CellError, shown
+from vlm_ops.data.chats import Chat, read_chat
+from vlm_ops.data.image_cells import ImageCell, Place, image_cells, is_missing
 
 _CHATS = ("messages", "conversations")  # former name
 _IMAGES = "images"
@@ -20,25 +19,45 @@ class Form(NamedTuple):
     Attributes:
         columns: Which column holds what; for a chat, question and answers are in one.
         chat: Column of the chat; None where question and answers have columns of their own.
+        imageless: Whether there is no column of images; those of a chat stand in its messages.
     """
 
     columns: Columns
     chat: str | None
+    imageless: bool = False
 
     def wanted(self) -> dict[str, str | None]:
         """Return the column of each setting that must be there."""
-        names = self.columns.model_dump()
+        names = self.columns.model_dump(exclude={"image"} if self.imageless else None)
         return {f"data.columns.{key}": value for key, value in names.items()}
 
-    def asked(self, cells: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Return the cells of question and answers.
+    def read_chat(self, cells: Mapping[str, Any]) -> Chat | None:
+        """Return a row's chat; None where question and answers have columns of their own.
 
         Raises:
-            CellError: The chat is not one question and one answer.
+            CellError: It can't be read, or its images are in a column as well.
         """
         if self.chat is None:
-            return cells.get(self.columns.question), cells.get(self.columns.answers)
-        return one_turn(cells.get(self.chat))
+            return None
+        chat = read_chat(cells.get(self.chat))
+        if chat.images and not is_missing(there := cells.get(self.columns.image)):
+            found = f"images in the messages, and {shown(there)} in {self.columns.image!r}"
+            raise CellError("with images in two places", found, "expected them in one of the two")
+        return chat
+
+    def images(
+        self, cells: Mapping[str, Any], chat: Chat | None, place: Place
+    ) -> tuple[ImageCell, ...]:
+        """Return a row's images, in the order the prompt shows them."""
+        inside = chat is not None and chat.images
+        return image_cells(inside or cells.get(self.columns.image), place)
+
+    def named_images(self, cells: Mapping[str, Any], place: Place) -> tuple[ImageCell, ...]:
+        """Return the images of a row that may not be readable otherwise."""
+        chat = None
+        with suppress(CellError):
+            chat = self.read_chat(cells)
+        return self.images(cells, chat, place)
 
 
 def find_form(form: DataForm, columns: Columns, there: Sequence[str]) -> Form:
@@ -57,19 +76,4 @@ def find_form(form: DataForm, columns: Columns, there: Sequence[str]) -> Form:
         return Form(columns, None)
     images = _IMAGES if columns.image not in there and _IMAGES in there else columns.image
     update = {"question": chat, "answers": chat, "image": images}
-    return Form(columns.model_copy(update=update), chat)
-
-
-def one_turn(cell: Any) -> tuple[str, str]:
-    """Return question and answer of a chat.
-
-    Raises:
-        CellError: It is no chat, or has other turns than one of the user and one of the assistant.
-    """
-    said = turns(cell)
-    roles = [role for role, _ in said]
-    if roles != ["user", "assistant"]:
-        found = f"{len(roles)} turns: {shown(roles)}"
-        advice = "expected one of the user and one of the assistant; other chats are not read yet"
-        raise CellError("of several turns" if len(roles) > 2 else "of other turns", found, advice)
-    return said[0][1], said[1][1]
+    return Form(columns.model_copy(update=update), chat, images not in there)

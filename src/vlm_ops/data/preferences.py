@@ -11,7 +11,7 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pairs import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.cells import CellError
-from vlm_ops.data.check import ImageChecks, image_problems
+from vlm_ops.data.check import ImageChecks, image_problems, mark_problems
 from vlm_ops.data.files import Placed, Table, read_table
 from vlm_ops.data.image_cells import Place, image_cells
 from vlm_ops.data.images import STORE, ImageStore, open_image
@@ -155,11 +155,14 @@ def _check(
             cells = {"prompt": row.question, "chosen": chosen, "rejected": rejected}
             read, found = read_cells(row, cells)
             found += image_problems(row.where, row.id, images)
+            if (asked := read.pop("prompt", None)) is not None:
+                texts = [asked.question, *(turn.text for turn in asked.before)]
+                found += mark_problems(row, row.id, asked.marks, texts)
             problems.extend(found)
             if not found:
                 kept = tuple(image for image in images if isinstance(image, ImageRef))
-                asked = {"question": read.pop("prompt"), "kind": row.kind}
-                pairs.append(PreferencePair(images=kept, **asked, **read))
+                said = {"before": asked.before, "question": asked.question, "kind": row.kind}
+                pairs.append(PreferencePair(images=kept, **said, **read))
         total += len(chunk)
         report(total, None)
     return pairs, problems, total

@@ -66,7 +66,12 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     cache = out / "cache"
     source = open_source(job.data, seed=job.seed, cache=cache)
     with ImageStore(out, take_files=source.own_files, frames=job.data.frames) as store:
-        checked, problems, total = check_rows(source.rows, store)
+        checked, problems, total = check_rows(
+            source.rows,
+            store,
+            supervise=job.data.supervise,
+            without_image=job.data.without_image,
+        )
         refused = refuse(problems, total, out, source.title, job.data.max_refused)
         parts = _apart(_split(checked, source, job, out), source.title, job, store)
         splits = parts.splits
@@ -232,8 +237,8 @@ def _files(data: DataSettings) -> FilesData:
 
 
 def _with_groups(checked: Sequence[CheckedRow]) -> list[Row]:
-    """Give rows without a group of their own the group of their images."""
-    by_image = join_by_image([[image.sha256 for image in row.record.images] for row in checked])
+    """Give rows without a group of their own the group of what they share."""
+    by_image = join_by_image([row.joined_by for row in checked])
     return [
         row.record if row.grouped else row.record.model_copy(update={"group": group})
         for row, group in zip(checked, by_image, strict=True)

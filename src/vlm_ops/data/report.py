@@ -128,7 +128,7 @@ def contact_sheet(folder: Path, rows: Sequence[Row], seed: int) -> Image.Image:
     """
     first: dict[str, Row] = {}
     for row in random.Random(seed).sample(list(rows), len(rows)):
-        first.setdefault(row.images[0].sha256, row)
+        first.setdefault(row.image_id, row)
     picked = list(first.values())[:_CELLS]
     across = min(_ACROSS, len(picked))
     down = -(-len(picked) // across)
@@ -138,11 +138,12 @@ def contact_sheet(folder: Path, rows: Sequence[Row], seed: int) -> Image.Image:
     for place, row in enumerate(picked):
         left = _MARGIN + place % across * width
         top = _MARGIN + place // across * height
-        small = open_image(folder / row.images[0].path)
-        small.thumbnail((_PICTURE, _PICTURE))
-        sheet.paste(small, (left + (_PICTURE - small.width) // 2, top))
+        if row.images:
+            small = open_image(folder / row.images[0].path)
+            small.thumbnail((_PICTURE, _PICTURE))
+            sheet.paste(small, (left + (_PICTURE - small.width) // 2, top))
         draw = ImageDraw.Draw(sheet)
-        question = _wrapped(row.question, font, _PICTURE)[: _LINES - 1]
+        question = _wrapped(row.transcript, font, _PICTURE)[: _LINES - 1]
         for number, line in enumerate(question):
             draw.text((left, top + _PICTURE + number * _LINE), line, "black", font)
         answer = _wrapped(f"→ {row.answers[0]}", font, _PICTURE)[0]

@@ -1,7 +1,7 @@
 """Where rows come from: charts of real tables, files of one's own, a data set on the hub."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +22,7 @@ from vlm_ops.data.cells import CellError
 from vlm_ops.data.decoding import READING, check_file, reading
 from vlm_ops.data.files import Placed, Table, read_table
 from vlm_ops.data.forms import Form, find_form
-from vlm_ops.data.image_cells import ImageFile, Place, image_cells
+from vlm_ops.data.image_cells import ImageCell, ImageFile, Place
 from vlm_ops.data.parquet import holds_bytes_alone
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import RawRow, check_columns
@@ -149,20 +149,11 @@ def _file_content(path: Path, data: FilesData | DatasetPairs, place: Place) -> s
     scaled = False
     with TemporaryDirectory() as cache:
         columns, rows = read_table(path, Path(cache))
-        if isinstance(data, FilesData):
-            column = find_form(data.form, data.columns, columns).columns.image
-        else:
-            column = data.columns.images
-        if path.suffix.lower() == ".parquet" and holds_bytes_alone(path, column):
-            columns = []
-        for _, row in rows if column in columns else ():
-            # What is no row is part of the file.
-            cells = () if isinstance(row, CellError) else image_cells(row.get(column), place)
-            for cell in cells:
-                if isinstance(cell, ImageFile):
-                    files.add(cell)
-                elif isinstance(cell, bytes):
-                    scaled = scaled or reading(cell) is not None
+        for cell in _images(path, columns, rows, data, place):
+            if isinstance(cell, ImageFile):
+                files.add(cell)
+            elif isinstance(cell, bytes):
+                scaled = scaled or reading(cell) is not None
     by_path = sorted({Path(file.name): file for file in files}.items())
     with ThreadPoolExecutor(max_workers=4) as pool:
         hashes = list(pool.map(_hash_if_there, [file for _, file in by_path]))
@@ -170,6 +161,24 @@ def _file_content(path: Path, data: FilesData | DatasetPairs, place: Place) -> s
     # Only what is opened in another way than by earlier versions has a new hash.
     scaled = scaled or any(how is not None for _, how in hashes)
     return fingerprint([sha256_file(path), images, *([{"reading": READING}] if scaled else [])])
+
+
+def _images(
+    path: Path, columns: Sequence[str], rows: Placed, data: FilesData | DatasetPairs, place: Place
+) -> Iterator[ImageCell]:
+    """Yield the images of all rows; none where the rows hold nothing but their bytes."""
+    if isinstance(data, FilesData):
+        form = find_form(data.form, data.columns, columns)
+    else:
+        form = Form(Columns(image=data.columns.images), None)
+    if form.chat is None:
+        column = form.columns.image
+        in_file = path.suffix.lower() == ".parquet" and holds_bytes_alone(path, column)
+        if in_file or column not in columns:
+            return
+    for _, row in rows:
+        if not isinstance(row, CellError):  # what is no row is part of the file
+            yield from form.named_images(row, place)
 
 
 def _hash_if_there(file: ImageFile) -> tuple[str | None, int | None]:
@@ -218,7 +227,7 @@ def _raw_rows(
         try:
             if isinstance(cells, CellError):
                 raise cells
-            question, answers = form.asked(cells)
+            chat = form.read_chat(cells)
         except CellError as error:
             yield RawRow.without_cells(where, numbered, error, split)
             continue
@@ -226,9 +235,10 @@ def _raw_rows(
         yield RawRow(
             where=where,
             id=cells.get(columns.id) if columns.id else numbered,
-            images=image_cells(cells.get(columns.image), place),
-            question=question,
-            answers=answers,
+            images=form.images(cells, chat, place),
+            question=cells.get(columns.question) if chat is None else None,
+            answers=cells.get(columns.answers) if chat is None else None,
+            chat=chat,
             kind=cells.get(columns.kind) if columns.kind else ALL,
             group="" if columns.group and group is None else group,
             split=split,

@@ -212,7 +212,7 @@ def join_by_image(images: Sequence[Sequence[str]]) -> list[str]:
 
 
 def shuffle_images(rows: Sequence[Row], seed: int) -> list[Row]:
-    """Give every row the images of another row, never its own picture.
+    """Give every row the images of another row with as many, never its own picture.
 
     Args:
         rows: Training rows.
@@ -225,22 +225,30 @@ def shuffle_images(rows: Sequence[Row], seed: int) -> list[Row]:
         DataError: One image has more than half of the rows, so that no such shuffle exists.
     """
     rng = random.Random(seed)
-    by_image: dict[tuple[str, ...], list[int]] = {}
+    counts: dict[int, dict[tuple[str, ...], list[int]]] = {}
     for index, row in enumerate(rows):
+        by_image = counts.setdefault(len(row.images), {})
         by_image.setdefault(tuple(image.sha256 for image in row.images), []).append(index)
-    most = max(map(len, by_image.values()))
-    if 2 * most > len(rows):
+    given: dict[int, int] = {}
+    for count, by_image in sorted(counts.items()):
+        if count:
+            given |= _moved(by_image, rng)
+    return [
+        row.model_copy(update={"images": rows[given.get(index, index)].images})
+        for index, row in enumerate(rows)
+    ]
+
+
+def _moved(by_image: dict[tuple[str, ...], list[int]], rng: random.Random) -> dict[int, int]:
+    """Say for each row whose images it gets."""
+    most, total = max(map(len, by_image.values())), sum(map(len, by_image.values()))
+    if 2 * most > total:
         raise DataError(
-            f"data.shuffle_images: one image has {most} of the {len(rows)} training rows; "
+            f"data.shuffle_images: one image has {most} of the {total} training rows; "
             f"expected at most half, so that every row can get another one"
         )
     # Rows of one image lie side by side; moving on by the longest such run leaves them all.
     images = sorted(by_image)
     rng.shuffle(images)
     line = [index for image in images for index in by_image[image]]
-    moved = line[most:] + line[:most]
-    given = dict(zip(line, moved, strict=True))
-    return [
-        row.model_copy(update={"images": rows[given[index]].images})
-        for index, row in enumerate(rows)
-    ]
+    return dict(zip(line, line[most:] + line[:most], strict=True))

@@ -143,7 +143,7 @@ def _replies(
     report = log_progress(logger, label, before=done)
     for start in range(done, len(asked), job.batch_size):
         batch = asked[start : start + job.batch_size]
-        texts = model.respond([row.question for row in batch], _images(batch, rows, job.gray), job)
+        texts = model.respond(batch, _images(batch, rows, job.gray), job)
         yield [_Reply(id=row.id, text=text) for row, text in zip(batch, texts, strict=True)]
         report(start + len(batch), len(asked))
 

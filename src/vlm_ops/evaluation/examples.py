@@ -47,7 +47,7 @@ def log_examples(
         "answers.json",
         {
             "image": [_picture(rows[answer.id], data) for answer in shown],
-            "question": [rows[answer.id].question for answer in shown],
+            "question": [rows[answer.id].transcript for answer in shown],
             "kind": [answer.kind for answer in shown],
             "expected": [" | ".join(answer.expected) for answer in shown],
             "base": [texts["base"][answer.id] for answer in shown],
@@ -85,7 +85,7 @@ def write_showcase(
     showcase = {
         "id": row.id,
         "kind": row.kind,
-        "question": row.question,
+        "question": row.transcript,
         "expected": list(row.answers),
         "answers": {name: answers[name][row.id].text for name in _ASKED},
         "image": image.name,

@@ -8,6 +8,7 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.records import Row
 
 if TYPE_CHECKING:
     from vlm_ops.models.loading import LoadedModel
@@ -17,9 +18,9 @@ class Respondent(Protocol):
     """Anything that answers questions about images."""
 
     def respond(
-        self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]], job: AnswersJob
+        self, rows: Sequence[Row], images: Sequence[Sequence[Image.Image]], job: AnswersJob
     ) -> list[str]:
-        """Answer one batch: a question and its images per row, one answer per row."""
+        """Answer one batch: a row as the model reads it and its images, one answer per row."""
 
 
 OpenModel = Callable[[ModelRef], Respondent]
@@ -39,7 +40,7 @@ class ModelRespondent:
         self._ref = ref
 
     def respond(
-        self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]], job: AnswersJob
+        self, rows: Sequence[Row], images: Sequence[Sequence[Image.Image]], job: AnswersJob
     ) -> list[str]:
         """Answer one batch, greedily.
 
@@ -50,7 +51,7 @@ class ModelRespondent:
 
         return generate(
             self._load(),
-            questions,
+            [row.chat for row in rows],
             images,
             max_new_tokens=job.max_new_tokens,
             batch_size=job.batch_size,

@@ -13,11 +13,11 @@ from vlm_ops.store.fingerprint import fingerprint
 
 
 def swapped(rows: Sequence[Row], seed: int) -> list[Row]:
-    """Give every row the images of a row of the same kind and another group.
+    """Give every row the images of a row of the same kind and another group, as many as it has.
 
     A kind that only one group has takes images of any kind. Where all rows are of one group there
     are no other images to take: the row keeps its own, so that the control shows no difference and
-    nothing passes it.
+    nothing passes it. A row of text alone stays as it is.
 
     Args:
         rows: What is asked.
@@ -26,13 +26,14 @@ def swapped(rows: Sequence[Row], seed: int) -> list[Row]:
     Returns:
         The rows in their order, changed in nothing but their images.
     """
-    kinds: dict[str, list[Row]] = defaultdict(list)
+    kinds: dict[tuple[int, str], list[Row]] = defaultdict(list)
+    everything: dict[int, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row.group, row.id)):
-        kinds[row.kind].append(row)
-    everything = sorted(rows, key=lambda row: (row.group, row.id))
+        kinds[len(row.images), row.kind].append(row)
+        everything[len(row.images)].append(row)
     found = {row.id: row for row in rows}
-    for same in kinds.values():
-        source = same if same[0].group != same[-1].group else everything
+    for (count, _), same in kinds.items():
+        source = same if same[0].group != same[-1].group else everything[count]
         blocks = _blocks(source)
         for row in same:
             start, stop = blocks[row.group]

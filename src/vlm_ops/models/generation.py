@@ -8,26 +8,9 @@ import torch
 from PIL import Image
 
 from vlm_ops.models.loading import LoadedModel
+from vlm_ops.records import Chat
 
 Progress = Callable[[int, int], None]
-
-
-def prompt_text(processor: Any, question: str, images: int) -> str:
-    """Write one question as the model's chat template has it, images first.
-
-    Args:
-        processor: With a chat template.
-        question: The user's words.
-        images: How many images stand before them.
-
-    Returns:
-        Text that ends where the answer starts.
-    """
-    content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
-    text: str = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
-    return text
 
 
 @dataclass(frozen=True)
@@ -63,22 +46,22 @@ class Sampling:
 
 def generate(
     loaded: LoadedModel,
-    questions: Sequence[str],
+    chats: Sequence[Chat],
     images: Sequence[Sequence[Image.Image]],
     *,
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Answer questions about images greedily.
+    """Answer chats about images greedily.
 
     Rows are padded on the left and padding is masked, so that answers do not depend on which rows
     share a batch.
 
     Args:
         loaded: Model and processor.
-        questions: One per row.
-        images: For each row its images, in the order the prompt shows them.
+        chats: One per row; the user has the last word.
+        images: For each row its images, in the order of their parts.
         max_new_tokens: Longest answer.
         batch_size: Rows generated at once.
         progress: Called with (rows done, rows in all) after every batch.
@@ -94,25 +77,25 @@ def generate(
         "top_k": None,
     }
     answers: list[str] = []
-    for rows in _batches(len(questions), batch_size):
-        answers += _generate_batch(loaded, questions[rows], images[rows], greedy)
+    for rows in _batches(len(chats), batch_size):
+        answers += _generate_batch(loaded, chats[rows], images[rows], greedy)
         if progress is not None:
-            progress(len(answers), len(questions))
+            progress(len(answers), len(chats))
     return answers
 
 
 def sample(
     loaded: LoadedModel,
-    questions: Sequence[str],
+    chats: Sequence[Chat],
     images: Sequence[Sequence[Image.Image]],
     sampling: Sampling,
 ) -> list[str]:
-    """Draw several answers to each question; the draw of other code goes on undisturbed.
+    """Draw several answers to each chat; the draw of other code goes on undisturbed.
 
     Args:
         loaded: Model and processor.
-        questions: One per row.
-        images: For each row its images, in the order the prompt shows them.
+        chats: One per row; the user has the last word.
+        images: For each row its images, in the order of their parts.
         sampling: How many answers, and how they are drawn.
 
     Returns:
@@ -122,8 +105,8 @@ def sample(
     device = loaded.model.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(sampling.seed)
-        for rows in _batches(len(questions), sampling.batch_size):
-            answers += _generate_batch(loaded, questions[rows], images[rows], sampling.options)
+        for rows in _batches(len(chats), sampling.batch_size):
+            answers += _generate_batch(loaded, chats[rows], images[rows], sampling.options)
     return answers
 
 
@@ -134,18 +117,14 @@ def _batches(count: int, size: int) -> Iterator[slice]:
 @torch.inference_mode()
 def _generate_batch(
     loaded: LoadedModel,
-    questions: Sequence[str],
+    chats: Sequence[Chat],
     images: Sequence[Sequence[Image.Image]],
     options: dict[str, Any],
 ) -> list[str]:
     processor: Any = loaded.processor
     model: Any = loaded.model
-    texts = [
-        prompt_text(processor, question, len(row))
-        for question, row in zip(questions, images, strict=True)
-    ]
     inputs = processor(
-        text=texts,
+        text=processor.apply_chat_template(list(chats), add_generation_prompt=True, tokenize=False),
         images=[list(row) for row in images] if any(images) else None,
         padding=True,
         padding_side="left",

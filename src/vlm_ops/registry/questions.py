@@ -15,9 +15,9 @@ from vlm_ops.artifacts import AnswerSet, ModelRef
 from vlm_ops.errors import DataError, ModelError, RegistryError
 from vlm_ops.evaluation.protocol import ground_of_answers
 from vlm_ops.models.ground import differences
-from vlm_ops.records import Answer, RowsRef
+from vlm_ops.records import Answer, RowsRef, Turn, as_chat
 from vlm_ops.store.fingerprint import fingerprint
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 from vlm_ops.tracking.package import FILES, open_package
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Question(Frozen):
     Attributes:
         id: The row's.
         kind: The row's.
+        before: What was said before the question.
         question: Without the model's prompt.
         images: The files' bytes in base64, in the order the prompt shows them.
         answer: What the model said.
@@ -41,6 +42,7 @@ class Question(Frozen):
 
     id: str
     kind: str
+    before: tuple[Turn, ...] = added(())
     question: str
     images: tuple[str, ...]
     answer: str
@@ -86,6 +88,7 @@ def record(answers: AnswerSet, rows: RowsRef, prompt: str, max_new_tokens: int) 
             Question(
                 id=row.id,
                 kind=row.kind,
+                before=row.before,
                 question=row.question,
                 images=tuple(base64.b64encode(image).decode("ascii") for image in images),
                 answer=answer.text,
@@ -172,7 +175,7 @@ def _answers(model: ModelRef, recorded: Recorded) -> list[str]:
     ]
     return generate(
         load(model),
-        [model.asked(one.question) for one in questions],
+        [as_chat(model.asked(one.question), len(one.images), one.before) for one in questions],
         pictures,
         max_new_tokens=recorded.max_new_tokens,
         batch_size=len(questions),

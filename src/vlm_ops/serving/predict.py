@@ -16,6 +16,7 @@ from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.errors import DataError, ModelError
 from vlm_ops.models.generation import Progress, generate
 from vlm_ops.models.loading import LoadedModel, base_ref
+from vlm_ops.records import as_chat
 from vlm_ops.serving.names import registered_name
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.files import growing
@@ -237,7 +238,7 @@ def _answers(
     """Answer one batch."""
     return generate(
         model,
-        [model.ref.asked(question) for question, _ in asked],
+        [as_chat(model.ref.asked(question), len(pictures)) for question, pictures in asked],
         [pictures for _, pictures in asked],
         max_new_tokens=max_new_tokens,
         batch_size=max(1, len(asked)),

@@ -67,6 +67,7 @@ class PackagedModel(PythonModel):
         from vlm_ops.data import cells
         from vlm_ops.errors import DataError
         from vlm_ops.models.generation import generate
+        from vlm_ops.records import as_chat
 
         rows = pd.DataFrame(model_input)
         missing = {"image", "question"} - set(rows.columns)
@@ -77,10 +78,12 @@ class PackagedModel(PythonModel):
         if rows.empty:
             return []
         options = params or {}
+        images = [_images(cell, number) for number, cell in enumerate(rows["image"])]
+        asked = [self._model.ref.asked(cells.question(question)) for question in rows["question"]]
         return generate(
             self._model,
-            [self._model.ref.asked(cells.question(question)) for question in rows["question"]],
-            [_images(cell, number) for number, cell in enumerate(rows["image"])],
+            [as_chat(*row) for row in zip(asked, map(len, images), strict=True)],
+            images,
             max_new_tokens=int(options.get("max_new_tokens", 64)),
             batch_size=int(options.get("batch_size", 8)),
         )

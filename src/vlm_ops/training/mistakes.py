@@ -91,6 +91,7 @@ def pair_with(row: Row, rejected: str, chosen: str | None = None) -> PreferenceP
     return PreferencePair(
         id=row.id,
         images=row.images,
+        before=row.before,
         question=row.question,
         chosen=chosen or row.answers[0],
         rejected=rejected,

@@ -155,8 +155,8 @@ class _Asked(NamedTuple):
             samples=samples,
             seed=seed,
         )
-        questions = [row.asked_with(self.data.prompt).question for row in rows]
-        said = sample(self.model, questions, pictures, sampling)
+        chats = [row.asked_with(self.data.prompt).chat for row in rows]
+        said = sample(self.model, chats, pictures, sampling)
         return [said[start : start + samples] for start in range(0, len(said), samples)]
 
 
@@ -197,5 +197,5 @@ def _by_turns(rows: Iterable[Row], seed: int) -> list[Row]:
 
 
 def _table(pairs: Sequence[PreferencePair]) -> dict[str, list[str]]:
-    columns = ("kind", "question", "chosen", "rejected")
-    return {column: [getattr(pair, column) for pair in pairs] for column in columns}
+    columns = {"kind": "kind", "question": "transcript", "chosen": "chosen", "rejected": "rejected"}
+    return {name: [getattr(pair, field) for pair in pairs] for name, field in columns.items()}

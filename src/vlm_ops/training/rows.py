@@ -7,9 +7,10 @@ from typing import Any
 from datasets import Dataset, Features, Image, List, Value
 
 from vlm_ops.data.images import for_other_readers
-from vlm_ops.records import ImageRef, PreferencePair, Row
+from vlm_ops.records import Chat, ImageRef, PreferencePair, Row
 
-_MESSAGES = List({"role": Value("string"), "content": Value("string")})
+_PARTS = List({"type": Value("string"), "text": Value("string")})
+_MESSAGES = List({"role": Value("string"), "content": _PARTS})
 Locate = Callable[[str], Path]
 
 
@@ -23,8 +24,8 @@ def sft_rows(rows: Iterable[Row], locate: Locate) -> Dataset:
     records = [
         {
             "images": _images(row.images, locate),
-            "prompt": _message("user", row.question),
-            "completion": _message("assistant", row.answers[0]),
+            "prompt": row.chat,
+            "completion": _said(row.answers[0]),
         }
         for row in rows
     ]
@@ -41,9 +42,9 @@ def preference_rows(pairs: Iterable[PreferencePair], locate: Locate) -> Dataset:
     records = [
         {
             "images": _images(pair.images, locate),
-            "prompt": _message("user", pair.question),
-            "chosen": _message("assistant", pair.chosen),
-            "rejected": _message("assistant", pair.rejected),
+            "prompt": pair.chat,
+            "chosen": _said(pair.chosen),
+            "rejected": _said(pair.rejected),
         }
         for pair in pairs
     ]
@@ -59,5 +60,5 @@ def _images(images: Sequence[ImageRef], locate: Locate) -> list[str | dict[str, 
     return [for_other_readers(locate(image.path)) for image in images]
 
 
-def _message(role: str, content: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": content}]
+def _said(words: str) -> Chat:
+    return [{"role": "assistant", "content": [{"type": "text", "text": words}]}]

@@ -1,5 +1,6 @@
 """Rows become the tokens that TRL's own collators make; what does not fit is refused by name."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from vlm_ops.errors import DataError
 from vlm_ops.pretraining.architecture import IMAGE_TOKENS, build_processor
-from vlm_ops.records import ImageRef
+from vlm_ops.records import ImageRef, Row, Turn
 from vlm_ops.training.engine.encode import Encoder, row_limit
 from vlm_ops.training.rows import preference_rows, sft_rows
 
@@ -98,6 +99,63 @@ def test_rows_without_images_are_the_tokens_that_trl_makes(
     check_pairs(encoder.pairs(pairs), collated(preference, preference_rows(pairs, Path)))
 
 
+def chats(groups: list[tuple[ImageRef, ...]]) -> list[Row]:
+    """A system prompt, several turns, images anywhere, and text alone."""
+    (small,), (_, wide), _, _ = groups
+    system = Turn(role="system", text="Answer in a word.")
+    turns = (
+        Turn(role="user", text="What is 5.5 in <image>?"),
+        Turn(role="assistant", text="A bar, then 7"),
+    )
+    plain = (Turn(role="user", text="Is it red?"), Turn(role="assistant", text="No"))
+    return [
+        sft_row("0", small, answer="A bar, then 7", question=turns[0].text, before=(system,)),
+        sft_row("1", small, wide, question="And in\n<image>", before=(system, *turns)),
+        sft_row("2", wide, question="Is it blue?", before=plain),
+        sft_row("3", question="Is blue a color?", before=(system,)),
+        sft_row("4", wide, small, question="<image>Which is larger, or <image>?"),
+    ]
+
+
+def test_chats_are_the_tokens_that_trl_makes(
+    processor: Any, groups: list[tuple[ImageRef, ...]], tmp_path: Path
+) -> None:
+    rows = chats(groups)
+    collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+    expected = collated(collator, sft_rows(rows, tmp_path.joinpath))
+    encoded = Encoder(processor, LIMIT).rows(rows)
+    tokens = real(expected["input_ids"], expected["attention_mask"])
+    assert [row.prompt + row.completions[0] for row in encoded] == tokens
+    supervised = [labels[labels != -100].tolist() for labels in expected["labels"]]
+    assert [list(row.completions) for row in encoded] == [[answer] for answer in supervised]
+    pairs = [pair(row.id, *row.images, question=row.question, before=row.before) for row in rows]
+    preferred = collated(
+        DataCollatorForVisionPreference(processor), preference_rows(pairs, tmp_path.joinpath)
+    )
+    check_pairs(Encoder(processor, LIMIT).pairs(pairs), preferred)
+
+
+def test_a_chat_is_written_as_a_person_would(
+    tiny_processor: Idefics3Processor, groups: list[tuple[ImageRef, ...]]
+) -> None:
+    """Prompt, images and supervised tokens, decoded."""
+    picture = tiny_processor.tokenizer.decode(
+        Encoder(tiny_processor, LIMIT).rows([sft_row("0", groups[0][0])])[0].prompt
+    )
+    block = picture[picture.index("<fake") : picture.rindex("around_image>") + 13]
+    first, second, _, alone, _ = Encoder(tiny_processor, LIMIT).rows(chats(groups))
+    decode = tiny_processor.tokenizer.decode
+    start = "<|im_start|>System: Answer in a word.<end_of_utterance>\nUser: "
+    assert decode(first.prompt) == (f"{start}What is 5.5 in {block}?<end_of_utterance>\nAssistant:")
+    assert decode(first.completions[0]) == " A bar, then 7<end_of_utterance>"
+    assert decode(second.prompt) == (
+        f"{start}What is 5.5 in {block}?<end_of_utterance>\nAssistant: A bar, then 7"
+        f"<end_of_utterance>\nUser: And in\n{block}<end_of_utterance>\nAssistant:"
+    )
+    assert decode(second.completions[0]) == " Red<end_of_utterance>"
+    assert decode(alone.prompt) == f"{start}Is blue a color?<end_of_utterance>\nAssistant:"
+
+
 def check_pairs(encoded: Sequence[Any], expected: Any) -> None:
     """TRL lays all chosen rows first, then all rejected ones."""
     answers = [[row.completions[place] for row in encoded] for place in (0, 1)]
@@ -133,26 +191,41 @@ Spoil = Callable[[Encoder, ImageRef], object]
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "said"),
     [
-        lambda encoder, image: encoder.rows(
-            [
-                sft_row("good", image),
-                sft_row("bad", image, question="What does <image> mean?"),
-            ]
+        (
+            lambda encoder, image: encoder.rows(
+                [sft_row("good", image), sft_row("bad", image, question="What is <global-img>?")]
+            ),
+            "row 'bad' has '<global-img>' in its text. To this model",
         ),
-        lambda encoder, image: encoder.rows(
-            [sft_row("good"), sft_row("bad", question="<image>What is it?")]
+        (
+            lambda encoder, image: encoder.rows(
+                [sft_row("bad", before=(Turn(role="user", text="What is <global-img>?"),))]
+            ),
+            "row 'bad' has '<global-img>' in its text. To this model",
         ),
-        lambda encoder, image: encoder.rows([sft_row("bad", image, answer="an <image>")]),
-        lambda encoder, image: encoder.pairs([pair("bad", image, rejected="an <image>")]),
+        (
+            lambda encoder, image: encoder.rows(
+                [sft_row("good"), sft_row("bad", question="<image>What is it?")]
+            ),
+            "row 'bad': found 1 times <image> and 0 images; expected one for each",
+        ),
+        (
+            lambda encoder, image: encoder.rows([sft_row("bad", image, answer="an <image>")]),
+            "row 'bad' has '<image>' in its text. To this model",
+        ),
+        (
+            lambda encoder, image: encoder.pairs([pair("bad", image, rejected="an <image>")]),
+            "row 'bad' has '<image>' in its text. To this model",
+        ),
     ],
-    ids=["question", "text-only", "answer", "rejected"],
+    ids=["question", "before", "text-only", "answer", "rejected"],
 )
 def test_a_placeholder_in_the_text_is_refused(
-    tiny_processor: Idefics3Processor, tmp_path: Path, spoil: Spoil
+    tiny_processor: Idefics3Processor, tmp_path: Path, spoil: Spoil, said: str
 ) -> None:
-    with pytest.raises(DataError, match=r"row 'bad' has '<image>' in its text\. To this model"):
+    with pytest.raises(DataError, match=re.escape(said)):
         spoil(Encoder(tiny_processor, LIMIT), picture(tmp_path, 1))
 
 

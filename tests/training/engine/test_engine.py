@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings
 from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.models.loading import base_ref, load
-from vlm_ops.records import Row, Split
+from vlm_ops.records import Row, Split, Turn
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import prefer, sft
 from vlm_ops.training.engine.check import read_check
@@ -61,6 +62,49 @@ def test_sft_has_the_losses_of_trl_on_the_same_rows(
         losses[engine] = losses_of(trainer)
     assert losses["packed"] == pytest.approx(losses["trl"], rel=1e-4)
     assert len(losses["trl"]) == 6
+
+
+def test_chats_and_text_alone_have_the_losses_of_trl_on_the_same_rows(
+    random_base: Path, squares: PreparedData, tmp_path: Path
+) -> None:
+    """Several turns, each answer a row of its own; two images, one in the text; none."""
+    losses: dict[str, list[float]] = {}
+    rows = chats(squares.rows("train"))
+    for engine in ("packed", "trl"):
+        job = sft_job(random_base, engine=engine, accumulation=2, batch_size=4)
+        data = Rows(**squares.model_dump(), folder=squares.folder, train=tuple(rows))
+        out = tmp_path / engine
+        out.mkdir()
+        trainer = build(sft.sft_stage(job, data, out, NullTracker()))
+        assert trainer.engine == engine
+        if engine == "packed":
+            rows = [rows[number] for number in trainer._sampler]
+        losses[engine] = losses_of(trainer)
+    assert losses["packed"] == pytest.approx(losses["trl"], rel=1e-4)
+    assert losses["trl"][-1] < losses["trl"][0]
+
+
+def chats(rows: Sequence[Row]) -> list[Row]:
+    """Every fourth row as it is; others go on in a chat, compare two images, show none."""
+    system = Turn(role="system", text="Answer in a word.")
+    found = []
+    for number, row in enumerate(rows):
+        other = rows[(number + 7) % len(rows)]
+        earlier = (
+            Turn(role="user", text=other.question), Turn(role="assistant", text=other.answers[0])
+        )  # fmt: skip
+        changes: list[dict[str, Any]] = [
+            {},
+            {"before": (system, *earlier)},
+            {
+                "images": (*row.images, *other.images),
+                "before": (system,),
+                "question": f"<image> {row.question} And <image>?",
+            },
+            {"images": ()},
+        ]
+        found.append(row.model_copy(update=changes[number % 4]))
+    return found
 
 
 def test_dpo_has_the_losses_of_trl_on_the_same_pairs(

@@ -9,7 +9,7 @@ from PIL import Image
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from vlm_ops.errors import DataError
-from vlm_ops.records import ImageRef, PreferencePair, Row
+from vlm_ops.records import AboutImages, ImageRef, PreferencePair, Row
 
 _NAMED = 100
 """Rows that a message names."""
@@ -25,12 +25,14 @@ class EncodedRow:
         prompt: Tokens up to where the assistant speaks, image blocks included.
         completions: Tokens of each supervised continuation, end token included: the answer for
             SFT, (chosen, rejected) for preferences.
+        blocks: Where in the prompt the tokens of each image begin.
     """
 
     id: str
     images: tuple[ImageRef, ...]
     prompt: list[int]
     completions: tuple[list[int], ...]
+    blocks: tuple[int, ...]
 
     @property
     def length(self) -> int:
@@ -67,12 +69,7 @@ class Encoder:
             DataError: Rows have special tokens in their text, or are too long; names all of them.
         """
         records = list(rows)
-        return self._encode(
-            [row.id for row in records],
-            [row.images for row in records],
-            [row.question for row in records],
-            {"completion": [row.answers[0] for row in records]},
-        )
+        return self._encode(records, {"completion": [row.answers[0] for row in records]})
 
     def pairs(self, pairs: Iterable[PreferencePair]) -> list[EncodedRow]:
         """Encode preference pairs.
@@ -82,9 +79,7 @@ class Encoder:
         """
         records = list(pairs)
         return self._encode(
-            [pair.id for pair in records],
-            [pair.images for pair in records],
-            [pair.question for pair in records],
+            records,
             {
                 "chosen": [pair.chosen for pair in records],
                 "rejected": [pair.rejected for pair in records],
@@ -92,21 +87,12 @@ class Encoder:
         )
 
     def _encode(
-        self,
-        ids: Sequence[str],
-        images: Sequence[tuple[ImageRef, ...]],
-        questions: Sequence[str],
-        answers: dict[str, Sequence[str]],
+        self, records: Sequence[AboutImages], answers: dict[str, Sequence[str]]
     ) -> list[EncodedRow]:
-        said = [questions, *answers.values()]
-        self._refuse_special(ids, list(zip(*said, strict=True)))
+        self._refuse_special(records, list(zip(*answers.values(), strict=True)))
         texts: dict[str, list[str]] = {name: [] for name in ("prompt", *answers)}
-        for number, (pictures, question) in enumerate(zip(images, questions, strict=True)):
-            example: dict[str, Any] = {
-                "prompt": prepare_multimodal_messages(
-                    [{"role": "user", "content": question}], images=list(pictures)
-                )
-            }
+        for number, record in enumerate(records):
+            example: dict[str, Any] = {"prompt": record.chat}
             for name, column in answers.items():
                 turn = [{"role": "assistant", "content": column[number]}]
                 example[name] = prepare_multimodal_messages(turn)
@@ -115,18 +101,22 @@ class Encoder:
                 column_texts.append(written[name])
         tokens = {name: self._tokens(column) for name, column in texts.items()}
         rows = [
-            self._row(ids[number], images[number], prompt, [tokens[n][number] for n in answers])
+            self._row(records[number], prompt, [tokens[name][number] for name in answers])
             for number, prompt in enumerate(tokens["prompt"])
         ]
         self._refuse_long(rows)
         return rows
 
-    def _refuse_special(self, ids: Sequence[str], texts: Sequence[tuple[str, ...]]) -> None:
+    def _refuse_special(
+        self, records: Sequence[AboutImages], answers: Sequence[tuple[str, ...]]
+    ) -> None:
         found = []
-        for id_, said in zip(ids, texts, strict=True):
+        for record, given in zip(records, answers, strict=True):
+            parts = (part for message in record.chat for part in message["content"])
+            said = [*(part.get("text", "") for part in parts), *given]
             tokens = [token for token in self._special if any(token in text for text in said)]
             if tokens:
-                found.append(f"row {id_!r} has {', '.join(map(repr, tokens))} in its text")
+                found.append(f"row {record.id!r} has {', '.join(map(repr, tokens))} in its text")
         if found:
             raise DataError(
                 f"{_some(found)}. To this model these are no words but marks of its own, as those "
@@ -157,21 +147,19 @@ class Encoder:
         return found
 
     def _row(
-        self,
-        id: str,
-        images: tuple[ImageRef, ...],
-        prompt: list[int],
-        completions: list[list[int]],
+        self, record: AboutImages, prompt: list[int], completions: list[list[int]]
     ) -> EncodedRow:
-        blocks = iter(images)
+        images = iter(record.images)
+        blocks: list[int] = []
         expanded: list[int] = []
         for token in prompt:
             if token == self._image_id:
-                image = next(blocks)
+                image = next(images)
+                blocks.append(len(expanded))
                 expanded += self._block(image.width, image.height)
             else:
                 expanded.append(token)
-        return EncodedRow(id, images, expanded, tuple(completions))
+        return EncodedRow(record.id, record.images, expanded, tuple(completions), tuple(blocks))
 
     def _block_of_size(self, width: int, height: int) -> list[int]:
         """Tokens that stand for an image: they depend on its size alone."""

@@ -52,7 +52,7 @@ class Forest:
 
 @dataclass
 class _Tree:
-    images: tuple[ImageRef, ...]
+    images: list[ImageRef] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     children: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -61,8 +61,13 @@ class _Tree:
     def grow(self, row: EncodedRow, first: int) -> None:
         """Add a row; its completions are numbered from ``first``."""
         end = -1
-        for token in row.prompt:
+        begins = dict(zip(row.blocks, row.images, strict=True))
+        for place, token in enumerate(row.prompt):
+            known = len(self.tokens)
             end = self._step(end, token)
+            # The same image after other words has tokens of its own.
+            if place in begins and end == known:
+                self.images.append(begins[place])
         for number, completion in enumerate(row.completions, start=first):
             node = end
             for token in completion:
@@ -102,7 +107,7 @@ def longest_line(rows: Sequence[EncodedRow], at_once: int) -> int:
     """
     longest = 0
     for numbers in by_tree(rows):
-        tree = _Tree(())
+        tree = _Tree()
         for row in sorted((rows[n] for n in numbers), key=lambda row: -row.length)[:at_once]:
             tree.grow(row, 0)
         longest = max(longest, len(tree.tokens))
@@ -119,7 +124,7 @@ def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
     trees: dict[tuple[str, ...], _Tree] = {}
     completions = 0
     for row in rows:
-        tree = trees.setdefault(tree_key(row), _Tree(row.images))
+        tree = trees.setdefault(tree_key(row), _Tree())
         tree.grow(row, completions)
         completions += len(row.completions)
     lines = _fill_lines(list(trees.values()))
