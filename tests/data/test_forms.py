@@ -22,7 +22,7 @@ Make = Callable[..., Path]
 LLAVA = "conversations"  # former name
 
 
-def openai(question: str, answer: str) -> Any:
+def openai(question: str, answer: Any) -> Any:
     """A chat as OpenAI and TRL write it."""
     parts = [{"type": "image"}, {"type": "text", "text": question}]
     return [{"role": "user", "content": parts}, {"role": "assistant", "content": answer}]
@@ -228,7 +228,7 @@ def test_chats_without_groups_keep_their_rows_in_one_split(own_data: Make, tmp_p
 
     with pytest.raises(DataError, match=r"data\.without_image"):
         run(own_data(lambda rows: [change(rows), rows[0].pop("image")]), tmp_path / "x")  # type: ignore[func-returns-value]
-    data = run(own_data(change), tmp_path / "out", columns=Columns(), without_image="keep")
+    data = run(own_data(change), tmp_path / "out", columns=Columns(), without_image="accept")
     for split in SPLITS:
         rows = data.rows(split)
         assert {row.id.partition("#")[0] for row in rows if row.id.endswith("#1")} == {
@@ -248,8 +248,8 @@ def test_rows_of_text_alone_are_kept_where_that_is_said(own_data: Make, tmp_path
     with pytest.raises(DataError, match="8 of 24 rows can't be used") as caught:
         run(path, tmp_path / "a")
     assert "no image: found an empty cell" in str(caught.value)
-    assert "data.without_image: keep takes rows of text alone" in str(caught.value)
-    data = run(path, tmp_path / "b", without_image="keep", columns=Columns())
+    assert "data.without_image: accept takes rows of text alone" in str(caught.value)
+    data = run(path, tmp_path / "b", without_image="accept", columns=Columns())
     rows = {row.id: (split, row) for split in SPLITS for row in data.rows(split)}
     assert [len(row.images) for _, row in rows.values()].count(0) == 8
     # The same question in two splits would be a leak.

@@ -451,6 +451,18 @@ def test_groups_that_share_an_image_are_merged_and_remembered(
     assert where == split_of(other, 2) == split_of(other, 3) == split_of(other, 6)
 
 
+def test_rows_are_shuffled_among_those_with_as_many_images(own_data: Make, tmp_path: Path) -> None:
+    rows = run(own_data(), tmp_path / "a").rows("train")
+    images = [row.images[0] for row in rows]
+    mixed = [
+        row.model_copy(update={"images": tuple(images[number : number + number % 3])})
+        for number, row in enumerate(rows[:-2])
+    ]
+    for own, shown in zip(mixed, shuffle_images(mixed, seed=0), strict=True):
+        assert len(shown.images) == len(own.images)
+        assert (shown.images == own.images) == (not own.images)
+
+
 def test_one_image_for_most_rows_can_not_be_shuffled(own_data: Make, tmp_path: Path) -> None:
     rows = run(own_data(), tmp_path / "out").rows("train")
     many = [rows[0]] * (len(rows) + 1) + rows[1:]

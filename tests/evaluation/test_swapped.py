@@ -35,6 +35,19 @@ def test_a_kind_of_one_group_takes_images_of_any_kind(data: PreparedData) -> Non
     assert not shown & own
 
 
+def test_a_row_gets_as_many_images_as_it_has_and_text_alone_stays(data: PreparedData) -> None:
+    rows = data.rows("test")
+    images = [row.images[0] for row in rows]
+    mixed = [
+        row.model_copy(update={"images": tuple(images[number : number + number % 3])})
+        for number, row in enumerate(rows)
+    ]
+    found = swapped(mixed, 0)
+    for own, shown in zip(mixed, found, strict=True):
+        assert len(shown.images) == len(own.images)
+        assert (shown.images == own.images) == (not own.images)
+
+
 def test_one_group_in_all_has_no_other_images(data: PreparedData) -> None:
     rows = [row for row in data.rows("test") if row.group == "test-table0"]
     assert swapped(rows, 0) == rows

@@ -18,7 +18,7 @@ Frames = Literal["refuse", "first"]
 """What is done with a file of several pictures."""
 Supervise = Literal["all", "last"]
 """Which answers of a chat become a row."""
-WithoutImage = Literal["refuse", "keep"]
+WithoutImage = Literal["refuse", "accept"]
 """What is done with a row that has no image."""
 MAX_REFUSED = 0.01
 """Share of a source's rows that may be refused."""
@@ -116,7 +116,7 @@ class DataCommon(Frozen):
     before it, or the ``last`` one."""
     without_image: WithoutImage = added("refuse")
     """What is done with a row that has no image: ``refuse`` it, since it may have lost one, or
-    ``keep`` it as a row of text alone."""
+    ``accept`` it as a row of text alone."""
 
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "DataCommon":

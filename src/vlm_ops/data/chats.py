@@ -132,11 +132,11 @@ def _chat(cell: Any, last: Literal["user", "assistant"], expected: str) -> Chat:
     turns: list[Turn] = []
     images: list[Any] = []
     for role, message in zip(roles, cell, strict=True):
-        text, held = _said(message, expected)
-        if held and role != "user":
+        text, shows = _said(message, expected)
+        if shows and role != "user":
             raise CellError("with an image in it", shown(message), "expected images of the user")
         turns.append(Turn(role=role, text=_words(text, role, message)))
-        images += held
+        images += shows
     marks = sum(turn.text.count(IMAGE) for turn in turns)
     held = tuple(image for image in images if image is not None)
     if held and len(held) != marks:

@@ -25,7 +25,7 @@ _CHUNK, _CHUNK_BYTES = 256, 32 << 20
 """Rows whose images are opened together, and most bytes that they hold as cells; both bound what
 is held in memory."""
 _NO_IMAGE = (
-    "expected a path, or the image itself; data.without_image: keep takes rows of text alone"
+    "expected a path, or the image itself; data.without_image: accept takes rows of text alone"
 )
 
 
