@@ -49,6 +49,10 @@ class Columns(Frozen):
     """What is asked."""
     answers: str = "label"
     """The answer, or a list of accepted answers."""
+    options: str | None = added(None)
+    """List of the options of a multiple choice. They become lines of the question (``A. …``), and
+    letter and text of the right one its accepted answers; the answer's cell holds a letter, a
+    number counted from 0, or a text. A row without options is answered freely."""
     id: str | None = None
     """Unique row id; None numbers the rows."""
     group: str | None = None
@@ -111,6 +115,8 @@ class DataCommon(Frozen):
     form: DataForm = added("auto")
     """Where question and answer stand: in ``columns`` of their own, or in a column of chats that is
     called as the form; ``auto`` takes such a column where the other two are not there."""
+    question: str | None = added(None)
+    """What every row is asked, where no column says it, as with captions."""
     supervise: Supervise = added("all")
     """Which answers of a chat are learned and asked: ``all`` of them, each after what was said
     before it, or the ``last`` one."""

@@ -133,6 +133,9 @@ def check_rows(
                 problems.append(broken_row(row, row.broken))
                 continue
             read, found = read_cells(row, _cells(row))
+            if options := read.pop("options", None):
+                read["answers"] = options.answers
+                read["question"] = options.asked(read.get("question", ""))
             if images or without_image == "refuse" or _marks(row):
                 found += image_problems(row.where, read["id"], images)
             found += mark_problems(row, read["id"], _marks(row), _texts(row, read))
@@ -187,8 +190,13 @@ def mark_problems(row: RawRow, id_: str, marks: int, texts: Iterable[str]) -> It
 
 
 def _cells(row: RawRow) -> dict[str, Any]:
-    cells = {} if row.chat else {"question": row.question, "answers": row.answers}
-    cells |= {"kind": row.kind}
+    cells: dict[str, Any] = {"kind": row.kind}
+    if row.chat is None:
+        cells |= {"question": row.question}
+        with_options = row.columns.get("options") is not None
+        cells |= (
+            {"options": (row.options, row.answers)} if with_options else {"answers": row.answers}
+        )
     return cells if row.group is None else cells | {"group": row.group}
 
 

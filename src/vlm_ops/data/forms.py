@@ -20,15 +20,18 @@ class Form(NamedTuple):
         columns: Which column holds what; for a chat, question and answers are in one.
         chat: Column of the chat; None where question and answers have columns of their own.
         imageless: Whether there is no column of images; those of a chat stand in its messages.
+        question: What every row is asked; None where a column says it.
     """
 
     columns: Columns
     chat: str | None
     imageless: bool = False
+    question: str | None = None
 
     def wanted(self) -> dict[str, str | None]:
         """Return the column of each setting that must be there."""
-        names = self.columns.model_dump(exclude={"image"} if self.imageless else None)
+        there = {"image": not self.imageless, "question": self.question is None}
+        names = self.columns.model_dump(exclude={name for name, is_ in there.items() if not is_})
         return {f"data.columns.{key}": value for key, value in names.items()}
 
     def read_chat(self, cells: Mapping[str, Any]) -> Chat | None:
@@ -60,7 +63,9 @@ class Form(NamedTuple):
         return self.images(cells, chat, place)
 
 
-def find_form(form: DataForm, columns: Columns, there: Sequence[str]) -> Form:
+def find_form(
+    form: DataForm, columns: Columns, there: Sequence[str], question: str | None = None
+) -> Form:
     """Find out which form a source has.
 
     Args:
@@ -68,12 +73,13 @@ def find_form(form: DataForm, columns: Columns, there: Sequence[str]) -> Form:
             and answers are not there.
         columns: Which column holds what.
         there: Columns of the source.
+        question: What every row is asked; None where a column says it.
     """
     chat: str | None = form if form in _CHATS else None
-    if form == "auto" and not {columns.question, columns.answers} & set(there):
+    if form == "auto" and question is None and not {columns.question, columns.answers} & set(there):
         chat = next((name for name in _CHATS if name in there), None)
     if chat is None:
-        return Form(columns, None)
+        return Form(columns, None, question=question)
     images = _IMAGES if columns.image not in there and _IMAGES in there else columns.image
     update = {"question": chat, "answers": chat, "image": images}
     return Form(columns.model_copy(update=update), chat, images not in there)

@@ -17,6 +17,7 @@ from vlm_ops.data import cells as single
 from vlm_ops.data import chats
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.chats import Chat
+from vlm_ops.data.choices import choice
 from vlm_ops.data.image_cells import ImageCell
 from vlm_ops.errors import DataError
 from vlm_ops.records import Split
@@ -33,7 +34,7 @@ _COLUMNS = 20
 """Columns of a source that a message names."""
 _LONGEST = 299
 """Characters of a problem in a message."""
-_READ = {**single.ROLES, **chats.ROLES}
+_READ = {**single.ROLES, **chats.ROLES, "options": choice}
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -50,6 +51,7 @@ class RawRow:
         kind: The cell that says what is asked.
         group: The cell with what must not be split; None leaves it to the images.
         split: The split that the source puts the row in; None if it has no splits.
+        options: The cell with the options of a multiple choice.
         chat: What was said, where question and answers are in one cell; theirs are empty then.
         columns: What the columns of these cells are called, for messages.
         broken: Why there is no row where one should stand; None if there is one.
@@ -64,6 +66,7 @@ class RawRow:
     group: Any
     split: Split | None
     columns: Mapping[str, str | None] = field(default_factory=dict)
+    options: Any = None
     chat: Chat | None = None
     broken: CellError | None = None
 
@@ -122,7 +125,8 @@ def read_cells(row: RawRow, cells: Mapping[str, Any]) -> tuple[dict[str, Any], l
 
     Args:
         row: Whose they are.
-        cells: By role, of :data:`vlm_ops.data.cells.ROLES` and :data:`vlm_ops.data.chats.ROLES`.
+        cells: By role, of :data:`vlm_ops.data.cells.ROLES` and :data:`vlm_ops.data.chats.ROLES`,
+            and the pair of ``options`` and answer.
 
     Returns:
         What they hold, by role, and what is wrong with those that can't be read.

@@ -80,7 +80,7 @@ def open_source(data: DataSettings, *, seed: int, cache: Path) -> Source:
         return _charts(data, seed, cache)
     if isinstance(data, FilesData):
         columns, rows = read_table(data.path, cache)
-        form = find_form(data.form, data.columns, columns)
+        form = find_form(data.form, data.columns, columns, data.question)
         check_columns(form.wanted(), columns, data.path.name)
         raw = _raw_rows(rows, form, Place.of(data.path.parent, data.images_root), None)
         return Source(data.path.stem, str(data.path.name), raw, own_splits=False)
@@ -106,8 +106,9 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
     names: dict[Split, str] = {split: getattr(data.splits, split) for split in SPLITS}
     for split, theirs in names.items():
         tables[split] = hub.read_split(files, theirs, data.max_rows, seed)
-        forms[split] = find_form(data.form, data.columns, tables[split][0])
-        check_columns(forms[split].wanted(), tables[split][0], f"{data.id} {theirs}")
+        there = tables[split][0]
+        forms[split] = find_form(data.form, data.columns, there, data.question)
+        check_columns(forms[split].wanted(), there, f"{data.id} {theirs}")
 
     def rows() -> Iterator[RawRow]:
         for split, (_, cells) in tables.items():
@@ -168,7 +169,7 @@ def _images(
 ) -> Iterator[ImageCell]:
     """Yield the images of all rows; none where the rows hold nothing but their bytes."""
     if isinstance(data, FilesData):
-        form = find_form(data.form, data.columns, columns)
+        form = find_form(data.form, data.columns, columns, data.question)
     else:
         form = Form(Columns(image=data.columns.images), None)
     if form.chat is None:
@@ -236,8 +237,9 @@ def _raw_rows(
             where=where,
             id=cells.get(columns.id) if columns.id else numbered,
             images=form.images(cells, chat, place),
-            question=cells.get(columns.question) if chat is None else None,
-            answers=cells.get(columns.answers) if chat is None else None,
+            question=None if chat else form.question or cells.get(columns.question),
+            answers=None if chat else cells.get(columns.answers),
+            options=cells.get(columns.options) if columns.options else None,
             chat=chat,
             kind=cells.get(columns.kind) if columns.kind else ALL,
             group="" if columns.group and group is None else group,
