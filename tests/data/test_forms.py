@@ -119,8 +119,8 @@ def test_images_in_a_column_of_that_name_are_found_and_count(
         (llava("a <image> b", "c"), "with other marks than images: found 2 times <image> and 1"),
         (llava("a", "b <image>"), "with a mark: found 'b <image>'"),
         (openai("a", "b<end_of_utterance>"), "with a mark"),
-        (openai("a", [{"type": "video"}]), "of another form: found {'type': 'video'}"),
-        (inline("images/4.png", "a", "b"), "with images in two places: found images in the"),
+        (openai("a", [{"type": "sound"}]), "of another form: found {'type': 'sound'}"),
+        (inline("images/4.png", "a", "b"), "with images in two places: found some in the"),
     ],
 )
 def test_another_chat_is_refused_by_name(

@@ -248,7 +248,7 @@ def test_a_training_pair_about_a_validation_image_is_dropped(
         ),
         ("prompt", 2 * chat("user", text("x")), "prompt of other turns: found 2 turns: ['user', "),
         ("prompt", ["x"], "prompt of another form: found 'x'"),
-        ("chosen", chat("assistant", {"type": "video"}), "chosen of another form: found {'type'"),
+        ("chosen", chat("assistant", {"type": "sound"}), "chosen of another form: found {'type'"),
         ("chosen", ["four", "five"], "chosen of another form: found a message of None"),
         ("rejected", '{"from": "human", "value": "four"}', "found a message of 'user'"),
         ("rejected", "[{'from': 'gpt'}\n {'from': 'gpt'}]", "rejected of another form"),

@@ -53,6 +53,9 @@ class Columns(Frozen):
     """List of the options of a multiple choice. They become lines of the question (``A. …``), and
     letter and text of the right one its accepted answers; the answer's cell holds a letter, a
     number counted from 0, or a text. A row without options is answered freely."""
+    video: str | None = added(None)
+    """One video or a list, as an image may be given. Its frames follow the row's images, or stand
+    where the text has a mark ``<video>``; ``image`` need not be there then."""
     id: str | None = None
     """Unique row id; None numbers the rows."""
     group: str | None = None
@@ -89,6 +92,15 @@ class SplitNames(Frozen):
     """Split that no training and no choice sees; the gate decides by it."""
 
 
+class VideoSettings(Frozen):
+    """Which frames of a video a model sees, as images in their order."""
+
+    frames: int = Field(default=8, ge=1, le=256)
+    """Frames taken evenly over its length, or at most with ``fps``."""
+    fps: float | None = Field(default=None, gt=0.0, le=60.0)
+    """Frames taken for each second; None takes ``frames``, however long it is."""
+
+
 DataForm = Literal["auto", "columns", "messages", "conversations"]  # former name
 
 
@@ -110,6 +122,8 @@ class DataCommon(Frozen):
     """What is done with an image that is almost the same as one of a later split: ``ignore`` it
     without looking, ``drop`` its rows (training gives to validation and test, validation to test)
     or ``stop``. Filled forms of one template are almost the same too."""
+    video: VideoSettings = added(VideoSettings())
+    """Which frames of a video are taken."""
     max_refused: float = added(MAX_REFUSED, ge=0.0, lt=1.0)
     """Share of the rows that may be left out because they can't be used; more stop the run."""
     form: DataForm = added("auto")

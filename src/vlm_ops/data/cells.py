@@ -19,9 +19,9 @@ from numbers import Integral, Real
 from typing import Any
 
 from vlm_ops.config.marks import find_mark
+from vlm_ops.data.places import marks_in, without_outer_marks, words_in
 from vlm_ops.data.written import holds_list, holds_objects, read_list, read_objects
 from vlm_ops.errors import DataError
-from vlm_ops.records import IMAGE
 
 _SHOWN = 80
 """Characters of a cell that a message shows."""
@@ -87,7 +87,7 @@ def is_missing(value: Any) -> bool:
 def question(value: Any) -> str:
     """Read what is asked.
 
-    Marks for the images before and after it are taken off; where there are others, all stay.
+    Marks for images and videos before and after it are taken off; where there are others, all stay.
 
     Raises:
         CellError: It is no text, is empty, or has a mark or a control token in it.
@@ -207,12 +207,10 @@ def asked(text: str) -> str:
         CellError: They are empty, or hold a mark that does not stand for an image.
     """
     text = _printable(text)
-    bare = text
-    while bare.startswith(IMAGE) or bare.endswith(IMAGE):
-        bare = bare.removeprefix(IMAGE).removesuffix(IMAGE).strip()
-    if IMAGE not in bare:
+    bare = without_outer_marks(text)
+    if not marks_in([bare]):
         return unmarked(bare)
-    for words in filter(str.strip, text.split(IMAGE)):
+    for words in words_in(text):
         unmarked(words)
     return text
 

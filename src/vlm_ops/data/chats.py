@@ -19,11 +19,14 @@ from vlm_ops.data.cells import (
     spoken,
     unmarked,
 )
+from vlm_ops.data.places import VIDEO, marks_in, words_in
 from vlm_ops.data.written import holds_objects, read_objects
 from vlm_ops.records import IMAGE, Turn
 
-_IN_PART = ("image", "image_url", "url", "path", "bytes")
-"""Where a part of a message holds its image, in the forms of transformers, OpenAI and ms-swift."""
+_SHOWN = {"image": IMAGE, "image_url": IMAGE, "video": VIDEO, "video_url": VIDEO}
+"""Types of parts that are no text."""
+_IN_PART = (*_SHOWN, "url", "path", "bytes")
+"""Where a part holds its image or video, in the forms of transformers, OpenAI and ms-swift."""
 _CHAT = "expected a list of messages, as [{'role': 'user', 'content': …}, …]"
 _PROMPT = "expected a text, or chat messages that end with the user"
 _REPLY = "expected a text, or one chat message of assistant"
@@ -36,13 +39,15 @@ class Chat(NamedTuple):
     Attributes:
         turns: Of system, user and assistant, with a mark where an image belongs; marks are left
             out where all images stand before or after the first words of the user.
-        marks: How many images the messages have, marks that are left out included.
+        marks: Of all images and videos, those that are left out included.
         images: What the parts hold as images; empty where these stand in a column of their own.
+        videos: The same of videos.
     """
 
     turns: tuple[Turn, ...]
-    marks: int
+    marks: tuple[str, ...]
     images: tuple[Any, ...]
+    videos: tuple[Any, ...]
 
 
 class Asked(NamedTuple):
@@ -56,7 +61,7 @@ class Asked(NamedTuple):
 
     before: tuple[Turn, ...]
     question: str
-    marks: int
+    marks: tuple[str, ...]
 
 
 def read_chat(cell: Any) -> Chat:
@@ -80,11 +85,11 @@ def prompt(value: Any) -> Asked:
     cell = _loaded(value, _PROMPT) if isinstance(value, str) else value
     if not isinstance(cell, (list, tuple, Mapping)):
         text = spoken(_there(cell, _PROMPT), cell, _PROMPT)
-        return Asked((), asked(text), text.count(IMAGE))
+        return Asked((), asked(text), marks_in([text]))
     found = _chat([cell] if isinstance(cell, Mapping) else cell, "user", _PROMPT)
-    if found.images:
+    if held := (*found.images, *found.videos):
         raise CellError(
-            "with an image in it", shown(found.images), "expected images in pairs.columns.images"
+            "with an image in it", shown(held), "expected images in pairs.columns.images"
         )
     return Asked(found.turns[:-1], found.turns[-1].text, found.marks)
 
@@ -108,8 +113,8 @@ def reply(value: Any) -> str:
         other = next((role for role in roles if role != "assistant"), None)
         found = "a second message" if set(roles) == {"assistant"} else f"a message of {other!r}"
         raise CellError("of another form", found, _REPLY)
-    text, images = _said(messages[0], _REPLY)
-    if images:
+    text, shows = _said(messages[0], _REPLY)
+    if shows:
         raise CellError("with an image in it", shown(messages[0]), _REPLY)
     return unmarked(text) if text else no_text(None, _REPLY)
 
@@ -130,19 +135,20 @@ def _chat(cell: Any, last: Literal["user", "assistant"], expected: str) -> Chat:
         roles.append(role)
     _take_turns(roles, last)
     turns: list[Turn] = []
-    images: list[Any] = []
+    held: dict[str, list[Any]] = {IMAGE: [], VIDEO: []}
     for role, message in zip(roles, cell, strict=True):
         text, shows = _said(message, expected)
         if shows and role != "user":
             raise CellError("with an image in it", shown(message), "expected images of the user")
         turns.append(Turn(role=role, text=_words(text, role, message)))
-        images += shows
-    marks = sum(turn.text.count(IMAGE) for turn in turns)
-    held = tuple(image for image in images if image is not None)
-    if held and len(held) != marks:
-        found = f"{marks} images, of which {len(held)} are there"
-        raise CellError("with an image that is not there", found, "expected all of them or none")
-    return Chat(_plain(turns), marks, held)
+        for mark, value in shows:
+            held[mark] += [] if value is None else [value]
+    marks = marks_in(turn.text for turn in turns)
+    for mark, values in held.items():
+        if values and len(values) != marks.count(mark):
+            found = f"{marks.count(mark)} times {mark}, of which {len(values)} are there"
+            raise CellError("with a part that is empty", found, "expected all of them or none")
+    return Chat(_plain(turns), marks, tuple(held[IMAGE]), tuple(held[VIDEO]))
 
 
 def _take_turns(roles: Sequence[str], last: str) -> None:
@@ -154,11 +160,11 @@ def _take_turns(roles: Sequence[str], last: str) -> None:
 
 def _words(text: str, role: str, message: Any) -> str:
     """Read the words of one turn; those of the user may hold marks."""
-    if not text.replace(IMAGE, "").strip():
+    if not any(words_in(text)):
         raise CellError("empty", shown(message), f"expected words of the {role}")
     if role != "user":
         return unmarked(text)
-    for words in filter(str.strip, text.split(IMAGE)):
+    for words in words_in(text):
         unmarked(words)
     return text.strip()
 
@@ -167,7 +173,7 @@ def _plain(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     """Leave the marks out where they say what goes without saying: the images come first."""
     first = next(number for number, turn in enumerate(turns) if turn.role == "user")
     words = asked(turns[first].text)
-    if IMAGE in words or any(IMAGE in turn.text for turn in turns[first + 1 :]):
+    if marks_in([words, *(turn.text for turn in turns[first + 1 :])]):
         return tuple(turns)
     plain = Turn(role="user", text=words)
     return (*turns[:first], plain, *turns[first + 1 :])
@@ -183,28 +189,28 @@ def _loaded(cell: str, expected: str) -> Any:
         raise CellError("of another form", shown(cell), expected) from error
 
 
-def _said(message: Mapping[str, Any], expected: str) -> tuple[str, list[Any]]:
-    """Return the text of a message, with a mark for each part that is an image, and the images."""
+def _said(message: Mapping[str, Any], expected: str) -> tuple[str, list[tuple[str, Any]]]:
+    """Return the text of a message, with a mark for each part that is shown, and these parts."""
     content = message.get("content", message.get("value"))
     if not isinstance(content, (list, tuple)):
         return ("" if is_missing(content) else spoken(content, content, expected)), []
     texts: list[str] = []
-    images: list[Any] = []
+    shows: list[tuple[str, Any]] = []
     for part in content:
         kind = part.get("type", "text") if isinstance(part, Mapping) else None
-        if kind in ("image", "image_url"):
-            texts.append(IMAGE)
-            images.append(_image(part))
+        if kind in _SHOWN:
+            texts.append(_SHOWN[kind])
+            shows.append((_SHOWN[kind], _held(part)))
         elif kind != "text":
             raise CellError("of another form", shown(part), expected)
         elif not is_missing(words := part.get("text")):
             unmarked(spoken(words, words, expected))
             texts.append(words if isinstance(words, str) else spoken(words, words, expected))
-    return "".join(texts).strip(), images
+    return "".join(texts).strip(), shows
 
 
-def _image(part: Mapping[str, Any]) -> Any:
-    """Return what a part holds as its image; None if that stands elsewhere."""
+def _held(part: Mapping[str, Any]) -> Any:
+    """Return what a part holds as its image or video; None if that stands elsewhere."""
     held = next((part[name] for name in _IN_PART if not is_missing(part.get(name))), None)
     return held.get("url") if isinstance(held, Mapping) and "url" in held else held
 

@@ -2,21 +2,23 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
-from vlm_ops.config.sections import Supervise, WithoutImage
+from vlm_ops.config.sections import Supervise, VideoSettings, WithoutImage
 from vlm_ops.data.cells import shown
 from vlm_ops.data.chats import Chat
 from vlm_ops.data.decoding import ImageRefused
 from vlm_ops.data.image_cells import ImageCell, ImageFile
 from vlm_ops.data.images import ImageStore
+from vlm_ops.data.places import do_not_match, in_place, marks_in
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import Problem, RawRow, broken_row, read_cells
-from vlm_ops.records import IMAGE, ImageRef, Row, Split
+from vlm_ops.records import ImageRef, Row, Split
 from vlm_ops.store.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -51,20 +53,31 @@ class CheckedRow:
 
 Outcome = ImageRef | ImageRefused
 """What became of an image: it is kept in the store, or why not."""
+Frames = list[ImageRef] | ImageRefused
+"""What became of a video: its frames are kept in the store, or why not."""
+
+
+class Seen(NamedTuple):
+    """What became of the images and videos of a row."""
+
+    images: list[Outcome]
+    videos: list[Frames]
 
 
 class ImageChecks:
-    """Opens images in a few threads and remembers each file's outcome.
+    """Opens images and videos in a few threads and remembers each file's outcome.
 
     Decoding lets other threads run, so two of them halve the time.
     """
 
-    def __init__(self, store: ImageStore) -> None:
-        """Check images into ``store``."""
+    def __init__(self, store: ImageStore, video: VideoSettings | None = None) -> None:
+        """Check images into ``store``, and the frames of videos that settings ask for."""
         self._store = store
-        self._known: dict[ImageFile, Outcome] = {}
+        self._video = video or VideoSettings()
+        self._images: dict[ImageFile, Outcome] = {}
+        self._videos: dict[ImageFile, Frames] = {}
 
-    def chunks(self, rows: Iterable[RawRow]) -> Iterator[list[tuple[RawRow, list[Outcome]]]]:
+    def chunks(self, rows: Iterable[RawRow]) -> Iterator[list[tuple[RawRow, Seen]]]:
         """Hand the rows on, each with its images kept in the store, or why they can't be.
 
         Args:
@@ -73,16 +86,29 @@ class ImageChecks:
         rows = iter(rows)
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
             while chunk := _chunk(rows):
-                cells = [cell for row in chunk for cell in row.images]
-                fresh = {c for c in cells if isinstance(c, ImageFile)} - self._known.keys()
-                self._known.update(zip(fresh, pool.map(self._add, fresh), strict=True))
-                outcomes = iter(list(pool.map(self._outcome, cells)))
-                yield [(row, list(islice(outcomes, len(row.images)))) for row in chunk]
+                images = self._outcomes(pool, [c for r in chunk for c in r.images], self._images)
+                videos = self._outcomes(pool, [c for r in chunk for c in r.videos], self._videos)
+                yield [
+                    (
+                        row,
+                        Seen(
+                            [*islice(images, len(row.images))], [*islice(videos, len(row.videos))]
+                        ),
+                    )
+                    for row in chunk
+                ]
 
-    def _outcome(self, cell: ImageCell) -> Outcome:
-        return self._known[cell] if isinstance(cell, ImageFile) else self._add(cell)
+    def _outcomes(
+        self, pool: ThreadPoolExecutor, cells: Sequence[ImageCell], known: dict[ImageFile, Any]
+    ) -> Iterator[Any]:
+        add = self._add_image if known is self._images else self._add_video
+        fresh = {cell for cell in cells if isinstance(cell, ImageFile)} - known.keys()
+        known.update(zip(fresh, pool.map(add, fresh), strict=True))
+        return iter(
+            list(pool.map(lambda c: known[c] if isinstance(c, ImageFile) else add(c), cells))
+        )
 
-    def _add(self, cell: ImageCell) -> Outcome:
+    def _add_image(self, cell: ImageCell) -> Outcome:
         try:
             if isinstance(cell, ImageRefused):
                 return cell
@@ -91,13 +117,24 @@ class ImageChecks:
             # Not the error itself, whose traceback would keep the image's bytes.
             return ImageRefused(*error.args)
 
+    def _add_video(self, cell: ImageCell) -> Frames:
+        from vlm_ops.data.video import frames  # loads FFmpeg's libraries
+
+        try:
+            if isinstance(cell, ImageRefused):
+                return cell
+            data = cell.read() if isinstance(cell, ImageFile) else cell
+            return [self._store.add(frame) for frame in frames(data, self._video)]
+        except ImageRefused as error:
+            return ImageRefused(*error.args)
+
 
 def _chunk(rows: Iterator[RawRow]) -> list[RawRow]:
     chunk: list[RawRow] = []
     held = 0
     for row in islice(rows, _CHUNK):
         chunk.append(row)
-        held += sum(len(cell) for cell in row.images if isinstance(cell, bytes))
+        held += sum(len(cell) for cell in (*row.images, *row.videos) if isinstance(cell, bytes))
         if held >= _CHUNK_BYTES:
             break
     return chunk
@@ -109,6 +146,7 @@ def check_rows(
     *,
     supervise: Supervise = "all",
     without_image: WithoutImage = "refuse",
+    video: VideoSettings | None = None,
 ) -> tuple[list[CheckedRow], list[Problem], int]:
     """Check and normalize rows.
 
@@ -117,6 +155,7 @@ def check_rows(
         store: Where the images are kept.
         supervise: Which answers of a chat become a row: all of them, or the last one.
         without_image: What becomes of a row that has no image.
+        video: Which frames of a video are taken.
 
     Returns:
         The rows that can be used, what is wrong with the others, and how many were read; a chat
@@ -127,8 +166,8 @@ def check_rows(
     seen: dict[str, str] = {}
     report = log_progress(logger, "rows checked")
     total = 0
-    for chunk in ImageChecks(store).chunks(rows):
-        for row, images in chunk:
+    for chunk in ImageChecks(store, video).chunks(rows):
+        for row, seen_ in chunk:
             if row.broken is not None:
                 problems.append(broken_row(row, row.broken))
                 continue
@@ -136,57 +175,51 @@ def check_rows(
             if options := read.pop("options", None):
                 read["answers"] = options.answers
                 read["question"] = options.asked(read.get("question", ""))
-            if images or without_image == "refuse" or _marks(row):
-                found += image_problems(row.where, read["id"], images)
-            found += mark_problems(row, read["id"], _marks(row), _texts(row, read))
-            parts = [read] if row.chat is None else list(_asked(row.chat, read, supervise))
-            for name in dict.fromkeys([read["id"], *(part["id"] for part in parts)]):
+            if any(seen_) or without_image == "refuse" or row.marks:
+                found += image_problems(row.where, read["id"], seen_)
+            placed = bool(marks_in(_texts(row, read)))
+            if do_not_match(row.marks, placed, len(row.images), len(row.videos)):
+                found.append(other_marks(row, read["id"], row.marks))
+            ids = [read["id"], *_ids(row, read["id"], supervise)]
+            for name in dict.fromkeys(ids):
                 if name and name in seen:
                     found.append(_same_id(row, name, seen[name]))
                 seen.setdefault(name, row.where)
             problems.extend(found)
             if not found:
-                checked += _checked(row, parts, images)
+                checked += _checked(row, read, seen_, supervise)
         total += len(chunk)
         report(total, None)
     return checked, problems, total
 
 
-def image_problems(where: str, id_: str, images: Sequence[Outcome]) -> Iterator[Problem]:
-    """Complain about images that are missing or damaged.
+def image_problems(where: str, id_: str, seen: Seen) -> Iterator[Problem]:
+    """Complain about images and videos that are missing or damaged.
 
     Args:
         where: The row's place.
         id_: The row's id.
-        images: What :class:`ImageChecks` handed on.
+        seen: What :class:`ImageChecks` handed on.
     """
     none = ImageRefused("an empty cell", _NO_IMAGE, "no image")
-    for image in images or (none,):
+    for image in (*seen.images, *seen.videos) or (none,):
         if isinstance(image, ImageRefused):
             yield Problem(
                 where=where, id=id_, what=image.what, found=image.found, expected=image.expected
             )
 
 
-def mark_problems(row: RawRow, id_: str, marks: int, texts: Iterable[str]) -> Iterator[Problem]:
-    """Complain about marks that do not say where each image belongs.
-
-    Args:
-        row: The row.
-        id_: Its id.
-        marks: How many it has.
-        texts: As they were read: without the marks that say nothing, because the images come first.
-    """
-    count = len(row.images)
-    if marks > max(1, count) or (marks != count and any(IMAGE in text for text in texts)):
-        yield Problem(
-            where=row.where,
-            id=id_,
-            what="question with other marks than images",
-            found=f"{marks} times {IMAGE} and {count} images",
-            expected="expected one for each image, or none where all come first",
-            column=row.columns.get("question") or row.columns.get("prompt") or "",
-        )
+def other_marks(row: RawRow, id_: str, marks: Sequence[str]) -> Problem:
+    """Complain about marks that do not say where each image and video of a row belongs."""
+    there = f"{len(row.images)} images" + f", {len(row.videos)} videos" * bool(row.videos)
+    return Problem(
+        where=row.where,
+        id=id_,
+        what="question with other marks than images",
+        found=" and ".join([*(f"{n} times {m}" for m, n in Counter(marks).items()), there]),
+        expected="expected one for each, or none where all come first",
+        column=row.columns.get("question") or row.columns.get("prompt") or "",
+    )
 
 
 def _cells(row: RawRow) -> dict[str, Any]:
@@ -200,30 +233,19 @@ def _cells(row: RawRow) -> dict[str, Any]:
     return cells if row.group is None else cells | {"group": row.group}
 
 
-def _marks(row: RawRow) -> int:
-    if row.chat is not None:
-        return row.chat.marks
-    return row.question.count(IMAGE) if isinstance(row.question, str) else 0
+def _texts(row: RawRow, read: Mapping[str, Any]) -> list[str]:
+    return [turn.text for turn in row.chat.turns] if row.chat else [read.get("question", "")]
 
 
-def _texts(row: RawRow, read: dict[str, Any]) -> list[str]:
-    said = [turn.text for turn in row.chat.turns] if row.chat else []
-    return [read.get("question", ""), *said]
-
-
-def _asked(chat: Chat, read: dict[str, Any], supervise: Supervise) -> Iterator[dict[str, Any]]:
-    """Yield what each answer of a chat answers, or the last one."""
+def _answered(chat: Chat, supervise: Supervise) -> list[int]:
+    """Return the places of the answers that become a row."""
     places = [place for place, turn in enumerate(chat.turns) if turn.role == "assistant"]
-    for number, place in enumerate(places, start=1):
-        if supervise == "last" and place != places[-1]:
-            continue
-        alone = supervise == "last" or len(places) == 1
-        yield read | {
-            "id": read["id"] if alone else f"{read['id']}#{number}",
-            "before": chat.turns[: place - 1],
-            "question": chat.turns[place - 1].text,
-            "answers": (chat.turns[place].text,),
-        }
+    return places if supervise == "all" else places[-1:]
+
+
+def _ids(row: RawRow, id_: str, supervise: Supervise) -> list[str]:
+    count = len(_answered(row.chat, supervise)) if row.chat else 1
+    return [id_] if count == 1 else [f"{id_}#{number}" for number in range(1, count + 1)]
 
 
 def _same_id(row: RawRow, id_: str, other: str) -> Problem:
@@ -234,16 +256,36 @@ def _same_id(row: RawRow, id_: str, other: str) -> Problem:
 
 
 def _checked(
-    row: RawRow, parts: Sequence[dict[str, Any]], images: Sequence[Outcome]
+    row: RawRow, read: dict[str, Any], seen: Seen, supervise: Supervise
 ) -> Iterator[CheckedRow]:
-    references = tuple(image for image in images if isinstance(image, ImageRef))
-    records = [Row(images=references, **{"group": ""} | part) for part in parts]
-    asked_first = fingerprint(records[0].transcript)
-    joined_by = tuple(image.sha256 for image in references) or (asked_first,)
-    for record in records:
-        said = [turn.text for turn in record.before] + [record.question]
-        if marks := sum(text.count(IMAGE) for text in said):
-            record = record.model_copy(update={"images": references[:marks]})
-        elif any(IMAGE in text for text in _texts(row, {})):
-            record = record.model_copy(update={"images": ()})
+    """Yield the rows that a row of the source becomes: one for each answer of a chat."""
+    images = [image for image in seen.images if isinstance(image, ImageRef)]
+    videos = [frames for frames in seen.videos if not isinstance(frames, ImageRefused)]
+    texts, shown_images = in_place(_texts(row, read), images, videos)
+    joined_by = tuple(image.sha256 for image in shown_images) or (fingerprint(texts[:2]),)
+    for id_, part in zip(
+        _ids(row, read["id"], supervise), _parts(row, read, texts, supervise), strict=True
+    ):
+        said = [*(turn.text for turn in part["before"]), part["question"]]
+        # An answer sees the images that were shown until then.
+        count = len(marks_in(said)) if marks_in(texts) else len(shown_images)
+        record = Row(**{"group": ""} | read | part | {"id": id_, "images": shown_images[:count]})
         yield CheckedRow(row.where, row.split, row.group is not None, record, joined_by)
+
+
+def _parts(
+    row: RawRow, read: dict[str, Any], texts: Sequence[str], supervise: Supervise
+) -> Iterator[dict[str, Any]]:
+    if row.chat is None:
+        yield {"before": (), "question": texts[0], "answers": read["answers"]}
+        return
+    turns = [
+        turn.model_copy(update={"text": text})
+        for turn, text in zip(row.chat.turns, texts, strict=True)
+    ]
+    for place in _answered(row.chat, supervise):
+        yield {
+            "before": tuple(turns[: place - 1]),
+            "question": turns[place - 1].text,
+            "answers": (turns[place].text,),
+        }

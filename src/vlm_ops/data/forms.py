@@ -19,7 +19,8 @@ class Form(NamedTuple):
     Attributes:
         columns: Which column holds what; for a chat, question and answers are in one.
         chat: Column of the chat; None where question and answers have columns of their own.
-        imageless: Whether there is no column of images; those of a chat stand in its messages.
+        imageless: Whether there need be no column of images, because they stand in the messages of
+            a chat, or videos in a column of theirs.
         question: What every row is asked; None where a column says it.
     """
 
@@ -43,9 +44,13 @@ class Form(NamedTuple):
         if self.chat is None:
             return None
         chat = read_chat(cells.get(self.chat))
-        if chat.images and not is_missing(there := cells.get(self.columns.image)):
-            found = f"images in the messages, and {shown(there)} in {self.columns.image!r}"
-            raise CellError("with images in two places", found, "expected them in one of the two")
+        for inside, column in (
+            (chat.images, self.columns.image),
+            (chat.videos, self.columns.video),
+        ):
+            if inside and column and not is_missing(there := cells.get(column)):
+                found = f"some in the messages, and {shown(there)} in {column!r}"
+                raise CellError("with images in two places", found, "expected them in one of them")
         return chat
 
     def images(
@@ -55,12 +60,20 @@ class Form(NamedTuple):
         inside = chat is not None and chat.images
         return image_cells(inside or cells.get(self.columns.image), place)
 
-    def named_images(self, cells: Mapping[str, Any], place: Place) -> tuple[ImageCell, ...]:
-        """Return the images of a row that may not be readable otherwise."""
+    def videos(
+        self, cells: Mapping[str, Any], chat: Chat | None, place: Place
+    ) -> tuple[ImageCell, ...]:
+        """Return a row's videos, in the order the prompt shows them."""
+        inside = chat is not None and chat.videos
+        column = self.columns.video
+        return image_cells(inside or (cells.get(column) if column else None), place)
+
+    def named(self, cells: Mapping[str, Any], place: Place) -> tuple[ImageCell, ...]:
+        """Return images and videos of a row that may not be readable otherwise."""
         chat = None
         with suppress(CellError):
             chat = self.read_chat(cells)
-        return self.images(cells, chat, place)
+        return (*self.images(cells, chat, place), *self.videos(cells, chat, place))
 
 
 def find_form(
@@ -79,7 +92,8 @@ def find_form(
     if form == "auto" and question is None and not {columns.question, columns.answers} & set(there):
         chat = next((name for name in _CHATS if name in there), None)
     if chat is None:
-        return Form(columns, None, question=question)
+        imageless = columns.video is not None and columns.image not in there
+        return Form(columns, None, imageless, question)
     images = _IMAGES if columns.image not in there and _IMAGES in there else columns.image
     update = {"question": chat, "answers": chat, "image": images}
     return Form(columns.model_copy(update=update), chat, images not in there)

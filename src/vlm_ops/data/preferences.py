@@ -11,10 +11,11 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pairs import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.cells import CellError
-from vlm_ops.data.check import ImageChecks, image_problems, mark_problems
+from vlm_ops.data.check import ImageChecks, image_problems, other_marks
 from vlm_ops.data.files import Placed, Table, read_table
 from vlm_ops.data.image_cells import Place, image_cells
 from vlm_ops.data.images import STORE, ImageStore, open_image
+from vlm_ops.data.places import do_not_match, marks_in
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import Problem, RawRow, broken_row, check_columns, read_cells, refuse
 from vlm_ops.data.sources import ALL
@@ -147,20 +148,21 @@ def _check(
     report = log_progress(logger, "pairs checked")
     total = 0
     for chunk in ImageChecks(store).chunks(rows):
-        for row, images in chunk:
+        for row, seen in chunk:
             if row.broken is not None:
                 problems.append(broken_row(row, row.broken))
                 continue
             chosen, rejected = row.answers
             cells = {"prompt": row.question, "chosen": chosen, "rejected": rejected}
             read, found = read_cells(row, cells)
-            found += image_problems(row.where, row.id, images)
+            found += image_problems(row.where, row.id, seen)
             if (asked := read.pop("prompt", None)) is not None:
                 texts = [asked.question, *(turn.text for turn in asked.before)]
-                found += mark_problems(row, row.id, asked.marks, texts)
+                if do_not_match(asked.marks, bool(marks_in(texts)), len(row.images), 0):
+                    found.append(other_marks(row, row.id, asked.marks))
             problems.extend(found)
             if not found:
-                kept = tuple(image for image in images if isinstance(image, ImageRef))
+                kept = tuple(image for image in seen.images if isinstance(image, ImageRef))
                 said = {"before": asked.before, "question": asked.question, "kind": row.kind}
                 pairs.append(PreferencePair(images=kept, **said, **read))
         total += len(chunk)

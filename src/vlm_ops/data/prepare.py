@@ -71,6 +71,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
             store,
             supervise=job.data.supervise,
             without_image=job.data.without_image,
+            video=job.data.video,
         )
         refused = refuse(problems, total, out, source.title, job.data.max_refused)
         parts = _apart(_split(checked, source, job, out), source.title, job, store)

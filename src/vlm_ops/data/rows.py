@@ -19,6 +19,7 @@ from vlm_ops.data.cells import CellError
 from vlm_ops.data.chats import Chat
 from vlm_ops.data.choices import choice
 from vlm_ops.data.image_cells import ImageCell
+from vlm_ops.data.places import marks_in
 from vlm_ops.errors import DataError
 from vlm_ops.records import Split
 from vlm_ops.store.frozen import Frozen
@@ -52,6 +53,7 @@ class RawRow:
         group: The cell with what must not be split; None leaves it to the images.
         split: The split that the source puts the row in; None if it has no splits.
         options: The cell with the options of a multiple choice.
+        videos: In the order the prompt shows them; their frames follow the images.
         chat: What was said, where question and answers are in one cell; theirs are empty then.
         columns: What the columns of these cells are called, for messages.
         broken: Why there is no row where one should stand; None if there is one.
@@ -67,8 +69,16 @@ class RawRow:
     split: Split | None
     columns: Mapping[str, str | None] = field(default_factory=dict)
     options: Any = None
+    videos: tuple[ImageCell, ...] = ()
     chat: Chat | None = None
     broken: CellError | None = None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Marks for images and videos, those included that say nothing and are not read."""
+        if self.chat is not None:
+            return self.chat.marks
+        return marks_in([self.question]) if isinstance(self.question, str) else ()
 
     @classmethod
     def without_cells(cls, where: str, id: str, broken: CellError, split: Split | None) -> "RawRow":

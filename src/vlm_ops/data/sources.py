@@ -172,14 +172,14 @@ def _images(
         form = find_form(data.form, data.columns, columns, data.question)
     else:
         form = Form(Columns(image=data.columns.images), None)
-    if form.chat is None:
+    if form.chat is None and form.columns.video is None:
         column = form.columns.image
         in_file = path.suffix.lower() == ".parquet" and holds_bytes_alone(path, column)
         if in_file or column not in columns:
             return
     for _, row in rows:
         if not isinstance(row, CellError):  # what is no row is part of the file
-            yield from form.named_images(row, place)
+            yield from form.named(row, place)
 
 
 def _hash_if_there(file: ImageFile) -> tuple[str | None, int | None]:
@@ -237,6 +237,7 @@ def _raw_rows(
             where=where,
             id=cells.get(columns.id) if columns.id else numbered,
             images=form.images(cells, chat, place),
+            videos=form.videos(cells, chat, place),
             question=None if chat else form.question or cells.get(columns.question),
             answers=None if chat else cells.get(columns.answers),
             options=cells.get(columns.options) if columns.options else None,
