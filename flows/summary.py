@@ -9,6 +9,7 @@ from flows.context import Context
 from vlm_ops.artifacts import (
     Choice,
     Evaluation,
+    ModelRef,
     PreparedData,
     TrainedAdapter,
     ValidationScores,
@@ -65,7 +66,7 @@ class Summary(Frozen):
         folders: By stage, of its last step.
         skipped: Stages whose output was there already, and ``register`` if the version was.
         left_out: Stages that were not taken, and why.
-        adapter_sha256: Of ``sft`` and ``candidate``.
+        adapter_sha256: Of ``sft``, if there is one, and ``candidate``.
         note: Why an accepted candidate is not the champion, if there is a reason of its own.
         refused: Rows that can't be used and are left out.
         notices: What is to be known of the rows before the scores are read.
@@ -173,8 +174,9 @@ def _summary(context: Context, **found: Any) -> Summary:
         skipped=context.skipped,
         left_out=context.left_out,
         adapter_sha256={
-            "sft": context.output(TrainedAdapter, "sft").adapter_sha256,
-            "candidate": choice.model.adapter_sha256,
+            name: model.adapter_sha256
+            for name, model in (("sft", context.outputs.get("sft")), ("candidate", choice.model))
+            if isinstance(model, TrainedAdapter | ModelRef)
         },
         **found,
     )

@@ -47,7 +47,8 @@ def take(context: Context, stage: str) -> None:
     retrying = _take.with_options(
         name=stage, task_run_name=stage, retries=context.config.execution.retries
     )
-    sources = {need.step for step in steps_of(stage) for need in step.inputs.values()}
+    needs = (need for step in steps_of(stage) for need in step.inputs.values())
+    sources = {source for need in needs for source in need.steps}
     inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
     context.keep(stage, unwrap(retrying(context, stage, inputs)))
     if stage == "prepare":

@@ -66,6 +66,11 @@ class ModelRef(Frozen):
         # Without a prompt of its own a model keeps the hash under which it is registered.
         return fingerprint(parts if self.prompt == BARE_QUESTION else [*parts, self.prompt])
 
+    @property
+    def without_adapter(self) -> "ModelRef":
+        """The bare base, with its prompt."""
+        return self.model_copy(update={"adapter": None, "adapter_sha256": None})
+
     def asked(self, question: str) -> str:
         """Return what the model is told when somebody asks it a question."""
         return self.prompt.replace(BARE_QUESTION, question)
@@ -183,7 +188,8 @@ class TrainedAdapter(Artifact):
         """Return it if its adapter is still there, with its prompt, which was not kept at first."""
         if not all((self.folder / ADAPTER / name).is_file() for name in ADAPTER_FILES):
             return None
-        given = inputs.get("data") or inputs["sft"].base
+        sft: TrainedAdapter | None = inputs.get("sft")
+        given = inputs.get("data") or (sft.base if sft else inputs["job"])
         return self.model_copy(
             update={"base": self.base.model_copy(update={"prompt": given.prompt})}
         )

@@ -177,8 +177,8 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             "prefer: mpo is a mixture with weights of its own and stands alone; for another one",
         ),
         (
-            "stages: [prefer]",
-            "stages: found [prefer], expected [sft] or [sft, prefer]",
+            "stages: [prefer, sft]",
+            "stages: found [prefer, sft], expected [sft], [prefer] or [sft, prefer]",
         ),
         (
             "prefer: {loss: [mpo, sft]}",

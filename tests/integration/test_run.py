@@ -15,9 +15,10 @@ from mlflow import MlflowClient
 from small import call, command, environment, kept_up, versions, vlm_ops, write_small
 
 from flows.servers.services import services
-from vlm_ops.artifacts import PreparedData
+from vlm_ops.artifacts import AnswerSet, Choice, PreparedData
 from vlm_ops.evaluation.looks import level
 from vlm_ops.models.ground import device
+from vlm_ops.store.artifact import read_record
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +145,41 @@ def test_sft_alone(place: Path, first: Any) -> None:
     told = call("step", "prefer", "small.yaml", "--set", "stages=[sft]", cwd=place)
     assert told.returncode == 1
     assert "the configuration has no step 'prefer': its stages are [sft]" in told.stderr
+
+
+def test_preferences_alone_go_through_to_a_version_that_answers_the_same(
+    place: Path, first: Any
+) -> None:
+    text = (place / "small.yaml").read_text().replace("name: small", "name: straight")
+    (place / "straight.yaml").write_text(text + "stages: [prefer]\n")
+    run = vlm_ops("run", "straight.yaml", "--promote", cwd=place)
+    assert list(run["folders"]) == [name for name in STEPS if name != "sft"]
+    assert "sft" not in run["scores"]
+    assert set(run["scores"]) >= {"base", "preferred", "candidate", "candidate_gray", "majority"}
+    assert run["candidate"] == "the candidate is the preferred model; there is no sft model"
+    assert list(run["adapter_sha256"]) == ["candidate"]
+    assert run["status"] == "promoted"
+    again = vlm_ops("run", "straight.yaml", "--promote", cwd=place)
+    assert again["skipped"] == [*again["folders"], "register"]
+    (asked,) = candidates_answers(run)
+    rows = (Path(run["folders"]["prepare"]) / "test.jsonl").read_text().splitlines()
+    row = json.loads(rows[0])
+    image = place / "runs" / row["images"][0]["path"]
+    told = vlm_ops(
+        "predict", "models:/straight@champion", "--image", str(image), row["question"],
+        "--max-new-tokens", "3", cwd=place,
+    )  # fmt: skip
+    assert told["answer"] == asked.read()[0].text
+
+
+def candidates_answers(run: Any) -> list[AnswerSet]:
+    """The candidate's answers to the test rows."""
+    choice = read_record(Path(run["folders"]["choose"]), Choice)
+    assert choice is not None
+    runs = Path(run["folders"]["choose"]).parent
+    found = [read_record(folder, AnswerSet) for folder in runs.glob("answers-*")]
+    mine = [a for a in found if a is not None and a.model == choice.model.content]
+    return [a for a in mine if a.split == "test" and not a.gray and not a.swapped]
 
 
 def test_margins_on_the_command_line_of_a_promotion_are_refused(place: Path) -> None:

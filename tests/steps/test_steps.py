@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 from left import left
 
-from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ANSWERS, MAJORITY, ModelRef
+from vlm_ops.artifacts import (
+    ADAPTER,
+    ADAPTER_FILES,
+    ANSWERS,
+    MAJORITY,
+    ModelRef,
+    TrainedAdapter,
+)
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.config.pipeline import PairsJob, PipelineConfig, PreferJob
 from vlm_ops.errors import OutputError
 from vlm_ops.models import ground
 from vlm_ops.steps.plan import Work, perform, plan
@@ -172,6 +179,28 @@ def test_sft_alone_leaves_preferences_out_and_keeps_no_rows_for_them(tmp_path: P
         assert not plan(stage, config, outputs).left_out
     whole = load_config("demo", [f"execution.runs={tmp_path}", "pairs.reserve=0"])
     assert plan("sft", config, outputs).fingerprint == plan("sft", whole, outputs).fingerprint
+
+
+def test_preferences_alone_start_at_the_base(tmp_path: Path) -> None:
+    changes = [f"execution.runs={tmp_path}", "stages=[prefer]"]
+    config = load_config("demo", changes)
+    outputs = {k: v for k, v in left(tmp_path / "left").items() if not k.startswith("sft")}
+    assert [stage for stage in STAGES if not steps_of(stage, config)] == ["sft"]
+    assert config.reserve == 0
+    for name in ("pairs", "prefer"):
+        job = plan(name, config, outputs).job
+        assert isinstance(job, (PairsJob, PreferJob))
+        assert job.model == config.model
+        other = load_config("demo", [*changes, "model.quantization=none"])
+        assert plan(name, other, outputs).fingerprint != plan(name, config, outputs).fingerprint
+    prefer = outputs["prefer"]
+    assert isinstance(prefer, TrainedAdapter)
+    assert plan("base on validation", config, outputs).inputs["model"] == prefer.base
+    for name in ("sft on validation", "sft on test", "sft on gray"):
+        assert plan(name, config, outputs).left_out
+        outputs[name] = None
+    for stage in ("validation", "choose", "evaluate", "gate"):
+        assert not plan(stage, config, outputs).left_out
 
 
 def test_a_champion_of_which_only_the_hash_is_known_is_the_same_to_the_gate(

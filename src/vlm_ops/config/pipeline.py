@@ -16,7 +16,7 @@ from vlm_ops.config.sections import (
     RegisterSettings,
 )
 from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
-from vlm_ops.records import Split
+from vlm_ops.records import BARE_QUESTION, Split
 from vlm_ops.store.frozen import Frozen, added
 
 BOTH: tuple[Literal["sft", "prefer"], ...] = ("sft", "prefer")
@@ -30,7 +30,8 @@ class PipelineConfig(Frozen):
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Every random choice starts here."""
     stages: tuple[Literal["sft", "prefer"], ...] = added(BOTH)
-    """What is trained: ``[sft]`` alone, or ``[sft, prefer]``."""
+    """What is trained: ``[sft]`` or ``[prefer]`` alone, or ``[sft, prefer]``. Preferences alone
+    start at the base, which is their reference too."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = ChartsData()
     engine: Engine = "packed"
@@ -45,13 +46,10 @@ class PipelineConfig(Frozen):
     execution: ExecutionSettings = ExecutionSettings()
 
     @model_validator(mode="after")
-    def _stages_begin_with_sft(self) -> "PipelineConfig":
-        if self.stages not in (BOTH[:1], BOTH):
+    def _stages_have_an_order(self) -> "PipelineConfig":
+        if self.stages not in (BOTH[:1], BOTH[1:], BOTH):
             found = ", ".join(self.stages)
-            raise ValueError(
-                f"stages: found [{found}], expected [sft] or [sft, prefer]; preference training "
-                f"without SFT before it is not built yet"
-            )
+            raise ValueError(f"stages: found [{found}], expected [sft], [prefer] or [sft, prefer]")
         return self
 
     @model_validator(mode="after")
@@ -66,9 +64,14 @@ class PipelineConfig(Frozen):
     @property
     def reserve(self) -> float:
         """Share of the training groups that SFT does not see."""
-        if isinstance(self.pairs, SampledPairs) and self.prefers:
+        if isinstance(self.pairs, SampledPairs) and self.prefers and self.tunes:
             return self.pairs.reserve
         return 0.0
+
+    @property
+    def tunes(self) -> bool:
+        """Whether there is supervised fine-tuning at all."""
+        return "sft" in self.stages
 
     @property
     def prefers(self) -> bool:
@@ -136,19 +139,39 @@ class SftJob(Job):
 
 
 class PairsJob(Job):
-    """What ``pairs`` takes."""
+    """What ``pairs`` takes.
+
+    Attributes:
+        seed: Of everything random.
+        pairs: Where pairs come from.
+        max_new_tokens: Longest answer.
+        batch_size: Answers sampled at once.
+        model: The base, where no SFT model is sampled from.
+    """
 
     seed: int
     pairs: PairsSettings
     max_new_tokens: int
     batch_size: int
+    model: ModelSettings | None = added(None)
 
 
 class PreferJob(Job):
-    """What ``prefer`` takes."""
+    """What ``prefer`` takes.
+
+    Attributes:
+        seed: Of everything random.
+        prefer: Training settings.
+        engine: What trains.
+        features: Room for image features.
+        model: The base, where no SFT model is trained further.
+        prompt: Its prompt.
+    """
 
     changes_nothing = frozenset({"features"})
 
+    model: ModelSettings | None = added(None)
+    prompt: str = added(BARE_QUESTION)
     seed: int
     prefer: PreferSettings
     engine: Engine = "packed"

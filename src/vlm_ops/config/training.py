@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from vlm_ops.config.sections import Fraction
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 
 Tower = Literal["text", "vision", "connector"]
 Engine = Literal["packed", "trl"]
@@ -90,13 +90,18 @@ def _one_or_more(value: Any) -> Any:
 
 
 class PreferSettings(OptimSettings):
-    """Preference optimization (DPO, arXiv:2305.18290, and its kin), the SFT policy as reference."""
+    """Preference optimization (DPO, arXiv:2305.18290, and its kin).
+
+    The policy that it starts at, the SFT model or the base, is the reference.
+    """
 
     retired = {
         "max_loss_on_validation": "the preferred model goes on if it is better than the SFT model "
         "on validation beyond chance"
     }
 
+    lora: LoraSettings = added(LoraSettings())
+    """The adapter, where there is no SFT model whose adapter is trained further."""
     loss: Annotated[tuple[Loss | Literal["mpo"], ...], BeforeValidator(_one_or_more)] = ("mpo",)
     """One or more losses, added up; or ``mpo`` alone: ``[sigmoid, bco_pair, sft]`` with the weights
     ``[0.8, 0.2, 1.0]`` (arXiv:2411.10442). The formulas are in ``training/losses.py``."""

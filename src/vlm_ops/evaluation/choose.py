@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vlm_ops.artifacts import AnswerSet, Choice, TrainedAdapter
 from vlm_ops.config.pipeline import ChooseJob
+from vlm_ops.errors import DataError
 from vlm_ops.evaluation import words
 from vlm_ops.evaluation.signs import chance_of, fewest_groups, least_chance
 from vlm_ops.evaluation.statistics import paired
@@ -20,9 +21,9 @@ LEVEL = 0.05
 def choose(
     job: ChooseJob,
     *,
-    sft: TrainedAdapter,
     out: Path,
     tracker: Tracker,
+    sft: TrainedAdapter | None = None,
     prefer: TrainedAdapter | None = None,
     **answers: AnswerSet,
 ) -> Choice:
@@ -33,31 +34,39 @@ def choose(
 
     Args:
         job: The seed of the tosses.
-        sft: The SFT model.
         out: Folder of the record.
         tracker: Told nothing; the evaluation tells it all at once.
+        sft: The SFT model, if one was trained.
         prefer: The preferred model, if one was trained.
-        **answers: On validation: ``sft_answers``, and ``preferred_answers`` with such a model.
+        **answers: On validation: ``sft_answers`` and ``preferred_answers``, with such a model.
 
     Returns:
         The preferred model if tossed signs give as much in at most 5 % of cases, else the SFT
-        model; and the reason in words.
+        model; or the only one there is. And the reason in words.
 
     Raises:
-        DataError: The two did not answer the same rows, or answers are gone.
+        DataError: No model was trained, the two did not answer the same rows, or answers are gone.
     """
     validation = {
         name.removesuffix("_answers"): found.relaxed_accuracy for name, found in answers.items()
     }
-    model, better = sft.model, False
-    why = "the candidate is the sft model; no preferred one was trained"
-    if prefer is not None:
+    if sft is None and prefer is None:
+        raise DataError(
+            "no model was trained: there are too few pairs, and stages asks for preferences alone. "
+            "Give more pairs, or stages: [sft, prefer]."
+        )
+    better = sft is None
+    why = f"the candidate is the {'preferred' if better else 'sft'} model; "
+    why += "there is no sft model" if better else "no preferred one was trained"
+    if sft is not None and prefer is not None:
         preferred, plain = answers["preferred_answers"].read(), answers["sft_answers"].read()
         sums = paired(preferred, plain, "sft on validation")
         luck = chance_of(sums.total, job.seed, LEVEL)
         better = luck <= LEVEL
-        model = prefer.model if better else sft.model
         why = _why(validation["preferred"], validation["sft"], luck, len(sums.names))
+    chosen = prefer if better else sft
+    assert chosen is not None
+    model = chosen.model
     logger.info("%s", why)
     return Choice(
         folder=out,

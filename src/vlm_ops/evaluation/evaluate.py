@@ -29,10 +29,10 @@ def evaluate(
     job: EvaluateJob,
     *,
     data: PreparedData,
-    sft: TrainedAdapter,
     choice: Choice,
     out: Path,
     tracker: Tracker,
+    sft: TrainedAdapter | None = None,
     **answers: AnswerSet,
 ) -> Evaluation:
     """Score what every model said to the test rows, and compare them pair by pair.
@@ -40,14 +40,14 @@ def evaluate(
     Args:
         job: The bootstrap's resamples and seed.
         data: Training rows for the baseline, test rows for their images.
-        sft: The SFT model.
         choice: The candidate.
         out: Gets ``report.json``, ``report.md``, ``majority.jsonl`` (the most frequent answers,
             judged, for the gate) and, if there is such an image, ``showcase.json`` with it.
         tracker: Gets models, scores, the report and answers with pictures.
-        **answers: To the test rows, by model with ``_answers`` behind its name: ``base``, ``sft``,
-            ``sft_gray``, ``candidate``, ``candidate_gray``, ``candidate_swapped`` and, if there is
-            such a model, ``preferred``.
+        sft: The SFT model, if one was trained.
+        **answers: To the test rows, by model with ``_answers`` behind its name: ``base``,
+            ``candidate``, ``candidate_gray``, ``candidate_swapped`` and, if there are such models,
+            ``sft``, ``sft_gray`` and ``preferred``.
 
     Returns:
         The evaluation. Its scores hold ``majority`` beside the models.
@@ -58,7 +58,9 @@ def evaluate(
     for split in ("validation", "test"):
         rows = data.splits[split].rows
         tracker.dataset(split, data.content, context=split, rows=rows, source=data.source)
-    models = {"base": sft.base, "sft": sft.model, "candidate": choice.model}
+    models = {"base": choice.model.without_adapter}
+    models |= {} if sft is None else {"sft": sft.model}
+    models |= {"candidate": choice.model}
     logged = {name: tracker.model(name, ref) for name, ref in models.items()}
     measured = _measure(job, data, answers)
     _track(tracker, choice, measured)

@@ -38,6 +38,7 @@ def log_examples(
     texts = {
         name: {answer.id: answer.text for answer in measured[name].answers}
         for name in ("base", "sft")
+        if name in measured
     }
     candidate = measured["candidate"].answers
     wrong = _spread([answer for answer in candidate if not answer.relaxed], seed)
@@ -50,8 +51,7 @@ def log_examples(
             "question": [rows[answer.id].transcript for answer in shown],
             "kind": [answer.kind for answer in shown],
             "expected": [" | ".join(answer.expected) for answer in shown],
-            "base": [texts["base"][answer.id] for answer in shown],
-            "sft": [texts["sft"][answer.id] for answer in shown],
+            **{name: [said[answer.id] for answer in shown] for name, said in texts.items()},
             "candidate": [answer.text for answer in shown],
             "right": ["yes" if answer.relaxed else "no" for answer in shown],
         },
@@ -75,7 +75,11 @@ def write_showcase(
     """
     target = out / "showcase.json"
     target.unlink(missing_ok=True)
-    answers = {name: {answer.id: answer for answer in measured[name].answers} for name in _ASKED}
+    answers = {
+        name: {answer.id: answer for answer in measured[name].answers}
+        for name in _ASKED
+        if name in measured
+    }
     found = _best(answers, seed)
     if found is None:
         return
@@ -87,7 +91,7 @@ def write_showcase(
         "kind": row.kind,
         "question": row.transcript,
         "expected": list(row.answers),
-        "answers": {name: answers[name][row.id].text for name in _ASKED},
+        "answers": {name: said[row.id].text for name, said in answers.items()},
         "image": image.name,
     }
     write_whole(target, json.dumps(showcase, indent=2, ensure_ascii=False) + "\n")
@@ -103,7 +107,8 @@ def _best(answers: Mapping[str, Mapping[str, Answer]], seed: int) -> str | None:
         return None
 
     def luck(answer: Answer) -> tuple[int, str]:
-        guessed = sum(answers[name][answer.id].relaxed for name in ("sft_gray", "majority"))
+        unseeing = [answers[name] for name in ("sft_gray", "majority") if name in answers]
+        guessed = sum(said[answer.id].relaxed for said in unseeing)
         yes_no = answer.expected[0].strip().casefold() in {"yes", "no"}
         return guessed + yes_no, fingerprint([seed, answer.id])
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pairs import DatasetPairs
-from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob, SftJob
-from vlm_ops.config.sections import DataCommon
+from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
+from vlm_ops.config.sections import DataCommon, ModelSettings
 from vlm_ops.records import Against, RowsRef
 from vlm_ops.steps.provenance import computed
-from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, Step, steps_of
+from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, From, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
@@ -74,7 +74,7 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
         known: The step's fingerprint, if it was worked out before.
     """
     step = STEPS[name]
-    inputs = {key: _part(outputs.get(need.step), need.part) for key, need in step.inputs.items()}
+    inputs = {key: _input(need, outputs) for key, need in step.inputs.items()}
     job = step.job(config)
     digest = known or fingerprint(
         {
@@ -177,7 +177,8 @@ class Work:
 
     def request(self) -> dict[str, Any]:
         """Write the work as plain values, for a process of its own."""
-        needed = {need.step for name in self.names for need in STEPS[name].inputs.values()}
+        needs = (need for name in self.names for need in STEPS[name].inputs.values())
+        needed = {step for need in needs for step in need.steps}
         return {
             "steps": list(self.names),
             "config": self.config.model_dump(mode="json", by_alias=True),
@@ -213,6 +214,11 @@ def _read(name: str, value: Any) -> Artifact | ModelRef | Against | str | None:
     return STEPS[name].output.model_validate(value)
 
 
+def _input(need: From, outputs: Outputs) -> Any:
+    value = _part(outputs.get(need.step), need.part)
+    return _input(need.otherwise, outputs) if value is None and need.otherwise else value
+
+
 def _part(source: Any, part: str) -> Any:
     if isinstance(source, str) or not part:
         return source
@@ -226,10 +232,11 @@ def _content(value: Value) -> str | Against | None:
 def _settings(job: Job) -> dict[str, Any]:
     """Return a job's settings, with the content of its files in place of where they lie."""
     settings = job.model_dump(exclude=set(job.changes_nothing))
-    if isinstance(job, SftJob):
+    model = getattr(job, "model", None)
+    if isinstance(model, ModelSettings):
         from vlm_ops.models.identity import base_sha256, local_folder
 
-        if (folder := local_folder(job.model)) is not None:
+        if (folder := local_folder(model)) is not None:
             settings["model"] |= {"id": None, "content": base_sha256(folder)}
     source = job.data if isinstance(job, PrepareJob) else getattr(job, "pairs", None)
     if isinstance(source, (DataCommon, DatasetPairs)):

@@ -34,7 +34,7 @@ from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
 from vlm_ops.models.ground import LIBRARIES
-from vlm_ops.records import Split
+from vlm_ops.records import BARE_QUESTION, Split
 from vlm_ops.store.artifact import Artifact
 
 CHAMPION = "champion"
@@ -56,11 +56,18 @@ class From:
         step: A key of ``STEPS``, ``CHAMPION`` or ``AGAINST``.
         part: Attribute of that step's artifact; empty for the artifact itself.
         optional: Whether the step that takes it can do without.
+        otherwise: Where it comes from if it is not there.
     """
 
     step: str
     part: str = ""
     optional: bool = False
+    otherwise: "From | None" = None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """All steps that it may come from."""
+        return (self.step, *(self.otherwise.steps if self.otherwise else ()))
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,11 @@ def _training(config: PipelineConfig) -> dict[str, Any]:
     return {"seed": config.seed, "engine": config.engine, "features": config.features}
 
 
+def _start(config: PipelineConfig) -> dict[str, Any]:
+    """Say what preferences start at, where there is no SFT model."""
+    return {} if config.tunes else {"model": config.model}
+
+
 def _scoring(config: PipelineConfig) -> EvaluateJob:
     asked = config.evaluate
     return EvaluateJob(seed=config.seed, max_rows=asked.max_rows, resamples=asked.resamples)
@@ -132,8 +144,9 @@ def _answers(
 
 
 _DATA = From("prepare")
-_SFT = From("sft")
+_SFT = From("sft", optional=True)
 _SFT_MODEL = From("sft", "model")
+_BASE = From("sft", "base", otherwise=From("prefer", "base"))
 _PREFERRED_MODEL = From("prefer", "model")
 _CANDIDATE = From("choose", "model")
 
@@ -162,13 +175,16 @@ _ALL = (
         output=TrainedAdapter,
         function="vlm_ops.training.sft:train_sft",
         inputs={"data": _DATA},
+        wanted=lambda config: config.tunes,
     ),
     Step(
         name="pairs",
         stage="pairs",
         work="pairs",
         version=3,
-        job=lambda config: PairsJob(seed=config.seed, pairs=config.pairs, **_asked(config)),
+        job=lambda config: PairsJob(
+            seed=config.seed, pairs=config.pairs, **_asked(config), **_start(config)
+        ),
         output=PreferencePairs,
         function="vlm_ops.training.pairs:make_pairs",
         inputs={"data": _DATA, "sft": _SFT},
@@ -179,13 +195,18 @@ _ALL = (
         stage="prefer",
         work="prefer",
         version=2,
-        job=lambda config: PreferJob(prefer=config.prefer, **_training(config)),
+        job=lambda config: PreferJob(
+            prefer=config.prefer,
+            prompt=BARE_QUESTION if config.tunes else config.data.prompt,
+            **_training(config),
+            **_start(config),
+        ),
         output=TrainedAdapter,
         function="vlm_ops.training.prefer:train_prefer",
         inputs={"pairs": From("pairs", "usable"), "sft": _SFT},
         wanted=lambda config: config.prefers,
     ),
-    _answers("base on validation", From("sft", "base"), "validation", stage="choose"),
+    _answers("base on validation", _BASE, "validation", stage="choose"),
     _answers("sft on validation", _SFT_MODEL, "validation", stage="choose"),
     _answers("preferred on validation", _PREFERRED_MODEL, "validation", stage="choose"),
     Step(
@@ -199,7 +220,7 @@ _ALL = (
         inputs={
             "data": _DATA,
             "base_answers": From("base on validation"),
-            "sft_answers": From("sft on validation"),
+            "sft_answers": From("sft on validation", optional=True),
             "preferred_answers": From("preferred on validation", optional=True),
         },
         libraries=_STATISTICS,
@@ -216,7 +237,7 @@ _ALL = (
         inputs={
             "sft": _SFT,
             "prefer": From("prefer", optional=True),
-            "sft_answers": From("sft on validation"),
+            "sft_answers": From("sft on validation", optional=True),
             "preferred_answers": From("preferred on validation", optional=True),
         },
         libraries=_STATISTICS,
@@ -229,7 +250,7 @@ _ALL = (
     _answers("sft on test", _SFT_MODEL, "test"),
     _answers("sft on gray", _SFT_MODEL, "test", gray=True),
     _answers("preferred on test", _PREFERRED_MODEL, "test"),
-    _answers("base on test", From("sft", "base"), "test"),
+    _answers("base on test", _BASE, "test"),
     Step(
         name="evaluate",
         stage="evaluate",
@@ -243,10 +264,10 @@ _ALL = (
             "sft": _SFT,
             "choice": From("choose"),
             "base_answers": From("base on test"),
-            "sft_answers": From("sft on test"),
+            "sft_answers": From("sft on test", optional=True),
             "preferred_answers": From("preferred on test", optional=True),
             "candidate_answers": From("candidate on test"),
-            "sft_gray_answers": From("sft on gray"),
+            "sft_gray_answers": From("sft on gray", optional=True),
             "candidate_gray_answers": From("candidate on gray"),
             "candidate_swapped_answers": From("candidate on swapped"),
         },

@@ -16,7 +16,7 @@ from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
 from vlm_ops.errors import DataError
 from vlm_ops.models.generation import Sampling, sample
-from vlm_ops.models.loading import LoadedModel, load
+from vlm_ops.models.loading import LoadedModel, base_ref, load
 from vlm_ops.records import BARE_QUESTION, PreferencePair, Row, Split
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
@@ -41,9 +41,14 @@ class _Pairs(NamedTuple):
 
 
 def make_pairs(
-    job: PairsJob, *, data: PreparedData, sft: TrainedAdapter, out: Path, tracker: Tracker
+    job: PairsJob,
+    *,
+    data: PreparedData,
+    out: Path,
+    tracker: Tracker,
+    sft: TrainedAdapter | None = None,
 ) -> PreferencePairs:
-    """Build preference pairs: sampled from the SFT model, or read from a labelled data set.
+    """Build preference pairs: sampled from a model, or read from a labelled data set.
 
     Sampled pairs come from questions that the model answers rightly at least once: what it never
     gets right it would have to guess at (Iterative Reasoning Preference Optimization,
@@ -53,7 +58,7 @@ def make_pairs(
         job: Which of the two, and how many.
         data: Rows; pairs are sampled on ``train`` (those rows of it that are reserved, if some
             are), held-out ones on ``validation``. Labelled pairs about its test images are dropped.
-        sft: The model to sample from.
+        sft: The model to sample from; None for the job's base.
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
         tracker: Gets counts and examples.
 
@@ -66,7 +71,7 @@ def make_pairs(
     if isinstance(job.pairs, DatasetPairs):
         made = _labelled(job, job.pairs, data, out)
     else:
-        made = _sampled(job, job.pairs, data, load(sft.model), out)
+        made = _sampled(job, job.pairs, data, _model(job, data, sft), out)
     train, validation, images, source, counts, too_few = made
     for split, pairs in (("train", train), ("validation", validation)):
         write_jsonl(out / f"{split}.jsonl", pairs)
@@ -90,6 +95,13 @@ def make_pairs(
     )
 
 
+def _model(job: PairsJob, data: PreparedData, sft: TrainedAdapter | None) -> LoadedModel:
+    if sft is not None:
+        return load(sft.model)
+    assert job.model is not None  # the table's: there is an SFT model, or the base
+    return load(base_ref(job.model).model_copy(update={"prompt": data.prompt}))
+
+
 def _too_few(settings: SampledPairs, train: int, validation: int) -> str | None:
     """Say that the model makes too few mistakes of its own to learn from, if that is so."""
     needed = min(settings.max_pairs, FEWEST["train"])
@@ -97,7 +109,7 @@ def _too_few(settings: SampledPairs, train: int, validation: int) -> str | None:
     if train >= needed and validation >= held_out:
         return None
     return (
-        f"{train} mistakes to train on and {validation} held out, on questions that the SFT model "
+        f"{train} mistakes to train on and {validation} held out, on questions that the model "
         f"also answers rightly; it takes {needed} and {held_out}. More rows, a higher "
         f"pairs.samples or pairs.temperature, or labelled pairs (pairs.type: dataset) give more"
     )
@@ -121,15 +133,17 @@ def _sampled(
 ) -> _Pairs:
     rows, held_out = data.rows("train"), data.rows("validation")
     forms = Forms(rows)
-    if settings.reserve:
+    if settings.reserve and job.model is None:
         _, rows = reserve(rows, settings.reserve, job.seed)
     asked = _Asked(job, settings, data, model, forms)
     train, learned = _pairs_on(_by_turns(rows, job.seed), settings.max_pairs, asked)
     rest, chosen_by = _pairs_on(_by_turns(held_out, job.seed), settings.max_validation_pairs, asked)
     mistakes = learned + chosen_by
     near = len(train) + len(rest) - mistakes
-    new = "new to it" if settings.reserve else "that it has learned"
-    source = f"{mistakes} mistakes of the SFT model's own and {near} near misses, on rows {new}"
+    tuned = job.model is None
+    new = "that it has learned" if tuned and not settings.reserve else "new to it"
+    whose = "the SFT model's" if tuned else "the base's"
+    source = f"{mistakes} mistakes of {whose} own and {near} near misses, on rows {new}"
     counts = {"mistakes": mistakes, "near_misses": near}
     images = Path(os.path.relpath(data.folder / data.images, out))
     return _Pairs(train, rest, images, source, counts, _too_few(settings, learned, chosen_by))
