@@ -47,6 +47,7 @@ def test_hub_presets_pin_everything_they_train_on(size: str) -> None:
     assert isinstance(config.pairs, DatasetPairs)
     assert config.sft.lora.dora
     assert config.model.quantization == "nf4"
+    assert config.sft.validation_rows == 400
     for commit in (config.model.revision, config.data.revision, config.pairs.revision):
         assert commit is not None
         assert len(commit) == 40

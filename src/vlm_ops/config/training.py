@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from vlm_ops.config.sections import Fraction
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 
 Tower = Literal["text", "vision", "connector"]
 Engine = Literal["packed", "trl"]
@@ -71,6 +71,9 @@ class OptimSettings(Frozen):
     evaluations: int = Field(default=4, ge=1, le=1000)
     """How often, evenly over the training, the validation rows are scored and a checkpoint is
     written; the best one on validation is kept as the result."""
+    validation_rows: int | None = added(None, ge=1)
+    """At most this many validation rows are scored in training, whole images, drawn by the seed;
+    None scores all. The best checkpoint is chosen by them."""
     max_length: int | None = Field(default=None, ge=1)
     """Most tokens of a row, image tokens included; None takes what the model can hold. A longer
     row is refused, never cut."""

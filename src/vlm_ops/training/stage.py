@@ -1,6 +1,7 @@
 """One training, SFT or preference: what both share, and what each says of itself."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ from transformers import set_seed
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob, SftJob
 from vlm_ops.config.training import Engine, OptimSettings
-from vlm_ops.errors import TrainingError
+from vlm_ops.data.split import draw_whole
+from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.models.adapters import trainable_parameters
 from vlm_ops.models.loading import LoadedModel, compute_dtype
 from vlm_ops.store.fingerprint import fingerprint
@@ -181,7 +183,7 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     set_seed(seed)
     model = stage.adapt(loaded.model)
     stage.tracker.params({"trainable_parameters": trainable_parameters(model)})
-    train, validation = stage.records("train"), stage.records("validation")
+    train, validation = stage.records("train"), _scored(stage)
     bf16 = compute_dtype(loaded.ref.settings) == torch.bfloat16
     arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, bf16=bf16)
     options = {
@@ -191,6 +193,25 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
         "callbacks": [stage.stop, Curves(stage.tracker, stage.name)],
     }
     return _Parts(loaded, train, validation, adapter_weights(model), options)
+
+
+def _scored(stage: Stage) -> Sequence[Any]:
+    """Return the validation rows that are scored; a row without images stands for itself."""
+
+    def unit_of(row: Any) -> str:
+        return str(row.image_id if row.images else row.id)
+
+    rows, limit = stage.records("validation"), stage.optim.validation_rows
+    drawn = draw_whole(rows, unit_of, limit, stage.job.seed)
+    if rows and not drawn:
+        fewest = min(Counter(map(unit_of, rows)).values())
+        raise DataError(
+            f"{stage.name}.validation_rows {limit} is less than the validation rows about one "
+            f"image ({fewest} at least); raise it or leave it out"
+        )
+    if len(drawn) < len(rows):
+        logger.info("%s: scores %d of %d validation rows", stage.name, len(drawn), len(rows))
+    return drawn
 
 
 def _trl(stage: Stage, optim: OptimSettings) -> Any:
