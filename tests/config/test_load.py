@@ -148,6 +148,10 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             "sft:\n  learning_rate: -1",
             "my.yaml:2: sft.learning_rate: found -1, expected greater than 0",
         ),
+        (
+            "sft: {scheduler: polynomial, learning_rate: 1.0e-7}",
+            "sft: scheduler polynomial ends at 1e-07 and can't start at learning_rate 1e-07",
+        ),
         ("sft: {epochs: many}", "sft.epochs: found 'many', expected a valid number"),
         ("sft: 3", "sft: found 3, expected keys below it"),
         (

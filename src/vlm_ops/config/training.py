@@ -20,6 +20,14 @@ Loss = Literal[
     "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft",
 ]  # fmt: skip
 
+Scheduler = Literal[
+    "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial",
+    "inverse_sqrt", "reduce_lr_on_plateau", "greedy",
+]  # fmt: skip
+"""transformers' schedulers by its names: those that need no argument of their own."""
+POLYNOMIAL_END = 1e-7
+"""Learning rate at which transformers' ``polynomial`` ends."""
+
 
 class LoraSettings(Frozen):
     """The adapter: low-rank matrices beside the frozen weights (LoRA, arXiv:2106.09685)."""
@@ -56,10 +64,12 @@ class OptimSettings(Frozen):
     """Stop after this many optimizer steps; None goes by ``epochs``."""
     learning_rate: float = Field(default=1e-4, gt=0.0, le=1.0)
     """Peak learning rate."""
-    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the learning rate after warm-up."""
+    scheduler: Scheduler = "cosine"
+    """Shape of the learning rate after warm-up. ``reduce_lr_on_plateau`` and ``greedy`` go by the
+    validation loss, at each of the ``evaluations``."""
     warmup_ratio: float = Field(default=0.05, ge=0.0, lt=1.0)
-    """Share of the steps in which the learning rate rises from 0."""
+    """Share of the steps in which the learning rate rises from 0; ``constant``,
+    ``reduce_lr_on_plateau`` and ``greedy`` start at their peak instead."""
     weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
     """Decoupled weight decay (AdamW)."""
     max_grad_norm: float = Field(default=1.0, gt=0.0)
@@ -79,6 +89,15 @@ class OptimSettings(Frozen):
     row is refused, never cut."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+
+    @model_validator(mode="after")
+    def _can_fall(self) -> "OptimSettings":
+        if self.scheduler == "polynomial" and self.learning_rate <= POLYNOMIAL_END:
+            raise ValueError(
+                f"scheduler polynomial ends at {POLYNOMIAL_END:g} and can't start at "
+                f"learning_rate {self.learning_rate:g}; raise it, or take linear, which ends at 0"
+            )
+        return self
 
 
 class SftSettings(OptimSettings):

@@ -39,6 +39,7 @@ def training_arguments(
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.scheduler,
+        "lr_scheduler_kwargs": _scheduler_options(settings),
         "warmup_steps": math.ceil(steps * settings.warmup_ratio),
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
@@ -66,3 +67,10 @@ def training_arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def _scheduler_options(settings: OptimSettings) -> dict[str, float] | None:
+    if settings.scheduler != "greedy":
+        return None
+    # Its own bounds, 1e-3 to 1, are for training from scratch.
+    return {"min_lr": 0.0, "max_lr": settings.learning_rate}

@@ -1,0 +1,71 @@
+"""Every setting reaches the trainer, by the names that transformers has for it."""
+
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_sft import job
+from transformers import SchedulerType, Trainer
+from trl.trainer.sft_config import SFTConfig
+
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.training import OptimSettings, Scheduler
+from vlm_ops.tracker import NullTracker
+from vlm_ops.training.arguments import training_arguments
+from vlm_ops.training.sft import train_sft
+
+SCHEDULERS = typing.get_args(Scheduler)
+STEPS, WARMUP = 20, 4
+
+
+def trainer(tmp_path: Path, **changes: Any) -> Trainer:
+    """A trainer of one linear layer with our arguments."""
+    settings = OptimSettings(**{"max_steps": STEPS, "warmup_ratio": 0.2, **changes})
+    arguments = training_arguments(settings, rows=8, seed=0, out=tmp_path, bf16=False)
+    made = Trainer(model=torch.nn.Linear(2, 2), args=SFTConfig(**arguments), eval_dataset=[{}])
+    made.create_optimizer_and_scheduler(STEPS)
+    return made
+
+
+def rates(tmp_path: Path, scheduler: str, gain: float = 0.0) -> list[float]:
+    """The learning rate of every step, from 1e-4; the loss falls by so much each time."""
+    made: Any = trainer(tmp_path, scheduler=scheduler, learning_rate=1e-4)
+    found = []
+    for step in range(STEPS):
+        found.append(made.optimizer.param_groups[0]["lr"] * 1e4)
+        made.optimizer.step()
+        by_loss = scheduler in ("reduce_lr_on_plateau", "greedy")
+        made.lr_scheduler.step(*(1 - step * gain for _ in range(by_loss)))
+    return found
+
+
+def test_all_that_need_no_argument_are_known() -> None:
+    need_one = {"cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"}
+    assert set(SCHEDULERS) == {found.value for found in SchedulerType} - need_one
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_schedule_has_the_shape_of_its_name(tmp_path: Path, scheduler: str) -> None:
+    found = rates(tmp_path, scheduler)
+    assert max(found) == pytest.approx(1)
+    if scheduler in ("constant", "reduce_lr_on_plateau", "greedy"):
+        assert found[0] == pytest.approx(1)
+    else:
+        assert found[: WARMUP + 1] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert (found[-1] < 0.99) != scheduler.startswith("constant")
+
+
+def test_the_peak_is_the_peak_however_good_it_gets(tmp_path: Path) -> None:
+    """Its own bounds would take it from 1e-4 to 1e-3 at the first validation."""
+    assert max(rates(tmp_path, "greedy", gain=0.04)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scheduler", ["reduce_lr_on_plateau", "greedy"])
+def test_what_goes_by_the_validation_loss_trains(
+    random_base: Path, squares: PreparedData, tmp_path: Path, scheduler: str
+) -> None:
+    asked = job(random_base, max_steps=2, evaluations=2, scheduler=scheduler)
+    artifact = train_sft(asked, data=squares, out=tmp_path, tracker=NullTracker())
+    assert artifact.steps == 2
