@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_sft import job
+from cut_off import train_twice
+from test_sft import Recorder, job
 from transformers import SchedulerType, Trainer
 from trl.trainer.sft_config import SFTConfig
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.training import OptimSettings, Scheduler
-from vlm_ops.tracker import NullTracker
+from vlm_ops.config.training import LoraSettings, Optimizer, OptimSettings, Scheduler
 from vlm_ops.training.arguments import training_arguments
 from vlm_ops.training.sft import train_sft
 
@@ -20,11 +20,13 @@ SCHEDULERS = typing.get_args(Scheduler)
 STEPS, WARMUP = 20, 4
 
 
-def trainer(tmp_path: Path, **changes: Any) -> Trainer:
+def trainer(tmp_path: Path, model: torch.nn.Module | None = None, **changes: Any) -> Trainer:
     """A trainer of one linear layer with our arguments."""
     settings = OptimSettings(**{"max_steps": STEPS, "warmup_ratio": 0.2, **changes})
     arguments = training_arguments(settings, rows=8, seed=0, out=tmp_path, bf16=False)
-    made = Trainer(model=torch.nn.Linear(2, 2), args=SFTConfig(**arguments), eval_dataset=[{}])
+    made = Trainer(
+        model=model or torch.nn.Linear(2, 2), args=SFTConfig(**arguments), eval_dataset=[{}]
+    )
     made.create_optimizer_and_scheduler(STEPS)
     return made
 
@@ -62,10 +64,44 @@ def test_the_peak_is_the_peak_however_good_it_gets(tmp_path: Path) -> None:
     assert max(rates(tmp_path, "greedy", gain=0.04)) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("scheduler", ["reduce_lr_on_plateau", "greedy"])
-def test_what_goes_by_the_validation_loss_trains(
-    random_base: Path, squares: PreparedData, tmp_path: Path, scheduler: str
+def test_adamw_is_the_fused_one_that_it_was(tmp_path: Path) -> None:
+    assert trainer(tmp_path).args.optim == "adamw_torch_fused"
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw_8bit"])
+def test_moments_are_kept_in_8_bits(tmp_path: Path, optimizer: Optimizer) -> None:
+    made: Any = trainer(tmp_path, torch.nn.Linear(64, 64), optimizer=optimizer)
+    bare: Any = made.optimizer
+    for parameter in made.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    bare.step()
+    moments = [bare.state[parameter]["state1"].dtype for parameter in made.model.parameters()]
+    assert moments == [torch.uint8, torch.float32]
+    assert bare.is_paged == optimizer.startswith("paged")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adamw_8bit"},
+        {"optimizer": "paged_adamw_8bit"},
+        {"scheduler": "reduce_lr_on_plateau"},
+        {"scheduler": "greedy"},
+    ],
+    ids=lambda changes: "-".join(changes.values()),
+)
+def test_it_learns_and_goes_on_as_if_it_had_not_been_cut_off(
+    random_base: Path, squares: PreparedData, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    asked = job(random_base, max_steps=2, evaluations=2, scheduler=scheduler)
-    artifact = train_sft(asked, data=squares, out=tmp_path, tracker=NullTracker())
-    assert artifact.steps == 2
+    """With what the optimizer and the scheduler remember."""
+    asked = job(random_base, lora=LoraSettings(rank=64), **changes)
+    curves = Recorder()
+    whole = train_sft(asked, data=squares, out=tmp_path / "whole", tracker=curves)
+    losses = curves.values("loss")
+    assert losses[-1] < losses[0]
+    state = torch.load(tmp_path / "whole/checkpoints/checkpoint-6/optimizer.pt")["state"]
+    moments = [part for of in state.values() for part in of.values() if isinstance(part, dict)]
+    found = {part["state1"].dtype for part in moments}
+    assert found == ({torch.uint8} if "optimizer" in changes else set())
+    gone_on = train_twice(asked, squares, tmp_path / "cut", crash=5)
+    assert gone_on.adapter_sha256 == whole.adapter_sha256

@@ -28,6 +28,8 @@ Scheduler = Literal[
 POLYNOMIAL_END = 1e-7
 """Learning rate at which transformers' ``polynomial`` ends."""
 
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+
 
 class LoraSettings(Frozen):
     """The adapter: low-rank matrices beside the frozen weights (LoRA, arXiv:2106.09685)."""
@@ -64,6 +66,10 @@ class OptimSettings(Frozen):
     """Stop after this many optimizer steps; None goes by ``epochs``."""
     learning_rate: float = Field(default=1e-4, gt=0.0, le=1.0)
     """Peak learning rate."""
+    optimizer: Optimizer = added("adamw")
+    """``adamw`` with moments in float32; ``adamw_8bit`` with blockwise 8-bit moments
+    (arXiv:2110.02861; matrices of under 4,096 numbers keep float32); ``paged_adamw_8bit`` moves
+    them to the CPU's memory when the GPU's is full (arXiv:2305.14314)."""
     scheduler: Scheduler = "cosine"
     """Shape of the learning rate after warm-up. ``reduce_lr_on_plateau`` and ``greedy`` go by the
     validation loss, at each of the ``evaluations``."""

@@ -10,6 +10,8 @@ from vlm_ops.config.training import OptimSettings
 
 CHECKPOINTS = "checkpoints"
 _LOGS_PER_TRAINING = 50
+_BITSANDBYTES = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+"""transformers' names of optimizers that are not its default, AdamW in one fused operation."""
 
 
 def total_steps(settings: OptimSettings, rows: int) -> int:
@@ -34,7 +36,8 @@ def training_arguments(
     """
     steps = total_steps(settings, rows)
     interval = math.ceil(steps / settings.evaluations)
-    return {
+    optim = _BITSANDBYTES.get(settings.optimizer)
+    return ({"optim": optim} if optim else {}) | {
         "output_dir": str(out / CHECKPOINTS),
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
