@@ -90,6 +90,9 @@ class OptimSettings(Frozen):
     validation_rows: int | None = added(None, ge=1)
     """At most this many validation rows are scored in training, whole images, drawn by the seed;
     None scores all. The best checkpoint is chosen by them."""
+    early_stopping: int | None = added(None, ge=1)
+    """Stop after this many validations in a row without a better one; None trains to the last
+    step. It takes more ``evaluations`` than this to stop before the end."""
     max_length: int | None = Field(default=None, ge=1)
     """Most tokens of a row, image tokens included; None takes what the model can hold. A longer
     row is refused, never cut."""

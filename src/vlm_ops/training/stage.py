@@ -22,6 +22,7 @@ from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.arguments import training_arguments
 from vlm_ops.training.curves import Curves
+from vlm_ops.training.early_stopping import EarlyStopping
 from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options, room_in
@@ -126,7 +127,7 @@ def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
     trainer.settings = asked | {"engine": engine}
     features = getattr(trainer, "features", None)
     try:
-        outcome = to_the_end(trainer, stage.out)
+        outcome = to_the_end(trainer, stage.out, stage.optim.early_stopping)
     except TrainingError:
         if features is not None:
             features.close()
@@ -186,11 +187,14 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     train, validation = stage.records("train"), _scored(stage)
     bf16 = compute_dtype(loaded.ref.settings) == torch.bfloat16
     arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, bf16=bf16)
+    callbacks = [stage.stop, Curves(stage.tracker, stage.name)]
+    if optim.early_stopping is not None:
+        callbacks.append(EarlyStopping(optim.early_stopping))
     options = {
         "model": model,
         "args": stage.config(**arguments),
         "processing_class": loaded.processor,
-        "callbacks": [stage.stop, Curves(stage.tracker, stage.name)],
+        "callbacks": callbacks,
     }
     return _Parts(loaded, train, validation, adapter_weights(model), options)
 
