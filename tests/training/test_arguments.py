@@ -64,6 +64,22 @@ def test_the_peak_is_the_peak_however_good_it_gets(tmp_path: Path) -> None:
     assert max(rates(tmp_path, "greedy", gain=0.04)) == pytest.approx(1)
 
 
+def test_curves_have_fifty_points_or_one_every_so_many_steps(tmp_path: Path) -> None:
+    assert trainer(tmp_path, max_steps=500).args.logging_steps == 10
+    assert trainer(tmp_path, max_steps=500, logging_steps=3).args.logging_steps == 3
+    assert trainer(tmp_path, max_steps=5).args.logging_steps == 1
+
+
+def test_curves_are_logged_that_often(
+    random_base: Path, squares: PreparedData, tmp_path: Path
+) -> None:
+    asked = job(random_base, max_steps=7, evaluations=1, logging_steps=3)
+    curves = Recorder()
+    train_sft(asked, data=squares, out=tmp_path, tracker=curves)
+    # The first and the last step always have a point.
+    assert [entry["step"] for entry in curves.seen if "loss" in entry] == [1, 3, 6, 7]
+
+
 def test_adamw_is_the_fused_one_that_it_was(tmp_path: Path) -> None:
     assert trainer(tmp_path).args.optim == "adamw_torch_fused"
 

@@ -93,6 +93,9 @@ class OptimSettings(Frozen):
     early_stopping: int | None = added(None, ge=1)
     """Stop after this many validations in a row without a better one; None trains to the last
     step. It takes more ``evaluations`` than this to stop before the end."""
+    logging_steps: int | None = added(None, ge=1)
+    """A point of the curves, and a line of the log, every so many optimizer steps; None makes about
+    fifty in a training."""
     max_length: int | None = Field(default=None, ge=1)
     """Most tokens of a row, image tokens included; None takes what the model can hold. A longer
     row is refused, never cut."""

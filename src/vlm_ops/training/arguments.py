@@ -58,7 +58,7 @@ def training_arguments(
         "save_total_limit": 3,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
-        "logging_steps": max(1, steps // _LOGS_PER_TRAINING),
+        "logging_steps": settings.logging_steps or max(1, steps // _LOGS_PER_TRAINING),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "bf16": bf16,
