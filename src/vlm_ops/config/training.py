@@ -30,6 +30,12 @@ POLYNOMIAL_END = 1e-7
 
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
+ALL_LINEAR = "all-linear"
+
+
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
 
 class LoraSettings(Frozen):
     """The adapter: low-rank matrices beside the frozen weights (LoRA, arXiv:2106.09685)."""
@@ -37,15 +43,18 @@ class LoraSettings(Frozen):
     rank: int = Field(default=8, ge=1, le=512)
     """Columns of A and rows of B."""
     alpha: int = Field(default=16, ge=1)
-    """The update is scaled by ``alpha / rank``."""
+    """The update is scaled by ``alpha / rank``, with ``rslora`` by ``alpha / sqrt(rank)``."""
     dropout: Fraction = 0.0
     """On the adapter's input, in training."""
     dora: bool = False
     """Train a magnitude per output as well (DoRA, arXiv:2402.09353)."""
+    rslora: bool = added(False)
+    """Scale by the root of the rank, so that a high rank learns as fast as a low one (rsLoRA,
+    arXiv:2312.03732)."""
     towers: tuple[Tower, ...] = ("text",)
     """Parts of the model that get an adapter. Bare module names would reach into the vision
     tower too, so names are scoped to these."""
-    modules: tuple[str, ...] = (
+    modules: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = (
         "q_proj",
         "k_proj",
         "v_proj",
@@ -54,7 +63,17 @@ class LoraSettings(Frozen):
         "up_proj",
         "down_proj",
     )
-    """Names of the linear layers that are adapted inside those towers."""
+    """Names of the linear layers that are adapted inside those towers; or ``all-linear`` alone:
+    every one of them."""
+
+    @model_validator(mode="after")
+    def _all_linear_stands_alone(self) -> "LoraSettings":
+        if ALL_LINEAR in self.modules and len(self.modules) > 1:
+            raise ValueError(
+                f"modules: {ALL_LINEAR} takes every linear layer and stands alone, found "
+                f"[{', '.join(self.modules)}]"
+            )
+        return self
 
 
 class OptimSettings(Frozen):
@@ -117,10 +136,6 @@ class SftSettings(OptimSettings):
 
     lora: LoraSettings = LoraSettings()
     """The adapter."""
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
 
 
 class PreferSettings(OptimSettings):
