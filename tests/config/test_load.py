@@ -156,7 +156,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
         ("sft: 3", "sft: found 3, expected keys below it"),
         (
             "model: {quantization: int3}",
-            "model.quantization: found 'int3', expected 'nf4' or 'none'",
+            "model.quantization: found 'int3', expected 'nf4', 'int8' or 'none'",
         ),
         (
             "data: {type: file}",

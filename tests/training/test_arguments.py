@@ -100,8 +100,8 @@ def test_moments_are_kept_in_8_bits(tmp_path: Path, optimizer: Optimizer) -> Non
     "changes",
     [
         {"optimizer": "adamw_8bit"},
-        {"optimizer": "paged_adamw_8bit"},
-        {"scheduler": "reduce_lr_on_plateau"},
+        pytest.param({"optimizer": "paged_adamw_8bit"}, marks=pytest.mark.slow),
+        pytest.param({"scheduler": "reduce_lr_on_plateau"}, marks=pytest.mark.slow),
         {"scheduler": "greedy"},
     ],
     ids=lambda changes: "-".join(changes.values()),
