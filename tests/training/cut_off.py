@@ -10,6 +10,7 @@ from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import sft
+from vlm_ops.training.engine.trainers import PackedSft
 
 
 class Crash(TrainerCallback):
@@ -26,7 +27,7 @@ class Crash(TrainerCallback):
 def train_twice(job: SftJob, data: PreparedData, out: Path, *, crash: int) -> TrainedAdapter:
     """Train until it dies after a step, and then to the end."""
 
-    class Dying(sft.PackedSft):
+    class Dying(PackedSft):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             trainer: Any = self

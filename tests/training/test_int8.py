@@ -19,6 +19,7 @@ from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import base_ref, load
 from vlm_ops.training import sft
 from vlm_ops.training.engine.check import read_check
+from vlm_ops.training.engine.trainers import PackedSft
 
 
 def int8(base: Path, dtype: str = "float32") -> ModelSettings:
@@ -52,7 +53,7 @@ def test_the_towers_are_in_int8_and_the_output_layer_is_not(random_base: Path) -
     [
         ("float32", "packed"),
         ("bfloat16", "packed"),
-        pytest.param("float32", "trl", marks=pytest.mark.slow),
+        pytest.param("float32", "trl", marks=pytest.mark.thorough),
     ],
 )
 def test_it_learns_and_leaves_the_base_bit_equal(
@@ -73,7 +74,7 @@ def test_it_learns_and_leaves_the_base_bit_equal(
 
         return Seen
 
-    monkeypatch.setattr(sft, "PackedSft", seen(sft.PackedSft))
+    monkeypatch.setattr(sft, "PackedSft", seen(PackedSft))
     monkeypatch.setattr(sft, "TrlSft", seen(sft.TrlSft))
     before = frozen(load(base_ref(int8(random_base, dtype))).model)
     curves = Recorder()
@@ -89,7 +90,7 @@ def test_it_learns_and_leaves_the_base_bit_equal(
     assert engine == "trl" or (found is not None and found.said.startswith("agrees with"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_it_goes_on_as_if_it_had_not_been_cut_off(
     random_base: Path, squares: PreparedData, tmp_path: Path
 ) -> None:
