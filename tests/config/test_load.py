@@ -47,6 +47,7 @@ def test_hub_presets_pin_everything_they_train_on(size: str) -> None:
     assert isinstance(config.pairs, DatasetPairs)
     assert config.sft.lora.dora
     assert config.model.quantization == "nf4"
+    assert config.sft.validation_rows == 400
     for commit in (config.model.revision, config.data.revision, config.pairs.revision):
         assert commit is not None
         assert len(commit) == 40
@@ -147,11 +148,15 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             "sft:\n  learning_rate: -1",
             "my.yaml:2: sft.learning_rate: found -1, expected greater than 0",
         ),
+        (
+            "sft: {scheduler: polynomial, learning_rate: 1.0e-7}",
+            "sft: scheduler polynomial ends at 1e-07 and can't start at learning_rate 1e-07",
+        ),
         ("sft: {epochs: many}", "sft.epochs: found 'many', expected a valid number"),
         ("sft: 3", "sft: found 3, expected keys below it"),
         (
             "model: {quantization: int3}",
-            "model.quantization: found 'int3', expected 'nf4' or 'none'",
+            "model.quantization: found 'int3', expected 'nf4', 'int8' or 'none'",
         ),
         (
             "data: {type: file}",

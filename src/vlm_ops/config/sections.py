@@ -32,8 +32,9 @@ class ModelSettings(Frozen):
     revision: str | None = None
     """Commit of a hub id; pin it, so that a retrain next month starts from the same weights.
     Without it a training takes the newest commit, and its model keeps the one that it came to."""
-    quantization: Literal["nf4", "none"] = "nf4"
-    """``nf4``: 4-bit NormalFloat with double quantisation (QLoRA); ``none``: as stored."""
+    quantization: Literal["nf4", "int8", "none"] = "nf4"
+    """``nf4``: 4-bit NormalFloat with double quantisation (QLoRA); ``int8``: LLM.int8
+    (arXiv:2208.07339); ``none``: as stored."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; ``auto`` takes bfloat16 where the hardware multiplies it fast."""
     longest_edge: int | None = Field(default=None, ge=32, le=4096)

@@ -20,6 +20,22 @@ Loss = Literal[
     "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft",
 ]  # fmt: skip
 
+Scheduler = Literal[
+    "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial",
+    "inverse_sqrt", "reduce_lr_on_plateau", "greedy",
+]  # fmt: skip
+"""transformers' schedulers by its names: those that need no argument of their own."""
+POLYNOMIAL_END = 1e-7
+"""Learning rate at which transformers' ``polynomial`` ends."""
+
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+
+ALL_LINEAR = "all-linear"
+
+
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
 
 class LoraSettings(Frozen):
     """The adapter: low-rank matrices beside the frozen weights (LoRA, arXiv:2106.09685)."""
@@ -27,15 +43,18 @@ class LoraSettings(Frozen):
     rank: int = Field(default=8, ge=1, le=512)
     """Columns of A and rows of B."""
     alpha: int = Field(default=16, ge=1)
-    """The update is scaled by ``alpha / rank``."""
+    """The update is scaled by ``alpha / rank``, with ``rslora`` by ``alpha / sqrt(rank)``."""
     dropout: Fraction = 0.0
     """On the adapter's input, in training."""
     dora: bool = False
     """Train a magnitude per output as well (DoRA, arXiv:2402.09353)."""
+    rslora: bool = added(False)
+    """Scale by the root of the rank, so that a high rank learns as fast as a low one (rsLoRA,
+    arXiv:2312.03732)."""
     towers: tuple[Tower, ...] = ("text",)
     """Parts of the model that get an adapter. Bare module names would reach into the vision
     tower too, so names are scoped to these."""
-    modules: tuple[str, ...] = (
+    modules: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = (
         "q_proj",
         "k_proj",
         "v_proj",
@@ -44,7 +63,17 @@ class LoraSettings(Frozen):
         "up_proj",
         "down_proj",
     )
-    """Names of the linear layers that are adapted inside those towers."""
+    """Names of the linear layers that are adapted inside those towers; or ``all-linear`` alone:
+    every one of them."""
+
+    @model_validator(mode="after")
+    def _all_linear_stands_alone(self) -> "LoraSettings":
+        if ALL_LINEAR in self.modules and len(self.modules) > 1:
+            raise ValueError(
+                f"modules: {ALL_LINEAR} takes every linear layer and stands alone, found "
+                f"[{', '.join(self.modules)}]"
+            )
+        return self
 
 
 class OptimSettings(Frozen):
@@ -56,10 +85,16 @@ class OptimSettings(Frozen):
     """Stop after this many optimizer steps; None goes by ``epochs``."""
     learning_rate: float = Field(default=1e-4, gt=0.0, le=1.0)
     """Peak learning rate."""
-    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the learning rate after warm-up."""
+    optimizer: Optimizer = added("adamw")
+    """``adamw`` with moments in float32; ``adamw_8bit`` with blockwise 8-bit moments
+    (arXiv:2110.02861; matrices of under 4,096 numbers keep float32); ``paged_adamw_8bit`` moves
+    them to the CPU's memory when the GPU's is full (arXiv:2305.14314)."""
+    scheduler: Scheduler = "cosine"
+    """Shape of the learning rate after warm-up. ``reduce_lr_on_plateau`` and ``greedy`` go by the
+    validation loss, at each of the ``evaluations``."""
     warmup_ratio: float = Field(default=0.05, ge=0.0, lt=1.0)
-    """Share of the steps in which the learning rate rises from 0."""
+    """Share of the steps in which the learning rate rises from 0; ``constant``,
+    ``reduce_lr_on_plateau`` and ``greedy`` start at their peak instead."""
     weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
     """Decoupled weight decay (AdamW)."""
     max_grad_norm: float = Field(default=1.0, gt=0.0)
@@ -71,11 +106,29 @@ class OptimSettings(Frozen):
     evaluations: int = Field(default=4, ge=1, le=1000)
     """How often, evenly over the training, the validation rows are scored and a checkpoint is
     written; the best one on validation is kept as the result."""
+    validation_rows: int | None = added(None, ge=1)
+    """At most this many validation rows are scored in training, whole images, drawn by the seed;
+    None scores all. The best checkpoint is chosen by them."""
+    early_stopping: int | None = added(None, ge=1)
+    """Stop after this many validations in a row without a better one; None trains to the last
+    step. It takes more ``evaluations`` than this to stop before the end."""
+    logging_steps: int | None = added(None, ge=1)
+    """A point of the curves, and a line of the log, every so many optimizer steps; None makes about
+    fifty in a training."""
     max_length: int | None = Field(default=None, ge=1)
     """Most tokens of a row, image tokens included; None takes what the model can hold. A longer
     row is refused, never cut."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+
+    @model_validator(mode="after")
+    def _can_fall(self) -> "OptimSettings":
+        if self.scheduler == "polynomial" and self.learning_rate <= POLYNOMIAL_END:
+            raise ValueError(
+                f"scheduler polynomial ends at {POLYNOMIAL_END:g} and can't start at "
+                f"learning_rate {self.learning_rate:g}; raise it, or take linear, which ends at 0"
+            )
+        return self
 
 
 class SftSettings(OptimSettings):
@@ -83,10 +136,6 @@ class SftSettings(OptimSettings):
 
     lora: LoraSettings = LoraSettings()
     """The adapter."""
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
 
 
 class PreferSettings(OptimSettings):

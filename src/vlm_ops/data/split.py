@@ -3,14 +3,16 @@
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import TypeVar
 
 from vlm_ops.config.sections import SplitShares
 from vlm_ops.deal import Deal
 from vlm_ops.errors import DataError
 from vlm_ops.records import SPLITS, Row, Split
+from vlm_ops.store.fingerprint import fingerprint
 
 T = TypeVar("T")
 
@@ -184,6 +186,35 @@ def draw(rows: Sequence[T], at_most: int | None, seed: int) -> list[T]:
         return list(rows)
     chosen = random.Random(seed).sample(range(len(rows)), at_most)
     return [rows[index] for index in sorted(chosen)]
+
+
+def draw_whole(
+    rows: Sequence[T], unit_of: Callable[[T], str], at_most: int | None, seed: int
+) -> list[T]:
+    """Draw at most so many rows by the seed, whole units at a time, keeping their order.
+
+    Args:
+        rows: To draw from.
+        unit_of: What stays together, as the images of a row.
+        at_most: So many rows; None for all.
+        seed: Of the draw. A higher limit keeps what a lower one drew first, unless a unit that
+            had too many rows for the lower one comes before it.
+
+    Returns:
+        The rows; none if not even the smallest unit fits.
+    """
+    if at_most is None or len(rows) <= at_most:
+        return list(rows)
+    sizes = Counter(map(unit_of, rows))
+    chosen: set[str] = set()
+    room = at_most
+    order = sorted(sizes, key=lambda name: fingerprint([seed, name]))
+    for unit in dropwhile(lambda name: sizes[name] > at_most, order):
+        if sizes[unit] > room:
+            break
+        chosen.add(unit)
+        room -= sizes[unit]
+    return [row for row in rows if unit_of(row) in chosen]
 
 
 def join_by_image(images: Sequence[Sequence[str]]) -> list[str]:

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import dropwhile
 
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.data.split import draw_whole
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.models.ground import ground
@@ -37,23 +37,14 @@ def select_rows(rows: RowsRef, max_rows: int | None, seed: int) -> list[Row]:
     if not found:
         where = rows.data / f"{rows.split}.jsonl"
         raise DataError(f"{where}: the {rows.split} split has no rows")
-    if max_rows is None or len(found) <= max_rows:
-        return found
-    sizes = Counter(row.image_id for row in found)
-    chosen: set[str] = set()
-    room = max_rows
-    order = sorted(sizes, key=lambda name: fingerprint([seed, name]))
-    for image in dropwhile(lambda name: sizes[name] > max_rows, order):
-        if sizes[image] > room:
-            break
-        chosen.add(image)
-        room -= sizes[image]
-    if not chosen:
+    drawn = draw_whole(found, lambda row: row.image_id, max_rows, seed)
+    if not drawn:
+        fewest = min(Counter(row.image_id for row in found).values())
         raise DataError(
             f"evaluate.max_rows {max_rows} is less than the rows about one image of the "
-            f"{rows.split} split ({min(sizes.values())} at least); raise it or leave it out"
+            f"{rows.split} split ({fewest} at least); raise it or leave it out"
         )
-    return [row for row in found if row.image_id in chosen]
+    return drawn
 
 
 def protocol(rows: Sequence[Row], job: AnswersJob) -> str:

@@ -1,13 +1,14 @@
 """Adapters: low-rank matrices beside frozen weights, in the towers that were asked for."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from vlm_ops.config.training import LoraSettings
+from vlm_ops.config.training import ALL_LINEAR, LoraSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.families import family_of
 from vlm_ops.store.names import nearest
@@ -20,7 +21,7 @@ def target_pattern(settings: LoraSettings, model_type: str) -> str:
     995,328 of 2,568,192 parameters at rank 8. So each name is tied to the towers asked for.
 
     Args:
-        settings: Towers and module names.
+        settings: Towers and module names, each spelled out.
         model_type: Of the model's config.
 
     Raises:
@@ -38,29 +39,39 @@ def lora_config(settings: LoraSettings, model: PreTrainedModel) -> LoraConfig:
     Raises:
         ModelError: No layer of the model matches.
     """
+    if settings.modules == (ALL_LINEAR,):
+        family = family_of(model.config.model_type)
+        inside = [f"{family.towers[tower]}." for tower in settings.towers]
+        settings = settings.model_copy(update={"modules": _linear_names(model, inside)})
     pattern = target_pattern(settings, model.config.model_type)
     layers = [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
     if not layers:
-        linear = {
-            name.rsplit(".", 1)[-1]
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear)
-        }
-        asked = [name + nearest(name, sorted(linear)) for name in settings.modules]
+        linear = _linear_names(model)
+        asked = [name + nearest(name, [*linear, ALL_LINEAR]) for name in settings.modules]
         raise ModelError(
             f"sft.lora: no layer is named {', '.join(asked)} in the towers "
-            f"{', '.join(settings.towers)}. Linear layers of this model: "
-            f"{', '.join(sorted(linear))}"
+            f"{', '.join(settings.towers)}. Linear layers of this model: {', '.join(linear)}"
         )
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_dora=settings.dora,
+        use_rslora=settings.rslora,
         target_modules=pattern,
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def _linear_names(model: PreTrainedModel, towers: Sequence[str] = ("",)) -> tuple[str, ...]:
+    """Name the linear layers whose path begins so, without their paths; quantised ones are some."""
+    linear = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(tuple(towers))
+    }
+    return tuple(sorted(linear))
 
 
 def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:

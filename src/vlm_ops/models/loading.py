@@ -34,7 +34,7 @@ from vlm_ops.store.fingerprint import fingerprint
 logger = logging.getLogger(__name__)
 
 _CANT_QUANTIZE = (ImportError, NotImplementedError)
-"""What transformers and bitsandbytes raise where they have no 4-bit kernels."""
+"""What transformers and bitsandbytes raise where they have no kernels for it."""
 OFFLINE_PRESETS = "demo, demo-shuffled"
 
 
@@ -141,7 +141,8 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
     except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
         where = ref.adapter or folder
         advice = (
-            " If this device can't quantise to 4 bits, set model.quantization: none."
+            f" If this device can't quantise to {ref.settings.quantization}, set "
+            f"model.quantization: none."
             if ref.settings.quantization != "none" and isinstance(error, _CANT_QUANTIZE)
             else ""
         )
@@ -198,12 +199,20 @@ def cost_of_bf16() -> float:
 def _quantization(settings: ModelSettings, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     if settings.quantization == "none":
         return None
+    if settings.quantization == "int8":
+        logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_news)
+        return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out what bitsandbytes says of every single product in evaluation mode."""
+    return "inputs will be cast" not in record.getMessage()
 
 
 def _keep_weights_in_place(model: torch.nn.Module) -> None:

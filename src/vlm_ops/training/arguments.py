@@ -10,6 +10,8 @@ from vlm_ops.config.training import OptimSettings
 
 CHECKPOINTS = "checkpoints"
 _LOGS_PER_TRAINING = 50
+_BITSANDBYTES = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+"""transformers' names of optimizers that are not its default, AdamW in one fused operation."""
 
 
 def total_steps(settings: OptimSettings, rows: int) -> int:
@@ -34,11 +36,13 @@ def training_arguments(
     """
     steps = total_steps(settings, rows)
     interval = math.ceil(steps / settings.evaluations)
-    return {
+    optim = _BITSANDBYTES.get(settings.optimizer)
+    return ({"optim": optim} if optim else {}) | {
         "output_dir": str(out / CHECKPOINTS),
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.scheduler,
+        "lr_scheduler_kwargs": _scheduler_options(settings),
         "warmup_steps": math.ceil(steps * settings.warmup_ratio),
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
@@ -54,7 +58,7 @@ def training_arguments(
         "save_total_limit": 3,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
-        "logging_steps": max(1, steps // _LOGS_PER_TRAINING),
+        "logging_steps": settings.logging_steps or max(1, steps // _LOGS_PER_TRAINING),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "bf16": bf16,
@@ -66,3 +70,10 @@ def training_arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def _scheduler_options(settings: OptimSettings) -> dict[str, float] | None:
+    if settings.scheduler != "greedy":
+        return None
+    # Its own bounds, 1e-3 to 1, are for training from scratch.
+    return {"min_lr": 0.0, "max_lr": settings.learning_rate}

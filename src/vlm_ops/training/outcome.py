@@ -15,6 +15,7 @@ from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.training.arguments import CHECKPOINTS
 from vlm_ops.training.checkpoints import STATE, newest_complete
+from vlm_ops.training.early_stopping import stops
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,13 @@ class Outcome:
     metrics: dict[str, float]
 
 
-def to_the_end(trainer: Any, out: Path) -> Outcome:
-    """Train to the last step, and copy the best checkpoint's adapter.
+def to_the_end(trainer: Any, out: Path, patience: int | None = None) -> Outcome:
+    """Train to the last step, or until it stops early, and copy the best checkpoint's adapter.
 
     Args:
         trainer: With its ``settings``; it goes on from the newest complete checkpoint of them.
         out: The step's folder.
+        patience: After how many validations without a better one it has stopped early.
 
     Raises:
         Interrupted: SIGTERM came; a checkpoint is written.
@@ -53,12 +55,12 @@ def to_the_end(trainer: Any, out: Path) -> Outcome:
         logger.info("going on from %s", resume.name)
     state = TrainerState.load_from_json(str(resume / STATE)) if resume is not None else None
     # transformers would take one more step from a last checkpoint.
-    if state is None or state.global_step < trainer.args.max_steps:
+    if state is None or not _is_over(state, trainer.args, patience):
         trainer.args.eval_on_start = resume is None
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         state = trainer.state
-    if state.global_step < state.max_steps:
+    if not _is_over(state, trainer.args, patience):
         # A signal that is heard before the optimizer's step has its checkpoint one step earlier.
         raise Interrupted(
             f"stopped at step {state.global_step} of {state.max_steps}; the same command goes on "
@@ -67,6 +69,11 @@ def to_the_end(trainer: Any, out: Path) -> Outcome:
     best_step = state.best_global_step
     if best_step is None:
         raise TrainingError(f"{checkpoints}: no step was scored on validation; move it away")
+    if state.global_step < state.max_steps:
+        logger.info(
+            "stopped early at step %d of %d: %d validations in a row were no better than step %d's",
+            state.global_step, state.max_steps, patience, best_step,
+        )  # fmt: skip
     adapter = out / ADAPTER
     make_folder(adapter)
     for name in ADAPTER_FILES:
@@ -78,6 +85,10 @@ def to_the_end(trainer: Any, out: Path) -> Outcome:
         steps=state.global_step,
         metrics=_validation_metrics(state.log_history, best_step),
     )
+
+
+def _is_over(state: TrainerState, args: Any, patience: int | None) -> bool:
+    return state.global_step >= args.max_steps or stops(state, args, patience)
 
 
 def _validation_metrics(history: list[dict[str, Any]], step: int) -> dict[str, float]:

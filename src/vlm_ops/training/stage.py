@@ -1,6 +1,7 @@
 """One training, SFT or preference: what both share, and what each says of itself."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,13 +14,15 @@ from transformers import set_seed
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob, SftJob
 from vlm_ops.config.training import Engine, OptimSettings
-from vlm_ops.errors import TrainingError
+from vlm_ops.data.split import draw_whole
+from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.models.adapters import trainable_parameters
 from vlm_ops.models.loading import LoadedModel, compute_dtype
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.arguments import training_arguments
 from vlm_ops.training.curves import Curves
+from vlm_ops.training.early_stopping import EarlyStopping
 from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options, room_in
@@ -124,7 +127,7 @@ def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
     trainer.settings = asked | {"engine": engine}
     features = getattr(trainer, "features", None)
     try:
-        outcome = to_the_end(trainer, stage.out)
+        outcome = to_the_end(trainer, stage.out, stage.optim.early_stopping)
     except TrainingError:
         if features is not None:
             features.close()
@@ -181,16 +184,38 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     set_seed(seed)
     model = stage.adapt(loaded.model)
     stage.tracker.params({"trainable_parameters": trainable_parameters(model)})
-    train, validation = stage.records("train"), stage.records("validation")
+    train, validation = stage.records("train"), _scored(stage)
     bf16 = compute_dtype(loaded.ref.settings) == torch.bfloat16
     arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, bf16=bf16)
+    callbacks = [stage.stop, Curves(stage.tracker, stage.name)]
+    if optim.early_stopping is not None:
+        callbacks.append(EarlyStopping(optim.early_stopping))
     options = {
         "model": model,
         "args": stage.config(**arguments),
         "processing_class": loaded.processor,
-        "callbacks": [stage.stop, Curves(stage.tracker, stage.name)],
+        "callbacks": callbacks,
     }
     return _Parts(loaded, train, validation, adapter_weights(model), options)
+
+
+def _scored(stage: Stage) -> Sequence[Any]:
+    """Return the validation rows that are scored; a row without images stands for itself."""
+
+    def unit_of(row: Any) -> str:
+        return str(row.image_id if row.images else row.id)
+
+    rows, limit = stage.records("validation"), stage.optim.validation_rows
+    drawn = draw_whole(rows, unit_of, limit, stage.job.seed)
+    if rows and not drawn:
+        fewest = min(Counter(map(unit_of, rows)).values())
+        raise DataError(
+            f"{stage.name}.validation_rows {limit} is less than the validation rows about one "
+            f"image ({fewest} at least); raise it or leave it out"
+        )
+    if len(drawn) < len(rows):
+        logger.info("%s: scores %d of %d validation rows", stage.name, len(drawn), len(rows))
+    return drawn
 
 
 def _trl(stage: Stage, optim: OptimSettings) -> Any:

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from trainings import pairs_of, prefer_job, sft_job
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
-from vlm_ops.config.training import Engine
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.training import Engine, LoraSettings
+from vlm_ops.models.loading import load
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.engine import check, head, last_layer, lora
 from vlm_ops.training.engine.trainers import PackedDpo, PackedTraining
@@ -64,6 +67,37 @@ def prefer(start: TrainedAdapter, squares: PreparedData, tmp_path: Path) -> Trai
         return made, tracker.seen["engine"]
 
     return train
+
+
+def test_rslora_on_all_linear_layers_is_what_the_plain_model_computes(
+    random_base: Path, squares: PreparedData, tmp_path: Path
+) -> None:
+    lora = LoraSettings(rank=16, rslora=True, modules=("all-linear",))
+    job = sft_job(random_base, max_steps=2, evaluations=1, lora=lora)
+    artifact = train_sft(job, data=squares, out=tmp_path, tracker=NullTracker())
+    assert artifact.engine == "packed"
+    found = check.read_check(tmp_path)
+    assert found is not None
+    assert found.said.startswith("agrees with")
+    again = load(artifact.model).model
+    layers = [layer for layer in again.modules() if isinstance(layer, LoraLayer)]
+    assert {layer.scaling["default"] for layer in layers} == {lora.alpha / 4}
+
+
+def test_dpo_on_a_base_in_int8_is_what_the_plain_model_computes(
+    random_base: Path, squares: PreparedData, tmp_path: Path
+) -> None:
+    """bitsandbytes rounds what comes in, by the whole batch, unless it is in training mode."""
+    model = ModelSettings(id=str(random_base), quantization="int8", dtype="float32")
+    job = sft_job(random_base, max_steps=1, evaluations=1).model_copy(update={"model": model})
+    of = train_sft(job, data=squares, out=tmp_path / "sft", tracker=NullTracker())
+    pairs = pairs_of(squares, squares.rows("train")[:8], tmp_path)
+    prefers = prefer_job(max_steps=2, evaluations=1)
+    made = train_prefer(prefers, pairs=pairs, sft=of, out=tmp_path / "dpo", tracker=NullTracker())
+    assert (of.engine, made.engine) == ("packed", "packed")
+    found = check.read_check(tmp_path / "dpo")
+    assert found is not None
+    assert found.said.startswith("agrees with")
 
 
 def scaled_twice(patch: pytest.MonkeyPatch) -> None:

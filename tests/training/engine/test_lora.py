@@ -95,9 +95,10 @@ def close(found: Any, expected: Any, tolerance: float) -> None:
     torch.testing.assert_close(found.float(), expected.float(), atol=bound, rtol=0)
 
 
+@pytest.mark.parametrize("rslora", [False, True], ids=["lora", "rslora"])
 @QUANTIZED
-def test_outputs_and_gradients_are_pefts(quantized: bool) -> None:
-    model = adapted(quantized=quantized)
+def test_outputs_and_gradients_are_pefts(quantized: bool, rslora: bool) -> None:
+    model = adapted(quantized=quantized, use_rslora=rslora)
     out, gradients = run(model, inputs())
     fused_out, fused_gradients = run(fused(model), inputs())
     close(fused_out, out, 1e-5)
@@ -128,6 +129,14 @@ def test_under_autocast_they_are_close(quantized: bool) -> None:
     for name, gradient in gradients.items():
         assert fused_gradients[name].dtype == gradient.dtype
         close(fused_gradients[name], gradient, 0.03)
+
+
+@pytest.mark.parametrize(("rslora", "scale"), [(False, 12 / 4), (True, 12 / 2)])
+def test_the_update_is_scaled_by_the_rank_or_by_its_root(rslora: bool, scale: float) -> None:
+    model = fused(adapted(use_rslora=rslora))
+    layer, x = up(model), inputs()
+    down, back = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    close(layer(x), layer.base_layer(x) + scale * x @ down.T @ back.T, 1e-5)
 
 
 def test_gradients_are_those_of_the_formula() -> None:

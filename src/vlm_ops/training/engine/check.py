@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn.modules import Linear8bitLt
 from pydantic import ValidationError
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -163,14 +164,18 @@ def _disturbed(weights: Weights) -> Weights:
 
 @contextmanager
 def _still(trainer: Any) -> Iterator[None]:
-    """Switch off whatever is random; layers that recompute their activations still do."""
+    """Switch off whatever is random; layers that compute otherwise in training still do.
+
+    These recompute their activations, or take weights of 8 bits without rounding what comes in, as
+    bitsandbytes does on a CPU.
+    """
     model = trainer.model
     modes = {module: module.training for module in model.modules()}
     if trainer.args.gradient_checkpointing:
         # As the trainer will do when it starts.
         model.activation_checkpointing_enable()
     for module in modes:
-        module.training = isinstance(module, GradientCheckpointingLayer)
+        module.training = isinstance(module, (GradientCheckpointingLayer, Linear8bitLt))
     try:
         yield
     finally:
