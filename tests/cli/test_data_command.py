@@ -69,3 +69,35 @@ def test_every_value_has_one_bar(values: tuple[int, int]) -> None:
     assert edges[-1] > values[1]
     assert edges == sorted(set(edges))
     assert len(edges) <= 16
+
+
+def test_diff_of_two_preparations(tmp_path: Path) -> None:
+    rows = own_rows(tmp_path / "own")
+    path = write_rows(tmp_path / "own" / "rows.jsonl", rows)
+    (tmp_path / "own.yaml").write_text(
+        "name: own\ndata: {type: files, path: own/rows.jsonl, columns: {group: source}}\n"
+    )
+    folders = [_prepared(tmp_path)]
+    rows[2]["label"] = "new [x]"
+    write_rows(path, rows[:-1])
+    folders.append(_prepared(tmp_path))
+    names = [Path(folder).name for folder in folders]
+    done = call(tmp_path, "diff", *names, "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    counts = json.loads(line)["counts"]
+    assert sum(counts["removed"].values()) == sum(counts["changed"].values()) == 1
+    told = call(tmp_path, "diff", names[0], folders[1])
+    assert told.returncode == 0, told.stderr
+    assert "  3: answers ('2', 'no. 2') → ('new [x]',)" in told.stdout
+    gone = call(tmp_path, "diff", names[0], "prepare-0000")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert "found no such preparation" in gone.stderr
+
+
+def _prepared(cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "vlm_ops.cli", "step", "prepare", "own.yaml", "--json"],
+        cwd=cwd, capture_output=True, text=True, timeout=200, check=True,
+    )  # fmt: skip
+    return str(json.loads(done.stdout)["folder"])

@@ -7,20 +7,27 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from vlm_ops.cli.console import out, print_json, progress
-from vlm_ops.cli.run import AsJson
+from vlm_ops.cli.run import AsJson, Runs
 from vlm_ops.errors import ConfigError
+from vlm_ops.store.names import short
 
 if TYPE_CHECKING:
+    from vlm_ops.data.diff import Changed, Difference
     from vlm_ops.data.inspect import Inspection
 
 _BAR = 32
 """Characters of the longest bar."""
+_FIRST = 5
+"""Rows of each kind of change that are shown."""
+_JSON_IDS = 100
+"""Rows of each kind of change that --json names."""
 _BARS = 8
 """Most bars of one width."""
 _DOUBLING = 16
@@ -38,6 +45,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     group = typer.Typer(no_args_is_help=True, help="Look at rows.")
     group.command()(inspect)
+    group.command()(diff)
     app.add_typer(group, name="data")
 
 
@@ -79,6 +87,26 @@ def inspect(
         print_json(found.model_dump(mode="json", include=listed))
     else:
         _tell(found, target)
+
+
+def diff(
+    before: Annotated[str, typer.Argument(help="A prepared folder, or its name in runs.")],
+    after: Annotated[str, typer.Argument(help="Another one.")],
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Say which rows two preparations do not have in common, and which changed or moved.
+
+    Example: vlm-ops data diff prepare-3f2a prepare-91cc
+    """
+    from vlm_ops.data.diff import diff as compare
+    from vlm_ops.data.diff import find_prepared
+
+    found = compare(find_prepared(before, runs), find_prepared(after, runs))
+    if as_json:
+        print_json(_bounded(found))
+    else:
+        _tell_difference(found)
 
 
 def _roles(columns: list[str]) -> dict[str, str]:
@@ -154,3 +182,62 @@ def _edges(least: int, greatest: int) -> list[int]:
         return edges
     width = -(-(greatest - least + 1) // _BARS)
     return list(range(least, greatest + width + 1, width))
+
+
+def _bounded(found: "Difference") -> dict[str, Any]:
+    """Return counts, and the first ids of each kind."""
+    return {
+        "before": found.before,
+        "after": found.after,
+        "rows": found.rows,
+        "kinds": found.kinds,
+        "renumbered": found.renumbered,
+        "counts": {
+            "added": {split: len(ids) for split, ids in found.added.items()},
+            "removed": {split: len(ids) for split, ids in found.removed.items()},
+            "changed": {split: len(rows) for split, rows in found.changed.items()},
+            "moved": len(found.moved),
+        },
+        "added": {split: ids[:_JSON_IDS] for split, ids in found.added.items()},
+        "removed": {split: ids[:_JSON_IDS] for split, ids in found.removed.items()},
+        "changed": {
+            split: [{"id": row.id, "fields": row.fields} for row in rows[:_JSON_IDS]]
+            for split, rows in found.changed.items()
+        },
+        "moved": [row.model_dump(mode="json") for row in found.moved[:_JSON_IDS]],
+    }
+
+
+def _tell_difference(found: "Difference") -> None:
+    table = Table(title=f"{found.before} → {found.after}", title_justify="left")
+    for column in ("split", "rows", "added", "removed", "changed"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for split, (was, now) in found.rows.items():
+        parts = (found.added[split], found.removed[split], found.changed[split])
+        table.add_row(split, f"{was:,} → {now:,}", *(f"{len(part):,}" for part in parts))
+    out.print(table)
+    if found.nothing:
+        out.print("The same rows in the same splits.")
+    for split in found.rows:
+        _tell_first("added to", split, found.added[split])
+        _tell_first("removed from", split, found.removed[split])
+        _tell_first("changed in", split, [_change(row) for row in found.changed[split]])
+    moved = [f"{row.id} ({row.before} → {row.after})" for row in found.moved]
+    _tell_first("moved to", "another split", moved)
+    if found.renumbered:
+        out.print(f"{found.renumbered:,} rows have another id and are the same.")
+    kinds = {kind: counts for kind, counts in found.kinds.items() if counts[0] != counts[1]}
+    told = [f"{kind} {was:,} → {now:,}" for kind, (was, now) in kinds.items()]
+    _tell_first("counted otherwise by", "kind", told)
+
+
+def _tell_first(what: str, where: str, rows: Sequence[str]) -> None:
+    if rows:
+        more = f"\n  … and {len(rows) - _FIRST:,} more" if len(rows) > _FIRST else ""
+        first = "\n  ".join(short(row, 200) for row in rows[:_FIRST])
+        out.print(f"{len(rows):,} {what} {where}:\n  {first}{more}", markup=False)
+
+
+def _change(row: "Changed") -> str:
+    parts = [f"{name} {row.before[name]!r} → {row.after[name]!r}" for name in row.fields]
+    return f"{row.id}: {short('; '.join(parts), 160)}"
