@@ -23,6 +23,8 @@ from vlm_ops.store.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 
+SAME_ID = "two rows with one id"
+"""What is wrong with a row that has the id of an earlier one."""
 _CHUNK, _CHUNK_BYTES = 256, 32 << 20
 """Rows whose images are opened together, and most bytes that they hold as cells; both bound what
 is held in memory."""
@@ -250,9 +252,7 @@ def _ids(row: RawRow, id_: str, supervise: Supervise) -> list[str]:
 
 def _same_id(row: RawRow, id_: str, other: str) -> Problem:
     expected = f"{other} has it already; every row needs its own"
-    return Problem(
-        where=row.where, id=id_, what="two rows with one id", found=shown(id_), expected=expected
-    )
+    return Problem(where=row.where, id=id_, what=SAME_ID, found=shown(id_), expected=expected)
 
 
 def _checked(

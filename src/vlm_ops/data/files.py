@@ -253,3 +253,5 @@ _READERS: dict[str, Callable[[Path, Path], Table]] = {
     ".tsv": _read_csv,
     ".parquet": read_parquet,
 }
+ENDINGS = tuple(_READERS)
+"""Of the files that can be read."""

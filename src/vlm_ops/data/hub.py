@@ -4,7 +4,7 @@ import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vlm_ops.data.files import Placed, Table
 from vlm_ops.data.parquet import Cells, named_labels
@@ -93,12 +93,7 @@ def read_split(files: HubFiles, split: str, max_rows: int | None, seed: int) -> 
     Raises:
         DataError: The folder is no data set, or has no such subset or split.
     """
-    from datasets import load_dataset
-
-    try:
-        splits = load_dataset(str(files.folder), name=files.subset, cache_dir=str(files.cache))
-    except Exception as error:  # ValueError, FileNotFoundError, pyarrow's and its own errors
-        raise DataError(f"{files.name}: can't be read as a data set ({error})") from error
+    splits = _load(files)
     if split not in splits:
         raise DataError(
             f"{files.name}: no split {split!r}{nearest(split, splits, 0.4)}. Splits there: "
@@ -111,6 +106,24 @@ def read_split(files: HubFiles, split: str, max_rows: int | None, seed: int) -> 
         rows = rows.select(chosen)
     cells = named_labels(rows.to_iterable_dataset())
     return list(rows.features), _placed(f"{files.name} {split}", chosen, cells)
+
+
+def split_names(files: HubFiles) -> list[str]:
+    """Return the data set's own names of its splits.
+
+    Raises:
+        DataError: The folder is no data set, or has no such subset.
+    """
+    return list(_load(files))
+
+
+def _load(files: HubFiles) -> Any:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(str(files.folder), name=files.subset, cache_dir=str(files.cache))
+    except Exception as error:  # ValueError, FileNotFoundError, pyarrow's and its own errors
+        raise DataError(f"{files.name}: can't be read as a data set ({error})") from error
 
 
 def _placed(place: str, chosen: list[int], cells: Iterator[Cells]) -> Placed:

@@ -8,7 +8,7 @@ A file of the store is opened often and was checked to its last byte when it ent
 import io
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 
@@ -94,7 +94,7 @@ class ImageStore:
         self._frames = frames
         self._staged: dict[str, Path] = {}
 
-    def __enter__(self) -> "ImageStore":
+    def __enter__(self) -> Self:
         """Make room to stage images.
 
         Raises:

@@ -66,9 +66,9 @@ def load_preferences(
     """
     cache = out / "cache"
     make_folder(cache)
-    title, raw = _open(settings, cache, seed)
+    title, raw = open_pairs(settings, cache, seed)
     with ImageStore(out, frames=settings.frames) as store:
-        pairs, problems, total = _check(raw, store)
+        pairs, problems, total = check_pairs(raw, store)
         refused = refuse(problems, total, out, title, settings.max_refused, "pairs")
         useful = [pair for pair in pairs if pair.chosen != pair.rejected]
         if left_out := len(pairs) - len(useful):
@@ -98,7 +98,17 @@ def load_preferences(
     return found
 
 
-def _open(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Iterator[RawRow]]:
+def open_pairs(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Iterator[RawRow]]:
+    """Open a source of pairs, and return its title and its rows, which are read as asked for.
+
+    Args:
+        settings: File or hub data set, and columns.
+        cache: Folder for downloads.
+        seed: Draws at most ``max_pairs``.
+
+    Raises:
+        DataError: The source can't be read, or a column is missing.
+    """
     title, (columns, cells), place = _open_table(settings, cache, seed)
     wanted = {f"pairs.columns.{k}": v for k, v in settings.columns.model_dump().items()}
     check_columns(wanted, columns, title)
@@ -140,9 +150,14 @@ def _raw_rows(cells: Placed, columns: PairColumns, place: Place) -> Iterator[Raw
         )
 
 
-def _check(
+def check_pairs(
     rows: Iterator[RawRow], store: ImageStore
 ) -> tuple[list[PreferencePair], list[Problem], int]:
+    """Check and normalize pairs, as :func:`~vlm_ops.data.check.check_rows` does rows.
+
+    Returns:
+        The pairs that can be used, what is wrong with the others, and how many there were.
+    """
     pairs: list[PreferencePair] = []
     problems: list[Problem] = []
     report = log_progress(logger, "pairs checked")

@@ -1,0 +1,237 @@
+"""Which form rows have and which column holds what, by usual names and by what stands in them.
+
+A name alone is a guess; the readers that ``prepare`` uses are asked about a sample of the cells.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args
+
+from vlm_ops.config.pairs import PairColumns
+from vlm_ops.config.sections import Columns, DataForm
+from vlm_ops.data.cells import ROLES, CellError
+from vlm_ops.data.decoding import ImageRefused
+from vlm_ops.data.forms import find_form
+from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
+from vlm_ops.errors import DataError
+from vlm_ops.store.names import nearest, short
+
+Cells = Mapping[str, Any]
+
+COLUMNS, PAIRS, THUMBS = "columns", "pairs", "thumbs"
+"""Forms beside the chats, which are called as their column (``data.form``)."""
+_ASKED = ("question", "answers")
+OPTIONAL = ("id", "group", "kind")
+_CHATS = [form for form in get_args(DataForm) if form not in ("auto", COLUMNS)]
+_IMAGES = (
+    "image", "images", "img", "imgs", "image_path", "image_paths", "image_file", "img_path",
+    "file_name", "filename", "picture", "photo", "path", "file",
+)  # fmt: skip
+_QUESTION = (
+    "question", "query", "prompt", "instruction", "problem", "user", "input", "text", "caption",
+)  # fmt: skip
+_REPLY = ("completion", "response", "answer", "answers", "output")
+_NAMES: dict[str, tuple[str, ...]] = {
+    "image": _IMAGES,
+    "question": _QUESTION,
+    "answers": (
+        "answers", "answer", "label", "labels", "response", "output", "target", "completion",
+        "ground_truth", "solution", "caption", "text",
+    ),
+    "id": ("id", "row_id", "question_id", "uid", "uuid"),
+    "group": (
+        "group", "group_id", "source", "document", "document_id", "doc_id", "docid", "table_id",
+        "patient", "patient_id", "page_id",
+    ),
+    "kind": ("kind", "type", "question_type", "category", "task"),
+    "images": ("images", *_IMAGES),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
+}  # fmt: skip
+"""Usual names of a column by its role, the likeliest first."""
+_NAMES["prompt"] = ("prompt", *_QUESTION)
+_THUMBS = ("label", "thumb", "thumbs", "thumbs_up", "feedback", "liked", "rating")
+_SAYS = (True, False, "up", "down", "👍", "👎", "thumbs_up", "thumbs_down", "good", "bad")
+_WORDS = {
+    "image": "the image",
+    "images": "the images",
+    "question": "what is asked",
+    "prompt": "what is asked",
+    "answers": "the answer",
+    "chosen": "the better answer",
+    "rejected": "the worse answer",
+}
+
+
+class Guess(NamedTuple):
+    """Which form rows have, and which column holds what.
+
+    Attributes:
+        form: ``columns``, a chat's column, ``pairs`` or ``thumbs``.
+        columns: Column by role; optional roles only where they have one.
+        read: By role, of how many cells of the sample the reader says that they are right.
+        sample: How many rows that is.
+    """
+
+    form: str
+    columns: dict[str, str]
+    read: dict[str, int]
+    sample: int
+
+    def named(self) -> Columns:
+        """Return the columns as ``data.columns``."""
+        roles = self.columns.keys() & Columns.model_fields.keys()
+        return Columns.model_validate({role: self.columns[role] for role in roles})
+
+    def setting(self, there: Sequence[str]) -> DataForm:
+        """Return what ``data.form`` has to say so that the rows are read in this form."""
+        if find_form("auto", self.named(), there).chat == self._chat():
+            return "auto"
+        return next(name for name in get_args(DataForm) if name == self.form)
+
+    def _chat(self) -> str | None:
+        return self.form if self.form in _CHATS else None
+
+
+def guess(
+    title: str,
+    there: Sequence[str],
+    sample: Sequence[Cells],
+    place: Place,
+    given: Mapping[str, str],
+) -> Guess:
+    """Find out what rows hold.
+
+    Args:
+        title: Of the source, for messages.
+        there: Its columns.
+        sample: Its first rows.
+        place: Where image files are looked for.
+        given: Column by role, where a person says so.
+
+    Raises:
+        DataError: A column that is given is not there, or none can be the image, the question or
+            the answer.
+    """
+    form, roles = _form(there, sample, given)
+    _check_given(given, roles, there, title)
+    columns: dict[str, str] = {}
+    read: dict[str, int] = {}
+    for role in roles:
+        left = [name for name in there if name not in columns.values()]
+        if form == THUMBS:
+            left = [name for name in left if _plain(name) not in _THUMBS]
+        right = _readers(role, sample, place)
+        column = given.get(role) or _best(role, left, right, len(sample))
+        if column is not None:
+            columns[role], read[role] = column, right(column)
+    chat = [] if form in (COLUMNS, PAIRS, THUMBS) else [form]
+    if missing := [role for role in roles if role not in columns and role not in OPTIONAL]:
+        raise DataError(_missing(missing, columns, there, title))
+    return Guess(form, columns | dict.fromkeys(chat, form), read, len(sample))
+
+
+def _form(
+    there: Sequence[str], sample: Sequence[Cells], given: Mapping[str, str]
+) -> tuple[str, tuple[str, ...]]:
+    """Return the form, and the roles that columns have in it."""
+    if given.keys() & set(_ASKED):
+        return COLUMNS, ("image", *_ASKED, *OPTIONAL)
+    if {"chosen", "rejected"} <= {*given, *map(_plain, there)}:
+        return PAIRS, tuple(PairColumns.model_fields)
+    both = all(any(_plain(name) in _NAMES[role] for name in there) for role in _ASKED)
+    chat = next((name for name in _CHATS if name in there), None)
+    if chat is not None and not both:
+        return chat, ("image", *OPTIONAL)
+    if _has_thumbs(there, sample):
+        return THUMBS, ("image", *_ASKED)
+    return COLUMNS, ("image", *_ASKED, *OPTIONAL)
+
+
+def _has_thumbs(there: Sequence[str], sample: Sequence[Cells]) -> bool:
+    """Tell whether each row holds one answer and what somebody thought of it."""
+    if not any(_plain(name) in _REPLY for name in there):
+        return False
+    for name in there:
+        said = [row.get(name) for row in sample if row.get(name) is not None]
+        if _plain(name) in _THUMBS and said and all(_is_thumb(cell) for cell in said):
+            return True
+    return False
+
+
+def _is_thumb(cell: Any) -> bool:
+    if isinstance(cell, str):
+        return cell.strip().lower() in (*_SAYS, "true", "false")
+    return isinstance(cell, bool)
+
+
+def _best(role: str, left: Sequence[str], right: Callable[[str], int], rows: int) -> str | None:
+    """Return the column whose name is usual for a role and whose cells are read best."""
+    usual = [name for usual in _NAMES[role] for name in left if _plain(name) == usual]
+    if role in OPTIONAL:
+        return next((name for name in usual if rows and right(name) == rows), None)
+    if usual:
+        return max(usual, key=right)
+    if role in ("image", "images"):
+        return next((name for name in left if rows and right(name) == rows), None)
+    return None
+
+
+def _readers(role: str, sample: Sequence[Cells], place: Place) -> Callable[[str], int]:
+    """Return what counts the cells of a column that can be read in a role."""
+    return lambda column: sum(_reads(role, row.get(column), place) for row in sample)
+
+
+def _reads(role: str, cell: Any, place: Place) -> bool:
+    if role in ("image", "images"):
+        cells = image_cells(cell, place)
+        return bool(cells) and all(map(_is_there, cells))
+    try:
+        ROLES[role](cell)
+    except CellError:
+        return False
+    return True
+
+
+def _is_there(cell: ImageCell) -> bool:
+    try:
+        return not isinstance(cell, ImageRefused) and bool(
+            cell.find() if isinstance(cell, ImageFile) else cell
+        )
+    except ImageRefused:
+        return False
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _check_given(
+    given: Mapping[str, str], roles: Sequence[str], there: Sequence[str], title: str
+) -> None:
+    for role, column in given.items():
+        if role not in roles:
+            raise DataError(
+                f"--column {role}={column}: found the role {role!r}{nearest(role, roles)}, "
+                f"expected one of {', '.join(roles)} for {title}"
+            )
+        if column not in there:
+            raise DataError(
+                f"--column {role}={column}: {title} has no column {column!r}"
+                f"{nearest(column, there)}. Columns there: {_listed(there)}."
+            )
+
+
+def _missing(
+    missing: Sequence[str], found: Mapping[str, str], there: Sequence[str], title: str
+) -> str:
+    known = "".join(f" {_WORDS[role]} is in {found[role]!r}," for role in found if role in _WORDS)
+    lacks = " and ".join(f"{_WORDS[role]} ({role})" for role in missing)
+    options = " ".join(f"--column {role}=NAME" for role in missing)
+    return (
+        f"{title}:{known} found no column that could hold {lacks}. Columns there: "
+        f"{_listed(there)}. Say which it is: {options}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(short(name, 60) for name in names[:20]) + (" …" if len(names) > 20 else "")
