@@ -28,9 +28,9 @@ SAME_ID = "two rows with one id"
 _CHUNK, _CHUNK_BYTES = 256, 32 << 20
 """Rows whose images are opened together, and most bytes that they hold as cells; both bound what
 is held in memory."""
-_NO_IMAGE = (
-    "expected a path, or the image itself; data.without_image: accept takes rows of text alone"
-)
+NO_IMAGE = "no image"
+"""What is wrong with a row that shows nothing."""
+_LOST = "expected a path, or the image itself; data.without_image: accept takes rows of text alone"
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def image_problems(where: str, id_: str, seen: Seen) -> Iterator[Problem]:
         id_: The row's id.
         seen: What :class:`ImageChecks` handed on.
     """
-    none = ImageRefused("an empty cell", _NO_IMAGE, "no image")
+    none = ImageRefused("an empty cell", _LOST, NO_IMAGE)
     for image in (*seen.images, *seen.videos) or (none,):
         if isinstance(image, ImageRefused):
             yield Problem(

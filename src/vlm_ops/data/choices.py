@@ -37,7 +37,7 @@ def choice(cells: tuple[Any, Any]) -> Choice:
         CellError: They are no options, or the answer names none of them, or one or the other.
     """
     listed, said = cells
-    options = _options(listed)
+    options = choices_in(listed)
     if not options:
         return Choice((), answers(said))
     right = _named(said, options)
@@ -49,7 +49,12 @@ def choice(cells: tuple[Any, Any]) -> Choice:
     return Choice(options, (string.ascii_uppercase[place], options[place]))
 
 
-def _options(cell: Any) -> tuple[str, ...]:
+def choices_in(cell: Any) -> tuple[str, ...]:
+    """Read the options of a row; none where the cell holds nothing or an empty list.
+
+    Raises:
+        CellError: They are no list of 2 to 26 different texts.
+    """
     if isinstance(cell, str) and holds_list(cell):
         try:
             cell = read_list(cell)

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple, get_args
 
 from vlm_ops.config.pairs import PairColumns
 from vlm_ops.config.sections import Columns, DataForm
-from vlm_ops.data.cells import ROLES, CellError
+from vlm_ops.data.cells import CellError, is_missing
+from vlm_ops.data.choices import choices_in
 from vlm_ops.data.decoding import ImageRefused
 from vlm_ops.data.forms import find_form
 from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
+from vlm_ops.data.rows import READERS
 from vlm_ops.errors import DataError
 from vlm_ops.store.names import nearest, short
 
@@ -20,7 +22,10 @@ Cells = Mapping[str, Any]
 COLUMNS, PAIRS, THUMBS = "columns", "pairs", "thumbs"
 """Forms beside the chats, which are called as their column (``data.form``)."""
 _ASKED = ("question", "answers")
-OPTIONAL = ("id", "group", "kind")
+OPTIONAL = ("id", "group", "kind", "options", "video")
+DESCRIBE = "Describe the image."
+"""What rows of captions are asked."""
+_CAPTIONS = ("caption", "captions", "text", "description")
 _CHATS = [form for form in get_args(DataForm) if form not in ("auto", COLUMNS)]
 _IMAGES = (
     "image", "images", "img", "imgs", "image_path", "image_paths", "image_file", "img_path",
@@ -43,6 +48,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "patient", "patient_id", "page_id",
     ),
     "kind": ("kind", "type", "question_type", "category", "task"),
+    "options": ("options", "choices"),
+    "video": ("video", "videos", "video_path", "clip"),
     "images": ("images", *_IMAGES),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
@@ -70,19 +77,38 @@ class Guess(NamedTuple):
         columns: Column by role; optional roles only where they have one.
         read: By role, of how many cells of the sample the reader says that they are right.
         sample: How many rows that is.
+        question: What all rows are asked, where they hold captions.
+        text_alone: Whether some rows have no image, as chats may.
     """
 
     form: str
     columns: dict[str, str]
     read: dict[str, int]
     sample: int
+    question: str | None = None
+    text_alone: bool = False
+
+    def settings(self, there: Sequence[str]) -> dict[str, Any]:
+        """Return what a section ``data`` has to say of the rows, whatever their source.
+
+        Args:
+            there: Columns of the source.
+        """
+        alone = {"without_image": "accept"} if self.text_alone else {}
+        asked = {"question": self.question} if self.question else {}
+        return {"columns": self.named(), "form": self._setting(there), **asked, **alone}
 
     def named(self) -> Columns:
         """Return the columns as ``data.columns``."""
         roles = self.columns.keys() & Columns.model_fields.keys()
         return Columns.model_validate({role: self.columns[role] for role in roles})
 
-    def setting(self, there: Sequence[str]) -> DataForm:
+    @property
+    def chats(self) -> bool:
+        """Whether question and answer are in one column."""
+        return self.form in _CHATS
+
+    def _setting(self, there: Sequence[str]) -> DataForm:
         """Return what ``data.form`` has to say so that the rows are read in this form."""
         if find_form("auto", self.named(), there).chat == self._chat():
             return "auto"
@@ -125,9 +151,20 @@ def guess(
         if column is not None:
             columns[role], read[role] = column, right(column)
     chat = [] if form in (COLUMNS, PAIRS, THUMBS) else [form]
-    if missing := [role for role in roles if role not in columns and role not in OPTIONAL]:
+    captions = form == COLUMNS and "answers" not in columns | given and _are_captions(columns)
+    if captions:
+        columns["answers"], read["answers"] = columns.pop("question"), read.pop("question")
+    free = {*OPTIONAL} | ({"question"} if captions else set())
+    if chat or "video" in columns:
+        free.add("image")
+    if missing := [role for role in roles if role not in columns and role not in free]:
         raise DataError(_missing(missing, columns, there, title))
-    return Guess(form, columns | dict.fromkeys(chat, form), read, len(sample))
+    asked = DESCRIBE if captions else None
+    return Guess(form, columns | dict.fromkeys(chat, form), read, len(sample), asked)
+
+
+def _are_captions(columns: Mapping[str, str]) -> bool:
+    return "question" in columns and _plain(columns["question"]) in _CAPTIONS
 
 
 def _form(
@@ -182,14 +219,23 @@ def _readers(role: str, sample: Sequence[Cells], place: Place) -> Callable[[str]
 
 
 def _reads(role: str, cell: Any, place: Place) -> bool:
-    if role in ("image", "images"):
+    if role == "options":
+        return _holds_options(cell)
+    if role in ("image", "images", "video"):
         cells = image_cells(cell, place)
         return bool(cells) and all(map(_is_there, cells))
     try:
-        ROLES[role](cell)
+        READERS[role](cell)
     except CellError:
         return False
     return True
+
+
+def _holds_options(cell: Any) -> bool:
+    try:
+        return bool(choices_in(cell)) or is_missing(cell)
+    except CellError:
+        return False
 
 
 def _is_there(cell: ImageCell) -> bool:

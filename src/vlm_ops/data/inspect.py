@@ -17,8 +17,8 @@ import yaml
 from pydantic import BaseModel
 
 from vlm_ops.config.load import presets
-from vlm_ops.config.sections import MAX_REFUSED, EvaluateSettings
-from vlm_ops.data.check import SAME_ID, check_rows
+from vlm_ops.config.sections import MAX_REFUSED, EvaluateSettings, WithoutImage
+from vlm_ops.data.check import NO_IMAGE, SAME_ID, check_rows
 from vlm_ops.data.guess import OPTIONAL, PAIRS, THUMBS, Guess, guess
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.located import Asked, Located, locate
@@ -181,7 +181,11 @@ def _looked_at(
             notes.append(f"column {found.columns[role]!r} is not taken as {role}: {why}")
         kept = {role: name for role, name in found.columns.items() if role not in dropped}
         found = found._replace(columns=kept)
-        if not refusing.keys() & dropped.keys():
+        alone = sum(problem.what == NO_IMAGE for problem in look.problems) if found.chats else 0
+        if alone and not found.text_alone:
+            notes.append(f"{alone} chats have no image; they are taken as text alone")
+            found = found._replace(text_alone=True)
+        elif not refusing.keys() & dropped.keys():
             return found, look, notes
 
 
@@ -194,7 +198,8 @@ def _read(source: Located, found: Guess, asked: Asked, store: _Sampled) -> _Look
             pairs, problems, total = check_pairs(some, store)
             good = [_row(pair) for pair in pairs]
         else:
-            checked, problems, total = check_rows(some, store)
+            how: WithoutImage = "accept" if found.text_alone else "refuse"
+            checked, problems, total = check_rows(some, store, without_image=how)
             good = [row.record for row in checked]
         more = asked.rows is not None and next(rows, None) is not None
     return _Look(good, problems, total, more)

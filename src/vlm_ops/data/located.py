@@ -120,8 +120,7 @@ class _File(Located):
         self._path = path
 
     def settings(self, found: Guess) -> FilesData:
-        form = found.setting(self.there)
-        return FilesData(type="files", path=self._path, columns=found.named(), form=form)
+        return FilesData(type="files", path=self._path, **found.settings(self.there))
 
     def pairs(self, found: Guess) -> DatasetPairs:
         return DatasetPairs(
@@ -159,8 +158,7 @@ class _Hub(Located):
             names[split] = there[0]
         return HubData(
             type="hub", id=self._id, revision=self._revision, subset=self._subset,
-            columns=found.named(), form=found.setting(self.there),
-            splits=SplitNames.model_validate(names),
+            splits=SplitNames.model_validate(names), **found.settings(self.there),
         )  # fmt: skip
 
     def pairs(self, found: Guess) -> DatasetPairs:

@@ -35,7 +35,8 @@ _COLUMNS = 20
 """Columns of a source that a message names."""
 _LONGEST = 299
 """Characters of a problem in a message."""
-_READ = {**single.ROLES, **chats.ROLES, "options": choice}
+READERS = {**single.ROLES, **chats.ROLES, "options": choice}
+"""How a cell is read, by what its column holds; ``options`` stands for a pair with the answer."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -145,7 +146,7 @@ def read_cells(row: RawRow, cells: Mapping[str, Any]) -> tuple[dict[str, Any], l
     errors: dict[str, CellError] = {}
     for role, cell in ({"id": row.id} | dict(cells)).items():
         try:
-            found[role] = _READ[role](cell)
+            found[role] = READERS[role](cell)
         except CellError as error:
             errors[role] = error
     id_ = found.setdefault("id", "")
