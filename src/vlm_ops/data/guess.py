@@ -22,7 +22,7 @@ Cells = Mapping[str, Any]
 COLUMNS, PAIRS, THUMBS = "columns", "pairs", "thumbs"
 """Forms beside the chats, which are called as their column (``data.form``)."""
 _ASKED = ("question", "answers")
-OPTIONAL = ("id", "group", "kind", "options", "video")
+OPTIONAL = ("video", "id", "group", "kind", "options")
 DESCRIBE = "Describe the image."
 """What rows of captions are asked."""
 _CAPTIONS = ("caption", "captions", "text", "description")
@@ -172,16 +172,16 @@ def _form(
 ) -> tuple[str, tuple[str, ...]]:
     """Return the form, and the roles that columns have in it."""
     if given.keys() & set(_ASKED):
-        return COLUMNS, ("image", *_ASKED, *OPTIONAL)
+        return COLUMNS, ("video", "image", *_ASKED, *OPTIONAL[1:])
     if {"chosen", "rejected"} <= {*given, *map(_plain, there)}:
         return PAIRS, tuple(PairColumns.model_fields)
     both = all(any(_plain(name) in _NAMES[role] for name in there) for role in _ASKED)
     chat = next((name for name in _CHATS if name in there), None)
     if chat is not None and not both:
-        return chat, ("image", *OPTIONAL)
+        return chat, ("video", "image", *OPTIONAL[1:])
     if _has_thumbs(there, sample):
         return THUMBS, ("image", *_ASKED)
-    return COLUMNS, ("image", *_ASKED, *OPTIONAL)
+    return COLUMNS, ("video", "image", *_ASKED, *OPTIONAL[1:])
 
 
 def _has_thumbs(there: Sequence[str], sample: Sequence[Cells]) -> bool:
