@@ -43,7 +43,7 @@ _CHARTS = {
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = typer.Typer(no_args_is_help=True, help="Look at rows.")
+    group = typer.Typer(no_args_is_help=True, help="Look at rows, and at what changed in them.")
     group.command()(inspect)
     group.command()(diff)
     app.add_typer(group, name="data")
