@@ -135,11 +135,10 @@ def _tell(found: "Inspection", folder: Path) -> None:
             out.print(line, markup=False)
     for name, title in _CHARTS.items():
         _chart(title, found.lengths[name])
-    for note in found.notes:
-        out.print(f"[yellow]•[/] {escape(note)}")
-    if not found.whole:
-        out.print("[yellow]•[/] later rows were not looked at (--rows)")
+    later = [] if found.whole else ["later rows were not looked at (--rows)"]
     out.print()
+    for note in [*found.notes, *later]:
+        out.print(f"[yellow]•[/] {escape(note)}")
     if found.sheet is not None:
         out.print(f"Pictures:      {found.sheet}", markup=False)
     if found.yaml is not None:
