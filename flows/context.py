@@ -3,7 +3,7 @@
 import logging
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from vlm_ops.steps.plan import Plan
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint
+from vlm_ops.store.history import note_run
 from vlm_ops.tracking.runs import Runs, RunStatus
 
 A = TypeVar("A", bound=Artifact)
@@ -80,6 +81,7 @@ class Context:
         self.seconds: dict[str, float] = {}
         self.folders: dict[str, Path] = {}
         self.parent_run: str | None = None
+        self._used: set[str] = set()
 
     @property
     def runs(self) -> Path:
@@ -99,6 +101,7 @@ class Context:
         artifacts = [artifact for artifact in taken.artifacts.values() if artifact is not None]
         if not artifacts:
             return
+        self._use(artifact.folder for artifact in artifacts)
         self.seconds[stage] = round(sum(artifact.seconds for artifact in artifacts), 3)
         self.folders[stage] = artifacts[-1].folder
         if not taken.fresh:
@@ -126,6 +129,7 @@ class Context:
     def start_step(self, first: Plan) -> str:
         """Start the MLflow run of a stage's steps, or go on in that of an interrupted attempt."""
         parent = self.start_parent()
+        self._use([first.folder])
         labels = self._tags() | {"vlm_ops.fingerprint": first.fingerprint}
         return self._attach(
             self._attempt(first.step.stage),
@@ -145,6 +149,8 @@ class Context:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
+        if error is None and self._used:
+            self._note(ended=True)
         if self.parent_run is not None:
             self.finish(self.parent_run, error)
             if error is None:
@@ -184,6 +190,14 @@ class Context:
         make_folder(file.parent)
         write_whole(file, run_id + "\n")
         return run_id
+
+    def _use(self, folders: Iterable[Path]) -> None:
+        """Note that this run needs these folders, of which one may be begun only."""
+        self._used |= {folder.name for folder in folders}
+        self._note(ended=False)
+
+    def _note(self, *, ended: bool) -> None:
+        note_run(self.runs, self.config.registered_model, self._used, ended=ended)
 
     def _attempt(self, stage: str | None = None) -> Path:
         """Return the file that holds the MLflow run of this pipeline, or of a stage of it."""

@@ -125,6 +125,7 @@ def test_every_command_has_help_with_an_example_of_itself(name: str, text: str) 
         (("step", "prepare", "demo", "--runs", "file/runs"), ("file/runs", "can't be")),
         (("models", "demo", "--runs", "no-such"), ("no runs folder at", "no-such", "--runs")),
         (("predict", "models:/demo@champion", "What?", "--image", "file"), ("no runs folder at",)),
+        (("clean", "--runs", "no-such"), ("no-such: there is no such folder", "--runs")),
         (("deploy", "demo", "--runs", "no-such"), ("no Prefect server", "vlm-ops up")),
         (("predict", "tiny"), ("give either a question", "--output")),
         (("predict", "tiny", "What?"), ("give either a question (with --image FILE)",)),

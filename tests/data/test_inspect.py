@@ -251,6 +251,14 @@ def test_refused_rows_are_those_that_prepare_refuses(tmp_path: Path) -> None:
         assert [problem[key] for problem in mine] == [problem[key] for problem in others]
 
 
+def test_rows_that_are_all_refused_are_told(tmp_path: Path) -> None:
+    rows = [row | {"image": "gone.png"} for row in own_rows(tmp_path / "own")]
+    found = look(write_rows(tmp_path / "own" / "rows.jsonl", rows), tmp_path / "inspected")
+    assert (found.refused, found.images, found.sheet, found.ready) == (24, 0, None, False)
+    assert "and 23 more like it" in found.why[0]
+    assert found.notes == ()
+
+
 def test_a_prefix_says_so_and_reads_no_further(tmp_path: Path) -> None:
     rows = own_rows(tmp_path / "own")
     rows[20]["label"] = True

@@ -43,7 +43,7 @@ _CHARTS = {
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = typer.Typer(no_args_is_help=True, help="Look at rows.")
+    group = typer.Typer(no_args_is_help=True, help="Look at rows, and at what changed in them.")
     group.command()(inspect)
     group.command()(diff)
     app.add_typer(group, name="data")
@@ -135,11 +135,10 @@ def _tell(found: "Inspection", folder: Path) -> None:
             out.print(line, markup=False)
     for name, title in _CHARTS.items():
         _chart(title, found.lengths[name])
-    for note in found.notes:
-        out.print(f"[yellow]•[/] {escape(note)}")
-    if not found.whole:
-        out.print("[yellow]•[/] later rows were not looked at (--rows)")
+    later = [] if found.whole else ["later rows were not looked at (--rows)"]
     out.print()
+    for note in [*found.notes, *later]:
+        out.print(f"[yellow]•[/] {escape(note)}")
     if found.sheet is not None:
         out.print(f"Pictures:      {found.sheet}", markup=False)
     if found.yaml is not None:

@@ -15,6 +15,8 @@ from vlm_ops.errors import ConfigError, StepFailed
 from vlm_ops.steps.plan import Outputs, Work
 from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import STAGES, TRIAL, meets_champion, steps_of
+from vlm_ops.store.artifact import Artifact
+from vlm_ops.store.history import note_run
 from vlm_ops.store.lock import only_run
 from vlm_ops.store.names import nearest
 from vlm_ops.tracker import NullTracker
@@ -57,6 +59,7 @@ def step(
             err.print(line, markup=False)
         if left is not None:
             taken |= left.take(NullTracker())
+        _note(config, outputs | taken)
     artifact = taken[name]
     if artifact is None:
         _tell_left_out(name, outputs["pairs"].too_few, as_json)
@@ -70,6 +73,12 @@ def step(
         seconds = sum(found.seconds for found in taken.values() if found is not None)
         done = "nothing changed, found" if left is None else f"done in {seconds:.0f} s"
         out.print(f"{name}: {done} in {artifact.folder}")
+
+
+def _note(config: PipelineConfig, outputs: Outputs) -> None:
+    """Note what this step and those before it left, as a run of the pipeline does."""
+    used = {found.folder.name for found in outputs.values() if isinstance(found, Artifact)}
+    note_run(config.execution.runs, config.registered_model, used, ended=True)
 
 
 def _warn(data: PreparedData, config: PipelineConfig) -> None:

@@ -112,7 +112,7 @@ def inspect(asked: Asked, out: Path, count_tokens: CountTokens) -> Inspection:
     groups, kinds = _distinct(look, found, "group"), _distinct(look, found, "kind")
     images = {image.sha256: image for row in look.rows for image in row.images}
     few = len(images) if groups is None else groups
-    if few < _FEWEST_GROUPS:
+    if look.rows and few < _FEWEST_GROUPS:
         notes.append(
             f"{few} {'images' if groups is None else 'groups'}: train, validation and test share "
             f"none, so at least {_FEWEST_GROUPS} are needed"
@@ -159,7 +159,8 @@ class _Sampled(ImageStore):
             if len(self._held) > _SHOWN_IMAGES:
                 gone = max(self._held)
                 self._held.remove(gone)
-                self._staged.pop(gone).unlink(missing_ok=True)
+                if (staged := self._staged.pop(gone, None)) is not None:
+                    staged.unlink(missing_ok=True)
         return found
 
     def shown(self, row: Row) -> bool:
@@ -225,6 +226,8 @@ def _refusing(found: Guess, look: _Look) -> dict[str, str]:
 
 def _unfit(found: Guess, look: _Look) -> dict[str, str]:
     """Return the optional columns that can be read and are of no use, and why."""
+    if not look.rows:
+        return {}
     why: dict[str, str] = {}
     groups, kinds = _distinct(look, found, "group"), _distinct(look, found, "kind")
     by_image: dict[str, set[str]] = {}
