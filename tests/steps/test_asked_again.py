@@ -97,3 +97,10 @@ def test_what_is_asked_again(
     changed = [name for name in STEPS if before[name] != after[name]]
     assert changed == sorted(again, key=list(STEPS).index)
     assert not {*TRAINED} & {*changed} or overrides
+
+
+def test_answers_that_choose_a_checkpoint_make_their_length_part_of_sft(tmp_path: Path) -> None:
+    chosen = fingerprints(tmp_path, "sft.best_by=accuracy")
+    longer = fingerprints(tmp_path, "sft.best_by=accuracy", "evaluate.max_new_tokens=9")
+    assert chosen["sft"] != longer["sft"]
+    assert fingerprints(tmp_path)["sft"] not in (chosen["sft"], longer["sft"])

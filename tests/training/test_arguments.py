@@ -12,7 +12,7 @@ from transformers import SchedulerType, Trainer
 from trl.trainer.sft_config import SFTConfig
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.training import LoraSettings, Optimizer, OptimSettings, Scheduler
+from vlm_ops.config.training import LoraSettings, Optimizer, Scheduler, SftSettings
 from vlm_ops.training.arguments import training_arguments
 from vlm_ops.training.sft import train_sft
 
@@ -22,7 +22,7 @@ STEPS, WARMUP = 20, 4
 
 def trainer(tmp_path: Path, model: torch.nn.Module | None = None, **changes: Any) -> Trainer:
     """A trainer of one linear layer with our arguments."""
-    settings = OptimSettings(**{"max_steps": STEPS, "warmup_ratio": 0.2, **changes})
+    settings = SftSettings(**{"max_steps": STEPS, "warmup_ratio": 0.2, **changes})
     arguments = training_arguments(settings, rows=8, seed=0, out=tmp_path, bf16=False)
     made = Trainer(
         model=model or torch.nn.Linear(2, 2), args=SFTConfig(**arguments), eval_dataset=[{}]
@@ -62,6 +62,17 @@ def test_a_schedule_has_the_shape_of_its_name(tmp_path: Path, scheduler: str) ->
 def test_the_peak_is_the_peak_however_good_it_gets(tmp_path: Path) -> None:
     """Its own bounds would take it from 1e-4 to 1e-3 at the first validation."""
     assert max(rates(tmp_path, "greedy", gain=0.04)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scheduler", ["reduce_lr_on_plateau", "greedy"])
+def test_what_chooses_the_checkpoint_leads_the_learning_rate_too(
+    tmp_path: Path, scheduler: str
+) -> None:
+    for by, metric, mode in (("loss", "loss", "min"), ("accuracy", "relaxed_accuracy", "max")):
+        made: Any = trainer(tmp_path, scheduler=scheduler, best_by=by)
+        assert made.args.metric_for_best_model == f"eval_{metric}"
+        assert made.args.greater_is_better == (mode == "max")
+        assert made.lr_scheduler.mode == mode
 
 
 def test_curves_have_fifty_points_or_one_every_so_many_steps(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ class SftJob(Job):
         model: The base.
         sft: Training settings.
         reserve: Share of the training groups that it does not see.
+        max_new_tokens: Longest answer, where answers choose the best checkpoint; None takes the
+            default of ``evaluate``.
         engine: What trains.
         features: Room for image features.
     """
@@ -134,6 +136,7 @@ class SftJob(Job):
     model: ModelSettings
     sft: SftSettings
     reserve: float = added(0.0)
+    max_new_tokens: int | None = added(None)
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
 

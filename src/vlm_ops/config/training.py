@@ -31,6 +31,8 @@ POLYNOMIAL_END = 1e-7
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 ALL_LINEAR = "all-linear"
+ACCURACY = "relaxed_accuracy"
+"""Metric of a validation in which the model answers."""
 
 
 def _one_or_more(value: Any) -> Any:
@@ -90,8 +92,8 @@ class OptimSettings(Frozen):
     (arXiv:2110.02861; matrices of under 4,096 numbers keep float32); ``paged_adamw_8bit`` moves
     them to the CPU's memory when the GPU's is full (arXiv:2305.14314)."""
     scheduler: Scheduler = "cosine"
-    """Shape of the learning rate after warm-up. ``reduce_lr_on_plateau`` and ``greedy`` go by the
-    validation loss, at each of the ``evaluations``."""
+    """Shape of the learning rate after warm-up. ``reduce_lr_on_plateau`` and ``greedy`` go by what
+    chooses the best checkpoint, at each of the ``evaluations``."""
     warmup_ratio: float = Field(default=0.05, ge=0.0, lt=1.0)
     """Share of the steps in which the learning rate rises from 0; ``constant``,
     ``reduce_lr_on_plateau`` and ``greedy`` start at their peak instead."""
@@ -121,6 +123,11 @@ class OptimSettings(Frozen):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
+    @property
+    def best_metric(self) -> str:
+        """The metric of a validation that chooses the best checkpoint."""
+        return "loss"
+
     @model_validator(mode="after")
     def _can_fall(self) -> "OptimSettings":
         if self.scheduler == "polynomial" and self.learning_rate <= POLYNOMIAL_END:
@@ -136,6 +143,15 @@ class SftSettings(OptimSettings):
 
     lora: LoraSettings = LoraSettings()
     """The adapter."""
+    best_by: Literal["loss", "accuracy"] = added("loss")
+    """What chooses the best checkpoint: the loss on the validation rows, or the relaxed accuracy of
+    greedy answers to them (``evaluate.max_new_tokens`` long). Answers take longer to make than a
+    loss; ``validation_rows`` bounds it."""
+
+    @property
+    def best_metric(self) -> str:
+        """The metric of a validation that the choice goes by."""
+        return ACCURACY if self.best_by == "accuracy" else super().best_metric
 
 
 class PreferSettings(OptimSettings):

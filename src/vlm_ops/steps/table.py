@@ -111,6 +111,10 @@ def _start(config: PipelineConfig) -> dict[str, Any]:
     return {} if config.tunes else {"model": config.model}
 
 
+def _answered_in_training(config: PipelineConfig) -> int | None:
+    return config.evaluate.max_new_tokens if config.sft.best_by == "accuracy" else None
+
+
 def _scoring(config: PipelineConfig) -> EvaluateJob:
     asked = config.evaluate
     return EvaluateJob(seed=config.seed, max_rows=asked.max_rows, resamples=asked.resamples)
@@ -170,7 +174,11 @@ _ALL = (
         work="sft",
         version=2,
         job=lambda config: SftJob(
-            model=config.model, sft=config.sft, reserve=config.reserve, **_training(config)
+            model=config.model,
+            sft=config.sft,
+            reserve=config.reserve,
+            max_new_tokens=_answered_in_training(config),
+            **_training(config),
         ),
         output=TrainedAdapter,
         function="vlm_ops.training.sft:train_sft",

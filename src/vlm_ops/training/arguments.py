@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vlm_ops.config.training import OptimSettings
+from vlm_ops.config.training import ACCURACY, OptimSettings
 
 CHECKPOINTS = "checkpoints"
 _LOGS_PER_TRAINING = 50
@@ -56,8 +56,8 @@ def training_arguments(
         "save_steps": interval,
         # The best, the newest, and one more: an older one goes before the newest is complete.
         "save_total_limit": 3,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
+        "metric_for_best_model": f"eval_{settings.best_metric}",
+        "greater_is_better": settings.best_metric == ACCURACY,
         "logging_steps": settings.logging_steps or max(1, steps // _LOGS_PER_TRAINING),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
@@ -72,8 +72,11 @@ def training_arguments(
     }
 
 
-def _scheduler_options(settings: OptimSettings) -> dict[str, float] | None:
-    if settings.scheduler != "greedy":
+def _scheduler_options(settings: OptimSettings) -> dict[str, Any] | None:
+    if settings.scheduler not in ("reduce_lr_on_plateau", "greedy"):
         return None
+    mode = {"mode": "max"} if settings.best_metric == ACCURACY else {}
+    if settings.scheduler == "reduce_lr_on_plateau":
+        return mode
     # Its own bounds, 1e-3 to 1, are for training from scratch.
-    return {"min_lr": 0.0, "max_lr": settings.learning_rate}
+    return mode | {"min_lr": 0.0, "max_lr": settings.learning_rate}

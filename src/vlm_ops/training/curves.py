@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from vlm_ops.config.training import ACCURACY
 from vlm_ops.errors import TrainingError
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.memory import peak_memory_gb
@@ -85,5 +86,6 @@ class Curves(TrainerCallback):
 
 
 def _line(logs: dict[str, float]) -> str:
-    shown = ("loss", "eval_loss", "rewards/accuracies", "eval_rewards/accuracies")
+    shown = ("loss", "eval_loss", f"eval_{ACCURACY}", "rewards/accuracies",
+             "eval_rewards/accuracies")  # fmt: skip
     return ", ".join(f"{name} {logs[name]:.4f}" for name in shown if name in logs)

@@ -9,11 +9,13 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTr
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
+from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.data.split import reserve
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import base_ref, load
 from vlm_ops.records import Row, Split
 from vlm_ops.tracker import Tracker
+from vlm_ops.training.accuracy import AskedOnValidation, relaxed_accuracy
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.trainers import PackedSft
@@ -23,7 +25,7 @@ from vlm_ops.training.stage import Stage, train
 logger = logging.getLogger(__name__)
 
 
-class TrlSft(CompleteCheckpoints, SFTTrainer):
+class TrlSft(AskedOnValidation, CompleteCheckpoints, SFTTrainer):
     """TRL's trainer with checkpoints that carry a mark when they are complete."""
 
 
@@ -55,6 +57,8 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         tracker: Gets the curves.
     """
     base = base_ref(job.model).model_copy(update={"prompt": data.prompt})
+    longest = job.max_new_tokens or EvaluateSettings().max_new_tokens
+    answers = partial(relaxed_accuracy, locate=data.image_path, max_new_tokens=longest)
     return Stage(
         name="sft",
         job=job,
@@ -72,6 +76,7 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         config=partial(SFTConfig, completion_only_loss=True),
         trl=TrlSft,
         packed=lambda _, options: PackedSft(**options),
+        accuracy=answers if job.sft.best_by == "accuracy" else None,
     )
 
 

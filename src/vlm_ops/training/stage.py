@@ -3,7 +3,8 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,8 @@ class Stage:
         config: TRL's configuration, made of the arguments that both share.
         trl: Builds TRL's trainer.
         packed: Builds the packed engine's, of the loaded model and the trainer's options.
+        accuracy: Asks the model rows and returns the share of right answers, if that is to be known
+            at each validation.
         stop: Hears SIGTERM.
     """
 
@@ -74,6 +77,7 @@ class Stage:
     config: Callable[..., Any]
     trl: Callable[..., Any]
     packed: Callable[[LoadedModel, dict[str, Any]], Any]
+    accuracy: Callable[..., float] | None = None
     stop: Stop = field(default_factory=Stop)
 
 
@@ -225,9 +229,18 @@ def _trl(stage: Stage, optim: OptimSettings) -> Any:
         eval_dataset=stage.dataset(parts.validation, stage.locate),
         **parts.options,
     )
+    return _made_ready(stage, trainer, parts, "trl")
+
+
+def _made_ready(stage: Stage, trainer: Any, parts: _Parts, engine: Engine) -> Any:
+    """Do what every trainer needs once it is built."""
     stage.stop.watch(trainer)
     set_weights(trainer.model, parts.weights)
-    trainer.engine = "trl"
+    trainer.engine = engine
+    if stage.accuracy is not None:
+        asked = replace(parts.loaded, model=trainer.model)
+        accuracy = partial(stage.accuracy, asked, parts.validation)
+        trainer.ask = lambda size: accuracy(batch_size=size)
     return trainer
 
 
@@ -244,9 +257,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
         room=room_in(stage.out, stage.job.features),
     )
     trainer = stage.packed(parts.loaded, packed | parts.options)
-    stage.stop.watch(trainer)
-    set_weights(trainer.model, parts.weights)
-    trainer.engine = "packed"
+    _made_ready(stage, trainer, parts, "packed")
     if checked:
         trainer.get_ready()
         return trainer

@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
+from vlm_ops.training.accuracy import AskedOnValidation
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import EncodedRow
 from vlm_ops.training.engine.features import FeatureStore
@@ -158,7 +159,7 @@ class PackedTraining(CompleteCheckpoints):
         return known if outputs is None else known | {"mm_encoder_outputs": outputs}
 
 
-class PackedSft(PackedTraining, SFTTrainer):
+class PackedSft(AskedOnValidation, PackedTraining, SFTTrainer):
     """SFT with TRL's loss on packed rows."""
 
     def compute_loss(

@@ -1,0 +1,74 @@
+"""Relaxed accuracy of a model's greedy answers while it trains, to choose a checkpoint by."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vlm_ops.config.training import ACCURACY
+from vlm_ops.data.images import open_image
+from vlm_ops.evaluation.metrics import relaxed_match
+from vlm_ops.models.generation import generate
+from vlm_ops.models.loading import LoadedModel
+from vlm_ops.records import Row
+
+
+class AskedOnValidation:
+    """Mixin for a transformers ``Trainer``: after the validation loss the model is asked.
+
+    Attributes:
+        ask: Takes the rows in a forward pass and returns the accuracy; None asks nothing.
+    """
+
+    ask: Callable[[int], float] | None = None
+
+    def evaluation_loop(self, *args: Any, **options: Any) -> Any:
+        """Score the rows, and add the accuracy to their metrics."""
+        trainer: Any = self
+        output = super().evaluation_loop(*args, **options)  # type: ignore[misc]
+        if self.ask is not None:
+            with _own_forward(trainer.model.get_base_model()):
+                output.metrics[f"eval_{ACCURACY}"] = self.ask(trainer.args.eval_batch_size)
+        return output
+
+
+def relaxed_accuracy(
+    loaded: LoadedModel,
+    rows: Sequence[Row],
+    *,
+    locate: Callable[[str], Path],
+    max_new_tokens: int,
+    batch_size: int,
+) -> float:
+    """Ask a model all rows, greedily, and return the share of right answers.
+
+    Args:
+        loaded: Model and processor.
+        rows: As the model is asked, its prompt around each question.
+        locate: Where an image path of the rows lies.
+        max_new_tokens: Longest answer.
+        batch_size: Rows generated at once; the images of no more are open.
+    """
+    right = 0
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        texts = generate(
+            loaded,
+            [row.chat for row in batch],
+            [[open_image(locate(image.path)) for image in row.images] for row in batch],
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+        )
+        right += sum(relaxed_match(t, r.answers) for t, r in zip(texts, batch, strict=True))
+    return right / len(rows)
+
+
+@contextmanager
+def _own_forward(model: Any) -> Iterator[None]:
+    """Give a model its class' forward back: generation reads the signature, and wants logits."""
+    trained_with = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if trained_with is not None:
+            model.forward = trained_with
