@@ -147,6 +147,7 @@ def test_sft_alone(place: Path, first: Any) -> None:
     assert "the configuration has no step 'prefer': its stages are [sft]" in told.stderr
 
 
+@pytest.mark.thorough
 def test_preferences_alone_go_through_to_a_version_that_answers_the_same(
     place: Path, first: Any
 ) -> None:

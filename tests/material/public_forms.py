@@ -4,6 +4,7 @@ The schemas are those of the data sets' pages on the hub; rows and pictures are 
 """
 
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,12 +47,14 @@ def _each(folder: Path, row: Callable[[int, str], dict[str, Any]]) -> Path:
 
 def chartqa(folder: Path) -> Path:
     """``HuggingFaceM4/ChartQA``, as Parquet with the images inside."""
-    path = _each(folder, lambda n, image: {"image": image, "query": f"What is {n}?", "label": [n]})
-    frame = pd.read_json(path, lines=True)
-    frame["image"] = [{"bytes": (folder / i).read_bytes(), "path": i} for i in frame["image"]]
-    frame["label"] = [[str(n)] for n in range(COUNT)]
+    path = _each(
+        folder, lambda n, image: {"image": image, "query": f"What is {n}?", "label": [str(n)]}
+    )
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["image"] = {"bytes": (folder / row["image"]).read_bytes(), "path": row["image"]}
     path.unlink()
-    frame.to_parquet(folder / "rows.parquet")
+    pd.DataFrame(rows).to_parquet(folder / "rows.parquet")
     return folder / "rows.parquet"
 
 

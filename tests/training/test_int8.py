@@ -108,9 +108,9 @@ def test_it_answers_one_by_one_as_in_a_batch_and_says_little(
     loaded = load(base_ref(ModelSettings(id="tiny", quantization="int8")))
     rows = squares.rows("validation")
     pictures = [[open_image(squares.image_path(i.path)) for i in row.images] for row in rows]
-    questions = [row.question for row in rows]
+    chats = [row.chat for row in rows]
     batch, alone = (
-        generate(loaded, questions, pictures, max_new_tokens=4, batch_size=size) for size in (16, 1)
+        generate(loaded, chats, pictures, max_new_tokens=4, batch_size=size) for size in (16, 1)
     )
     assert batch == alone
     assert len(batch) == 16

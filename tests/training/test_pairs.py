@@ -158,9 +158,9 @@ def test_the_model_is_asked_under_its_prompt_and_pairs_keep_the_bare_question(
     asked: list[str] = []
     answer: Any = vars(module)["sample"]
 
-    def listen(model: Any, questions: Sequence[str], *rest: Any) -> list[str]:
-        asked.extend(questions)
-        said: list[str] = answer(model, questions, *rest)
+    def listen(model: Any, chats: Sequence[Chat], *rest: Any) -> list[str]:
+        asked.extend(last_words(chats))
+        said: list[str] = answer(model, chats, *rest)
         return said
 
     monkeypatch.setattr(module, "sample", listen)

@@ -177,11 +177,7 @@ def check_rows(
             if options := read.pop("options", None):
                 read["answers"] = options.answers
                 read["question"] = options.asked(read.get("question", ""))
-            if any(seen_) or without_image == "refuse" or row.marks:
-                found += image_problems(row.where, read["id"], seen_)
-            placed = bool(marks_in(_texts(row, read)))
-            if do_not_match(row.marks, placed, len(row.images), len(row.videos)):
-                found.append(other_marks(row, read["id"], row.marks))
+            found += _unseen(row, read, seen_, without_image)
             ids = [read["id"], *_ids(row, read["id"], supervise)]
             for name in dict.fromkeys(ids):
                 if name and name in seen:
@@ -193,6 +189,17 @@ def check_rows(
         total += len(chunk)
         report(total, None)
     return checked, problems, total
+
+
+def _unseen(
+    row: RawRow, read: Mapping[str, Any], seen: Seen, without_image: WithoutImage
+) -> Iterator[Problem]:
+    """Complain about what is not there to be seen, or has no place."""
+    if any(seen) or without_image == "refuse" or row.marks:
+        yield from image_problems(row.where, read["id"], seen)
+    placed = bool(marks_in(_texts(row, read)))
+    if do_not_match(row.marks, placed, len(row.images), len(row.videos)):
+        yield other_marks(row, read["id"], row.marks)
 
 
 def image_problems(where: str, id_: str, seen: Seen) -> Iterator[Problem]:

@@ -151,7 +151,7 @@ def guess(
         if column is not None:
             columns[role], read[role] = column, right(column)
     chat = [] if form in (COLUMNS, PAIRS, THUMBS) else [form]
-    captions = form == COLUMNS and "answers" not in columns | given and _are_captions(columns)
+    captions = form == COLUMNS and "answers" not in {*columns, *given} and _are_captions(columns)
     if captions:
         columns["answers"], read["answers"] = columns.pop("question"), read.pop("question")
     free = {*OPTIONAL} | ({"question"} if captions else set())

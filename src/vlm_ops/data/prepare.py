@@ -66,34 +66,26 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     cache = out / "cache"
     source = open_source(job.data, seed=job.seed, cache=cache)
     with ImageStore(out, take_files=source.own_files, frames=job.data.frames) as store:
-        checked, problems, total = check_rows(
-            source.rows,
-            store,
-            supervise=job.data.supervise,
-            without_image=job.data.without_image,
-            video=job.data.video,
-        )
+        how = {name: getattr(job.data, name) for name in ("supervise", "without_image", "video")}
+        checked, problems, total = check_rows(source.rows, store, **how)
         refused = refuse(problems, total, out, source.title, job.data.max_refused)
         parts = _apart(_split(checked, source, job, out), source.title, job, store)
-        splits = parts.splits
-        store.keep({image.path for rows in splits.values() for row in rows for image in row.images})
+        for split, rows in parts.splits.items():
+            store.keep({image.path for row in rows for image in row.images})
+            write_jsonl(out / f"{split}.jsonl", rows)
     shutil.rmtree(cache, ignore_errors=True)
-    for split, rows in splits.items():
-        write_jsonl(out / f"{split}.jsonl", rows)
     read = RowsRead(source.title, total, refused, kinds_of(problems), parts.shared)
-    write_report(out, read, splits, parts.dropped, parts.near)
-    _track(tracker, out, source, splits)
+    write_report(out, read, parts.splits, parts.dropped, parts.near)
+    _track(tracker, out, source, parts.splits)
     tracker.metrics({"rows_read": total, "rows_refused": refused})
-    _show(tracker, out, contact_sheet(out / STORE, splits["train"], job.seed), "contact_sheet.png")
-    if parts.near:
-        _show(tracker, out, near_sheet(out / STORE, parts.near), NEAR_SHEET)
+    _show_sheets(tracker, out, parts, job.seed)
     deal = deal_file(job.remembered)
     if deal is not None:  # before the record: no model trains on rows that are not remembered
         write_deal(out / deal, parts.deal)
     return PreparedData(
         folder=out,
         content=_content(out, job.data.prompt),
-        splits={split: _summary(rows) for split, rows in splits.items()},
+        splits={split: _summary(rows) for split, rows in parts.splits.items()},
         source=f"{source.title}: {total} rows",
         prompt=job.data.prompt,
         around=BARE_QUESTION,
@@ -101,6 +93,13 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
         deal=deal,
         refused=refused,
     )
+
+
+def _show_sheets(tracker: Tracker, out: Path, parts: "_Parts", seed: int) -> None:
+    sheet = contact_sheet(out / STORE, parts.splits["train"], seed)
+    _show(tracker, out, sheet, "contact_sheet.png")
+    if parts.near:
+        _show(tracker, out, near_sheet(out / STORE, parts.near), NEAR_SHEET)
 
 
 def _show(tracker: Tracker, out: Path, sheet: Image.Image, name: str) -> None:

@@ -16,6 +16,11 @@ logger = logging.getLogger(__name__)
 
 LEVEL = 0.05
 """Largest chance, one-sided, at which the preferred model counts as better."""
+_ALONE = {
+    True: "the candidate is the preferred model; there is no sft model",
+    False: "the candidate is the sft model; no preferred one was trained",
+}
+"""Why a model is chosen that has no other beside it."""
 
 
 def choose(
@@ -47,23 +52,14 @@ def choose(
     Raises:
         DataError: No model was trained, the two did not answer the same rows, or answers are gone.
     """
-    validation = {
-        name.removesuffix("_answers"): found.relaxed_accuracy for name, found in answers.items()
-    }
     if sft is None and prefer is None:
         raise DataError(
             "no model was trained: there are too few pairs, and stages asks for preferences alone. "
             "Give more pairs, or stages: [sft, prefer]."
         )
-    better = sft is None
-    why = f"the candidate is the {'preferred' if better else 'sft'} model; "
-    why += "there is no sft model" if better else "no preferred one was trained"
+    better, why = sft is None, _ALONE[sft is None]
     if sft is not None and prefer is not None:
-        preferred, plain = answers["preferred_answers"].read(), answers["sft_answers"].read()
-        sums = paired(preferred, plain, "sft on validation")
-        luck = chance_of(sums.total, job.seed, LEVEL)
-        better = luck <= LEVEL
-        why = _why(validation["preferred"], validation["sft"], luck, len(sums.names))
+        better, why = _compare(answers["preferred_answers"], answers["sft_answers"], job.seed)
     chosen = prefer if better else sft
     assert chosen is not None
     model = chosen.model
@@ -73,9 +69,19 @@ def choose(
         content=fingerprint([model.content, why]),
         candidate="preferred" if better else "sft",
         why=why,
-        validation=validation,
+        validation={
+            name.removesuffix("_answers"): a.relaxed_accuracy for name, a in answers.items()
+        },
         model=model,
     )
+
+
+def _compare(preferred: AnswerSet, sft: AnswerSet, seed: int) -> tuple[bool, str]:
+    """Tell whether the preferred model is better beyond chance, and why that is said."""
+    sums = paired(preferred.read(), sft.read(), "sft on validation")
+    luck = chance_of(sums.total, seed, LEVEL)
+    scores = (preferred.relaxed_accuracy, sft.relaxed_accuracy)
+    return luck <= LEVEL, _why(*scores, luck, len(sums.names))
 
 
 def _why(ours: float, theirs: float, luck: float, groups: int) -> str:

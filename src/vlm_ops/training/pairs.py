@@ -72,27 +72,32 @@ def make_pairs(
         made = _labelled(job, job.pairs, data, out)
     else:
         made = _sampled(job, job.pairs, data, _model(job, data, sft), out)
-    train, validation, images, source, counts, too_few = made
-    for split, pairs in (("train", train), ("validation", validation)):
-        write_jsonl(out / f"{split}.jsonl", pairs)
-    logger.info("pairs: %d to train on, %d held out (%s)", len(train), len(validation), source)
-    if too_few:
-        logger.warning("pairs: %s", too_few)
-    content = fingerprint([[p.model_dump() for p in train], [p.model_dump() for p in validation]])
-    tracker.params(job.model_dump())
-    tracker.metrics({"pairs": len(train), "held_out_pairs": len(validation), **counts})
-    tracker.dataset("pairs", content, "preference training", len(train), source)
-    tracker.table("pairs.json", _table(train[:200]))
+    parts = (made.train, made.validation)
+    for name, pairs in zip(("train", "validation"), parts, strict=True):
+        write_jsonl(out / f"{name}.jsonl", pairs)
+    content = fingerprint([[pair.model_dump() for pair in pairs] for pairs in parts])
+    _tell(made, content, job, tracker)
     return PreferencePairs(
         folder=out,
         content=content,
-        train=len(train),
-        validation=len(validation),
-        images=images,
-        source=source,
+        train=len(made.train),
+        validation=len(made.validation),
+        images=made.images,
+        source=made.source,
         around=BARE_QUESTION,
-        too_few=too_few,
+        too_few=made.too_few,
     )
+
+
+def _tell(made: _Pairs, content: str, job: PairsJob, tracker: Tracker) -> None:
+    train, held_out = len(made.train), len(made.validation)
+    logger.info("pairs: %d to train on, %d held out (%s)", train, held_out, made.source)
+    if made.too_few:
+        logger.warning("pairs: %s", made.too_few)
+    tracker.params(job.model_dump())
+    tracker.metrics({"pairs": train, "held_out_pairs": held_out, **made.counts})
+    tracker.dataset("pairs", content, "preference training", train, made.source)
+    tracker.table("pairs.json", _table(made.train[:200]))
 
 
 def _model(job: PairsJob, data: PreparedData, sft: TrainedAdapter | None) -> LoadedModel:

@@ -80,18 +80,6 @@ def prefer_stage(
     asked = job.prefer
     start = _base(job) if sft is None else sft.model
     losses, weights = asked.mixture
-    loss = PreferenceLoss(losses, weights, asked.beta, asked.label_smoothing)
-
-    def packed(loaded: LoadedModel, options: dict[str, Any]) -> PackedDpo:
-        of = [loaded.ref.content, pairs.content, loaded.processor.chat_template]
-        args = options["args"]
-        reference = Reference(
-            out / "reference.safetensors",
-            identity=fingerprint([*of, args.train_batch_size, job.seed, args.bf16]),
-            rows=len(options["train"]) + len(options["validation"]),
-        )
-        return PackedDpo(**options, loss=loss, reference=reference)
-
     return Stage(
         name="prefer",
         job=job,
@@ -116,5 +104,19 @@ def prefer_stage(
             label_smoothing=asked.label_smoothing,
         ),
         trl=TrlDpo,
-        packed=packed,
+        packed=partial(_packed, job, pairs, out),
     )
+
+
+def _packed(
+    job: PreferJob, pairs: PreferencePairs, out: Path, loaded: LoadedModel, options: dict[str, Any]
+) -> PackedDpo:
+    asked, args = job.prefer, options["args"]
+    of = [loaded.ref.content, pairs.content, loaded.processor.chat_template]
+    reference = Reference(
+        out / "reference.safetensors",
+        identity=fingerprint([*of, args.train_batch_size, job.seed, args.bf16]),
+        rows=len(options["train"]) + len(options["validation"]),
+    )
+    loss = PreferenceLoss(*asked.mixture, asked.beta, asked.label_smoothing)
+    return PackedDpo(**options, loss=loss, reference=reference)
