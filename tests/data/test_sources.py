@@ -19,7 +19,14 @@ from PIL import Image
 
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PrepareJob
-from vlm_ops.config.sections import ChartsData, Columns, FilesData, HubData, SplitNames
+from vlm_ops.config.sections import (
+    ChartsData,
+    Columns,
+    FilesData,
+    HubData,
+    SplitNames,
+    SplitShares,
+)
 from vlm_ops.data import cells, hub
 from vlm_ops.data.check import check_rows
 from vlm_ops.data.files import read_table
@@ -256,6 +263,34 @@ def test_a_hub_data_set_brings_splits_kinds_and_images(
     assert "team/charts at 0123456: 1 rows were dropped" in caplog.text
     assert json.loads((out / "report.json").read_text())["dropped_as_leaks"]["train"] == 1
     assert made.source == "team/charts at 0123456: 12 rows"
+
+
+@pytest.mark.parametrize("own", [("train", "test"), ("train",)])
+def test_splits_that_a_hub_data_set_lacks_are_shares_of_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: tuple[str, ...]
+) -> None:
+    pictures = [Image.open(square(tmp_path / "p" / f"{n}.png", n)).copy() for n in range(40)]
+    for split, numbers in zip(own, (range(32), range(32, 40)), strict=False):
+        rows = {
+            "image": [pictures[n] for n in numbers],
+            "query": [f"q{n}" for n in numbers],
+            "label": [str(n) for n in numbers],
+        }
+        folder = tmp_path / "hub" / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(rows).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    monkeypatch.setattr(hub, "fetch", lambda *_: tmp_path / "hub")
+    lacks = {split: None for split in ("validation", "test") if split not in own}
+    data = hub_data(splits=SplitNames(**lacks), columns=Columns())
+    made = prepare(PrepareJob(seed=0, data=data), out=tmp_path / "a", tracker=NullTracker())
+    sizes = {split: summary.rows for split, summary in made.splits.items()}
+    assert sum(sizes.values()) == 32 + 8 * ("test" in own)
+    assert all(row.id.startswith("train-") for row in made.rows("validation"))
+    assert all(row.id.startswith(f"{own[-1]}-") for row in made.rows("test"))
+    assert 2 <= sizes["validation"] <= 8
+    fewer = data.model_copy(update={"split": SplitShares(validation=0.05, test=0.2)})
+    other = prepare(PrepareJob(seed=0, data=fewer), out=tmp_path / "b", tracker=NullTracker())
+    assert {row.id for row in other.rows("test")} == {row.id for row in made.rows("test")}
 
 
 def test_a_drawn_row_keeps_its_number(downloaded: Path, tmp_path: Path) -> None:

@@ -83,14 +83,15 @@ class SplitShares(Frozen):
 
 
 class SplitNames(Frozen):
-    """The names of a hub data set's own splits."""
+    """The names of a hub data set's own splits; null for one that it lacks."""
 
     train: str = "train"
     """Split to train on."""
-    validation: str = "val"
-    """Split for choosing checkpoints and the candidate."""
-    test: str = "test"
-    """Split that no training and no choice sees; the gate decides by it."""
+    validation: str | None = "val"
+    """Split for choosing checkpoints and the candidate; null takes a share of train."""
+    test: str | None = "test"
+    """Split that no training and no choice sees; the gate decides by it; null takes a share of
+    train."""
 
 
 class VideoSettings(Frozen):
@@ -200,6 +201,8 @@ class HubData(DataCommon):
     """Which column holds what."""
     splits: SplitNames = SplitNames()
     """The data set's own names for train, validation and test."""
+    split: SplitShares = added(SplitShares())
+    """Shares of train for splits that the data set lacks, drawn by group."""
 
 
 DataSettings = Annotated[ChartsData | FilesData | HubData, Field(discriminator="type")]

@@ -146,16 +146,11 @@ class _Hub(Located):
         return next((name for name in self._own if name in _SPLITS["train"]), self._own[0])
 
     def settings(self, found: Guess) -> HubData:
-        names: dict[str, str] = {}
+        names: dict[str, str | None] = {}
         for split, usual in _SPLITS.items():
-            there = [name for name in usual if name in self._own]
-            if not there:
-                raise DataError(
-                    f"{self._id}: found the splits {', '.join(self._own)}, expected one for "
-                    f"{split} ({', '.join(usual)}): data.type: hub takes all three from the data "
-                    f"set. Write its rows into one file, which is split here."
-                )
-            names[split] = there[0]
+            names[split] = next((name for name in usual if name in self._own), None)
+        names["train"] = self._train
+        names |= {split: None for split in ("validation", "test") if names[split] == self._train}
         return HubData(
             type="hub", id=self._id, revision=self._revision, subset=self._subset,
             splits=SplitNames.model_validate(names), **found.settings(self.there),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PrepareJob
-from vlm_ops.config.sections import DataSettings, FilesData
+from vlm_ops.config.sections import DataSettings, FilesData, HubData
 from vlm_ops.data.check import CheckedRow, check_rows
 from vlm_ops.data.conflicts import joined_groups, refuse_conflicts, without_shared
 from vlm_ops.data.images import STORE, ImageStore
@@ -27,7 +27,7 @@ from vlm_ops.data.report import (
 )
 from vlm_ops.data.rows import REFUSED, kinds_of, refuse
 from vlm_ops.data.sources import Source, open_source
-from vlm_ops.data.split import Dealt, deal_rows, draw, join_by_image, shuffle_images
+from vlm_ops.data.split import Dealt, deal_rows, draw, fill_splits, join_by_image, shuffle_images
 from vlm_ops.deal import Deal, deal_file, write_deal
 from vlm_ops.errors import DataError
 from vlm_ops.records import BARE_QUESTION, SPLITS, ImageRef, Row, Split, SplitSummary
@@ -195,7 +195,8 @@ def _named(parts: _Parts, split: Split, image: ImageRef) -> str:
 def _deal(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: Path) -> Dealt:
     rows = _with_groups(checked)
     if source.own_splits:
-        return Dealt(rows, [row.split for row in checked], (), Deal())
+        own = [row.split for row in checked]
+        return Dealt(rows, fill_splits(rows, own, _lacking(job.data), job.seed), (), Deal())
     before = recall(job, out)
     if before.groups:
         logger.info("%s: groups that were there before keep their splits", source.title)
@@ -203,6 +204,14 @@ def _deal(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: P
     joined = joined_groups(checked) if named and _files(job.data).conflicts == "merge" else {}
     shares = _files(job.data).split
     return deal_rows(rows, before, shares, job.seed, named=named, joined=joined)
+
+
+def _lacking(data: DataSettings) -> dict[Split, float]:
+    """Return the splits that a hub data set lacks, with their shares of train."""
+    if not isinstance(data, HubData):
+        return {}
+    shares: dict[Split, float] = {"test": data.split.test, "validation": data.split.validation}
+    return {split: share for split, share in shares.items() if getattr(data.splits, split) is None}
 
 
 def _warn(title: str, dropped: Mapping[Split, int], why: str) -> None:

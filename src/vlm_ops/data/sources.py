@@ -103,8 +103,10 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
     files = hub.HubFiles(folder, data.id, cache, data.subset)
     tables: dict[Split, Table] = {}
     forms: dict[Split, Form] = {}
-    names: dict[Split, str] = {split: getattr(data.splits, split) for split in SPLITS}
+    names: dict[Split, str | None] = {split: getattr(data.splits, split) for split in SPLITS}
     for split, theirs in names.items():
+        if theirs is None:  # it gets a share of train
+            continue
         tables[split] = hub.read_split(files, theirs, data.max_rows, seed)
         there = tables[split][0]
         forms[split] = find_form(data.form, data.columns, there, data.question)

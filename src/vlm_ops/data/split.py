@@ -67,6 +67,29 @@ def split_groups(
     return dealt
 
 
+def fill_splits(
+    rows: Sequence[Row], splits: Sequence[Split | None], shares: Mapping[Split, float], seed: int
+) -> list[Split | None]:
+    """Deal whole groups of training rows to splits that a source lacks.
+
+    Args:
+        rows: With groups.
+        splits: Of each row, as the source has it.
+        shares: Of the training groups, for each split that lacks.
+        seed: Deals them.
+    """
+    filled: list[Split | None] = []
+    for row, split in zip(rows, splits, strict=True):
+        place, high = position(row.group, seed), 0.0
+        dealt = split
+        for lacking, share in shares.items() if split == "train" else ():
+            if high <= place < high + share:
+                dealt = lacking
+            high += share
+        filled.append(dealt)
+    return filled
+
+
 @dataclass(frozen=True)
 class Dealt:
     """Rows with their splits.
