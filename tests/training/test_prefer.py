@@ -18,6 +18,7 @@ from vlm_ops.tracker import NullTracker
 from vlm_ops.training.mistakes import Forms, pair_with
 from vlm_ops.training.prefer import prefer_stage, train_prefer
 from vlm_ops.training.sft import train_sft
+from vlm_ops.training.stage import build
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,16 @@ def test_dpo_starts_at_ln_2_and_learns_to_prefer(
     assert artifact.metrics["rewards/margins"] > 0
     assert artifact.base == sft.base
     assert artifact.adapter_sha256 != sft.adapter_sha256
+
+
+def test_the_pairs_that_are_scored_can_be_capped(
+    pairs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
+) -> None:
+    settings = PreferSettings(max_steps=1, evaluations=1, batch_size=8, validation_rows=3)
+    prefer = PreferJob(seed=3, prefer=settings)
+    stage = prefer_stage(prefer, pairs, sft, out=tmp_path, tracker=NullTracker())
+    try:
+        assert len(build(stage, stage.optim).eval_dataset) == 3
+    finally:
+        stage.stop.let_go()
+    assert pairs.validation > 3
