@@ -33,7 +33,7 @@ NO_IMAGE = "no image"
 _LOST = "expected a path, or the image itself; data.without_image: accept takes rows of text alone"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CheckedRow:
     """A row that can be used.
 

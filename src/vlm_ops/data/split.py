@@ -135,7 +135,7 @@ def deal_rows(
         DataError: There are fewer than three groups.
     """
     own = [before.of(row) if named else before.of_images(row) for row in rows]
-    rows = [row.model_copy(update={"group": joined[row.group]}) for row in rows] if joined else rows
+    rows = [_named(row, joined[row.group]) for row in rows] if joined else rows
     known: dict[str, set[str]] = {row.group: set() for row in rows}
     for row, groups in zip(rows, own, strict=True):
         known[row.group] |= groups
@@ -153,11 +153,16 @@ def deal_rows(
     # Under their own names too: they may come without the image that joined them.
     found |= {name: dealt[group] for name, group in (joined or {}).items()}
     return Dealt(
-        rows=[row.model_copy(update={"group": names[row.group]}) for row in rows],
+        rows=[_named(row, names[row.group]) for row in rows],
         splits=[None if out else dealt[row.group] for row, out in zip(rows, gone, strict=True)],
         left=[left[min(groups)] for groups, out in zip(own, gone, strict=True) if out],
         deal=Deal(groups=found | places, images=images | before.images, left=left),
     )
+
+
+def _named(row: Row, group: str) -> Row:
+    """Return a row with this group: itself where it has it, for there may be many."""
+    return row if row.group == group else row.model_copy(update={"group": group})
 
 
 def _settle(groups: Mapping[str, Split], joined: Iterable[set[str]]) -> dict[str, Split]:
