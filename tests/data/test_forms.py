@@ -150,7 +150,7 @@ def test_images_inside_the_messages_are_those_of_a_column(own_data: Make, tmp_pa
             row["label"] = row["label"][0]
 
     columns = run(own_data(plain), tmp_path / "a")
-    path = own_data(change)
+    path = own_data(lambda rows: [change(rows), [row.update(images=[]) for row in rows]])
     inside = run(path, tmp_path / "b")
 
     def read(data: PreparedData) -> list[Any]:
@@ -255,6 +255,23 @@ def test_rows_of_text_alone_are_kept_where_that_is_said(own_data: Make, tmp_path
     # The same question in two splits would be a leak.
     assert len({(rows[id_][0], rows[id_][1].group) for id_ in ("4", "7", "10")}) == 1
     assert rows["1"][1].group != rows["4"][1].group
+
+
+def test_text_alone_keeps_its_split_when_the_shares_change(own_data: Make, tmp_path: Path) -> None:
+    def change(rows: Rows) -> None:
+        for number, row in enumerate(rows):
+            row["image"] = None if number % 2 else row["image"]
+
+    path = own_data(change)
+    found = []
+    for name, test in (("a", 0.2), ("b", 0.6)):
+        out = tmp_path / name
+        out.mkdir()
+        settings = {"columns": Columns(), "without_image": "accept", "split": {"test": test}}
+        data = FilesData.model_validate({"type": "files", "path": path, **settings})
+        made = prepare(PrepareJob(seed=0, data=data, name="m"), out=out, tracker=NullTracker())
+        found.append({row.id: split for split in SPLITS for row in made.rows(split)})
+    assert found[0] == found[1]
 
 
 def test_a_question_may_say_where_each_image_stands(own_data: Make, tmp_path: Path) -> None:

@@ -195,6 +195,10 @@ def _asked_row(where: str, cells: dict[str, Any], place: Place) -> AskedRow:
             f"{where}: image is empty: found {read.shown(cells['image'])}; expected image (a path, "
             f"or a list of paths) and query (the question)"
         )
+    try:
+        as_chat(question, len(images))
+    except DataError as error:
+        raise DataError(f"{where}: query: {error}") from error
     return AskedRow(where, cells, question, images)
 
 
