@@ -39,7 +39,7 @@ def check(
     runs: ConfiguredRuns = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prepare the rows and say what a run will meet, before a GPU is taken; ends with 1 if it fails.
+    """Prepare the rows and say what a run will meet; end with 1 if it would fail.
 
     No weights are loaded: rows are counted as tokens, memory and disk are estimated from the
     model's configuration. The prepared rows are found again by a later run.

@@ -80,8 +80,8 @@ def training_memory(
     matrix but the mask; plain attention, which the packed engine takes for short lines on a CPU in
     bfloat16, keeps scores and their softmax for each head. With ``gradient_checkpointing`` a layer
     keeps its input, and one layer is whole. Logits are in memory for the scored
-    positions, 1,024 at a time; with ``engine: trl`` for all. A frozen vision tower keeps nothing: it
-    needs one layer of 32 tiles at a time.
+    positions, 1,024 at a time; with ``engine: trl`` for all. A frozen vision tower keeps nothing:
+    it needs one layer of 32 tiles at a time.
 
     Calibrated on a CPU, CALIBRATED
 
