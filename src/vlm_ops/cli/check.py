@@ -74,7 +74,8 @@ def check(
 
 
 def _values(found: "Preflight", data: PreparedData, expected: "Expected") -> dict[str, Any]:
-    from vlm_ops.training.preflight import NAMED, spread
+    from vlm_ops.training.preflight import NAMED
+    from vlm_ops.training.tokens import spread
 
     every = found.measured.every
     return {

@@ -14,6 +14,7 @@ from vlm_ops.config.training import LoraSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.adapters import lora_config
 from vlm_ops.models.loading import base_folder, compute_dtype, load_processor
+from vlm_ops.store.fingerprint import fingerprint
 
 _FLOAT32 = 4
 _STORED = {"nf4": 0.5 + 0.127 / 8, "int8": 1.0}
@@ -46,6 +47,13 @@ class Shape:
     def vision(self) -> Any:
         """The configuration of the vision tower."""
         return self.model.config.vision_config
+
+    @cached_property
+    def reader(self) -> str:
+        """One hash for how texts and images become tokens."""
+        made: Any = self.processor
+        words = made.tokenizer.backend_tokenizer.to_str()
+        return fingerprint([words, made.to_json_string(), made.chat_template])
 
     def weight_bytes(self) -> float:
         """Return what the frozen weights take, quantised as the settings say.

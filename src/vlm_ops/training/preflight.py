@@ -1,13 +1,10 @@
 """What can be known of a run before a GPU is taken: rows as tokens, room, and what would fail."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
-from statistics import median
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from vlm_ops.artifacts import ModelRef, PreparedData
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig, SftJob
 from vlm_ops.config.training import LoraSettings, OptimSettings
 from vlm_ops.errors import DataError
@@ -15,12 +12,11 @@ from vlm_ops.evaluation.lengths import long_answers, reachable
 from vlm_ops.evaluation.outlook import never, warnings
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.models.shape import Shape
-from vlm_ops.records import SPLITS, Row, Split
+from vlm_ops.records import Row, Split
 from vlm_ops.training.arguments import total_steps
-from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
+from vlm_ops.training.engine.encode import row_limit
 from vlm_ops.training.estimate import (
     GB,
-    Length,
     Memory,
     features_on_disk,
     free_device_memory,
@@ -30,48 +26,10 @@ from vlm_ops.training.estimate import (
 )
 from vlm_ops.training.sft import learned_rows
 from vlm_ops.training.stage import scored
+from vlm_ops.training.tokens import Length, Measured, measure
 
 NAMED = 20
 """Rows over the limit that are named; all are counted."""
-_AT_ONCE = 1000
-"""Rows whose tokens are in memory at a time."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One training row as the model gets it.
-
-    Attributes:
-        id: Of the row.
-        prompt: What stands before the answer, each image as ``[image: 64 tokens]``.
-        supervised: What the labels hold, the end of the turn included.
-    """
-
-    id: str
-    prompt: str
-    supervised: str
-
-
-@dataclass
-class Measured:
-    """Rows as tokens.
-
-    Attributes:
-        lengths: Of the rows, by split and id.
-        images: Image tokens of each image, by split and content hash.
-        special: Rows whose text has special tokens of the model, and which.
-        sample: The first training row.
-    """
-
-    lengths: dict[Split, dict[str, Length]] = field(default_factory=lambda: _by_split(dict))
-    images: dict[Split, dict[str, int]] = field(default_factory=lambda: _by_split(dict))
-    special: dict[str, list[str]] = field(default_factory=dict)
-    sample: Sample | None = None
-
-    @property
-    def every(self) -> list[Length]:
-        """Lengths of the rows of all splits."""
-        return [length for rows in self.lengths.values() for length in rows.values()]
 
 
 @dataclass(frozen=True)
@@ -152,56 +110,6 @@ def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Prefl
         problems=tuple(problems),
         notes=tuple(notes),
     )
-
-
-def measure(data: PreparedData, shape: Shape) -> Measured:
-    """Count the tokens of all rows, each with the prompt around its question.
-
-    Args:
-        data: Prepared rows.
-        shape: Whose processor decides.
-    """
-    found = Measured()
-    encoder = Encoder(shape.processor, limit=0)
-    asker = ModelRef(settings=shape.settings, base_sha256="", prompt=data.prompt)
-    for split in SPLITS:
-        rows: list[Row] = []
-        for row in asker.reads(data.rows(split)):
-            if marks := encoder.special_in(row, row.answers[:1]):
-                found.special[row.id] = marks
-            else:
-                rows.append(row)
-        for row in _encoded(encoder, rows):
-            vectors = {i.sha256: encoder.image_tokens(encoder.block(i)) for i in row.images}
-            found.images[split] |= vectors
-            image = encoder.image_tokens(row.prompt)
-            found.lengths[split][row.id] = Length(row.length, len(row.completions[0]), image)
-            found.sample = found.sample or _sample(row, encoder, shape.processor)
-    return found
-
-
-def spread(numbers: Sequence[int]) -> dict[str, float]:
-    """Return least, middle and greatest."""
-    if not numbers:
-        return {"min": 0, "median": 0, "max": 0}
-    return {"min": min(numbers), "median": median(numbers), "max": max(numbers)}
-
-
-def _encoded(encoder: Encoder, rows: Sequence[Row]) -> Iterator[EncodedRow]:
-    left = iter(rows)
-    while part := list(islice(left, _AT_ONCE)):
-        yield from encoder.of_any_length(part)
-
-
-def _sample(row: EncodedRow, encoder: Encoder, processor: Any) -> Sample:
-    said, place = "", 0
-    for begin, image in zip(row.blocks, row.images, strict=True):
-        block = encoder.block(image)
-        said += processor.tokenizer.decode(row.prompt[place:begin])
-        said += f"[image: {encoder.image_tokens(block)} tokens]"
-        place = begin + len(block)
-    said += processor.tokenizer.decode(row.prompt[place:])
-    return Sample(row.id, said, processor.tokenizer.decode(row.completions[0]))
 
 
 def _stages(config: PipelineConfig) -> list[OptimSettings]:
@@ -327,7 +235,3 @@ def _of(measured: Measured, split: Split, rows: Sequence[Row]) -> dict[str, Leng
 def _named(ids: Sequence[str]) -> str:
     rest = len(ids) - NAMED
     return ", ".join(ids[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _by_split(make: Callable[[], Any]) -> Any:
-    return {split: make() for split in SPLITS}
