@@ -72,7 +72,7 @@ def left_by_a_run(runs: Path, *, finished: bool = True, **base: Any) -> None:
             images=Path(),
             source="sampled",
             seconds=12.0,
-        ),  # fmt: skip
+        ),
         TrainedAdapter(folder=at("prefer"), stage="prefer", steps=2, seconds=20.0, **trained),
         answers,
         answers.model_copy(update={"folder": at("answers"), "split": "test", "seconds": 99.0}),
