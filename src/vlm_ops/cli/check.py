@@ -127,8 +127,7 @@ def _tell_rows(data: PreparedData) -> None:
 
     table = Table(title=data.source, title_justify="left", title_style="bold")
     for column in ("split", "rows", "images", "groups", "kinds"):
-        numbers = column in ("rows", "images", "groups")
-        table.add_column(column, justify="right" if numbers else "left")
+        table.add_column(column, justify="left" if column in ("split", "kinds") else "right")
     for split, counts in data.splits.items():
         kinds = ", ".join(f"{escape(kind)} {count:,}" for kind, count in counts.kinds.items())
         numbers = (counts.rows, counts.images, counts.groups)

@@ -94,9 +94,8 @@ def _passes(optim: OptimSettings, rows: int, trained: TrainedAdapter) -> float:
 
     steps = total_steps(optim, rows) / max(1, trained.steps)
     asked = _settings(trained).get(trained.stage, {})
-    before = asked.get("batch_size", optim.batch_size) * asked.get(
-        "accumulation", optim.accumulation
-    )
+    before: int = asked.get("batch_size", optim.batch_size)
+    before *= asked.get("accumulation", optim.accumulation)
     return steps * optim.batch_size * optim.accumulation / before
 
 

@@ -55,7 +55,8 @@ def training_memory(
     """Estimate the peak of a training beyond what the libraries take.
 
     For each trained weight: float32 for itself and its gradient, and AdamW's moments. For a pass,
-    as many rows as the micro-batch has, all as long as the longest one. For each token and layer
+    as many rows as the micro-batch has, all as long as the longest one; preferences are taken to be
+    as long as the rows, since pairs are not known yet. For each token and layer
     what the backward pass needs, as counted for a Llama layer in the way of Korthikanti et al.
     2022 (arXiv:2205.05198, section 4) with frozen weights, where ``b`` is the compute type's size::
 
@@ -104,16 +105,16 @@ def _activations(
     tokens = batch * longest
     scored = tokens if engine == "trl" else min(CHUNK, batch * max(row.answer for row in lengths))
     matrices = _matrices(shape, tokens, longest, engine)
-    logits = _LOGITS * _FLOAT32 * scored * shape.text.vocab_size
+    logits: int = _LOGITS * _FLOAT32 * scored * shape.text.vocab_size
     mask = tokens * longest * (1 + size)
     text = _layers(shape.text, tokens, size, 4, optim.gradient_checkpointing)
     text += logits + mask + matrices
-    patches = (shape.vision.image_size // shape.vision.patch_size) ** 2
+    patches: int = (shape.vision.image_size // shape.vision.patch_size) ** 2
     one_pass = _layer(shape.vision, TILES_AT_ONCE * patches, size, 2)
     if set(lora.towers) == {"text"}:
         return max(text, one_pass)
     # Each tile becomes patches / scale² image tokens.
-    shown = max(row.image for row in lengths) * shape.model.config.scale_factor**2
+    shown: int = max(row.image for row in lengths) * shape.model.config.scale_factor**2
     return text + _layers(shape.vision, batch * shown, size, 2, optim.gradient_checkpointing)
 
 
@@ -122,22 +123,29 @@ def _matrices(shape: Shape, tokens: int, longest: int, engine: Engine) -> float:
     plain = engine == "packed" and longest <= EAGER_UP_TO and shape.dtype == torch.bfloat16
     if not plain or torch.cuda.is_available():
         return 0.0
-    heads, layers = shape.text.num_attention_heads, shape.text.num_hidden_layers
-    return layers * heads * tokens * longest * (_FLOAT32 + 2 * shape.dtype.itemsize)
+    heads: int = shape.text.num_attention_heads * shape.text.num_hidden_layers
+    return heads * tokens * longest * (_FLOAT32 + 2 * shape.dtype.itemsize)
 
 
 def _layer(config: Any, tokens: int, size: int, wide: int) -> float:
     """Return what one layer keeps for the backward pass."""
-    heads = config.num_attention_heads
-    width = config.hidden_size
-    head = getattr(config, "head_dim", None) or width // heads
+    heads, width, inner = _widths(config)
+    head: int = getattr(config, "head_dim", None) or width // heads
     keys = head * (getattr(config, "num_key_value_heads", None) or heads)
-    return tokens * (8 * width + size * (7 * width + 3 * keys + wide * config.intermediate_size))
+    return tokens * (8 * width + size * (7 * width + 3 * keys + wide * inner))
+
+
+def _widths(config: Any) -> tuple[int, int, int]:
+    return config.num_attention_heads, config.hidden_size, config.intermediate_size
 
 
 def _layers(config: Any, tokens: int, size: int, wide: int, again: bool) -> float:
-    one, count = _layer(config, tokens, size, wide), config.num_hidden_layers
-    return count * tokens * size * config.hidden_size + one if again else count * one
+    one = _layer(config, tokens, size, wide)
+    count: int = config.num_hidden_layers
+    if not again:
+        return count * one
+    _, width, _ = _widths(config)
+    return count * tokens * size * width + one
 
 
 def features_on_disk(shape: Shape, tokens: int, room: FeatureSettings, runs: Path) -> float:
@@ -149,7 +157,7 @@ def features_on_disk(shape: Shape, tokens: int, room: FeatureSettings, runs: Pat
         room: What the configuration allows.
         runs: Folder that the files would be in.
     """
-    every = tokens * shape.text.hidden_size * shape.dtype.itemsize
+    every: int = tokens * shape.text.hidden_size * shape.dtype.itemsize
     memory, disk = room.memory_gb, room.disk_gb
     in_memory = free_memory() * MEMORY_SHARE if memory is None else memory * GB
     on_disk = free_disk(runs) * DISK_SHARE if disk is None else disk * GB

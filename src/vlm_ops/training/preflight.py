@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig, SftJob
@@ -140,7 +141,7 @@ def _asked(
     learned = tried(lambda: learned_rows(job, data, "train"))
     validation = tried(lambda: scored(data.rows("validation"), optim, config.seed, name))
     for part in (data.validation, data.test):
-        tried(lambda part=part: select_rows(part, config.evaluate.max_rows, config.seed))
+        tried(partial(select_rows, part, config.evaluate.max_rows, config.seed))
     return learned, validation, problems
 
 
