@@ -25,13 +25,13 @@ DEMO = (
     "src/vlm_ops/pretraining",  # how the tiny base is made
 )
 
-LINES = 25_000
+LINES = 26_000
 """The version before had 13,535. It was meant not to grow; it did, by what CHANGELOG lists: the
 engine's check of itself, what former versions left, safe paths, one store of images,
 servers that ask who calls, splits that are remembered, one ground for answers, evidence by group
 and a budget for looks, a ledger and a lease for whoever moves the alias, trials, a rollback that
 asks; cells with types, refusals, one reading of pictures, near duplicates; chats, settings of
-training, `data inspect`, `data diff` and `clean`."""
+training, `data inspect`, `data diff`, `clean` and `check`."""
 FUNCTION_LINES, LONG_FUNCTIONS = 50, 4
 PARAMETERS, WIDE_FUNCTIONS = 6, 6
 FILE_LINES, LONG_FILES = 350, 0

@@ -134,7 +134,7 @@ def _tell(found: "Inspection", folder: Path) -> None:
         for line in found.why:
             out.print(line, markup=False)
     for name, title in _CHARTS.items():
-        _chart(title, found.lengths[name])
+        chart(title, found.lengths[name])
     later = [] if found.whole else ["later rows were not looked at (--rows)"]
     out.print()
     for note in [*found.notes, *later]:
@@ -157,8 +157,8 @@ def _next(found: "Inspection", folder: Path) -> str:
     return f"see to the lines with •, then: {run}"
 
 
-def _chart(title: str, values: Sequence[int]) -> None:
-    """Print how values are distributed, as bars."""
+def chart(title: str, values: Sequence[int]) -> None:
+    """Print how values are distributed, as bars; nothing for none."""
     if not values:
         return
     middle = sorted(values)[len(values) // 2]

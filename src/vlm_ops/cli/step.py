@@ -12,7 +12,7 @@ from vlm_ops.cli.console import err, guarded, out, print_json, progress
 from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configured
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError, StepFailed
-from vlm_ops.steps.plan import Outputs, Work
+from vlm_ops.steps.plan import Left, Outputs, Work
 from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import STAGES, TRIAL, meets_champion, steps_of
 from vlm_ops.store.artifact import Artifact
@@ -44,22 +44,15 @@ def step(
     """
     config, _ = configured(source, overrides, runs)
     _check(name, config)
-    folder = config.execution.runs.resolve()
-    execution = config.execution.model_copy(update={"runs": folder})
-    config = config.model_copy(update={"execution": execution})
+    config = resolved(config)
     given = "".join(f" --set {shlex.quote(change)}" for change in overrides)
     given += f" --runs {shlex.quote(str(runs))}" if runs is not None else ""
     guarded.checkpoint_on_interrupt()
-    with only_run(folder), progress():
+    with only_run(config.execution.runs), progress():
         outputs = _left_before(name, config, f"{shlex.quote(source)}{given}")
         if name not in TRIAL:
             outputs |= _judged_against(name, config, outputs)
-        taken, left = Work.of(name, config, outputs).done()
-        for line in computed_elsewhere(taken):
-            err.print(line, markup=False)
-        if left is not None:
-            taken |= left.take(NullTracker())
-        _note(config, outputs | taken)
+        taken, found = take(name, config, outputs)
     artifact = taken[name]
     if artifact is None:
         _tell_left_out(name, outputs["pairs"].too_few, as_json)
@@ -68,17 +61,42 @@ def step(
         _warn(artifact, config)
     if as_json:
         fields = artifact.model_dump(mode="json") | {"folder": str(artifact.folder)}
-        print_json(fields | {"step": name, "skipped": left is None})
+        print_json(fields | {"step": name, "skipped": found})
     else:
         seconds = sum(found.seconds for found in taken.values() if found is not None)
-        done = "nothing changed, found" if left is None else f"done in {seconds:.0f} s"
+        done = "nothing changed, found" if found else f"done in {seconds:.0f} s"
         out.print(f"{name}: {done} in {artifact.folder}")
 
 
-def _note(config: PipelineConfig, outputs: Outputs) -> None:
-    """Note what this step and those before it left, as a run of the pipeline does."""
-    used = {found.folder.name for found in outputs.values() if isinstance(found, Artifact)}
+def resolved(config: PipelineConfig) -> PipelineConfig:
+    """Return the configuration with its runs folder as an absolute path."""
+    execution = config.execution.model_copy(update={"runs": config.execution.runs.resolve()})
+    return config.model_copy(update={"execution": execution})
+
+
+def take(name: str, config: PipelineConfig, outputs: Outputs) -> tuple[Left, bool]:
+    """Take a stage in this process unless that was done before, and note it as a run does.
+
+    Args:
+        name: Of the stage.
+        config: The whole configuration.
+        outputs: What the stages before left.
+
+    Returns:
+        What its steps left, by step, and whether all of it was there.
+
+    Raises:
+        VlmOpsError: Whatever a step raises.
+    """
+    taken, left = Work.of(name, config, outputs).done()
+    for line in computed_elsewhere(taken):
+        err.print(line, markup=False)
+    if left is not None:
+        taken |= left.take(NullTracker())
+    every = {**outputs, **taken}.values()
+    used = {found.folder.name for found in every if isinstance(found, Artifact)}
     note_run(config.execution.runs, config.registered_model, used, ended=True)
+    return taken, left is None
 
 
 def _warn(data: PreparedData, config: PipelineConfig) -> None:

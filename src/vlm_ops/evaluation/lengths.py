@@ -24,3 +24,23 @@ def long_answers(data: PreparedData, model: ModelSettings, max_new_tokens: int) 
         f"tokens (evaluate.max_new_tokens), where a model is stopped; it will be judged wrong on "
         f"these. The longest has {max(longer)}."
     ]
+
+
+def reachable(data: PreparedData, model: ModelSettings, max_new_tokens: int) -> float | None:
+    """Return the share of test rows with an accepted answer that a model is let finish.
+
+    Args:
+        data: Prepared rows.
+        model: Whose tokens.
+        max_new_tokens: Longest answer.
+
+    Returns:
+        Between 0 and 1; None where the tokenizer is not to be had.
+    """
+    rows = data.rows("test")
+    counts = token_counts(model, [answer for row in rows for answer in row.answers])
+    if counts is None:
+        return None
+    lengths = iter(counts)
+    shortest = [min(next(lengths) for _ in row.answers) for row in rows]
+    return sum(length <= max_new_tokens for length in shortest) / len(shortest)

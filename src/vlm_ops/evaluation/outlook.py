@@ -92,8 +92,8 @@ def warnings(data: PreparedData) -> list[str]:
         data: Prepared rows.
     """
     said = []
-    if never := _never(data.splits["test"].groups, looks.level(1.0)):
-        said.append(f"the gate: {never}")
+    if why := never(data):
+        said.append(f"the gate: {why}")
     groups, enough = data.splits["validation"].groups, fewest_groups(choose.LEVEL)
     if groups < enough:
         said.append(
@@ -102,6 +102,15 @@ def warnings(data: PreparedData) -> list[str]:
             f"validation rows of {enough} groups or more are needed"
         )
     return said
+
+
+def never(data: PreparedData) -> str | None:
+    """Say why no candidate can ever pass with these test groups; None if one can.
+
+    Args:
+        data: Prepared rows.
+    """
+    return _never(data.splits["test"].groups, looks.level(1.0))
 
 
 def _never(groups: int, level: float) -> str | None:

@@ -79,19 +79,22 @@ def _pinned(settings: ModelSettings, folder: Path) -> ModelSettings:
     return settings.model_copy(update={"revision": folder.name})
 
 
-def base_folder(settings: ModelSettings) -> Path:
+def base_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
     """Return the local folder of a base model, fetched from the hub if need be.
+
+    Args:
+        settings: What to look for.
+        weights: Whether they are fetched too, or configuration and processor alone.
 
     Raises:
         ModelError: It can't be found or fetched.
     """
     if (folder := local_folder(settings)) is not None:
         return folder
+    files = [name for name in WEIGHT_PATTERNS if weights or name != "*.safetensors"]
     try:
         return Path(
-            snapshot_download(
-                settings.id, revision=settings.revision, allow_patterns=list(WEIGHT_PATTERNS)
-            )
+            snapshot_download(settings.id, revision=settings.revision, allow_patterns=files)
         )
     except HFValidationError as error:
         raise ModelError(
@@ -152,8 +155,12 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
     return LoadedModel(model=model, processor=processor, ref=ref)
 
 
-def load_processor(settings: ModelSettings) -> ProcessorMixin:
+def load_processor(settings: ModelSettings, *, weights: bool = True) -> ProcessorMixin:
     """Load a base model's processor, with the pixel bound of the settings.
+
+    Args:
+        settings: Of the base.
+        weights: Whether its weights are fetched too.
 
     Raises:
         OSError: It has none.
@@ -161,7 +168,8 @@ def load_processor(settings: ModelSettings) -> ProcessorMixin:
     options: dict[str, Any] = {}
     if settings.longest_edge is not None:
         options["size"] = {"longest_edge": settings.longest_edge}
-    processor: ProcessorMixin = AutoProcessor.from_pretrained(base_folder(settings), **options)
+    folder = base_folder(settings, weights=weights)
+    processor: ProcessorMixin = AutoProcessor.from_pretrained(folder, **options)
     return processor
 
 

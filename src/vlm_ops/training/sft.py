@@ -68,7 +68,7 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         tracker=tracker,
         load=partial(load, base, trainable=True),
         adapt=lambda model: add_adapter(model, job.sft.lora),
-        records=lambda split: base.reads(_rows(job, data, split)),
+        records=lambda split: base.reads(learned_rows(job, data, split)),
         locate=data.image_path,
         encode=Encoder.rows,
         dataset=sft_rows,
@@ -80,7 +80,8 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
     )
 
 
-def _rows(job: SftJob, data: PreparedData, split: Split) -> list[Row]:
+def learned_rows(job: SftJob, data: PreparedData, split: Split) -> list[Row]:
+    """Return the rows of a split that SFT sees: without those that are kept for preferences."""
     rows = data.rows(split)
     if split != "train" or not job.reserve:
         return rows

@@ -188,7 +188,8 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     set_seed(seed)
     model = stage.adapt(loaded.model)
     stage.tracker.params({"trainable_parameters": trainable_parameters(model)})
-    train, validation = stage.records("train"), _scored(stage)
+    train = stage.records("train")
+    validation = scored(stage.records("validation"), stage.optim, seed, stage.name)
     bf16 = compute_dtype(loaded.ref.settings) == torch.bfloat16
     arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, bf16=bf16)
     callbacks = [stage.stop, Curves(stage.tracker, stage.name)]
@@ -203,22 +204,32 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     return _Parts(loaded, train, validation, adapter_weights(model), options)
 
 
-def _scored(stage: Stage) -> Sequence[Any]:
-    """Return the validation rows that are scored; a row without images stands for itself."""
+def scored(rows: Sequence[Any], optim: OptimSettings, seed: int, name: str) -> Sequence[Any]:
+    """Return the validation rows that are scored; a row without images stands for itself.
+
+    Args:
+        rows: To draw from.
+        optim: Says how many.
+        seed: Of the draw.
+        name: Of the stage, for messages.
+
+    Raises:
+        DataError: Not even the rows about one image may be scored.
+    """
 
     def unit_of(row: Any) -> str:
         return str(row.image_id if row.images else row.id)
 
-    rows, limit = stage.records("validation"), stage.optim.validation_rows
-    drawn = draw_whole(rows, unit_of, limit, stage.job.seed)
+    limit = optim.validation_rows
+    drawn = draw_whole(rows, unit_of, limit, seed)
     if rows and not drawn:
         fewest = min(Counter(map(unit_of, rows)).values())
         raise DataError(
-            f"{stage.name}.validation_rows {limit} is less than the validation rows about one "
+            f"{name}.validation_rows {limit} is less than the validation rows about one "
             f"image ({fewest} at least); raise it or leave it out"
         )
     if len(drawn) < len(rows):
-        logger.info("%s: scores %d of %d validation rows", stage.name, len(drawn), len(rows))
+        logger.info("%s: scores %d of %d validation rows", name, len(drawn), len(rows))
     return drawn
 
 

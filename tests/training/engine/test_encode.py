@@ -72,6 +72,20 @@ def test_rows_are_the_tokens_that_trl_makes(
     assert [row.images for row in encoded] == groups
 
 
+def test_rows_of_any_length_are_counted_as_they_are_encoded(
+    processor: Any, groups: list[tuple[ImageRef, ...]]
+) -> None:
+    rows = [sft_row(f"row-{number}", *images) for number, images in enumerate(groups)]
+    counted = Encoder(processor, limit=0).of_any_length(rows)
+    assert counted == Encoder(processor, LIMIT).rows(rows)
+    encoder = Encoder(processor, limit=0)
+    blocks = [len(encoder.block(image)) for image in groups[1]]
+    assert counted[1].blocks[1] - counted[1].blocks[0] >= blocks[0]
+    assert encoder.image_tokens(counted[1].prompt) == sum(
+        encoder.image_tokens(encoder.block(image)) for image in groups[1]
+    )
+
+
 def test_pairs_are_the_tokens_that_trl_makes(
     processor: Any, groups: list[tuple[ImageRef, ...]], tmp_path: Path
 ) -> None:

@@ -86,10 +86,35 @@ class Encoder:
             },
         )
 
+    def of_any_length(self, rows: Sequence[Row]) -> list[EncodedRow]:
+        """Encode SFT rows to count their tokens; none may have special tokens in its text."""
+        return self._encoded(rows, {"completion": [row.answers[0] for row in rows]})
+
+    def special_in(self, record: AboutImages, answers: Iterable[str]) -> list[str]:
+        """Return the special tokens in the text of a record and its answers."""
+        parts = (part for message in record.chat for part in message["content"])
+        said = [*(part.get("text", "") for part in parts), *answers]
+        return [token for token in self._special if any(token in text for text in said)]
+
+    def block(self, image: ImageRef) -> list[int]:
+        """Return the tokens that stand for an image."""
+        return self._block(image.width, image.height)
+
+    def image_tokens(self, tokens: Sequence[int]) -> int:
+        """Count those that the vision tower fills."""
+        return tokens.count(self._image_id)
+
     def _encode(
         self, records: Sequence[AboutImages], answers: dict[str, Sequence[str]]
     ) -> list[EncodedRow]:
         self._refuse_special(records, list(zip(*answers.values(), strict=True)))
+        rows = self._encoded(records, answers)
+        self._refuse_long(rows)
+        return rows
+
+    def _encoded(
+        self, records: Sequence[AboutImages], answers: dict[str, Sequence[str]]
+    ) -> list[EncodedRow]:
         texts: dict[str, list[str]] = {name: [] for name in ("prompt", *answers)}
         for number, record in enumerate(records):
             example: dict[str, Any] = {"prompt": record.chat}
@@ -100,22 +125,17 @@ class Encoder:
             for name, column_texts in texts.items():
                 column_texts.append(written[name])
         tokens = {name: self._tokens(column) for name, column in texts.items()}
-        rows = [
+        return [
             self._row(records[number], prompt, [tokens[name][number] for name in answers])
             for number, prompt in enumerate(tokens["prompt"])
         ]
-        self._refuse_long(rows)
-        return rows
 
     def _refuse_special(
         self, records: Sequence[AboutImages], answers: Sequence[tuple[str, ...]]
     ) -> None:
         found = []
         for record, given in zip(records, answers, strict=True):
-            parts = (part for message in record.chat for part in message["content"])
-            said = [*(part.get("text", "") for part in parts), *given]
-            tokens = [token for token in self._special if any(token in text for text in said)]
-            if tokens:
+            if tokens := self.special_in(record, given):
                 found.append(f"row {record.id!r} has {', '.join(map(repr, tokens))} in its text")
         if found:
             raise DataError(
@@ -156,7 +176,7 @@ class Encoder:
             if token == self._image_id:
                 image = next(images)
                 blocks.append(len(expanded))
-                expanded += self._block(image.width, image.height)
+                expanded += self.block(image)
             else:
                 expanded.append(token)
         return EncodedRow(record.id, record.images, expanded, tuple(completions), tuple(blocks))

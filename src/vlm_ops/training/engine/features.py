@@ -23,13 +23,13 @@ from vlm_ops.store.fingerprint import sha256_bytes
 
 logger = logging.getLogger(__name__)
 
-_TILES_AT_ONCE = 32
+TILES_AT_ONCE = 32
 """In one pass of the vision tower; more gains nothing on a CPU and costs memory."""
 _TILES_AT_LEAST = 4
 """Fewer are filled up. Matrix products of few rows are summed in another order (seen on a CPU with
 AMX: 1 to 3 tiles differ, 4 to 32 agree to the bit), and a training that goes on from a checkpoint
 meets its images in other company than one that was never cut off."""
-_MEMORY_SHARE, _DISK_SHARE = 0.25, 0.5
+MEMORY_SHARE, DISK_SHARE = 0.25, 0.5
 _TENSOR = "features"
 _CGROUP = Path("/sys/fs/cgroup")
 """Where Linux says what a container may use (cgroup v2)."""
@@ -207,7 +207,7 @@ class FeatureStore:
             picture = open_image(self._locate(image.path))
             inputs.append([picture])
             tiles += self._tiles(image)
-            if tiles >= _TILES_AT_ONCE:
+            if tiles >= TILES_AT_ONCE:
                 break
         rest = images[len(inputs) :]
         if self.frozen and tiles < _TILES_AT_LEAST:
@@ -229,7 +229,7 @@ class FeatureStore:
             return
         size = features.numel() * features.element_size()
         if self._memory_limit is None:
-            self._memory_limit = int(_free_memory() * _MEMORY_SHARE)
+            self._memory_limit = int(free_memory() * MEMORY_SHARE)
         if self.usage.memory_bytes + size <= self._memory_limit:
             # A copy: the tensor may be a view of the whole batch.
             self._memory[key] = features.detach().to("cpu", copy=True)
@@ -289,7 +289,7 @@ def _digest(features: torch.Tensor) -> str:
     return sha256_bytes(features.view(torch.uint8).numpy().tobytes())
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Return what is free on the machine, or in the container."""
     free = int(psutil.virtual_memory().available)
     with contextlib.suppress(OSError, ValueError):
@@ -300,4 +300,4 @@ def _free_memory() -> int:
 
 def _free_bytes(folder: Path) -> int:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return int(shutil.disk_usage(existing).free * _DISK_SHARE)
+    return int(shutil.disk_usage(existing).free * DISK_SHARE)

@@ -13,7 +13,7 @@ from transformers.utils.generic import ModelOutput
 from vlm_ops.models.families import family_of
 from vlm_ops.training.engine.last_layer import narrow_last_layer, take
 
-_CHUNK = 1024
+CHUNK = 1024
 """Positions whose logits are in memory at once: a few arrays of 200 MB at 49,155 tokens."""
 
 
@@ -81,9 +81,9 @@ def score(hidden: torch.Tensor, head: Any, targets: torch.Tensor) -> Scores:
         targets: Tokens to score, (n,).
     """
     parts = []
-    for start in range(0, max(1, len(targets)), _CHUNK):
-        chunk = (hidden[start : start + _CHUNK], targets[start : start + _CHUNK])
-        if len(targets) <= _CHUNK:
+    for start in range(0, max(1, len(targets)), CHUNK):
+        chunk = (hidden[start : start + CHUNK], targets[start : start + CHUNK])
+        if len(targets) <= CHUNK:
             parts.append(_score_chunk(head, *chunk))
         else:
             parts.append(checkpoint(_score_chunk, head, *chunk, use_reentrant=False))

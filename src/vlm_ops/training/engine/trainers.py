@@ -25,7 +25,7 @@ from vlm_ops.training.stop import Stop
 
 logger = logging.getLogger(__name__)
 
-_EAGER_UP_TO = 640
+EAGER_UP_TO = 640
 """Longest line for which two matrix products beat the attention kernel on a CPU in bfloat16."""
 
 
@@ -283,6 +283,6 @@ def _numbers(rows: range) -> Dataset:
 
 def _choose_attention(model: Any, longest: int) -> None:
     """Take plain matrix products for short lines on a CPU in bfloat16: measured to be faster."""
-    short_on_cpu = model.device.type == "cpu" and longest <= _EAGER_UP_TO
+    short_on_cpu = model.device.type == "cpu" and longest <= EAGER_UP_TO
     if short_on_cpu and model.dtype == torch.bfloat16:
         model.set_attn_implementation({"text_config": "eager"})

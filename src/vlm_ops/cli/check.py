@@ -1,0 +1,162 @@
+"""``check``: what can be known of a run before it takes a GPU."""
+
+import json
+import shlex
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.cli.console import guarded, out, print_json, progress
+from vlm_ops.cli.data import chart
+from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configured
+from vlm_ops.cli.step import resolved, take
+from vlm_ops.store.lock import only_run
+
+if TYPE_CHECKING:
+    from vlm_ops.steps.earlier import Expected
+    from vlm_ops.training.preflight import Preflight
+
+_GB, _MB = 2**30, 2**20
+_DROPPED = {
+    "dropped_as_leaks": "a later split shows their image",
+    "dropped_as_near": "a later split shows almost their image",
+    "dropped_as_joined": "other rows join their group to one of an earlier split",
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(check)
+
+
+def check(
+    source: Source,
+    overrides: Overrides = [],  # noqa: B006
+    runs: ConfiguredRuns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare the rows and say what a run will meet; end with 1 if it would fail.
+
+    No weights are loaded: rows are counted as tokens, memory and disk are estimated from the
+    model's configuration. The prepared rows are found again by a later run.
+
+    Example: vlm-ops check demo
+    """
+    config = resolved(configured(source, overrides, runs)[0])
+    guarded.checkpoint_on_interrupt()
+    with progress():
+        from vlm_ops.models.shape import shape_of
+        from vlm_ops.steps.earlier import expected_seconds
+        from vlm_ops.training.preflight import preflight
+
+        shape = shape_of(config.model)
+        with only_run(config.execution.runs):
+            data = take("prepare", config, {})[0]["prepare"]
+        assert isinstance(data, PreparedData)
+        found = preflight(config, data, shape)
+        expected = expected_seconds(config, data, found.learned)
+    if as_json:
+        print_json(_values(found, data, expected))
+    else:
+        _tell(found, data, expected)
+        changes = [word for change in overrides for word in ("--set", change)]
+        place = ["--runs", str(runs)] if runs is not None else []
+        command = shlex.join(["vlm-ops", "run", source, *changes, *place])
+        count = len(found.problems)
+        left = f"{count} problem{'s' * (count > 1)}: see above"
+        out.print(f"\n{left if count else f'ready: {command}'}", markup=False)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _values(found: "Preflight", data: PreparedData, expected: "Expected") -> dict[str, Any]:
+    from vlm_ops.training.preflight import NAMED
+    from vlm_ops.training.tokens import spread
+
+    every = found.measured.every
+    return {
+        "rows": {split: summary.rows for split, summary in data.splits.items()},
+        "groups": {split: summary.groups for split, summary in data.splits.items()},
+        "refused": data.refused,
+        "limit": found.limit,
+        "over_limit": len(found.over_limit),
+        "over_limit_rows": list(found.over_limit[:NAMED]),
+        "tokens": spread([length.tokens for length in every]),
+        "image_tokens": spread([length.image for length in every]),
+        "adapter_parameters": found.adapter_parameters,
+        "memory_gb": round(found.memory.total / _GB, 3),
+        "disk_gb": round(found.disk / _GB, 3),
+        "free_gb": {what: round(free / _GB, 3) for what, free in found.free.items()},
+        "seconds": expected.seconds,
+        "problems": list(found.problems),
+        "notes": list(found.notes),
+        "sample": None if found.measured.sample is None else asdict(found.measured.sample),
+        "folder": str(data.folder),
+    }
+
+
+def _tell(found: "Preflight", data: PreparedData, expected: "Expected") -> None:
+    _tell_rows(data)
+    every = found.measured.every
+    chart("Tokens of a row", [length.tokens for length in every])
+    chart("Image tokens of a row", [length.image for length in every])
+    out.print(f"At most {found.limit:,} tokens of a row fit; {len(found.over_limit):,} have more.")
+    if (sample := found.measured.sample) is not None:
+        out.print(f"\nRow {sample.id} as the model reads it:\n{sample.prompt}", markup=False)
+        out.print(f"What the labels supervise: {sample.supervised!r}\n", markup=False)
+    _tell_room(found)
+    told = ", ".join(
+        f"{stage} {'not known' if seconds is None else f'{seconds:,.0f}'}"
+        for stage, seconds in expected.seconds.items()
+    )
+    why = f"as an earlier run on {expected.device}" if expected.device else "no earlier run"
+    out.print(f"Seconds: {told} ({why})", markup=False)
+    for note in found.notes:
+        out.print(f"[yellow]•[/] {escape(note)}")
+    for problem in found.problems:
+        out.print(f"[bold red]Problem:[/] {escape(problem)}")
+
+
+def _tell_rows(data: PreparedData) -> None:
+    from vlm_ops.data.rows import REFUSED, Problem, kinds_of
+    from vlm_ops.store.jsonl import read_jsonl
+
+    table = Table(title=data.source, title_justify="left", title_style="bold")
+    for column in ("split", "rows", "images", "groups", "kinds"):
+        table.add_column(column, justify="left" if column in ("split", "kinds") else "right")
+    for split, counts in data.splits.items():
+        kinds = ", ".join(f"{escape(kind)} {count:,}" for kind, count in counts.kinds.items())
+        numbers = (counts.rows, counts.images, counts.groups)
+        table.add_row(split, *(f"{number:,}" for number in numbers), kinds)
+    out.print(table)
+    report = json.loads((data.folder / "report.json").read_text(encoding="utf-8"))
+    dropped = {why: sum(report[key].values()) for key, why in _DROPPED.items() if key in report}
+    dropped["their image is in several groups"] = report.get("dropped_as_shared", 0)
+    for why, count in dropped.items():
+        if count:
+            out.print(f"Dropped: {count:,} rows, because {why}")
+    if data.refused:
+        out.print(f"[yellow]Refused: {data.refused:,} rows[/]")
+        for line in kinds_of(list(read_jsonl(data.folder / REFUSED, Problem))):
+            out.print(line, markup=False)
+
+
+def _tell_room(found: "Preflight") -> None:
+    memory, free = found.memory, found.free
+    parts = {
+        "weights": memory.weights,
+        "adapter, gradients and moments": memory.adapter,
+        "activations": memory.activations,
+    }
+    told = ", ".join(f"{name} {size / _GB:.2f}" for name, size in parts.items())
+    out.print(
+        f"Adapter: {found.adapter_parameters:,} parameters, {found.adapter_bytes / _MB:.1f} MB\n"
+        f"Memory:  about {memory.total / _GB:.2f} GB in training ({told}), beyond what the "
+        f"libraries take; {free['memory'] / _GB:.1f} GB free here\n"
+        f"Disk:    about {found.disk / _GB:.2f} GB; {free['disk'] / _GB:.1f} GB free",
+        markup=False,
+    )

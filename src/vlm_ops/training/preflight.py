@@ -1,0 +1,238 @@
+"""What can be known of a run before a GPU is taken: rows as tokens, room, and what would fail."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.pipeline import PipelineConfig, SftJob
+from vlm_ops.config.training import LoraSettings, OptimSettings
+from vlm_ops.errors import DataError
+from vlm_ops.evaluation.lengths import long_answers, reachable
+from vlm_ops.evaluation.outlook import never, warnings
+from vlm_ops.evaluation.protocol import select_rows
+from vlm_ops.models.shape import Shape
+from vlm_ops.records import Row, Split
+from vlm_ops.training.arguments import total_steps
+from vlm_ops.training.engine.encode import row_limit
+from vlm_ops.training.estimate import (
+    GB,
+    Memory,
+    features_on_disk,
+    free_device_memory,
+    free_disk,
+    trained_files,
+    training_memory,
+)
+from vlm_ops.training.sft import learned_rows
+from vlm_ops.training.stage import scored
+from vlm_ops.training.tokens import Length, Measured, measure
+
+NAMED = 20
+"""Rows over the limit that are named; all are counted."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found.
+
+    Attributes:
+        measured: Rows as tokens.
+        learned: How many rows the first training learns.
+        limit: Most tokens of a row that is learned or scored.
+        over_limit: Ids of those that are longer.
+        adapter_parameters: Size of the adapter.
+        adapter_bytes: The same in memory or in a file.
+        memory: What the most demanding training holds at its peak.
+        disk: Bytes of features, checkpoints and adapters.
+        free: Bytes of ``memory`` and ``disk`` that are free here.
+        problems: What will make the run fail, or the gate refuse whatever is trained.
+        notes: What is to be known besides.
+    """
+
+    measured: Measured
+    learned: int
+    limit: int
+    over_limit: tuple[str, ...]
+    adapter_parameters: int
+    adapter_bytes: int
+    memory: Memory
+    disk: float
+    free: Mapping[str, int]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Preflight:
+    """Look at what a run will meet.
+
+    Preference pairs are not looked at: sampled ones are not there yet.
+
+    Args:
+        config: The whole configuration.
+        data: Its prepared rows.
+        shape: Its model.
+
+    Raises:
+        ModelError: The adapter fits no layer.
+    """
+    optim, lora = _training(config)
+    limit = row_limit(shape.model, optim.max_length)
+    measured = measure(data, shape)
+    learned, validation, problems = _asked(config, data)
+    used = {**_of(measured, "train", learned), **_of(measured, "validation", validation)}
+    over = tuple(id for id, length in used.items() if length.tokens > limit)
+    lengths = list(_of(measured, "train", learned).values()) or [Length(1, 1, 0)]
+    memory = max(
+        (training_memory(shape, lora, stage, lengths, config.engine) for stage in _stages(config)),
+        key=lambda found: found.total,
+    )
+    disk = sum(trained_files(shape, lora, stage) for stage in _stages(config))
+    kept = _kept_image_tokens(measured, optim, lora, len(lengths))
+    disk += features_on_disk(shape, kept, config.features, config.execution.runs)
+    room, on_gpu = free_device_memory()
+    free = {"memory": room, "disk": free_disk(config.execution.runs)}
+    problems += _of_rows(measured, over, limit, config) + _of_gate(config, data)
+    notes = _notes(config, data)
+    short = _short_of_room(memory, disk, free)
+    (problems if on_gpu else notes).extend(short["memory"])
+    problems += short["disk"]
+    return Preflight(
+        measured=measured,
+        learned=len(learned),
+        limit=limit,
+        over_limit=over,
+        adapter_parameters=shape.adapter_parameters(lora),
+        adapter_bytes=shape.adapter_bytes(lora),
+        memory=memory,
+        disk=disk,
+        free=free,
+        problems=tuple(problems),
+        notes=tuple(notes),
+    )
+
+
+def _stages(config: PipelineConfig) -> list[OptimSettings]:
+    return [config.sft] * config.tunes + [config.prefer] * config.prefers
+
+
+def _training(config: PipelineConfig) -> tuple[OptimSettings, LoraSettings]:
+    """Return the settings of the first training, and the adapter that all of them train."""
+    return (config.sft, config.sft.lora) if config.tunes else (config.prefer, config.prefer.lora)
+
+
+def _asked(
+    config: PipelineConfig, data: PreparedData
+) -> tuple[Sequence[Row], Sequence[Row], list[str]]:
+    """Return the rows that are learned and scored, and what keeps a step from drawing its rows."""
+    job = SftJob(seed=config.seed, model=config.model, sft=config.sft, reserve=config.reserve)
+    optim, _ = _training(config)
+    name = "sft" if config.tunes else "prefer"
+    problems: list[str] = []
+
+    def tried(draw: Callable[[], Sequence[Row]]) -> Sequence[Row]:
+        try:
+            return draw()
+        except DataError as error:
+            problems.append(str(error))
+            return []
+
+    learned = tried(lambda: learned_rows(job, data, "train"))
+    validation = tried(lambda: scored(data.rows("validation"), optim, config.seed, name))
+    for part in (data.validation, data.test):
+        tried(partial(select_rows, part, config.evaluate.max_rows, config.seed))
+    return learned, validation, problems
+
+
+def _of_rows(
+    measured: Measured, over: Sequence[str], limit: int, config: PipelineConfig
+) -> list[str]:
+    found = []
+    if over:
+        name = "sft" if config.tunes else "prefer"
+        found.append(
+            f"the rows: {len(over)} of those that are learned or scored have more than {limit} "
+            f"tokens ({name}.max_length, or what the model holds), and a training refuses them: "
+            f"{_named(over)}. Leave them out, shorten them, or lower model.longest_edge."
+        )
+    if measured.special:
+        marks = sorted({mark for marks in measured.special.values() for mark in marks})
+        found.append(
+            f"the rows: {len(measured.special)} have special tokens of this model in their text "
+            f"({', '.join(marks)}), and a training refuses them: {_named(list(measured.special))}. "
+            f"Take them out of the text (data.prompt included)."
+        )
+    return found
+
+
+def _of_gate(config: PipelineConfig, data: PreparedData) -> list[str]:
+    """Say why the gate will refuse, whatever is trained."""
+    found = []
+    if (why := never(data)) and _asks(config):
+        found.append(f"the gate: {why}. Add groups, or give finer ones.")
+    share = reachable(data, config.model, config.evaluate.max_new_tokens)
+    floor = config.gate.floor or 0.0
+    if share is not None and (share == 0.0 or share < floor):
+        found.append(
+            f"the gate: {share:.0%} of the test rows have an answer of at most "
+            f"{config.evaluate.max_new_tokens} tokens, where a model is stopped, so no model gets "
+            f"more of them right{f' (gate.floor: {floor:.0%})' * (floor > 0)}. Raise "
+            f"evaluate.max_new_tokens, or accept shorter answers."
+        )
+    return found
+
+
+def _asks(config: PipelineConfig) -> bool:
+    """Tell whether the gate compares the first model with anything."""
+    gate = config.gate
+    asked = (gate.over_base, gate.over_gray, gate.over_swapped, gate.over_majority)
+    return any(margin is not None for margin in asked)
+
+
+def _notes(config: PipelineConfig, data: PreparedData) -> list[str]:
+    found = [*data.notices]
+    for warning in warnings(data):
+        if warning.startswith("the choice:"):
+            found += [warning] * (config.tunes and config.prefers)
+        elif not _asks(config):
+            found.append(f"{warning}; the first model passes all the same, since nothing is asked")
+    return found + long_answers(data, config.model, config.evaluate.max_new_tokens)
+
+
+def _short_of_room(memory: Memory, disk: float, free: Mapping[str, int]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"memory": [], "disk": []}
+    if memory.total > free["memory"]:
+        found["memory"].append(
+            f"memory: about {memory.total / GB:.1f} GB are needed and {free['memory'] / GB:.1f} GB "
+            f"are free on this machine. Lower batch_size and raise accumulation as much, set "
+            f"gradient_checkpointing, lower model.longest_edge, or take a larger device."
+        )
+    if disk > free["disk"]:
+        found["disk"].append(
+            f"disk: about {disk / GB:.1f} GB are needed in the runs folder and "
+            f"{free['disk'] / GB:.1f} GB are free. Make room (vlm-ops clean), choose another "
+            f"folder with --runs, or lower features.disk_gb."
+        )
+    return found
+
+
+def _kept_image_tokens(
+    measured: Measured, optim: OptimSettings, lora: LoraSettings, rows: int
+) -> int:
+    """Count image tokens of images that are needed more than once, while their tower is frozen."""
+    if set(lora.towers) != {"text"}:
+        return 0
+    seen = total_steps(optim, rows) * optim.batch_size * optim.accumulation
+    train = measured.images["train"] if math.ceil(seen / rows) > 1 else {}
+    return sum((train | measured.images["validation"]).values())
+
+
+def _of(measured: Measured, split: Split, rows: Sequence[Row]) -> dict[str, Length]:
+    lengths = measured.lengths[split]
+    return {row.id: lengths[row.id] for row in rows if row.id in lengths}
+
+
+def _named(ids: Sequence[str]) -> str:
+    rest = len(ids) - NAMED
+    return ", ".join(ids[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
