@@ -61,6 +61,24 @@ class PipelineConfig(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _full_stands_alone(self) -> "PipelineConfig":
+        if not self.tunes or self.sft.method != "full":
+            return self
+        if self.model.quantization != "none":
+            raise ValueError(
+                f"sft.method full trains the weights themselves, and weights in "
+                f"{self.model.quantization} can't be trained; set model.quantization: none, or "
+                f"sft.method: lora"
+            )
+        if self.prefers:
+            raise ValueError(
+                "sft.method full: preferences are not trained after it; set stages: [sft], or "
+                "sft.method: lora. To prefer on top of it, take the weights that it leaves as "
+                "model.id of a configuration with stages: [prefer]"
+            )
+        return self
+
     @property
     def reserve(self) -> float:
         """Share of the training groups that SFT does not see."""

@@ -58,7 +58,7 @@ def evaluate(
     for split in ("validation", "test"):
         rows = data.splits[split].rows
         tracker.dataset(split, data.content, context=split, rows=rows, source=data.source)
-    models = {"base": choice.model.without_adapter}
+    models = {"base": choice.model.untrained}
     models |= {} if sft is None else {"sft": sft.model}
     models |= {"candidate": choice.model}
     logged = {name: tracker.model(name, ref) for name, ref in models.items()}

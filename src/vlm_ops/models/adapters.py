@@ -80,6 +80,11 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     return cast(PeftModel, get_peft_model(cast(Any, model), lora_config(settings, model)))
 
 
+def bare(model: Any) -> Any:
+    """Return a model without its adapter's wrapper; one that has none as it is."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def trainable_parameters(model: nn.Module) -> int:
     """Count the parameters that training will change."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -110,17 +110,22 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
     """Load a model, on the GPU if there is one.
 
     Args:
-        ref: The base and, if it names one, the adapter.
+        ref: The base and, if it names one, the adapter; or the whole model made of it.
         trainable: Whether the adapter's weights take gradients; else everything is frozen
             and in evaluation mode.
 
     Raises:
-        ModelError: Files are missing or don't fit together, or the base is not the one that
-            the reference was made of.
+        ModelError: Files are missing or don't fit together, or the base, or the whole model, is
+            not the one that the reference was made of.
     """
-    folder = base_folder(ref.settings)
+    folder = files_of(ref)
     found = base_sha256(folder)
-    if found != ref.base_sha256:
+    if ref.weights is not None and found != ref.weights_sha256:
+        raise ModelError(
+            f"{folder}: expected content {ref.weights_sha256}, found {found}: the trained weights "
+            f"were changed since. Bring those files back, or move the folder away to train anew."
+        )
+    if ref.weights is None and found != ref.base_sha256:
         raise ModelError(
             f"base {ref.settings.id!r} in {folder}: expected content {ref.base_sha256}, found "
             f"{found}: it was changed since. Bring those weights back (a pinned revision keeps a "
@@ -128,7 +133,7 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
         )
     dtype = compute_dtype(ref.settings)
     try:
-        processor = load_processor(ref.settings)
+        processor = load_processor(ref)
         model: PreTrainedModel | PeftModel = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
@@ -152,16 +157,25 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
     return LoadedModel(model=model, processor=processor, ref=ref)
 
 
-def load_processor(settings: ModelSettings) -> ProcessorMixin:
-    """Load a base model's processor, with the pixel bound of the settings.
+def files_of(ref: ModelRef) -> Path:
+    """Return the folder with a model's weights and processor: its own, or its base's.
+
+    Raises:
+        ModelError: The base can't be found or fetched.
+    """
+    return ref.weights or base_folder(ref.settings)
+
+
+def load_processor(ref: ModelRef) -> ProcessorMixin:
+    """Load a model's processor, with the pixel bound of the settings.
 
     Raises:
         OSError: It has none.
     """
     options: dict[str, Any] = {}
-    if settings.longest_edge is not None:
-        options["size"] = {"longest_edge": settings.longest_edge}
-    processor: ProcessorMixin = AutoProcessor.from_pretrained(base_folder(settings), **options)
+    if ref.settings.longest_edge is not None:
+        options["size"] = {"longest_edge": ref.settings.longest_edge}
+    processor: ProcessorMixin = AutoProcessor.from_pretrained(files_of(ref), **options)
     return processor
 
 
