@@ -8,7 +8,7 @@ from vlm_ops.config.training import Engine
 from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.errors import DataError
 from vlm_ops.model_ref import ModelRef as ModelRef
-from vlm_ops.model_ref import whole_files
+from vlm_ops.model_ref import Start, whole_files
 from vlm_ops.records import (
     BARE_QUESTION,
     AboutImages,
@@ -33,7 +33,8 @@ ANSWERS = "answers.jsonl"
 
 ADAPTER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_FILES = (ADAPTER_WEIGHTS, "adapter_config.json")
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG)
 """What training leaves in the folder ``ADAPTER``, under PEFT's names."""
 
 WEIGHTS = "weights"
@@ -132,6 +133,7 @@ class TrainedAdapter(Artifact):
         base: The model that training made it of.
         adapter_sha256: Of ``adapter/adapter_model.safetensors``; None after full fine-tuning.
         weights_sha256: Over ``weights/``; None where an adapter was trained.
+        start: What training went on from; None for a fresh adapter.
         best_step: Optimizer step of the checkpoint that was chosen on validation.
         steps: Optimizer steps that were taken.
         metrics: Final numbers (``validation_loss``, ``reward_accuracy``, …).
@@ -144,6 +146,7 @@ class TrainedAdapter(Artifact):
     base: ModelRef
     adapter_sha256: str | None
     weights_sha256: str | None = added(None)
+    start: Start | None = added(None)
     best_step: int
     steps: int
     metrics: dict[str, float]
@@ -302,6 +305,7 @@ class Evaluation(Artifact):
             ``candidate_gray``, ``candidate_swapped``, ``majority``).
         logged_models: Where the tracker keeps models, by name.
         protocol: Hash of rows, decoding and metric.
+        start: The adapter that SFT went on from; None for a fresh one.
     """
 
     step = "evaluate"
@@ -313,6 +317,7 @@ class Evaluation(Artifact):
     scores: dict[str, Score]
     logged_models: dict[str, str]
     protocol: str
+    start: Start | None = added(None)
 
     def majority(self) -> list[Answer]:
         """Read the most frequent training answer of each kind, judged on the test rows.

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.records import BARE_QUESTION, AboutImages
-from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen, added
 
 Q = TypeVar("Q", bound=AboutImages)
@@ -39,7 +39,7 @@ class ModelRef(Frozen):
     @property
     def content(self) -> str:
         """One hash for what this model computes, wherever its files lie."""
-        form = self.settings.model_dump(exclude={"id", "revision"})
+        form = self.settings.model_dump(exclude={"id", "revision", "start"})
         parts = [form, self.base_sha256, self.weights_sha256 or self.adapter_sha256]
         # Without a prompt of its own a model keeps the hash under which it is registered.
         return fingerprint(parts if self.prompt == BARE_QUESTION else [*parts, self.prompt])
@@ -57,6 +57,21 @@ class ModelRef(Frozen):
     def reads(self, rows: Iterable[Q]) -> list[Q]:
         """Return rows as this model reads them: its prompt around each question."""
         return [row.asked_with(self.prompt) for row in rows]
+
+
+class Start(Frozen):
+    """The adapter that a training went on from, instead of a fresh one.
+
+    Attributes:
+        name: As the configuration named it.
+        adapter_sha256: Of its ``adapter_model.safetensors``.
+    """
+
+    name: str
+    adapter_sha256: str
+
+    def __str__(self) -> str:
+        return f"{Path(self.name).name} (adapter {self.adapter_sha256[:SHORT]})"
 
 
 def whole_files(folder: Path) -> list[Path]:

@@ -116,7 +116,7 @@ def make_whole_model(
         torch.manual_seed(seed)
         for parameter in loaded.model.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
-        loaded.model.save_pretrained(folder / "checkpoint")
+        loaded.model.save_pretrained(str(folder / "checkpoint"))
         digest = save_whole(base, folder / "checkpoint", ("text",), folder / WEIGHTS)
         return base.model_copy(update={"weights": folder / WEIGHTS, "weights_sha256": digest})
 

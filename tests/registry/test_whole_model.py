@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_integrity import edited
+from edited_files import edited
 
 from vlm_ops.data.images import open_image
 from vlm_ops.errors import RegistryError

@@ -111,7 +111,7 @@ def test_the_model_is_loaded_by_content_and_needs_no_base(
     trained = perform(planned, NullTracker())
     assert isinstance(trained, TrainedAdapter)
     model = trained.model
-    assert model.adapter is trained.adapter_sha256 is None
+    assert (model.adapter, trained.adapter_sha256) == (None, None)
     assert model.untrained == trained.base
     assert model.content not in (trained.base.content, trained.content)
     # Alone, it is a base like any other.

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from vlm_ops.config.pairs import PairsSettings, SampledPairs
 from vlm_ops.config.sections import (
+    FRESH,
     ChartsData,
     DataSettings,
     EvaluateSettings,
@@ -78,6 +79,16 @@ class PipelineConfig(Frozen):
                 "model.id of a configuration with stages: [prefer]"
             )
         return self
+
+    @model_validator(mode="after")
+    def _an_adapter_goes_on_in_sft(self) -> "PipelineConfig":
+        if self.model.start == FRESH or (self.tunes and self.sft.method == "lora"):
+            return self
+        found = "sft.method full" if self.tunes else f"stages: [{', '.join(self.stages)}]"
+        raise ValueError(
+            f"model.start {self.model.start}: {found} does not train an adapter further; set "
+            f"model.start: base, or stages: [sft] with sft.method: lora"
+        )
 
     @property
     def reserve(self) -> float:

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from vlm_ops.artifacts import ModelRef
-from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.sections import FRESH, ModelSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
@@ -74,6 +74,8 @@ def base_ref(settings: ModelSettings) -> ModelRef:
 
 def _pinned(settings: ModelSettings, folder: Path) -> ModelSettings:
     """Name the commit that a hub id without a revision came to, so that it can be had again."""
+    # What a training starts at is its own affair; many may be made of one base.
+    settings = settings.model_copy(update={"start": FRESH})
     if settings.revision is not None or local_folder(settings) is not None:
         return settings
     return settings.model_copy(update={"revision": folder.name})

@@ -17,6 +17,7 @@ from vlm_ops.config.pipeline import PreferJob, SftJob
 from vlm_ops.config.training import Engine, Method, OptimSettings
 from vlm_ops.data.split import draw_whole
 from vlm_ops.errors import DataError, TrainingError
+from vlm_ops.model_ref import Start
 from vlm_ops.models.adapters import trainable_parameters
 from vlm_ops.models.loading import LoadedModel, compute_dtype
 from vlm_ops.store.fingerprint import fingerprint
@@ -58,6 +59,7 @@ class Stage:
         packed: Builds the packed engine's, of the loaded model and the trainer's options.
         keep: Keeps a checkpoint's weights in the step's folder and returns their hash.
         method: Whether that is an adapter or a whole model.
+        start: The adapter that is trained further, if there is one.
         accuracy: Asks the model rows and returns the share of right answers, if that is to be known
             at each validation.
         stop: Hears SIGTERM.
@@ -81,6 +83,7 @@ class Stage:
     packed: Callable[[LoadedModel, dict[str, Any]], Any]
     keep: Callable[[Path, Path], str] = keep_adapter
     method: Method = "lora"
+    start: Start | None = None
     accuracy: Callable[..., float] | None = None
     stop: Stop = field(default_factory=Stop)
 
@@ -111,6 +114,7 @@ def train(stage: Stage) -> TrainedAdapter:
         engine=engine,
         adapter_sha256=digest if stage.method == "lora" else None,
         weights_sha256=digest if stage.method == "full" else None,
+        start=stage.start,
         best_step=outcome.best_step,
         steps=outcome.steps,
         metrics=outcome.metrics,
