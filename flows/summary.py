@@ -66,7 +66,7 @@ class Summary(Frozen):
         folders: By stage, of its last step.
         skipped: Stages whose output was there already, and ``register`` if the version was.
         left_out: Stages that were not taken, and why.
-        adapter_sha256: Of ``sft``, if there is one, and ``candidate``.
+        adapter_sha256: Of ``sft``, if there is one, and ``candidate``; None after full fine-tuning.
         note: Why an accepted candidate is not the champion, if there is a reason of its own.
         refused: Rows that can't be used and are left out.
         notices: What is to be known of the rows before the scores are read.

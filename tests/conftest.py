@@ -17,7 +17,7 @@ os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from mlflow_fixtures import make_model, mlflow_server  # noqa: F401
+from mlflow_fixtures import make_model, make_whole_model, mlflow_server  # noqa: F401
 from PIL import Image, ImageDraw
 
 from vlm_ops.artifacts import PreparedData

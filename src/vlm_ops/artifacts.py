@@ -1,13 +1,14 @@
-"""What the steps of the pipeline leave behind, and the model that they speak of."""
+"""What the steps of the pipeline leave behind."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine
 from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.errors import DataError
+from vlm_ops.model_ref import ModelRef as ModelRef
+from vlm_ops.model_ref import Start, whole_files
 from vlm_ops.records import (
     BARE_QUESTION,
     AboutImages,
@@ -20,8 +21,8 @@ from vlm_ops.records import (
     SplitSummary,
 )
 from vlm_ops.store.artifact import Artifact
-from vlm_ops.store.fingerprint import fingerprint, sha256_file
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.fingerprint import sha256_file
+from vlm_ops.store.frozen import added
 from vlm_ops.store.jsonl import read_jsonl
 
 PairSplit = Literal["train", "validation"]
@@ -32,52 +33,15 @@ ANSWERS = "answers.jsonl"
 
 ADAPTER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_FILES = (ADAPTER_WEIGHTS, "adapter_config.json")
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG)
 """What training leaves in the folder ``ADAPTER``, under PEFT's names."""
+
+WEIGHTS = "weights"
+"""Folder that full fine-tuning leaves: a whole model as transformers saves it."""
 
 MAJORITY = "majority.jsonl"
 """File of an evaluation: the most frequent training answer of each kind, judged."""
-Q = TypeVar("Q", bound=AboutImages)
-
-
-class ModelRef(Frozen):
-    """A model by content: a base and, unless it is the base itself, an adapter.
-
-    Attributes:
-        settings: How the base is found and loaded.
-        base_sha256: Over the base's weights and processor files.
-        adapter: Folder with the adapter, or None for the bare base.
-        adapter_sha256: Of ``adapter_model.safetensors``.
-        prompt: What it was trained with and is asked with, by whoever asks it; ``{question}``
-            stands for the question. Rows hold the question alone.
-    """
-
-    settings: ModelSettings
-    base_sha256: str
-    adapter: Path | None = None
-    adapter_sha256: str | None = None
-    prompt: str = BARE_QUESTION
-
-    @property
-    def content(self) -> str:
-        """One hash for what this model computes, wherever its files lie."""
-        form = self.settings.model_dump(exclude={"id", "revision"})
-        parts = [form, self.base_sha256, self.adapter_sha256]
-        # Without a prompt of its own a model keeps the hash under which it is registered.
-        return fingerprint(parts if self.prompt == BARE_QUESTION else [*parts, self.prompt])
-
-    @property
-    def without_adapter(self) -> "ModelRef":
-        """The bare base, with its prompt."""
-        return self.model_copy(update={"adapter": None, "adapter_sha256": None})
-
-    def asked(self, question: str) -> str:
-        """Return what the model is told when somebody asks it a question."""
-        return self.prompt.replace(BARE_QUESTION, question)
-
-    def reads(self, rows: Iterable[Q]) -> list[Q]:
-        """Return rows as this model reads them: its prompt around each question."""
-        return [row.asked_with(self.prompt) for row in rows]
 
 
 class PreparedData(Artifact):
@@ -162,12 +126,14 @@ class PreparedData(Artifact):
 
 
 class TrainedAdapter(Artifact):
-    """An adapter that training left: ``adapter/`` as PEFT writes it.
+    """What training left: ``adapter/`` as PEFT writes it, or ``weights/``, a whole model.
 
     Attributes:
         stage: The step that trained it.
-        base: The model it belongs to, without adapter.
-        adapter_sha256: Of ``adapter/adapter_model.safetensors``.
+        base: The model that training made it of.
+        adapter_sha256: Of ``adapter/adapter_model.safetensors``; None after full fine-tuning.
+        weights_sha256: Over ``weights/``; None where an adapter was trained.
+        start: What training went on from; None for a fresh adapter.
         best_step: Optimizer step of the checkpoint that was chosen on validation.
         steps: Optimizer steps that were taken.
         metrics: Final numbers (``validation_loss``, ``reward_accuracy``, …).
@@ -178,15 +144,17 @@ class TrainedAdapter(Artifact):
 
     stage: Literal["sft", "prefer"]
     base: ModelRef
-    adapter_sha256: str
+    adapter_sha256: str | None
+    weights_sha256: str | None = added(None)
+    start: Start | None = added(None)
     best_step: int
     steps: int
     metrics: dict[str, float]
     engine: Engine = "packed"
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
-        """Return it if its adapter is still there, with its prompt, which was not kept at first."""
-        if not all((self.folder / ADAPTER / name).is_file() for name in ADAPTER_FILES):
+        """Return it if its files are still there, with its prompt, which was not kept at first."""
+        if not all(file.is_file() for file in self._files()):
             return None
         sft: TrainedAdapter | None = inputs.get("sft")
         given = inputs.get("data") or (sft.base if sft else inputs["job"])
@@ -196,10 +164,18 @@ class TrainedAdapter(Artifact):
 
     @property
     def model(self) -> ModelRef:
-        """The base with this adapter."""
+        """The base with this adapter, or the whole model that was made of it."""
+        if self.weights_sha256 is not None:
+            where = {"weights": self.folder / WEIGHTS, "weights_sha256": self.weights_sha256}
+            return self.base.model_copy(update=where)
         return self.base.model_copy(
             update={"adapter": self.folder / ADAPTER, "adapter_sha256": self.adapter_sha256}
         )
+
+    def _files(self) -> list[Path]:
+        if self.weights_sha256 is None:
+            return [self.folder / ADAPTER / name for name in ADAPTER_FILES]
+        return whole_files(self.folder / WEIGHTS)
 
 
 class PreferencePairs(Artifact):
@@ -329,6 +305,7 @@ class Evaluation(Artifact):
             ``candidate_gray``, ``candidate_swapped``, ``majority``).
         logged_models: Where the tracker keeps models, by name.
         protocol: Hash of rows, decoding and metric.
+        start: The adapter that SFT went on from; None for a fresh one.
     """
 
     step = "evaluate"
@@ -340,6 +317,7 @@ class Evaluation(Artifact):
     scores: dict[str, Score]
     logged_models: dict[str, str]
     protocol: str
+    start: Start | None = added(None)
 
     def majority(self) -> list[Answer]:
         """Read the most frequent training answer of each kind, judged on the test rows.

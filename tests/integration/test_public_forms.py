@@ -14,7 +14,7 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data.inspect import inspect
 from vlm_ops.data.located import Asked
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.models.loading import load_processor
+from vlm_ops.models.loading import base_ref, load_processor
 from vlm_ops.pretraining.architecture import IMAGE_TOKENS
 from vlm_ops.records import SPLITS, Against, Row
 from vlm_ops.steps.plan import Work
@@ -81,7 +81,7 @@ def test_a_published_form_is_learned_as_a_person_reads_it(
     rows: dict[str, Row] = {row.id: row for split in SPLITS for row in data.rows(split)}
     row = rows[form.row]
     assert len(row.images) == form.images
-    processor: Any = load_processor(config.model)
+    processor: Any = load_processor(base_ref(config.model))
     (encoded,) = Encoder(processor, 2048).rows([row])
     decode = processor.tokenizer.decode
     block = "<fake_token_around_image><global-img>" + "<image>" * IMAGE_TOKENS
@@ -116,4 +116,4 @@ def test_published_pairs_make_a_judged_candidate(
     assert config.pairs.type == "dataset"
     outputs = left_by(config)
     assert judged(outputs)
-    assert outputs["prefer"].base == outputs["choose"].model.without_adapter
+    assert outputs["prefer"].base == outputs["choose"].model.untrained

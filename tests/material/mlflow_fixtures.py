@@ -96,6 +96,33 @@ def make_model(
     return make
 
 
+@pytest.fixture(scope="session")
+def make_whole_model(
+    random_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], ModelRef]:
+    """Make a model as full fine-tuning leaves it; another seed gives another model."""
+    import torch
+
+    from vlm_ops.artifacts import WEIGHTS
+    from vlm_ops.models.loading import base_ref, load
+    from vlm_ops.models.whole import save_whole
+
+    settings = ModelSettings(id=str(random_base), quantization="none", dtype="float32")
+    base = base_ref(settings)
+
+    def make(seed: int) -> ModelRef:
+        folder = tmp_path_factory.mktemp("whole")
+        loaded = load(base)
+        torch.manual_seed(seed)
+        for parameter in loaded.model.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        loaded.model.save_pretrained(str(folder / "checkpoint"))
+        digest = save_whole(base, folder / "checkpoint", ("text",), folder / WEIGHTS)
+        return base.model_copy(update={"weights": folder / WEIGHTS, "weights_sha256": digest})
+
+    return make
+
+
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

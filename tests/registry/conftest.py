@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -196,6 +196,24 @@ def pipeline(mlflow_server: str, kept_models: Kept, tmp_path: Path) -> Pipeline:
     """A pipeline with a registered model of its own."""
     registry = Registry(mlflow_server, f"demo-{uuid.uuid4().hex[:8]}")
     return Pipeline(registry, tmp_path, *kept_models)
+
+
+@pytest.fixture
+def with_whole(
+    pipeline: Pipeline, make_whole_model: Callable[[int], ModelRef], tmp_path: Path
+) -> Pipeline:
+    """That pipeline, with a first candidate that full fine-tuning left."""
+    model = make_whole_model(21)
+    step = Runs(pipeline.registry.uri).start_step(pipeline.run_id, "evaluate", {})
+    logged = MlflowTracker(step, pipeline.registry.uri, system_metrics=False).model("whole", model)
+    assert logged is not None
+    answers = asked(model, pipeline.validation, tmp_path / "whole-answers")
+    return replace(
+        pipeline,
+        models=[model, *pipeline.models],
+        logged=[logged, *pipeline.logged],
+        answers=[answers, *pipeline.answers],
+    )
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from vlm_ops.errors import RegistryError, ServiceError
+from vlm_ops.model_ref import Start
 from vlm_ops.registry.registry import Registry
 from vlm_ops.store.fingerprint import sha256_file
 
@@ -186,3 +187,15 @@ def test_a_version_that_is_not_there_is_named(pipeline: Any, tmp_path: Path) -> 
 def test_a_server_that_does_not_answer() -> None:
     with pytest.raises(ServiceError, match="does not answer"):
         Registry("http://127.0.0.1:9", "demo")
+
+
+def test_a_version_says_what_its_training_went_on_from(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Start(name="runs/sft-0", adapter_sha256="5" * 64)
+    told = pipeline.evaluation(0).model_copy(update={"start": start})
+    monkeypatch.setattr(pipeline, "evaluation", lambda *_: told)
+    pipeline.register(0)
+    found = pipeline.client.get_model_version(pipeline.name, "1")
+    assert f"charts of 60 tables, going on from sft-0 (adapter {'5' * 16})." in found.description
+    assert details(pipeline, "1")["evaluation"]["start"] == start.model_dump()

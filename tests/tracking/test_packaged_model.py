@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw
 from squares import last_words
 
 import vlm_ops
-from vlm_ops.artifacts import ModelRef
+from vlm_ops.artifacts import WEIGHTS, ModelRef
 from vlm_ops.data.images import open_image
 from vlm_ops.errors import DataError, ModelError
 from vlm_ops.models import generation
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import load
 from vlm_ops.records import Chat, as_chat
+from vlm_ops.tracking import packaging
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.package import open_package, sources_sha256
 from vlm_ops.tracking.packaging import save_package
@@ -168,6 +169,38 @@ def test_a_changed_adapter_is_refused(
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(ModelError, match="expected sha256"):
         open_package(tmp_path / "package/artifacts")
+
+
+def test_a_whole_model_travels_without_its_base(
+    make_whole_model: Callable[[int], ModelRef],
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from vlm_ops.tracking.packaged_model import PackagedModel
+
+    # Whole weights go along, however large.
+    monkeypatch.setattr(packaging, "_SMALL_BASE_BYTES", 0)
+    ref = make_whole_model(6).model_copy(update={"prompt": PROMPT})
+    save_package(ref, tmp_path / "package")
+    artifacts = tmp_path / "package" / "artifacts"
+    assert sorted(path.name for path in artifacts.iterdir()) == ["model.json", "processor", WEIGHTS]
+    assert str(tmp_path.parent) not in (artifacts / "model.json").read_text()
+    opened = open_package(artifacts)
+    assert opened.content == ref.content
+    assert opened.weights == artifacts / WEIGHTS
+    assert not Path(opened.settings.id).is_dir()
+    context: Any = SimpleNamespace(artifacts={"model": str(artifacts / "model.json")})
+    served = PackagedModel()
+    served.load_context(context)
+    rows: Any = [{"image": str(pictures[1]), "question": QUESTIONS[0]}]
+    expected = generate(load(ref), [as_chat(ref.asked(QUESTIONS[0]), 1)],
+                        [[open_image(pictures[1])]], max_new_tokens=64, batch_size=8)  # fmt: skip
+    assert served.predict(context, rows) == expected
+    shard = artifacts / WEIGHTS / "model.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match="expected content"):
+        open_package(artifacts)
 
 
 def test_a_folder_without_a_package_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from vlm_ops.config.pairs import PairsSettings, SampledPairs
 from vlm_ops.config.sections import (
+    FRESH,
     ChartsData,
     DataSettings,
     EvaluateSettings,
@@ -60,6 +61,34 @@ class PipelineConfig(Frozen):
                 "image or answer tokens off"
             )
         return self
+
+    @model_validator(mode="after")
+    def _full_stands_alone(self) -> "PipelineConfig":
+        if not self.tunes or self.sft.method != "full":
+            return self
+        if self.model.quantization != "none":
+            raise ValueError(
+                f"sft.method full trains the weights themselves, and weights in "
+                f"{self.model.quantization} can't be trained; set model.quantization: none, or "
+                f"sft.method: lora"
+            )
+        if self.prefers:
+            raise ValueError(
+                "sft.method full: preferences are not trained after it; set stages: [sft], or "
+                "sft.method: lora. To prefer on top of it, take the weights that it leaves as "
+                "model.id of a configuration with stages: [prefer]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_adapter_goes_on_in_sft(self) -> "PipelineConfig":
+        if self.model.start == FRESH or (self.tunes and self.sft.method == "lora"):
+            return self
+        found = "sft.method full" if self.tunes else f"stages: [{', '.join(self.stages)}]"
+        raise ValueError(
+            f"model.start {self.model.start}: {found} does not train an adapter further; set "
+            f"model.start: base, or stages: [sft] with sft.method: lora"
+        )
 
     @property
     def reserve(self) -> float:

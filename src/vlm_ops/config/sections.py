@@ -20,6 +20,8 @@ Supervise = Literal["all", "last"]
 """Which answers of a chat become a row."""
 WithoutImage = Literal["refuse", "accept"]
 """What is done with a row that has no image."""
+FRESH = "base"
+"""``model.start`` of a training with a fresh adapter."""
 MAX_REFUSED = 0.01
 """Share of a source's rows that may be refused."""
 
@@ -29,6 +31,9 @@ class ModelSettings(Frozen):
 
     id: str = "tiny"
     """``tiny`` (ships with the package), a hub id, or a folder with weights."""
+    start: str = added(FRESH)
+    """What SFT starts at: ``base`` with a fresh adapter; or the folder of an adapter that is there,
+    which is trained further. It must fit the base and ``sft.lora``."""
     revision: str | None = None
     """Commit of a hub id; pin it, so that a retrain next month starts from the same weights.
     Without it a training takes the newest commit, and its model keeps the one that it came to."""

@@ -11,6 +11,8 @@ from vlm_ops.config.sections import Fraction
 from vlm_ops.store.frozen import Frozen, added
 
 Tower = Literal["text", "vision", "connector"]
+Method = Literal["lora", "full"]
+"""``lora``: low-rank matrices beside frozen weights; ``full``: the weights themselves."""
 Engine = Literal["packed", "trl"]
 """``packed``: images encoded once if nothing trains the vision tower, rows on one image in one
 prefix tree, the reference asked once;
@@ -141,6 +143,9 @@ class OptimSettings(Frozen):
 class SftSettings(OptimSettings):
     """Supervised fine-tuning on the first accepted answer of each row."""
 
+    method: Method = added("lora")
+    """``lora`` trains an adapter; ``full`` all weights of ``lora.towers``, with the text tower the
+    output layer too, and leaves a whole model. The rest of ``lora`` does nothing then."""
     lora: LoraSettings = LoraSettings()
     """The adapter."""
     best_by: Literal["loss", "accuracy"] = added("loss")

@@ -58,7 +58,7 @@ def evaluate(
     for split in ("validation", "test"):
         rows = data.splits[split].rows
         tracker.dataset(split, data.content, context=split, rows=rows, source=data.source)
-    models = {"base": choice.model.without_adapter}
+    models = {"base": choice.model.untrained}
     models |= {} if sft is None else {"sft": sft.model}
     models |= {"candidate": choice.model}
     logged = {name: tracker.model(name, ref) for name, ref in models.items()}
@@ -77,6 +77,7 @@ def evaluate(
         why=choice.why,
         validation=choice.validation,
         model=choice.model,
+        start=None if sft is None else sft.start,
         scores={name: found.score for name, found in measured.items()},
         logged_models={name: uri for name, uri in logged.items() if uri is not None},
         protocol=answers["candidate_answers"].protocol,

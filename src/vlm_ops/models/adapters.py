@@ -1,17 +1,29 @@
 """Adapters: low-rank matrices beside frozen weights, in the towers that were asked for."""
 
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from vlm_ops.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from vlm_ops.config.training import ALL_LINEAR, LoraSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.families import family_of
+from vlm_ops.models.start import kept_base
+from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.store.names import nearest
+
+_NOT_OURS = ("rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
+"""What an adapter of PEFT's may have and is not trained here."""
+
+Shapes = dict[str, tuple[int, ...]]
+"""Of an adapter's tensors, by name in its file."""
 
 
 def target_pattern(settings: LoraSettings, model_type: str) -> str:
@@ -78,6 +90,89 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     """Freeze a model and put a fresh adapter on it: B is zero, so it computes the same."""
     # get_peft_model is typed for text models only.
     return cast(PeftModel, get_peft_model(cast(Any, model), lora_config(settings, model)))
+
+
+def continue_adapter(
+    model: PreTrainedModel, folder: Path, settings: LoraSettings, base_sha256: str
+) -> PeftModel:
+    """Freeze a model and put an adapter that is there on it, to be trained further.
+
+    Args:
+        model: The base.
+        folder: With the adapter, as PEFT writes it.
+        settings: What the adapter must be.
+        base_sha256: Of the base.
+
+    Raises:
+        ModelError: The adapter is of another base, or is another one than the settings say.
+    """
+    former = kept_base(folder)
+    if former is not None and former != base_sha256:
+        raise ModelError(
+            f"model.start: the adapter in {folder} was trained on another base: expected "
+            f"{base_sha256[:SHORT]} (model.id), found {former[:SHORT]}; set model.id and "
+            f"model.revision to that one, or model.start: base"
+        )
+    if differences := _differences(model, folder, settings):
+        raise ModelError(
+            f"model.start: the adapter in {folder} does not fit: {'; '.join(differences)}. Set "
+            f"sft.lora as the adapter is, or model.start: base for a fresh one"
+        )
+    # With our own config: dropout is the training's, not the adapter's.
+    asked = lora_config(settings, model)
+    return PeftModel.from_pretrained(cast(Any, model), folder, is_trainable=True, config=asked)
+
+
+def _differences(model: PreTrainedModel, folder: Path, settings: LoraSettings) -> list[str]:
+    """Say in what an adapter's files differ from the one that the settings would make."""
+    try:
+        kept = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+            there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as error:
+        return [f"it can't be read ({error})"]
+    fields = {"rank": "r", "alpha": "lora_alpha", "dora": "use_dora", "rslora": "use_rslora"}
+    found = [
+        f"sft.lora.{name} is {asked}, the adapter has {kept.get(field)}"
+        for name, field in fields.items()
+        if kept.get(field, False) != (asked := getattr(settings, name))
+    ]
+    found += [f"it has a {name}" for name in _NOT_OURS if kept.get(name)]
+    return found or _other_layers(_shapes(model, settings), there)
+
+
+def _shapes(model: PreTrainedModel, settings: LoraSettings) -> Shapes:
+    """Return the shapes of the matrices that an adapter would have, by PEFT's names."""
+    pattern = str(lora_config(settings, model).target_modules)
+    shapes: Shapes = {}
+    for name, layer in model.named_modules():
+        if re.fullmatch(pattern, name):
+            inside: Any = layer
+            start = f"base_model.model.{name}"
+            shapes[f"{start}.lora_A.weight"] = (settings.rank, inside.in_features)
+            shapes[f"{start}.lora_B.weight"] = (inside.out_features, settings.rank)
+            if settings.dora:
+                shapes[f"{start}.lora_magnitude_vector"] = (inside.out_features,)
+    return shapes
+
+
+def _other_layers(asked: Shapes, there: Shapes) -> list[str]:
+    for words, names in (
+        ("lacks, which sft.lora.towers and modules name,", asked.keys() - there.keys()),
+        ("has, which sft.lora.towers and modules do not name,", there.keys() - asked.keys()),
+    ):
+        if names:
+            return [f"it {words} {sorted(names)[0]} ({len(names)} such matrices)"]
+    return [
+        f"{name} is {there[name]}, this base needs {shape}"
+        for name, shape in asked.items()
+        if there[name] != shape
+    ][:1]
+
+
+def bare(model: Any) -> Any:
+    """Return a model without its adapter's wrapper; one that has none as it is."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def trainable_parameters(model: nn.Module) -> int:

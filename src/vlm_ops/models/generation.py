@@ -139,4 +139,5 @@ def _generate_batch(
 
 
 def _computes_in_bf16(model: Any) -> bool:
-    return bool(model.dtype == torch.bfloat16)
+    # While weights are trained in float32, the trainer's autocast says what products run in.
+    return bool(model.dtype == torch.bfloat16 or torch.is_autocast_enabled(model.device.type))

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from vlm_ops.artifacts import ModelRef
-from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.sections import FRESH, ModelSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
@@ -74,6 +74,8 @@ def base_ref(settings: ModelSettings) -> ModelRef:
 
 def _pinned(settings: ModelSettings, folder: Path) -> ModelSettings:
     """Name the commit that a hub id without a revision came to, so that it can be had again."""
+    # What a training starts at is its own affair; many may be made of one base.
+    settings = settings.model_copy(update={"start": FRESH})
     if settings.revision is not None or local_folder(settings) is not None:
         return settings
     return settings.model_copy(update={"revision": folder.name})
@@ -113,17 +115,22 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
     """Load a model, on the GPU if there is one.
 
     Args:
-        ref: The base and, if it names one, the adapter.
+        ref: The base and, if it names one, the adapter; or the whole model made of it.
         trainable: Whether the adapter's weights take gradients; else everything is frozen
             and in evaluation mode.
 
     Raises:
-        ModelError: Files are missing or don't fit together, or the base is not the one that
-            the reference was made of.
+        ModelError: Files are missing or don't fit together, or the base, or the whole model, is
+            not the one that the reference was made of.
     """
-    folder = base_folder(ref.settings)
+    folder = files_of(ref)
     found = base_sha256(folder)
-    if found != ref.base_sha256:
+    if ref.weights is not None and found != ref.weights_sha256:
+        raise ModelError(
+            f"{folder}: expected content {ref.weights_sha256}, found {found}: the trained weights "
+            f"were changed since. Bring those files back, or move the folder away to train anew."
+        )
+    if ref.weights is None and found != ref.base_sha256:
         raise ModelError(
             f"base {ref.settings.id!r} in {folder}: expected content {ref.base_sha256}, found "
             f"{found}: it was changed since. Bring those weights back (a pinned revision keeps a "
@@ -131,7 +138,7 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
         )
     dtype = compute_dtype(ref.settings)
     try:
-        processor = load_processor(ref.settings)
+        processor = load_processor(ref)
         model: PreTrainedModel | PeftModel = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
@@ -155,20 +162,33 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
     return LoadedModel(model=model, processor=processor, ref=ref)
 
 
-def load_processor(settings: ModelSettings, *, weights: bool = True) -> ProcessorMixin:
-    """Load a base model's processor, with the pixel bound of the settings.
+def files_of(ref: ModelRef) -> Path:
+    """Return the folder with a model's weights and processor: its own, or its base's.
 
-    Args:
-        settings: Of the base.
-        weights: Whether its weights are fetched too.
+    Raises:
+        ModelError: The base can't be found or fetched.
+    """
+    return ref.weights or base_folder(ref.settings)
+
+
+def load_processor(ref: ModelRef) -> ProcessorMixin:
+    """Load a model's processor, with the pixel bound of the settings.
 
     Raises:
         OSError: It has none.
     """
+    return processor_in(files_of(ref), ref.settings)
+
+
+def processor_in(folder: Path, settings: ModelSettings) -> ProcessorMixin:
+    """Load the processor that lies in a folder, with the pixel bound of the settings.
+
+    Raises:
+        OSError: There is none.
+    """
     options: dict[str, Any] = {}
     if settings.longest_edge is not None:
         options["size"] = {"longest_edge": settings.longest_edge}
-    folder = base_folder(settings, weights=weights)
     processor: ProcessorMixin = AutoProcessor.from_pretrained(folder, **options)
     return processor
 

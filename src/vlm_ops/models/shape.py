@@ -13,7 +13,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.adapters import lora_config
-from vlm_ops.models.loading import base_folder, compute_dtype, load_processor
+from vlm_ops.models.loading import base_folder, compute_dtype, processor_in
 from vlm_ops.store.fingerprint import fingerprint
 
 _FLOAT32 = 4
@@ -110,7 +110,7 @@ def shape_of(settings: ModelSettings) -> Shape:
     folder = base_folder(settings, weights=False)
     dtype = compute_dtype(settings)
     try:
-        processor = load_processor(settings, weights=False)
+        processor = processor_in(folder, settings)
         config = AutoConfig.from_pretrained(folder)
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForImageTextToText.from_config(config, dtype=dtype)

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from vlm_ops.artifacts import ModelRef
+from vlm_ops.artifacts import WEIGHTS, ModelRef
 from vlm_ops.errors import ModelError, OutputError, RegistryError
 from vlm_ops.registry import tags
 from vlm_ops.store.files import make_folder
@@ -56,7 +56,7 @@ def fetch_package(
 
 
 def fetch_weights(client: MlflowClient, version: ModelVersion, into: Path) -> None:
-    """Fetch a version's description and adapter, by which its content is known.
+    """Fetch a version's description and adapter, or whole model, by which its content is known.
 
     Args:
         client: Bound to the server.
@@ -69,11 +69,13 @@ def fetch_weights(client: MlflowClient, version: ModelVersion, into: Path) -> No
     """
     described = fetch(client, version, f"{FILES}/{DESCRIPTION}", into)
     try:
-        adapted = ModelRef.model_validate_json(described.read_bytes()).adapter_sha256 is not None
+        model = ModelRef.model_validate_json(described.read_bytes())
     except ValueError as error:
         raise changed(version, str(error)) from error
-    if adapted:
+    if model.adapter_sha256 is not None:
         fetch(client, version, f"{FILES}/{ADAPTER}", into)
+    if model.weights_sha256 is not None:
+        fetch(client, version, f"{FILES}/{WEIGHTS}", into)
 
 
 def check_content(version: ModelVersion, folder: Path) -> None:

@@ -108,6 +108,8 @@ class Submission(Frozen):
     def description(self, logged: LoggedModel, pipeline_run: str, details: str) -> str:
         """Return what people read on the version's page, in Markdown."""
         judgement = Judgement.of(self.decision)
+        start = self.evaluation.start
+        start_at = "" if start is None else f", going on from {start}"
         scores = [
             f"- **{name}**: {percent(score.relaxed_accuracy)} relaxed accuracy ({spread(score)}; "
             f"{score.n} rows, {score.n_images} images, {score.n_groups} groups)"
@@ -123,7 +125,7 @@ class Submission(Frozen):
         ]
         return "\n\n".join(
             [
-                f"Trained on {self.data.source}. {sentence(self.evaluation.why)}",
+                f"Trained on {self.data.source}{start_at}. {sentence(self.evaluation.why)}",
                 "\n".join(scores),
                 f"Gate, against {judgement.against}: **{judgement.verdict.word}**.",
                 judgement.reasons,

@@ -235,7 +235,10 @@ def _settings(job: Job) -> dict[str, Any]:
     model = getattr(job, "model", None)
     if isinstance(model, ModelSettings):
         from vlm_ops.models.identity import base_sha256, local_folder
+        from vlm_ops.models.start import find_start
 
+        if (start := find_start(model)) is not None:
+            settings["model"]["start"] = start.adapter_sha256
         if (folder := local_folder(model)) is not None:
             settings["model"] |= {"id": None, "content": base_sha256(folder)}
     source = job.data if isinstance(job, PrepareJob) else getattr(job, "pairs", None)

@@ -5,7 +5,8 @@ No object is pickled into it, so it loads with ``MLFLOW_ALLOW_PICKLE_DESERIALIZA
 
     packaged_model.py       what MLflow runs
     artifacts/model.json    which model this is: settings and hashes
-    artifacts/adapter/      as PEFT writes it; absent for a bare base
+    artifacts/adapter/      as PEFT writes it; absent for a bare base and a whole model
+    artifacts/weights/      a whole model, after full fine-tuning; it needs no base
     artifacts/processor/    tokenizer, image processor, chat template
     artifacts/base/         the base's files, if it is small enough to travel along
     code/vlm_ops/           the library's sources as they were, without those that only make data
@@ -16,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.artifacts import ModelRef
+from vlm_ops.artifacts import WEIGHTS, ModelRef
 from vlm_ops.errors import ModelError
+from vlm_ops.models.identity import base_sha256
 from vlm_ops.store.fingerprint import sha256_file, sha256_files
 
 FILES = "artifacts"
@@ -56,6 +58,14 @@ def open_package(artifacts: Path) -> ModelRef:
                 f"was changed after it was registered"
             )
         changes["adapter"] = artifacts / "adapter"
+    if model.weights_sha256 is not None:
+        found = base_sha256(artifacts / WEIGHTS)
+        if found != model.weights_sha256:
+            raise ModelError(
+                f"{artifacts / WEIGHTS}: expected content {model.weights_sha256}, found {found}: "
+                f"the files were changed after they were registered"
+            )
+        changes["weights"] = artifacts / WEIGHTS
     return model.model_copy(update=changes)
 
 

@@ -35,8 +35,8 @@ class PackagedModel(PythonModel):
         artifacts = Path(context.artifacts["model"]).parent
         _warn_of_other_sources(artifacts.parent / "code" / "vlm_ops")
         ref = open_package(artifacts)
-        found = base_ref(ref.settings).base_sha256
-        if found != ref.base_sha256:
+        found = None if ref.weights else base_ref(ref.settings).base_sha256
+        if found is not None and found != ref.base_sha256:
             raise ModelError(
                 f"base {ref.settings.id!r}: expected content {ref.base_sha256}, found {found}: "
                 f"these are not the weights that the adapter was trained on"

@@ -17,9 +17,9 @@ from mlflow.types.schema import AnyType
 from PIL import Image
 
 import vlm_ops
-from vlm_ops.artifacts import ModelRef
+from vlm_ops.artifacts import WEIGHTS, ModelRef
 from vlm_ops.errors import ModelError
-from vlm_ops.models.loading import base_folder, load_processor
+from vlm_ops.models.loading import files_of, load_processor
 from vlm_ops.tracking.package import (
     ADAPTER_WEIGHTS,
     CONTENT_TAG,
@@ -121,6 +121,8 @@ def _is_same(kept: LoggedModel, name: str, model: ModelRef) -> bool:
 def _params(model: ModelRef) -> dict[str, str]:
     settings = {f"model.{key}": str(value) for key, value in model.settings}
     hashes = {"base_sha256": model.base_sha256, "adapter_sha256": str(model.adapter_sha256)}
+    if model.weights_sha256 is not None:
+        hashes["weights_sha256"] = model.weights_sha256
     return {**settings, **hashes}
 
 
@@ -129,20 +131,22 @@ def _stage_files(model: ModelRef, target: Path) -> None:
     if model.adapter is not None:
         _stage_adapter(model, target / "adapter")
     try:
-        load_processor(model.settings).save_pretrained(target / "processor")
+        load_processor(model).save_pretrained(target / "processor")
     except OSError as error:
         raise ModelError(f"model.id {model.settings.id!r}: no processor ({error})") from error
-    base = base_folder(model.settings)
-    files = [path for path in base.iterdir() if path.suffix in _BASE_SUFFIXES]
+    folder = files_of(model)
+    files = [path for path in folder.iterdir() if path.suffix in _BASE_SUFFIXES]
     settings = model.settings
-    if sum(path.stat().st_size for path in files) <= _SMALL_BASE_BYTES:
-        (target / "base").mkdir()
+    if model.weights or sum(path.stat().st_size for path in files) <= _SMALL_BASE_BYTES:
+        packed = target / (WEIGHTS if model.weights else "base")
+        packed.mkdir()
         for path in files:
-            shutil.copyfile(path, target / "base" / path.name)
+            shutil.copyfile(path, packed / path.name)
         if Path(settings.id).is_dir():
             # The path on this machine means nothing elsewhere; the folder's name is for people.
             settings = settings.model_copy(update={"id": Path(settings.id).resolve().name})
-    described = model.model_copy(update={"settings": settings, "adapter": None})
+    nowhere = {"settings": settings, "adapter": None, "weights": None}
+    described = model.model_copy(update=nowhere)
     (target / DESCRIPTION).write_text(described.model_dump_json(indent=2) + "\n", "utf-8")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from vlm_ops.config.training import ACCURACY
 from vlm_ops.data.images import open_image
 from vlm_ops.evaluation.metrics import relaxed_match
+from vlm_ops.models.adapters import bare
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.records import Row
@@ -27,7 +28,7 @@ class AskedOnValidation:
         trainer: Any = self
         output = super().evaluation_loop(*args, **options)  # type: ignore[misc]
         if self.ask is not None:
-            with _own_forward(trainer.model.get_base_model()):
+            with _own_forward(bare(trainer.model)), trainer.accelerator.autocast():
                 output.metrics[f"eval_{ACCURACY}"] = self.ask(trainer.args.eval_batch_size)
         return output
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,27 @@ class Outcome:
     """What a training came to.
 
     Attributes:
-        adapter_sha256: Of the chosen checkpoint's weights, now in ``adapter/``.
+        sha256: Of the chosen checkpoint's weights, as they are kept now.
         best_step: Optimizer step of the chosen checkpoint.
         steps: Optimizer steps taken.
         metrics: The chosen checkpoint's numbers on validation.
     """
 
-    adapter_sha256: str
+    sha256: str
     best_step: int
     steps: int
     metrics: dict[str, float]
 
 
-def to_the_end(trainer: Any, out: Path, patience: int | None = None) -> Outcome:
-    """Train to the last step, or until it stops early, and copy the best checkpoint's adapter.
+def to_the_end(
+    trainer: Any, out: Path, keep: Callable[[Path, Path], str], patience: int | None = None
+) -> Outcome:
+    """Train to the last step, or until it stops early, and keep what the best checkpoint holds.
 
     Args:
         trainer: With its ``settings``; it goes on from the newest complete checkpoint of them.
         out: The step's folder.
+        keep: Takes the best checkpoint and ``out``, keeps its weights there and returns their hash.
         patience: After how many validations without a better one it has stopped early.
 
     Raises:
@@ -74,17 +78,22 @@ def to_the_end(trainer: Any, out: Path, patience: int | None = None) -> Outcome:
             "stopped early at step %d of %d: %d validations in a row were no better than step %d's",
             state.global_step, state.max_steps, patience, best_step,
         )  # fmt: skip
-    adapter = out / ADAPTER
-    make_folder(adapter)
-    for name in ADAPTER_FILES:
-        with replacing(adapter / name) as beside:
-            shutil.copyfile(checkpoints / f"checkpoint-{best_step}" / name, beside)
     return Outcome(
-        adapter_sha256=sha256_file(adapter / ADAPTER_WEIGHTS),
+        sha256=keep(checkpoints / f"checkpoint-{best_step}", out),
         best_step=best_step,
         steps=state.global_step,
         metrics=_validation_metrics(state.log_history, best_step),
     )
+
+
+def keep_adapter(checkpoint: Path, out: Path) -> str:
+    """Copy a checkpoint's adapter into a step's folder, and return the hash of its weights."""
+    adapter = out / ADAPTER
+    make_folder(adapter)
+    for name in ADAPTER_FILES:
+        with replacing(adapter / name) as beside:
+            shutil.copyfile(checkpoint / name, beside)
+    return sha256_file(adapter / ADAPTER_WEIGHTS)
 
 
 def _is_over(state: TrainerState, args: Any, patience: int | None) -> bool:

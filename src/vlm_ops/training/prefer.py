@@ -84,7 +84,7 @@ def prefer_stage(
         name="prefer",
         job=job,
         optim=asked,
-        base=start.without_adapter,
+        base=start.untrained,
         out=out,
         tracker=tracker,
         load=partial(load, start, trainable=True),

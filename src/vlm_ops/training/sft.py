@@ -1,18 +1,24 @@
-"""Supervised fine-tuning: QLoRA on the answers, nothing else."""
+"""Supervised fine-tuning on the answers, nothing else: of an adapter, or of whole towers."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTrainer
 
-from vlm_ops.artifacts import PreparedData, TrainedAdapter
+from vlm_ops.artifacts import WEIGHTS, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.sections import EvaluateSettings
+from vlm_ops.config.training import LoraSettings, Tower
 from vlm_ops.data.split import reserve
-from vlm_ops.models.adapters import add_adapter
+from vlm_ops.model_ref import Start
+from vlm_ops.models.adapters import add_adapter, continue_adapter
 from vlm_ops.models.loading import base_ref, load
+from vlm_ops.models.start import adapter_folder, find_start
+from vlm_ops.models.whole import save_whole, train_whole
 from vlm_ops.records import Row, Split
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.accuracy import AskedOnValidation, relaxed_accuracy
@@ -30,12 +36,13 @@ class TrlSft(AskedOnValidation, CompleteCheckpoints, SFTTrainer):
 
 
 def train_sft(job: SftJob, *, data: PreparedData, out: Path, tracker: Tracker) -> TrainedAdapter:
-    """Fine-tune an adapter on the training rows and keep the best step on validation.
+    """Fine-tune on the training rows and keep the best step on validation.
 
     Args:
         job: Model and training settings.
         data: Rows; ``train`` is learned, ``validation`` chooses the checkpoint.
-        out: Folder for ``checkpoints/`` and ``adapter/``; an interrupted one is gone on with.
+        out: Folder for ``checkpoints/`` and ``adapter/`` or ``weights/``; an interrupted one is
+            gone on with.
         tracker: Gets the curves.
 
     Raises:
@@ -48,7 +55,7 @@ def train_sft(job: SftJob, *, data: PreparedData, out: Path, tracker: Tracker) -
 
 
 def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> Stage:
-    """Say what is SFT's own: a fresh adapter, taught the first accepted answer of each row.
+    """Say what is SFT's own: an adapter, or towers, taught the first accepted answer of each row.
 
     Args:
         job: Model and training settings.
@@ -59,7 +66,8 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
     base = base_ref(job.model).model_copy(update={"prompt": data.prompt})
     longest = job.max_new_tokens or EvaluateSettings().max_new_tokens
     answers = partial(relaxed_accuracy, locate=data.image_path, max_new_tokens=longest)
-    return Stage(
+    start = find_start(job.model)
+    stage = Stage(
         name="sft",
         job=job,
         optim=job.sft,
@@ -77,6 +85,27 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         trl=TrlSft,
         packed=lambda _, options: PackedSft(**options),
         accuracy=answers if job.sft.best_by == "accuracy" else None,
+    )
+    if job.sft.method == "full":
+        return _whole(stage, job.sft.lora.towers)
+    return stage if start is None else _going_on(stage, start, job.sft.lora)
+
+
+def _going_on(stage: Stage, start: Start, lora: LoraSettings) -> Stage:
+    """Let a stage train an adapter further that is there."""
+    folder, base = adapter_folder(start.name), stage.base.base_sha256
+    return replace(
+        stage, start=start, adapt=lambda model: continue_adapter(model, folder, lora, base)
+    )
+
+
+def _whole(stage: Stage, towers: Sequence[Tower]) -> Stage:
+    """Let a stage train the towers themselves, and leave a whole model."""
+    return replace(
+        stage,
+        method="full",
+        adapt=lambda model: train_whole(model, towers),
+        keep=lambda best, out: save_whole(stage.base, best, towers, out / WEIGHTS),
     )
 
 

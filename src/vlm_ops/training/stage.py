@@ -14,9 +14,10 @@ from transformers import set_seed
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob, SftJob
-from vlm_ops.config.training import Engine, OptimSettings
+from vlm_ops.config.training import Engine, Method, OptimSettings
 from vlm_ops.data.split import draw_whole
 from vlm_ops.errors import DataError, TrainingError
+from vlm_ops.model_ref import Start
 from vlm_ops.models.adapters import trainable_parameters
 from vlm_ops.models.loading import LoadedModel, compute_dtype
 from vlm_ops.store.fingerprint import fingerprint
@@ -28,7 +29,7 @@ from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options, room_in
 from vlm_ops.training.memory import free, ran_out, smaller
-from vlm_ops.training.outcome import Outcome, to_the_end
+from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
 from vlm_ops.training.stop import Stop
 from vlm_ops.training.weights import adapter_weights, set_weights
 
@@ -47,7 +48,7 @@ class Stage:
         out: The step's folder.
         tracker: Gets the curves.
         load: Loads the model that training starts with.
-        adapt: Gives a loaded model the adapter that is trained.
+        adapt: Gives a loaded model the adapter that is trained, or lets its own weights be.
         records: Reads the rows, or pairs, of a split.
         locate: Where an image path of the records lies.
         encode: Writes records as tokens.
@@ -56,6 +57,9 @@ class Stage:
         config: TRL's configuration, made of the arguments that both share.
         trl: Builds TRL's trainer.
         packed: Builds the packed engine's, of the loaded model and the trainer's options.
+        keep: Keeps a checkpoint's weights in the step's folder and returns their hash.
+        method: Whether that is an adapter or a whole model.
+        start: The adapter that is trained further, if there is one.
         accuracy: Asks the model rows and returns the share of right answers, if that is to be known
             at each validation.
         stop: Hears SIGTERM.
@@ -77,6 +81,9 @@ class Stage:
     config: Callable[..., Any]
     trl: Callable[..., Any]
     packed: Callable[[LoadedModel, dict[str, Any]], Any]
+    keep: Callable[[Path, Path], str] = keep_adapter
+    method: Method = "lora"
+    start: Start | None = None
     accuracy: Callable[..., float] | None = None
     stop: Stop = field(default_factory=Stop)
 
@@ -97,7 +104,7 @@ def train(stage: Stage) -> TrainedAdapter:
     """
     stage.tracker.params(stage.job.model_dump())
     engine, outcome = _train_in_memory(stage)
-    digest = outcome.adapter_sha256
+    digest = outcome.sha256
     return TrainedAdapter(
         stage=stage.name,
         folder=stage.out,
@@ -105,7 +112,12 @@ def train(stage: Stage) -> TrainedAdapter:
         content=digest if engine == stage.job.engine else fingerprint([digest, engine]),
         base=stage.base,
         engine=engine,
-        **asdict(outcome),
+        adapter_sha256=digest if stage.method == "lora" else None,
+        weights_sha256=digest if stage.method == "full" else None,
+        start=stage.start,
+        best_step=outcome.best_step,
+        steps=outcome.steps,
+        metrics=outcome.metrics,
     )
 
 
@@ -131,7 +143,7 @@ def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
     trainer.settings = asked | {"engine": engine}
     features = getattr(trainer, "features", None)
     try:
-        outcome = to_the_end(trainer, stage.out, stage.optim.early_stopping)
+        outcome = to_the_end(trainer, stage.out, stage.keep, stage.optim.early_stopping)
     except TrainingError:
         if features is not None:
             features.close()

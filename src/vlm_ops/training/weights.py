@@ -1,6 +1,7 @@
 """The adapter's weights in float32, whatever a trainer makes of them."""
 
 import torch
+from peft import PeftModel
 from torch import nn
 
 Weights = dict[str, torch.Tensor]
@@ -8,7 +9,9 @@ Weights = dict[str, torch.Tensor]
 
 
 def adapter_weights(model: nn.Module) -> Weights:
-    """Copy the trainable weights by name, in float32."""
+    """Copy an adapter's weights by name, in float32; a model without one has none."""
+    if not isinstance(model, PeftModel):
+        return {}
     return {
         name: parameter.detach().float().clone()
         for name, parameter in model.named_parameters()

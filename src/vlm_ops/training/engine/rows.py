@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-
 from vlm_ops.config.training import FeatureSettings, OptimSettings
+from vlm_ops.models.adapters import bare
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.training.arguments import total_steps
@@ -51,9 +50,8 @@ def packed_options(
     ):
         for key in {image.sha256 for row in rows for image in row.images}:
             uses[key] += passes + again
-    model: Any = loaded.model
     store = FeatureStore(
-        model.get_base_model() if isinstance(model, PeftModel) else model,
+        bare(loaded.model),
         loaded.processor,
         locate,
         uses=uses,

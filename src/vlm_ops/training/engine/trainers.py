@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
+from vlm_ops.models.adapters import bare
 from vlm_ops.training.accuracy import AskedOnValidation
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import EncodedRow
@@ -99,10 +100,10 @@ class PackedTraining(CompleteCheckpoints):
 
     def get_ready(self) -> None:
         """Put the engine's forwards into the model; from here on it takes packed rows."""
-        if "ref" in self.model.peft_config:
+        if "ref" in getattr(self.model, "peft_config", ()):
             # TRL's own reference, a copy of the adapter: ours is asked beforehand.
             self.model.delete_adapter("ref")
-        base = self.model.get_base_model()
+        base = bare(self.model)
         add_head(base)
         logger.info("%d LoRA layers compute in one operation", fuse_lora(base))
         _choose_attention(base, longest_line(self._every, self.args.train_batch_size))
