@@ -37,7 +37,10 @@ class Deal(Frozen):
         return {self.images[i.sha256] for i in row.images if i.sha256 in self.images}
 
     def of(self, row: Row) -> set[str]:
-        """Return the groups that a row belongs to, by its own group and by its images."""
+        """Return the groups that a row belongs to, by its own group and by its images.
+
+        The group of a row of text alone is called after what it asks, unless the source names it.
+        """
         return self.of_images(row) | ({row.group} & self.groups.keys())
 
     def agrees(self, rows: Iterable[Row], split: Split) -> bool:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.chats import prompt, read_chat
-from vlm_ops.data.places import IMAGE, VIDEO, do_not_match, in_place, marks_in
-from vlm_ops.records import ImageRef, Turn, as_chat
+from vlm_ops.data.places import VIDEO, do_not_match, in_place, marks_in
+from vlm_ops.records import IMAGE, ImageRef, Turn, as_chat
 
 WORDS = st.sampled_from(
     ["", " ", "a", "<image>", "a <image> b", "<video>", "<image>\nWhat?", "What?\n<image>", "5",

@@ -150,7 +150,13 @@ def test_images_inside_the_messages_are_those_of_a_column(own_data: Make, tmp_pa
             row["label"] = row["label"][0]
 
     columns = run(own_data(plain), tmp_path / "a")
-    path = own_data(lambda rows: [change(rows), [row.update(images=[]) for row in rows]])
+
+    def beside_an_empty_column(rows: Rows) -> None:
+        change(rows)
+        for row in rows:
+            row["images"] = []
+
+    path = own_data(beside_an_empty_column)
     inside = run(path, tmp_path / "b")
 
     def read(data: PreparedData) -> list[Any]:

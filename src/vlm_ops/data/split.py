@@ -134,7 +134,6 @@ def deal_rows(
     Raises:
         DataError: There are fewer than three groups.
     """
-    # Text alone goes by what is asked, which is its group's name.
     own = [before.of(r) if named or not r.images else before.of_images(r) for r in rows]
     rows = [_named(row, joined[row.group]) for row in rows] if joined else rows
     known: dict[str, set[str]] = {row.group: set() for row in rows}
