@@ -152,11 +152,15 @@ def _tell_room(found: "Preflight") -> None:
         "adapter, gradients and moments": memory.adapter,
         "activations": memory.activations,
     }
-    told = ", ".join(f"{name} {size / _GB:.2f}" for name, size in parts.items())
+    told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
     out.print(
-        f"Adapter: {found.adapter_parameters:,} parameters, {found.adapter_bytes / _MB:.1f} MB\n"
-        f"Memory:  about {memory.total / _GB:.2f} GB in training ({told}), beyond what the "
-        f"libraries take; {free['memory'] / _GB:.1f} GB free here\n"
-        f"Disk:    about {found.disk / _GB:.2f} GB; {free['disk'] / _GB:.1f} GB free",
+        f"Adapter: {found.adapter_parameters:,} parameters, {_size(found.adapter_bytes)}\n"
+        f"Memory:  about {_size(memory.total)} in training ({told}), beyond what the "
+        f"libraries take; {_size(free['memory'])} free here\n"
+        f"Disk:    about {_size(found.disk)}; {_size(free['disk'])} free",
         markup=False,
     )
+
+
+def _size(count: float) -> str:
+    return f"{count / _GB:.1f} GB" if count >= _GB else f"{count / _MB:.1f} MB"

@@ -140,7 +140,7 @@ def _asked(
 
     learned = tried(lambda: learned_rows(job, data, "train"))
     validation = tried(lambda: scored(data.rows("validation"), optim, config.seed, name))
-    for part in (data.validation, data.test):
+    for part in (data.validation, data.test) if config.evaluate.max_rows else ():
         tried(partial(select_rows, part, config.evaluate.max_rows, config.seed))
     return learned, validation, problems
 
