@@ -16,7 +16,7 @@ from vlm_ops.steps.plan import Plan
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint
-from vlm_ops.store.history import note_run
+from vlm_ops.store.history import note_run, outputs_named
 from vlm_ops.tracking.runs import Runs, RunStatus
 
 A = TypeVar("A", bound=Artifact)
@@ -194,6 +194,7 @@ class Context:
     def _use(self, folders: Iterable[Path]) -> None:
         """Note that this run needs these folders, of which one may be begun only."""
         self._used |= {folder.name for folder in folders}
+        self._used |= outputs_named(self.runs, self.config.model.id, self.config.model.start)
         self._note(ended=False)
 
     def _note(self, *, ended: bool) -> None:

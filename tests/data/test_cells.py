@@ -60,6 +60,8 @@ ROLES = {**cells.ROLES, **chats.ROLES}
         (str(VOTES), ("net", "netting")),
         ({"answer": "net", "answer_confidence": "yes"}, ("net",)),
         ('{"total": "5"}', ('{"total": "5"}',)),
+        ('{"answer": "4", "reason": "bars"}', ('{"answer": "4", "reason": "bars"}',)),
+        ('{"from": "Berlin", "to": "Paris"}', ('{"from": "Berlin", "to": "Paris"}',)),
         (["[12, 30, 50, 80]"], ("[12, 30, 50, 80]",)),
         ("14%", ("14%",)),
         ("None", ("None",)),

@@ -280,6 +280,61 @@ def test_text_alone_keeps_its_split_when_the_shares_change(own_data: Make, tmp_p
     assert found[0] == found[1]
 
 
+def test_groups_are_merged_beside_rows_of_text_alone(own_data: Make, tmp_path: Path) -> None:
+    def change(rows: Rows) -> None:
+        for number, row in enumerate(rows):
+            row["image"] = None if row["source"] == "table-3" else rows[number // 2 * 2]["image"]
+
+    path = own_data(change)
+    data = run(path, tmp_path / "a", without_image="accept", conflicts="merge")
+    rows = [row for split in SPLITS for row in data.rows(split)]
+    assert len(rows) == 24
+    assert {row.group for row in rows if not row.images} == {"table-3"}
+
+
+def test_the_same_words_lie_in_one_split_whatever_is_answered(
+    own_data: Make, tmp_path: Path
+) -> None:
+    def change(rows: Rows) -> None:
+        for number, row in enumerate(rows):
+            asked = f"What is {number // 2}?"
+            said = [
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": f"{number}"},
+            ]
+            if number % 4 > 1:
+                said.insert(0, {"role": "system", "content": "Briefly."})
+            row["messages"] = said
+            del row["image"], row["query"], row["label"]
+
+    path = own_data(change)
+    data = run(path, tmp_path / "a", without_image="accept", columns=Columns())
+    groups: dict[str, set[str]] = {}
+    for split in SPLITS:
+        for row in data.rows(split):
+            groups.setdefault(row.question, set()).add(row.group)
+    assert {len(names) for names in groups.values()} == {1}
+    assert len(groups) == 12
+
+
+def test_parts_without_a_type_are_what_they_hold(own_data: Make, tmp_path: Path) -> None:
+    def change(rows: Rows) -> None:
+        for row in rows:
+            parts = [{"image": row.pop("image")}, {"text": row.pop("query")}]
+            answer = {"role": "assistant", "content": [{"text": row.pop("label")[0]}]}
+            row["messages"] = [{"role": "user", "content": parts}, answer]
+
+    rows = run(own_data(change), tmp_path / "a").rows("train")
+    assert all(len(row.images) == 1 for row in rows)
+
+    def empty(rows: Rows) -> None:
+        change(rows)
+        rows[4]["messages"][0]["content"].append({"image": None, "text": None})
+
+    with pytest.raises(DataError, match=r"of another form: found \{.image.: None, .text.: None\}"):
+        run(own_data(empty), tmp_path / "b")
+
+
 def test_a_question_may_say_where_each_image_stands(own_data: Make, tmp_path: Path) -> None:
     def change(rows: Rows) -> None:
         for row in rows:

@@ -18,7 +18,7 @@ from vlm_ops.data.decoding import ImageRefused
 from vlm_ops.data.images import open_image
 from vlm_ops.data.prepare import prepare
 from vlm_ops.data.sources import source_content
-from vlm_ops.data.video import frames
+from vlm_ops.data.video import _png, frames
 from vlm_ops.errors import DataError
 from vlm_ops.records import SPLITS, Row
 from vlm_ops.tracker import NullTracker
@@ -64,6 +64,25 @@ def test_frames_are_taken_evenly(form: str) -> None:
 def test_what_is_no_whole_video_is_refused(data: bytes, said: str) -> None:
     with pytest.raises(ImageRefused, match=said):
         frames(data, VideoSettings())
+
+
+@pytest.mark.parametrize(("rotation", "corner"), [(0, (0, 0)), (90, (0, 7)), (-90, (3, 0))])
+def test_a_frame_is_turned_as_the_phone_was_held(rotation: int, corner: tuple[int, int]) -> None:
+    """Degrees are counterclockwise: by 90 the upper left corner becomes the lower left one."""
+    picture = Image.new("RGB", (8, 4), "white")
+    picture.putpixel((0, 0), (255, 0, 0))
+
+    class Frame:
+        def __init__(self) -> None:
+            self.rotation = rotation
+
+        def to_image(self) -> Image.Image:
+            return picture
+
+    frame: Any = Frame()
+    turned = Image.open(io.BytesIO(_png(frame)))
+    assert turned.size == ((8, 4) if rotation == 0 else (4, 8))
+    assert turned.getpixel(corner) == (255, 0, 0)
 
 
 def run(path: Path, out: Path, **settings: Any) -> tuple[PreparedData, list[Row]]:

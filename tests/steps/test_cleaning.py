@@ -13,7 +13,8 @@ from vlm_ops.errors import OutputError
 from vlm_ops.steps import cleaning
 from vlm_ops.steps.cleaning import TRASH, find_unneeded
 from vlm_ops.steps.plan import Work
-from vlm_ops.store.history import note_run, past_runs
+from vlm_ops.store.fingerprint import SHORT
+from vlm_ops.store.history import note_run, outputs_named, past_runs
 from vlm_ops.store.lock import only_run
 from vlm_ops.tracker import NullTracker
 
@@ -221,3 +222,30 @@ def test_a_running_pipeline_keeps_its_folder(runs: Path, prepare: Prepare) -> No
     prepare(0)
     with only_run(runs), pytest.raises(OutputError, match="held by another run"), only_run(runs):
         pass
+
+
+def test_what_only_looked_at_rows_pushes_no_training_out(runs: Path, prepare: Prepare) -> None:
+    trained = f"sft-{'0' * SHORT}"
+    first = prepare(0)
+    (runs / trained).mkdir()
+    note_run(runs, "own", [first, trained], ended=True)
+    looked = [prepare(number) for number in range(1, 5)]
+    for name in looked:
+        note_run(runs, "own", [name], ended=True)
+    assert {path.name for path in find_unneeded(runs, 3, {}).folders} == {looked[0]}
+
+
+def test_an_output_that_a_configuration_names_as_its_model_is_one_that_its_run_used(
+    runs: Path, prepare: Prepare
+) -> None:
+    whole = f"sft-{'1' * SHORT}"
+    first = prepare(0)
+    (runs / whole / "weights").mkdir(parents=True)
+    assert outputs_named(runs, "tiny", "base", "org/name", str(runs)) == set()
+    named = outputs_named(runs, str(runs / whole / "weights"), "base")
+    assert named == {whole}
+    note_run(runs, "other", [whole], ended=True)
+    for number in range(1, 4):
+        note_run(runs, "other", [f"sft-{str(number + 1) * SHORT}"], ended=True)
+    note_run(runs, "own", {first, *named}, ended=True)
+    assert not find_unneeded(runs, 3, {}).folders

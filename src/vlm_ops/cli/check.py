@@ -149,12 +149,12 @@ def _tell_room(found: "Preflight") -> None:
     memory, free = found.memory, found.free
     parts = {
         "weights": memory.weights,
-        "adapter, gradients and moments": memory.adapter,
+        "trained, gradients and moments": memory.adapter,
         "activations": memory.activations,
     }
     told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
     out.print(
-        f"Adapter: {found.adapter_parameters:,} parameters, {_size(found.adapter_bytes)}\n"
+        f"Trained: {found.adapter_parameters:,} weights, {_size(found.adapter_bytes)}\n"
         f"Memory:  about {_size(memory.total)} in training ({told}), beyond what the "
         f"libraries take; {_size(free['memory'])} free here\n"
         f"Disk:    about {_size(found.disk)}; {_size(free['disk'])} free",

@@ -16,7 +16,7 @@ from vlm_ops.steps.plan import Left, Outputs, Work
 from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import STAGES, TRIAL, meets_champion, steps_of
 from vlm_ops.store.artifact import Artifact
-from vlm_ops.store.history import note_run
+from vlm_ops.store.history import note_run, outputs_named
 from vlm_ops.store.lock import only_run
 from vlm_ops.store.names import nearest
 from vlm_ops.tracker import NullTracker
@@ -95,6 +95,7 @@ def take(name: str, config: PipelineConfig, outputs: Outputs) -> tuple[Left, boo
         taken |= left.take(NullTracker())
     every = {**outputs, **taken}.values()
     used = {found.folder.name for found in every if isinstance(found, Artifact)}
+    used |= outputs_named(config.execution.runs, config.model.id, config.model.start)
     note_run(config.execution.runs, config.registered_model, used, ended=True)
     return taken, left is None
 

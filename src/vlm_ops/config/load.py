@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from vlm_ops.config.complaints import Places, explain
 from vlm_ops.config.former import with_present_names
 from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.config.sections import FRESH
 from vlm_ops.errors import ConfigError
 from vlm_ops.store.names import nearest
 
@@ -203,6 +204,8 @@ def _anchor(values: dict[str, Any], folder: Path) -> None:
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("id", "")).startswith(("./", "../")):
         model["id"] = str((folder / model["id"]).resolve())
+    if isinstance(model, dict) and isinstance(start := model.get("start"), str) and start != FRESH:
+        model["start"] = str(folder.absolute() / Path(start).expanduser())
 
 
 def _anchored(override: str) -> str:

@@ -208,7 +208,7 @@ def asked(text: str) -> str:
     """
     text = _printable(text)
     bare = without_outer_marks(text)
-    if not marks_in([bare]):
+    if not marks_in([bare]) and len(set(marks_in([text]))) <= 1:
         return unmarked(bare)
     for words in words_in(text):
         unmarked(words)
@@ -264,7 +264,9 @@ def is_target(text: str) -> bool:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, Mapping) and not (role_of(found) or _is_vote(found))
+    if not isinstance(found, Mapping):
+        return False
+    return not (role_of(found) and {"content", "value"} & found.keys())
 
 
 def role_of(message: Any) -> str | None:

@@ -197,7 +197,7 @@ def _said(message: Mapping[str, Any], expected: str) -> tuple[str, list[tuple[st
     texts: list[str] = []
     shows: list[tuple[str, Any]] = []
     for part in content:
-        kind = part.get("type", "text") if isinstance(part, Mapping) else None
+        kind = _kind(part) if isinstance(part, Mapping) else None
         if kind in _SHOWN:
             texts.append(_SHOWN[kind])
             shows.append((_SHOWN[kind], _held(part)))
@@ -207,6 +207,12 @@ def _said(message: Mapping[str, Any], expected: str) -> tuple[str, list[tuple[st
             unmarked(spoken(words, words, expected))
             texts.append(words if isinstance(words, str) else spoken(words, words, expected))
     return "".join(texts).strip(), shows
+
+
+def _kind(part: Mapping[str, Any]) -> Any:
+    """Return the type of a part; one that names none is what it holds (Qwen's form)."""
+    held = (name for name in (*_SHOWN, "text") if not is_missing(part.get(name)))
+    return part["type"] if "type" in part else next(held, None)
 
 
 def _held(part: Mapping[str, Any]) -> Any:

@@ -30,6 +30,7 @@ _CHUNK, _CHUNK_BYTES = 256, 32 << 20
 is held in memory."""
 NO_IMAGE = "no image"
 """What is wrong with a row that shows nothing."""
+_NEEDED = "expected a path, or the image itself"
 _LOST = "expected a path, or the image itself; data.without_image: accept takes rows of text alone"
 
 
@@ -196,21 +197,22 @@ def _unseen(
 ) -> Iterator[Problem]:
     """Complain about what is not there to be seen, or has no place."""
     if any(seen) or without_image == "refuse" or row.marks:
-        yield from image_problems(row.where, read["id"], seen)
+        yield from image_problems(row.where, read["id"], seen, _LOST)
     placed = bool(marks_in(_texts(row, read)))
     if do_not_match(row.marks, placed, len(row.images), len(row.videos)):
         yield other_marks(row, read["id"], row.marks)
 
 
-def image_problems(where: str, id_: str, seen: Seen) -> Iterator[Problem]:
+def image_problems(where: str, id_: str, seen: Seen, expected: str = _NEEDED) -> Iterator[Problem]:
     """Complain about images and videos that are missing or damaged.
 
     Args:
         where: The row's place.
         id_: The row's id.
         seen: What :class:`ImageChecks` handed on.
+        expected: What to say where there is none.
     """
-    none = ImageRefused("an empty cell", _LOST, NO_IMAGE)
+    none = ImageRefused("an empty cell", expected, NO_IMAGE)
     for image in (*seen.images, *seen.videos) or (none,):
         if isinstance(image, ImageRefused):
             yield Problem(
@@ -269,7 +271,7 @@ def _checked(
     images = [image for image in seen.images if isinstance(image, ImageRef)]
     videos = [frames for frames in seen.videos if not isinstance(frames, ImageRefused)]
     texts, shown_images = in_place(_texts(row, read), images, videos)
-    joined_by = tuple(image.sha256 for image in shown_images) or (fingerprint(texts[:2]),)
+    joined_by = tuple(image.sha256 for image in shown_images) or (_asked_first(row, texts),)
     for id_, part in zip(
         _ids(row, read["id"], supervise), _parts(row, read, texts, supervise), strict=True
     ):
@@ -278,6 +280,12 @@ def _checked(
         count = len(marks_in(said)) if marks_in(texts) else len(shown_images)
         record = Row(**{"group": ""} | read | part | {"id": id_, "images": shown_images[:count]})
         yield CheckedRow(row.where, row.split, row.group is not None, record, joined_by)
+
+
+def _asked_first(row: RawRow, texts: Sequence[str]) -> str:
+    turns = row.chat.turns if row.chat else ()
+    system = bool(turns) and turns[0].role == "system"
+    return fingerprint(texts[: 1 + system])
 
 
 def _parts(

@@ -77,11 +77,9 @@ def _named(said: Any, options: tuple[str, ...]) -> set[int]:
     if is_missing(said) or isinstance(said, (list, tuple)):
         raise CellError("empty" if is_missing(said) else "of another form", shown(said), _ANSWER)
     text = spoken(said, said, _ANSWER)
-    number = {int(text)} & set(range(len(options))) if text.isdecimal() else set[int]()
-    if not isinstance(said, str):
-        return number
-    letter = text.strip("(). ").upper()
     found = {place for place, option in enumerate(options) if option == text}
+    letter = text.strip("(). ").upper()
     if len(letter) == 1 and letter in string.ascii_uppercase[: len(options)]:
         found.add(string.ascii_uppercase.index(letter))
-    return found or number
+    number = {int(text)} if text.isdecimal() else set[int]()
+    return found | (number & set(range(len(options))))

@@ -17,7 +17,7 @@ from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.names import nearest
 
-_FIELDS = ("question", "answers", "images", "kind", "group")
+_FIELDS = ("before", "question", "answers", "images", "kind", "group")
 _FOLDER = f"{PreparedData.step}-"
 
 Held = tuple[Split, Row]
@@ -44,8 +44,8 @@ class Changed(Frozen):
 
     Attributes:
         id: The row's.
-        fields: What differs: ``question``, ``answers``, ``images`` (by content), ``kind``,
-            ``group``.
+        fields: What differs: ``before`` (what was said), ``question``, ``answers``, ``images`` (by
+            content), ``kind``, ``group``.
         before: What stood there, by field; images by their hashes.
         after: What stands there.
     """
@@ -218,4 +218,5 @@ def _changed(before: Row, after: Row) -> Changed | None:
 def _said(row: Row) -> dict[str, Any]:
     """Return what is compared; of images their contents, wherever they lie."""
     said = {name: getattr(row, name) for name in _FIELDS}
-    return said | {"images": tuple(image.sha256 for image in row.images)}
+    before = tuple(f"{turn.role}: {turn.text}" for turn in row.before)
+    return said | {"before": before, "images": tuple(image.sha256 for image in row.images)}

@@ -48,13 +48,13 @@ def do_not_match(marks: Sequence[str], placed: bool, images: int, videos: int) -
 
     Args:
         marks: All of a row.
-        placed: Whether they stand in its words; if not, they say that the images come first, as
-            one mark does for several images.
+        placed: Whether they stand in its words; if not, they say that the images come first, and
+            one mark may do so for several images.
         images: How many there are.
         videos: How many there are.
     """
-    if not placed:
-        return len(marks) > max(1, images + videos)
+    if not placed and len(marks) <= 1:
+        return bool(images + videos) and any(not {IMAGE: images, VIDEO: videos}[m] for m in marks)
     return (marks.count(IMAGE), marks.count(VIDEO)) != (images, videos)
 
 

@@ -260,9 +260,15 @@ def _leaks(rows: Sequence[Row], dealt: Sequence[Split | None]) -> set[int]:
     taken: set[str] = set()
     for split in reversed(SPLITS):
         mine = [i for i, name in enumerate(dealt) if name == split]
-        leaks.update(i for i in mine if any(m.sha256 in taken for m in rows[i].images))
-        taken.update(image.sha256 for i in mine for image in rows[i].images)
+        shown = {i: _shown(rows[i]) for i in mine}
+        leaks.update(i for i in mine if shown[i] & taken)
+        taken.update(*shown.values())
     return leaks
+
+
+def _shown(row: Row) -> set[str]:
+    """Return what tells that a row is in two splits: its images, or, without any, its words."""
+    return {image.sha256 for image in row.images} or {fingerprint(row.transcript)}
 
 
 def _summary(rows: Sequence[Row]) -> SplitSummary:

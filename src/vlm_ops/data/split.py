@@ -135,7 +135,7 @@ def deal_rows(
         DataError: There are fewer than three groups.
     """
     own = [before.of(r) if named or not r.images else before.of_images(r) for r in rows]
-    rows = [_named(row, joined[row.group]) for row in rows] if joined else rows
+    rows = [_named(row, joined.get(row.group, row.group)) for row in rows] if joined else rows
     known: dict[str, set[str]] = {row.group: set() for row in rows}
     for row, groups in zip(rows, own, strict=True):
         known[row.group] |= groups
@@ -291,20 +291,22 @@ def shuffle_images(rows: Sequence[Row], seed: int) -> list[Row]:
     given: dict[int, int] = {}
     for count, by_image in sorted(counts.items()):
         if count:
-            given |= _moved(by_image, rng)
+            given |= _moved(by_image, count, rng)
     return [
         row.model_copy(update={"images": rows[given.get(index, index)].images})
         for index, row in enumerate(rows)
     ]
 
 
-def _moved(by_image: dict[tuple[str, ...], list[int]], rng: random.Random) -> dict[int, int]:
+def _moved(
+    by_image: dict[tuple[str, ...], list[int]], count: int, rng: random.Random
+) -> dict[int, int]:
     """Say for each row whose images it gets."""
     most, total = max(map(len, by_image.values())), sum(map(len, by_image.values()))
     if 2 * most > total:
         raise DataError(
-            f"data.shuffle_images: one image has {most} of the {total} training rows; "
-            f"expected at most half, so that every row can get another one"
+            f"data.shuffle_images: one image has {most} of the {total} training rows that show "
+            f"{count}; expected at most half, so that every row can get another one"
         )
     # Rows of one image lie side by side; moving on by the longest such run leaves them all.
     images = sorted(by_image)

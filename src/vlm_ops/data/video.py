@@ -97,6 +97,8 @@ def _opened(data: bytes) -> InputContainer:
 
 def _png(frame: av.VideoFrame) -> bytes:
     image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
+    if frame.rotation:  # how the phone was held: degrees counterclockwise, as Pillow turns
+        image = image.rotate(frame.rotation, expand=True)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

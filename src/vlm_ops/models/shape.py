@@ -10,10 +10,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.config.training import LoraSettings
+from vlm_ops.config.training import LoraSettings, OptimSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.adapters import lora_config
 from vlm_ops.models.loading import base_folder, compute_dtype, processor_in
+from vlm_ops.models.whole import parts
 from vlm_ops.store.fingerprint import fingerprint
 
 _FLOAT32 = 4
@@ -92,6 +93,18 @@ class Shape:
             lora.rank * (layer.in_features + layer.out_features) + lora.dora * layer.out_features
             for layer in layers
         )
+
+    def trained_parameters(self, optim: OptimSettings, lora: LoraSettings) -> int:
+        """Count what a training changes: an adapter, or, with ``method: full``, whole towers.
+
+        Args:
+            optim: Of the training.
+            lora: The adapter; its towers are those that are trained whole.
+        """
+        if getattr(optim, "method", "lora") != "full":
+            return self.adapter_parameters(lora)
+        weights = {id(p): p.numel() for m in parts(self.model, lora.towers) for p in m.parameters()}
+        return sum(weights.values())
 
     def adapter_bytes(self, lora: LoraSettings) -> int:
         """Return what an adapter takes: its weights are float32, in memory and in files."""

@@ -27,7 +27,7 @@ def train_whole(model: PreTrainedModel, towers: Sequence[Tower]) -> PreTrainedMo
         towers: Those to train; the output layer belongs to the text tower.
     """
     model.requires_grad_(False)
-    for part in _parts(model, towers):
+    for part in parts(model, towers):
         part.float().requires_grad_(True)
     return model
 
@@ -51,7 +51,7 @@ def save_whole(base: ModelRef, checkpoint: Path, towers: Sequence[Tower], into: 
     """
     model = _stored(base_folder(base.settings), "auto")
     trained = _stored(checkpoint, model.dtype)
-    for target, source in zip(_parts(model, towers), _parts(trained, towers), strict=True):
+    for target, source in zip(parts(model, towers), parts(trained, towers), strict=True):
         target.load_state_dict(source.state_dict())
     beside = into.with_name(f".{into.name}")
     try:
@@ -66,7 +66,8 @@ def save_whole(base: ModelRef, checkpoint: Path, towers: Sequence[Tower], into: 
     return base_sha256(into)
 
 
-def _parts(model: PreTrainedModel, towers: Sequence[Tower]) -> list[nn.Module]:
+def parts(model: PreTrainedModel, towers: Sequence[Tower]) -> list[nn.Module]:
+    """Return the modules of the chosen towers; the output layer belongs to the text tower."""
     names = family_of(model.config.model_type).towers
     parts = [model.get_submodule(names[tower]) for tower in towers]
     head = model.get_output_embeddings()

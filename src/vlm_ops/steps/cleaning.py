@@ -126,15 +126,19 @@ def find_unneeded(
 
 
 def _kept(past: list[PastRun], keep: int, gates: set[str]) -> list[PastRun]:
-    """Return the newest runs of each pipeline, and the newest ones that left these decisions."""
+    """Return the newest runs of each pipeline, and the newest ones that left these decisions.
+
+    What only looked at rows, as ``vlm-ops check`` does, is counted apart from what trained.
+    """
     kept: list[PastRun] = []
-    count: Counter[str] = Counter()
+    count: Counter[tuple[str, bool]] = Counter()
     decided: set[str] = set()
     for run in past:
-        count[run.pipeline] += 1
+        group = (run.pipeline, any(not name.startswith("prepare-") for name in run.folders))
+        count[group] += 1
         decides = (run.folders & gates) - decided
         decided |= decides
-        if count[run.pipeline] <= keep or decides:
+        if count[group] <= keep or decides:
             kept.append(run)
     return kept
 

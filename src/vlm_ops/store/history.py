@@ -63,6 +63,18 @@ def note_run(runs: Path, pipeline: str, folders: Iterable[str], *, ended: bool) 
             forget(runs, run)
 
 
+def outputs_named(runs: Path, *names: str) -> set[str]:
+    """Return the folders of a runs folder that a configuration names, or something in them.
+
+    Args:
+        runs: The runs folder.
+        names: Of models or adapters; what is no path in there counts for nothing.
+    """
+    root = runs.resolve()
+    paths = [Path(name).expanduser().resolve() for name in names]
+    return {p.relative_to(root).parts[0] for p in paths if p.is_relative_to(root) and p != root}
+
+
 def past_runs(runs: Path) -> list[PastRun]:
     """Return what was noted, the newest first.
 

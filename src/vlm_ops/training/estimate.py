@@ -18,7 +18,8 @@ from vlm_ops.training.tokens import Length
 GB = 2**30
 _MOMENTS = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
 """Bytes of AdamW's two moments for each trained weight; their scales are left out."""
-_FLOAT32 = 4
+FLOAT32 = 4
+"""Bytes of a trained weight."""
 _LOGITS = 4
 """Arrays of a chunk's logits: as they come, in float32, as log-probabilities, their gradient."""
 _CHECKPOINTS = 4
@@ -83,11 +84,11 @@ def training_memory(
         lengths: Of the rows that are learned.
         engine: What trains.
     """
-    trained = shape.adapter_parameters(lora)
+    trained = shape.trained_parameters(optim, lora)
     unpacked = shape.largest_layer() * shape.dtype.itemsize
     return Memory(
         weights=shape.weight_bytes() + unpacked,
-        adapter=trained * (2 * _FLOAT32 + _MOMENTS[optim.optimizer]),
+        adapter=trained * (2 * FLOAT32 + _MOMENTS[optim.optimizer]),
         activations=_activations(shape, lora, optim, lengths, engine),
     )
 
@@ -105,7 +106,7 @@ def _activations(
     tokens = batch * longest
     scored = tokens if engine == "trl" else min(CHUNK, batch * max(row.answer for row in lengths))
     matrices = _matrices(shape, tokens, longest, engine)
-    logits: int = _LOGITS * _FLOAT32 * scored * shape.text.vocab_size
+    logits: int = _LOGITS * FLOAT32 * scored * shape.text.vocab_size
     mask = tokens * longest * (1 + size)
     text = _layers(shape.text, tokens, size, 4, optim.gradient_checkpointing)
     text += logits + mask + matrices
@@ -124,7 +125,7 @@ def _matrices(shape: Shape, tokens: int, longest: int, engine: Engine) -> float:
     if not plain or torch.cuda.is_available():
         return 0.0
     heads: int = shape.text.num_attention_heads * shape.text.num_hidden_layers
-    return heads * tokens * longest * (_FLOAT32 + 2 * shape.dtype.itemsize)
+    return heads * tokens * longest * (FLOAT32 + 2 * shape.dtype.itemsize)
 
 
 def _layer(config: Any, tokens: int, size: int, wide: int) -> float:
@@ -172,8 +173,8 @@ def trained_files(shape: Shape, lora: LoraSettings, optim: OptimSettings) -> flo
         lora: The adapter.
         optim: Says which optimizer's moments a checkpoint holds.
     """
-    checkpoint = _FLOAT32 + _MOMENTS[optim.optimizer]
-    return shape.adapter_parameters(lora) * (_CHECKPOINTS * checkpoint + _FLOAT32)
+    checkpoint = FLOAT32 + _MOMENTS[optim.optimizer]
+    return shape.trained_parameters(optim, lora) * (_CHECKPOINTS * checkpoint + FLOAT32)
 
 
 def free_device_memory() -> tuple[int, bool]:

@@ -8,15 +8,17 @@ from functools import partial
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig, SftJob
 from vlm_ops.config.training import LoraSettings, OptimSettings
-from vlm_ops.errors import DataError
+from vlm_ops.errors import DataError, ModelError
 from vlm_ops.evaluation.lengths import long_answers, reachable
 from vlm_ops.evaluation.outlook import never, warnings
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.models.shape import Shape
+from vlm_ops.models.start import find_start
 from vlm_ops.records import Row, Split
 from vlm_ops.training.arguments import total_steps
 from vlm_ops.training.engine.encode import row_limit
 from vlm_ops.training.estimate import (
+    FLOAT32,
     GB,
     Memory,
     features_on_disk,
@@ -42,8 +44,8 @@ class Preflight:
         learned: How many rows the first training learns.
         limit: Most tokens of a row that is learned or scored.
         over_limit: Ids of those that are longer.
-        adapter_parameters: Size of the adapter.
-        adapter_bytes: The same in memory or in a file.
+        adapter_parameters: How many weights are trained: the adapter's, or whole towers'.
+        adapter_bytes: The same in memory, in float32.
         memory: What the most demanding training holds at its peak.
         disk: Bytes of features, checkpoints and adapters.
         free: Bytes of ``memory`` and ``disk`` that are free here.
@@ -82,7 +84,8 @@ def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Prefl
     measured = measure(data, shape)
     learned, validation, problems = _asked(config, data)
     used = {**_of(measured, "train", learned), **_of(measured, "validation", validation)}
-    over = tuple(id for id, length in used.items() if length.tokens > limit)
+    trains_rows = config.tunes or config.pairs.type == "sampled"
+    over = tuple(id for id, length in used.items() if trains_rows and length.tokens > limit)
     lengths = list(_of(measured, "train", learned).values()) or [Length(1, 1, 0)]
     memory = max(
         (training_memory(shape, lora, stage, lengths, config.engine) for stage in _stages(config)),
@@ -93,7 +96,8 @@ def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Prefl
     disk += features_on_disk(shape, kept, config.features, config.execution.runs)
     room, on_gpu = free_device_memory()
     free = {"memory": room, "disk": free_disk(config.execution.runs)}
-    problems += _of_rows(measured, over, limit, config) + _of_gate(config, data)
+    marked = {id: found for id, found in measured.special.items() if trains_rows and id in used}
+    problems += _of_rows(over, marked, limit, config) + _of_gate(config, data)
     notes = _notes(config, data)
     short = _short_of_room(memory, disk, free)
     (problems if on_gpu else notes).extend(short["memory"])
@@ -103,8 +107,8 @@ def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Prefl
         learned=len(learned),
         limit=limit,
         over_limit=over,
-        adapter_parameters=shape.adapter_parameters(lora),
-        adapter_bytes=shape.adapter_bytes(lora),
+        adapter_parameters=shape.trained_parameters(optim, lora),
+        adapter_bytes=FLOAT32 * shape.trained_parameters(optim, lora),
         memory=memory,
         disk=disk,
         free=free,
@@ -138,6 +142,10 @@ def _asked(
             problems.append(str(error))
             return []
 
+    try:
+        find_start(config.model)
+    except ModelError as error:
+        problems.append(str(error))
     learned = tried(lambda: learned_rows(job, data, "train"))
     validation = tried(lambda: scored(data.rows("validation"), optim, config.seed, name))
     for part in (data.validation, data.test) if config.evaluate.max_rows else ():
@@ -146,7 +154,10 @@ def _asked(
 
 
 def _of_rows(
-    measured: Measured, over: Sequence[str], limit: int, config: PipelineConfig
+    over: Sequence[str],
+    marked: Mapping[str, Sequence[str]],
+    limit: int,
+    config: PipelineConfig,
 ) -> list[str]:
     found = []
     if over:
@@ -156,11 +167,11 @@ def _of_rows(
             f"tokens ({name}.max_length, or what the model holds), and a training refuses them: "
             f"{_named(over)}. Leave them out, shorten them, or lower model.longest_edge."
         )
-    if measured.special:
-        marks = sorted({mark for marks in measured.special.values() for mark in marks})
+    if marked:
+        marks = sorted({mark for marks in marked.values() for mark in marks})
         found.append(
-            f"the rows: {len(measured.special)} have special tokens of this model in their text "
-            f"({', '.join(marks)}), and a training refuses them: {_named(list(measured.special))}. "
+            f"the rows: {len(marked)} have special tokens of this model in their text "
+            f"({', '.join(marks)}), and a training refuses them: {_named(list(marked))}. "
             f"Take them out of the text (data.prompt included)."
         )
     return found

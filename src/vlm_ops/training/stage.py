@@ -140,6 +140,8 @@ def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
     engine: Engine = trainer.engine
     stage.tracker.tags({"engine": engine})
     asked = stage.job.model_dump(mode="json", exclude={"features"})
+    if stage.start is not None:  # by content, wherever it lies
+        asked["model"]["start"] = stage.start.adapter_sha256
     trainer.settings = asked | {"engine": engine}
     features = getattr(trainer, "features", None)
     try:
