@@ -48,7 +48,7 @@ def test_a_run_that_can_go_is_told_and_its_rows_are_found_again(tmp_path: Path) 
         "Image tokens of a row: 64 to 64, median 64",
         "<|im_start|>User:[image: 64 tokens]What is number ",
         "What the labels supervise: ' ",
-        "Adapter: 299,008 parameters, 1.1 MB",
+        "Trained: 299,008 weights, 1.1 MB",
         "sft not known, pairs not known, prefer not known, choose not known (no earlier run)",
     ):
         assert part in told.stdout, part

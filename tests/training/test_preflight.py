@@ -31,14 +31,16 @@ SETTINGS: dict[str, Any] = {
     },
 }  # fmt: skip
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 from trainings import sft_job
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.sft import train_sft
 def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # getrusage() would begin at the peak of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 data = PreparedData.model_validate_json(sys.argv[1])
 job = sft_job(sys.argv[2], max_steps=3, batch_size=32, evaluations=1)
 before = peak()

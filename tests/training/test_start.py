@@ -138,7 +138,7 @@ def test_the_fingerprint_covers_the_adapter_and_not_where_it_lies(
     file = moved / ADAPTER_FILES[0]
     file.write_bytes(file.read_bytes() + b" ")
     assert fingerprint(moved) != fingerprint(former.folder)
-    with pytest.raises(ModelError, match=r"model.start 'champion': no adapter there; expected 'b"):
+    with pytest.raises(ModelError, match=r"model.start '.*champion': no adapter there; expected"):
         fingerprint("champion")
     settings = ModelSettings(id=str(random_base), start=str(moved))
     assert base_ref(settings) == base_ref(ModelSettings(id=str(random_base)))
@@ -148,5 +148,5 @@ def test_the_fingerprint_covers_the_adapter_and_not_where_it_lies(
     "changes", [["stages=[prefer]"], ["sft.method=full", "stages=[sft]", "model.quantization=none"]]
 )
 def test_only_sft_of_an_adapter_goes_on(changes: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"model.start runs/x: .* does not train an adapter furt"):
+    with pytest.raises(ConfigError, match=r"model.start .*/runs/x: .* does not train an adapter"):
         load_config("demo", ["model.start=runs/x", *changes])

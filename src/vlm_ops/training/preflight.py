@@ -96,7 +96,8 @@ def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Prefl
     disk += features_on_disk(shape, kept, config.features, config.execution.runs)
     room, on_gpu = free_device_memory()
     free = {"memory": room, "disk": free_disk(config.execution.runs)}
-    marked = {id: found for id, found in measured.special.items() if trains_rows and id in used}
+    ids = {row.id for row in (*learned, *validation)} if trains_rows else set()
+    marked = {id: found for id, found in measured.special.items() if id in ids}
     problems += _of_rows(over, marked, limit, config) + _of_gate(config, data)
     notes = _notes(config, data)
     short = _short_of_room(memory, disk, free)
