@@ -45,7 +45,7 @@ def held_out(
 
 def scored(*given: Any, **sft: Any) -> list[str]:
     """Return the questions that a trainer scores."""
-    return [row["prompt"][0]["content"] for row in held_out(*given, **sft)]
+    return [row["prompt"][0]["content"][-1]["text"] for row in held_out(*given, **sft)]
 
 
 def test_whole_images_are_scored(random_base: Path, squares: PreparedData, tmp_path: Path) -> None:
