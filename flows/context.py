@@ -194,11 +194,11 @@ class Context:
     def _use(self, folders: Iterable[Path]) -> None:
         """Note that this run needs these folders, of which one may be begun only."""
         self._used |= {folder.name for folder in folders}
-        self._used |= outputs_named(self.runs, self.config.model.id, self.config.model.start)
         self._note(ended=False)
 
     def _note(self, *, ended: bool) -> None:
-        note_run(self.runs, self.config.registered_model, self._used, ended=ended)
+        named = outputs_named(self.runs, self.config.model.id, self.config.model.start)
+        note_run(self.runs, self.config.registered_model, self._used | named, ended=ended)
 
     def _attempt(self, stage: str | None = None) -> Path:
         """Return the file that holds the MLflow run of this pipeline, or of a stage of it."""

@@ -204,8 +204,9 @@ def _said(message: Mapping[str, Any], expected: str) -> tuple[str, list[tuple[st
         elif kind != "text":
             raise CellError("of another form", shown(part), expected)
         elif not is_missing(words := part.get("text")):
-            unmarked(spoken(words, words, expected))
-            texts.append(words if isinstance(words, str) else spoken(words, words, expected))
+            said = unmarked(spoken(words, words, expected))
+            # A text keeps its spaces: other parts stand beside it.
+            texts.append(words if isinstance(words, str) else said)
     return "".join(texts).strip(), shows
 
 

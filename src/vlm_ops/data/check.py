@@ -3,11 +3,11 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from vlm_ops.config.sections import Supervise, VideoSettings, WithoutImage
 from vlm_ops.data.cells import shown
@@ -22,6 +22,7 @@ from vlm_ops.records import ImageRef, Row, Split
 from vlm_ops.store.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
+Kept = TypeVar("Kept")
 
 SAME_ID = "two rows with one id"
 """What is wrong with a row that has the id of an earlier one."""
@@ -89,27 +90,15 @@ class ImageChecks:
         rows = iter(rows)
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
             while chunk := _chunk(rows):
-                images = self._outcomes(pool, [c for r in chunk for c in r.images], self._images)
-                videos = self._outcomes(pool, [c for r in chunk for c in r.videos], self._videos)
-                yield [
-                    (
-                        row,
-                        Seen(
-                            [*islice(images, len(row.images))], [*islice(videos, len(row.videos))]
-                        ),
-                    )
-                    for row in chunk
-                ]
-
-    def _outcomes(
-        self, pool: ThreadPoolExecutor, cells: Sequence[ImageCell], known: dict[ImageFile, Any]
-    ) -> Iterator[Any]:
-        add = self._add_image if known is self._images else self._add_video
-        fresh = {cell for cell in cells if isinstance(cell, ImageFile)} - known.keys()
-        known.update(zip(fresh, pool.map(add, fresh), strict=True))
-        return iter(
-            list(pool.map(lambda c: known[c] if isinstance(c, ImageFile) else add(c), cells))
-        )
+                seen: list[tuple[RawRow, Seen]] = []
+                images = [cell for row in chunk for cell in row.images]
+                videos = [cell for row in chunk for cell in row.videos]
+                pictures = _outcomes(pool, images, self._add_image, self._images)
+                films = _outcomes(pool, videos, self._add_video, self._videos)
+                for row in chunk:
+                    mine = list(islice(pictures, len(row.images)))
+                    seen.append((row, Seen(mine, list(islice(films, len(row.videos))))))
+                yield seen
 
     def _add_image(self, cell: ImageCell) -> Outcome:
         try:
@@ -130,6 +119,18 @@ class ImageChecks:
             return [self._store.add(frame) for frame in frames(data, self._video)]
         except ImageRefused as error:
             return ImageRefused(*error.args)
+
+
+def _outcomes(
+    pool: ThreadPoolExecutor,
+    cells: Sequence[ImageCell],
+    add: Callable[[ImageCell], Kept],
+    known: dict[ImageFile, Kept],
+) -> Iterator[Kept]:
+    """Return what becomes of each cell; a file is looked at once."""
+    fresh = {cell for cell in cells if isinstance(cell, ImageFile)} - known.keys()
+    known.update(zip(fresh, pool.map(add, fresh), strict=True))
+    return iter(list(pool.map(lambda c: known[c] if isinstance(c, ImageFile) else add(c), cells)))
 
 
 def _chunk(rows: Iterator[RawRow]) -> list[RawRow]:
@@ -166,11 +167,11 @@ def check_rows(
     """
     checked: list[CheckedRow] = []
     problems: list[Problem] = []
-    seen: dict[str, str] = {}
+    owners: dict[str, str] = {}
     report = log_progress(logger, "rows checked")
     total = 0
     for chunk in ImageChecks(store, video).chunks(rows):
-        for row, seen_ in chunk:
+        for row, seen in chunk:
             if row.broken is not None:
                 problems.append(broken_row(row, row.broken))
                 continue
@@ -178,15 +179,15 @@ def check_rows(
             if options := read.pop("options", None):
                 read["answers"] = options.answers
                 read["question"] = options.asked(read.get("question", ""))
-            found += _unseen(row, read, seen_, without_image)
+            found += _unseen(row, read, seen, without_image)
             ids = [read["id"], *_ids(row, read["id"], supervise)]
             for name in dict.fromkeys(ids):
-                if name and name in seen:
-                    found.append(_same_id(row, name, seen[name]))
-                seen.setdefault(name, row.where)
+                if name and name in owners:
+                    found.append(_same_id(row, name, owners[name]))
+                owners.setdefault(name, row.where)
             problems.extend(found)
             if not found:
-                checked += _checked(row, read, seen_, supervise)
+                checked += _checked(row, read, seen, supervise)
         total += len(chunk)
         report(total, None)
     return checked, problems, total

@@ -1,6 +1,7 @@
 """Rows whose columns are not known yet: a file, a folder with one, a data set on the hub."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -46,7 +47,7 @@ class Asked(NamedTuple):
     rows: int | None = None
 
 
-class Located:
+class Located(ABC):
     """A source that was found.
 
     Attributes:
@@ -65,17 +66,17 @@ class Located:
             cells for _, cells in islice(rows, _SAMPLE) if isinstance(cells, dict)
         ]
 
+    @abstractmethod
     def settings(self, found: Guess) -> FilesData | HubData:
         """Return the section ``data`` that reads these rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pairs(self, found: Guess) -> DatasetPairs:
         """Return the section ``pairs`` that reads these rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, found: Guess, cache: Path) -> Iterator[RawRow]:
         """Read all rows, a few at a time."""
-        raise NotImplementedError
 
     def read_pairs(self, found: Guess, cache: Path) -> Iterator[RawRow]:
         """Read all rows as pairs, a few at a time."""
