@@ -16,7 +16,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from vlm_ops.errors import DataError
 from vlm_ops.pretraining.architecture import IMAGE_TOKENS, build_processor
 from vlm_ops.records import ImageRef, Row, Turn
-from vlm_ops.training.engine.encode import Encoder, row_limit
+from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.rows import preference_rows, sft_rows
 
 LIMIT = 2048
@@ -61,13 +61,7 @@ def test_rows_are_the_tokens_that_trl_makes(
         )
         for number, images in enumerate(groups)
     ]
-    collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
-    expected = collated(collator, sft_rows(rows, tmp_path.joinpath))
-    encoded = Encoder(processor, LIMIT).rows(rows)
-    tokens = real(expected["input_ids"], expected["attention_mask"])
-    assert [row.prompt + row.completions[0] for row in encoded] == tokens
-    supervised = [labels[labels != -100].tolist() for labels in expected["labels"]]
-    assert [list(row.completions) for row in encoded] == [[answer] for answer in supervised]
+    encoded = check_rows(processor, rows, tmp_path)
     assert [row.id for row in encoded] == [row.id for row in rows]
     assert [row.images for row in encoded] == groups
 
@@ -135,13 +129,7 @@ def test_chats_are_the_tokens_that_trl_makes(
     processor: Any, groups: list[tuple[ImageRef, ...]], tmp_path: Path
 ) -> None:
     rows = chats(groups)
-    collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
-    expected = collated(collator, sft_rows(rows, tmp_path.joinpath))
-    encoded = Encoder(processor, LIMIT).rows(rows)
-    tokens = real(expected["input_ids"], expected["attention_mask"])
-    assert [row.prompt + row.completions[0] for row in encoded] == tokens
-    supervised = [labels[labels != -100].tolist() for labels in expected["labels"]]
-    assert [list(row.completions) for row in encoded] == [[answer] for answer in supervised]
+    check_rows(processor, rows, tmp_path)
     pairs = [pair(row.id, *row.images, question=row.question, before=row.before) for row in rows]
     preferred = collated(
         DataCollatorForVisionPreference(processor), preference_rows(pairs, tmp_path.joinpath)
@@ -168,6 +156,18 @@ def test_a_chat_is_written_as_a_person_would(
     )
     assert decode(second.completions[0]) == " Red<end_of_utterance>"
     assert decode(alone.prompt) == f"{start}Is blue a color?<end_of_utterance>\nAssistant:"
+
+
+def check_rows(processor: Any, rows: Sequence[Row], folder: Path) -> list[EncodedRow]:
+    """Encode SFT rows, compare them with what TRL's collator makes, and return them."""
+    collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+    expected = collated(collator, sft_rows(rows, folder.joinpath))
+    encoded = Encoder(processor, LIMIT).rows(rows)
+    tokens = real(expected["input_ids"], expected["attention_mask"])
+    assert [row.prompt + row.completions[0] for row in encoded] == tokens
+    supervised = [labels[labels != -100].tolist() for labels in expected["labels"]]
+    assert [list(row.completions) for row in encoded] == [[answer] for answer in supervised]
+    return encoded
 
 
 def check_pairs(encoded: Sequence[Any], expected: Any) -> None:

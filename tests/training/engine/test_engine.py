@@ -46,20 +46,28 @@ def losses_of(trainer: Any) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def test_sft_has_the_losses_of_trl_on_the_same_rows(
-    random_base: Path, squares: PreparedData, tmp_path: Path
-) -> None:
+def sft_losses(
+    base: Path, squares: PreparedData, rows: Sequence[Row], out: Path
+) -> dict[str, list[float]]:
+    """Train on rows with both engines, in the order of the packed one."""
     losses: dict[str, list[float]] = {}
-    rows = squares.rows("train")
     for engine in ("packed", "trl"):
-        job = sft_job(random_base, engine=engine, accumulation=2, batch_size=4)
+        job = sft_job(base, engine=engine, accumulation=2, batch_size=4)
         data = Rows(**squares.model_dump(), folder=squares.folder, train=tuple(rows))
-        out = tmp_path / engine
-        out.mkdir()
-        trainer = build(sft.sft_stage(job, data, out, NullTracker()))
+        folder = out / engine
+        folder.mkdir()
+        trainer = build(sft.sft_stage(job, data, folder, NullTracker()))
+        assert trainer.engine == engine
         if engine == "packed":
             rows = [rows[number] for number in trainer._sampler]
         losses[engine] = losses_of(trainer)
+    return losses
+
+
+def test_sft_has_the_losses_of_trl_on_the_same_rows(
+    random_base: Path, squares: PreparedData, tmp_path: Path
+) -> None:
+    losses = sft_losses(random_base, squares, squares.rows("train"), tmp_path)
     assert losses["packed"] == pytest.approx(losses["trl"], rel=1e-4)
     assert len(losses["trl"]) == 6
 
@@ -68,18 +76,7 @@ def test_chats_and_text_alone_have_the_losses_of_trl_on_the_same_rows(
     random_base: Path, squares: PreparedData, tmp_path: Path
 ) -> None:
     """Several turns, each answer a row of its own; two images, one in the text; none."""
-    losses: dict[str, list[float]] = {}
-    rows = chats(squares.rows("train"))
-    for engine in ("packed", "trl"):
-        job = sft_job(random_base, engine=engine, accumulation=2, batch_size=4)
-        data = Rows(**squares.model_dump(), folder=squares.folder, train=tuple(rows))
-        out = tmp_path / engine
-        out.mkdir()
-        trainer = build(sft.sft_stage(job, data, out, NullTracker()))
-        assert trainer.engine == engine
-        if engine == "packed":
-            rows = [rows[number] for number in trainer._sampler]
-        losses[engine] = losses_of(trainer)
+    losses = sft_losses(random_base, squares, chats(squares.rows("train")), tmp_path)
     assert losses["packed"] == pytest.approx(losses["trl"], rel=1e-4)
     assert losses["trl"][-1] < losses["trl"][0]
 
