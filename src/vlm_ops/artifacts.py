@@ -1,6 +1,6 @@
 """What the steps of the pipeline leave behind."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,9 +11,11 @@ from vlm_ops.model_ref import ModelRef as ModelRef
 from vlm_ops.model_ref import Start, whole_files
 from vlm_ops.records import (
     BARE_QUESTION,
+    PREFERENCES,
     AboutImages,
     Answer,
-    PreferencePair,
+    Preference,
+    PreferenceForm,
     Row,
     RowsRef,
     Score,
@@ -179,19 +181,21 @@ class TrainedAdapter(Artifact):
 
 
 class PreferencePairs(Artifact):
-    """Preference pairs: ``train.jsonl`` and ``validation.jsonl``.
+    """Preferences, pairs or thumbs: ``train.jsonl`` and ``validation.jsonl``.
 
     Attributes:
-        train: Pairs to train on.
-        validation: Held-out pairs.
-        images: Where the pairs' image paths start, seen from ``folder``.
-        source: One line for people: where the pairs came from.
+        form: Which of the two.
+        train: Those to train on.
+        validation: Held-out ones.
+        images: Where their image paths start, seen from ``folder``.
+        source: One line for people: where they came from.
         around: What stands around each question in the files, as in :class:`PreparedData`.
         too_few: In words, if there are too few to learn from.
     """
 
     step = "pairs"
 
+    form: PreferenceForm = added("pairs")
     train: int
     validation: int
     images: Path
@@ -204,10 +208,10 @@ class PreferencePairs(Artifact):
         """The pairs, unless they are too few: then preference training is left out."""
         return None if self.too_few else self
 
-    def pairs(self, split: PairSplit) -> list[PreferencePair]:
-        """Read the pairs of a split, in their order, with bare questions."""
+    def pairs(self, split: PairSplit) -> Sequence[Preference]:
+        """Read the pairs, or thumbs, of a split, in their order, with bare questions."""
         around = self.around or BARE_QUESTION
-        return PreferencePair.read_bare(self.folder / f"{split}.jsonl", around)
+        return PREFERENCES[self.form].read_bare(self.folder / f"{split}.jsonl", around)
 
     def image_path(self, relative: str) -> Path:
         """Return where an image of these pairs lies."""

@@ -1,8 +1,8 @@
 """The records that flow through the pipeline, one JSON line each.
 
 ``Row`` is what ``prepare`` makes of every row of every source. Training reads it, ``pairs``
-turns some into ``PreferencePair``, evaluation turns it into ``Answer``, answers into ``Score``,
-and the gate turns scores into a ``Verdict``.
+turns some into ``PreferencePair`` (or reads each ``Thumb`` that somebody gave), evaluation turns
+it into ``Answer``, answers into ``Score``, and the gate turns scores into a ``Verdict``.
 """
 
 from collections.abc import Sequence
@@ -212,6 +212,27 @@ class PreferencePair(AboutImages):
 
     chosen: str
     rejected: str
+
+
+class Thumb(AboutImages):
+    """One answer to a question, and what somebody thought of it.
+
+    Attributes:
+        completion: The answer.
+        label: True for a thumb up, False for a thumb down.
+    """
+
+    completion: str
+    label: bool
+
+
+Preference = PreferencePair | Thumb
+PreferenceForm = Literal["pairs", "thumbs"]
+PREFERENCES: dict[PreferenceForm, type[PreferencePair] | type[Thumb]] = {
+    "pairs": PreferencePair,
+    "thumbs": Thumb,
+}
+"""Records by what people call them."""
 
 
 class Answer(Frozen):

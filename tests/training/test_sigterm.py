@@ -19,7 +19,8 @@ from vlm_ops.errors import Interrupted
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import sft
 from vlm_ops.training.engine import last_layer
-from vlm_ops.training.engine.trainers import PackedDpo, PackedSft, PackedTraining
+from vlm_ops.training.engine.preferences import PackedDpo
+from vlm_ops.training.engine.trainers import PackedSft, PackedTraining
 from vlm_ops.training.sft import TrlSft
 from vlm_ops.training.stop import Stop
 

@@ -141,8 +141,7 @@ def _tell(found: "Inspection", folder: Path) -> None:
         out.print(f"[yellow]•[/] {escape(note)}")
     if found.sheet is not None:
         out.print(f"Pictures:      {found.sheet}", markup=False)
-    if found.yaml is not None:
-        out.print(f"Configuration: {found.yaml}", markup=False)
+    out.print(f"Configuration: {found.yaml}", markup=False)
     out.print(f"Next: {_next(found, folder)}", markup=False)
 
 

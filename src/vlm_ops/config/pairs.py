@@ -1,14 +1,15 @@
-"""The section of a configuration that says where preference pairs come from.
+"""The section of a configuration that says where preferences come from: pairs or thumbs.
 
 Nothing here imports a machine-learning library, so that reading a configuration is instant.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from vlm_ops.config.sections import MAX_REFUSED, Frames
+from vlm_ops.records import PreferenceForm
 from vlm_ops.store.frozen import Frozen, added
 
 
@@ -44,10 +45,28 @@ class PairColumns(Frozen):
     """Text, or a chat message of the assistant."""
 
 
-class DatasetPairs(Frozen):
-    """Pairs that somebody else labelled, in a file or on the hub."""
+class ThumbColumns(Frozen):
+    """Which column of thumbs holds what. The defaults are TRL's names."""
 
-    type: Literal["dataset"]
+    images: str = "images"
+    """One image or a list."""
+    prompt: str = "prompt"
+    """Text, or chat messages of system and user."""
+    completion: str = "completion"
+    """Text, or a chat message of the assistant."""
+    label: str = "label"
+    """The thumb: true or false, 1 or 0, up or down."""
+
+
+class Labelled(Frozen):
+    """What somebody else labelled, in a file or on the hub.
+
+    Attributes:
+        form: What the rows are.
+    """
+
+    form: ClassVar[PreferenceForm]
+
     path: Path | None = None
     """A file of rows, as data.path; a relative path starts at the YAML file that names it."""
     images_root: Path | None = added(None)
@@ -58,24 +77,56 @@ class DatasetPairs(Frozen):
     """Commit of the hub id."""
     split: str = "train"
     """Split of the hub data set."""
-    columns: PairColumns = PairColumns()
-    """Which column holds what."""
     validation: float = Field(default=0.1, gt=0.0, lt=1.0)
-    """Share of the images whose pairs are held out."""
-    max_pairs: int | None = Field(default=None, ge=8)
-    """At most this many pairs, drawn by the seed; None keeps all."""
+    """Share of the images whose rows are held out."""
     frames: Frames = added("refuse")
     """What is done with an image file of several frames or pages, as in ``data.frames``."""
     max_refused: float = added(MAX_REFUSED, ge=0.0, lt=1.0)
     """Share of the rows that may be left out because they can't be used; more stop the run."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> "DatasetPairs":
+    def _one_source(self) -> "Labelled":
         if (self.path is None) == (self.id is None):
             raise ValueError("give either path (a file) or id (a hub data set)")
         if self.id is not None and self.revision is None:
             raise ValueError(f"id {self.id!r} needs a revision: pin what is trained on")
         return self
 
+    @property
+    def named(self) -> dict[str, str]:
+        """Column by role: images and prompt, then what was said of them."""
+        found: dict[str, str] = self.model_dump(include={"columns"})["columns"]
+        return found
 
-PairsSettings = Annotated[SampledPairs | DatasetPairs, Field(discriminator="type")]
+    @property
+    def at_most(self) -> int | None:
+        """How many rows are drawn by the seed; None keeps all."""
+        found: int | None = getattr(self, f"max_{self.form}")
+        return found
+
+
+class DatasetPairs(Labelled):
+    """Pairs that somebody else labelled."""
+
+    form = "pairs"
+
+    type: Literal["dataset"]
+    columns: PairColumns = PairColumns()
+    """Which column holds what."""
+    max_pairs: int | None = Field(default=None, ge=8)
+    """At most this many pairs, drawn by the seed; None keeps all."""
+
+
+class DatasetThumbs(Labelled):
+    """Thumbs that somebody gave single answers: a prompt, a completion, up or down."""
+
+    form = "thumbs"
+
+    type: Literal["thumbs"]
+    columns: ThumbColumns = ThumbColumns()
+    """Which column holds what."""
+    max_thumbs: int | None = Field(default=None, ge=8)
+    """At most this many thumbs, drawn by the seed; None keeps all."""
+
+
+PairsSettings = Annotated[SampledPairs | DatasetPairs | DatasetThumbs, Field(discriminator="type")]

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from vlm_ops.config.pairs import PairsSettings, SampledPairs
+from vlm_ops.config.pairs import DatasetThumbs, PairsSettings, SampledPairs
 from vlm_ops.config.sections import (
     FRESH,
     ChartsData,
@@ -59,6 +59,15 @@ class PipelineConfig(Frozen):
             raise ValueError(
                 "max_length needs engine: packed, which refuses a longer row; stock TRL would cut "
                 "image or answer tokens off"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _thumbs_are_no_pairs(self) -> "PipelineConfig":
+        if self.prefers and isinstance(self.pairs, DatasetThumbs) and not self.prefer.unpaired:
+            raise ValueError(
+                f"pairs.type thumbs: a thumb is about one answer, and prefer.loss "
+                f"{', '.join(self.prefer.loss)} compares two; set prefer.loss: kto"
             )
         return self
 

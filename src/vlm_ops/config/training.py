@@ -3,7 +3,7 @@
 Nothing here imports a machine-learning library, so that reading a configuration is instant.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -21,6 +21,9 @@ Loss = Literal[
     "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "bco_pair", "exo_pair", "nca_pair",
     "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft",
 ]  # fmt: skip
+"""Losses that compare two answers to one question."""
+Unpaired = Literal["kto", "apo_zero_unpaired"]
+"""Losses that take one answer and a thumb."""
 
 Scheduler = Literal[
     "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial",
@@ -160,7 +163,7 @@ class SftSettings(OptimSettings):
 
 
 class PreferSettings(OptimSettings):
-    """Preference optimization (DPO, arXiv:2305.18290, and its kin).
+    """Preference optimization (DPO, arXiv:2305.18290, and its kin; KTO, arXiv:2402.01306).
 
     The policy that it starts at, the SFT model or the base, is the reference.
     """
@@ -172,13 +175,22 @@ class PreferSettings(OptimSettings):
 
     lora: LoraSettings = added(LoraSettings())
     """The adapter, where there is no SFT model whose adapter is trained further."""
-    loss: Annotated[tuple[Loss | Literal["mpo"], ...], BeforeValidator(_one_or_more)] = ("mpo",)
+    loss: Annotated[tuple[Loss | Unpaired | Literal["mpo"], ...], BeforeValidator(_one_or_more)] = (
+        "mpo",
+    )
     """One or more losses, added up; or ``mpo`` alone: ``[sigmoid, bco_pair, sft]`` with the weights
-    ``[0.8, 0.2, 1.0]`` (arXiv:2411.10442). The formulas are in ``training/losses.py``."""
+    ``[0.8, 0.2, 1.0]`` (arXiv:2411.10442); or, for thumbs, ``kto`` or ``apo_zero_unpaired`` alone,
+    which take a pair as a thumb up and a thumb down. The formulas are in ``training/losses.py``."""
     loss_weights: tuple[float, ...] | None = None
     """One for each loss; None weighs all by 1."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     """Share of pairs whose label is taken to be wrong; read by robust, aot and exo_pair."""
+    desirable_weight: float = added(1.0, gt=0.0)
+    """Of a thumb up in kto and apo_zero_unpaired. Where there are more of one kind, the weights
+    make up for it: (ups · this) : (downs · the other) between 1 and 4/3 is what KTO's authors
+    advise (arXiv:2402.01306, equation 8)."""
+    undesirable_weight: float = added(1.0, gt=0.0)
+    """Of a thumb down."""
 
     beta: float = Field(default=0.1, gt=0.0, le=10.0)
     """How dear it is to move away from the reference."""
@@ -203,9 +215,30 @@ class PreferSettings(OptimSettings):
             raise ValueError("exo_pair needs label_smoothing above 0; its paper takes 0.001")
         return self
 
+    @model_validator(mode="after")
+    def _unpaired_stands_alone(self) -> "PreferSettings":
+        found = [loss for loss in self.loss if loss in get_args(Unpaired)]
+        if found and (len(self.loss) > 1 or self.loss_weights is not None):
+            raise ValueError(
+                f"{found[0]} takes single answers and stands alone, found [{', '.join(self.loss)}]"
+                f"{' with loss_weights' if self.loss_weights else ''}; desirable_weight and "
+                f"undesirable_weight are its weights"
+            )
+        if "kto" in self.loss and self.batch_size == 1:
+            raise ValueError(
+                "kto estimates how far the policy has moved by the rows of a forward pass: with "
+                "batch_size 1 that is one row; take at least 2, and more are better"
+            )
+        return self
+
     @property
-    def mixture(self) -> tuple[tuple[Loss, ...], tuple[float, ...]]:
-        """The losses that are added up, and the weight of each."""
+    def unpaired(self) -> Unpaired | None:
+        """The loss that takes single answers, if that is what is asked for."""
+        return next((loss for loss in get_args(Unpaired) if loss in self.loss), None)
+
+    @property
+    def mixture(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """The losses of pairs that are added up, and the weight of each."""
         losses = tuple(loss for loss in self.loss if loss != "mpo")
         if not losses:
             return ("sigmoid", "bco_pair", "sft"), (0.8, 0.2, 1.0)

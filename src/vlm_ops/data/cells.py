@@ -40,6 +40,9 @@ _MESSAGES = (
 )
 _BOOLEAN = 'expected the words that the model should answer, as "Yes" or "No"'
 _ANSWERS = "expected a text or a list of texts, none of them empty"
+_UP = (True, "true", "1", "1.0", "up", "👍", "thumbs_up", "good")
+_DOWN = (False, "false", "0", "0.0", "down", "👎", "thumbs_down", "bad")
+_THUMB = "expected a thumb: true or false, 1 or 0, up or down"
 
 
 class CellError(DataError):
@@ -164,12 +167,33 @@ def number(value: Any) -> str:
     return format(int(value), "d") if whole else repr(float(value))
 
 
+def thumb(value: Any) -> bool:
+    """Read a thumb: True for up, False for down.
+
+    Args:
+        value: A boolean; 1 or 0; or a text in any case:``true`` and ``false``, ``1`` and ``0``,
+            ``up`` and ``down``, ``thumbs_up`` and ``thumbs_down``, ``good`` and ``bad``, 👍 and 👎.
+
+    Raises:
+        CellError: It is none of these: a rating of several steps, or -1, says no up or down.
+    """
+    found = value.strip().lower() if isinstance(value, str) else value
+    if is_missing(value):
+        raise CellError("empty", shown(value), _THUMB)
+    if isinstance(found, (bool, str)) or _is_number(found):
+        for up, forms in ((True, _UP), (False, _DOWN)):
+            if found in forms:
+                return up
+    raise CellError("of another form", shown(value), _THUMB)
+
+
 ROLES: dict[str, Callable[[Any], Any]] = {
     "id": key,
     "question": question,
     "answers": answers,
     "kind": key,
     "group": group,
+    "label": thumb,
 }
 """How a cell is read, by what its column holds."""
 

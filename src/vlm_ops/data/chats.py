@@ -77,7 +77,7 @@ def read_chat(cell: Any) -> Chat:
 
 
 def prompt(value: Any) -> Asked:
-    """Read what is asked in a pair: a text, or chat messages that end with the user.
+    """Read what is asked: a text, or chat messages that end with the user.
 
     Raises:
         CellError: It is neither, is empty, or has a mark in it that stands for no image.
@@ -95,7 +95,7 @@ def prompt(value: Any) -> Asked:
 
 
 def reply(value: Any) -> str:
-    """Read an answer of a pair: a text, or a chat message of the assistant, also in a list.
+    """Read an answer: a text, or a chat message of the assistant, also in a list.
 
     Raises:
         CellError: It is neither, is empty, or has a mark in it.
@@ -119,8 +119,10 @@ def reply(value: Any) -> str:
     return unmarked(text) if text else no_text(None, _REPLY)
 
 
-ROLES: dict[str, Callable[[Any], Any]] = {"prompt": prompt, "chosen": reply, "rejected": reply}
-"""How a cell of a pair is read, by what its column holds."""
+ROLES: dict[str, Callable[[Any], Any]] = {
+    "prompt": prompt, "chosen": reply, "rejected": reply, "completion": reply,
+}  # fmt: skip
+"""How a cell of a pair or a thumb is read, by what its column holds."""
 
 
 def _chat(cell: Any, last: Literal["user", "assistant"], expected: str) -> Chat:

@@ -4,9 +4,9 @@ A name alone is a guess; the readers that ``prepare`` uses are asked about a sam
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from vlm_ops.config.pairs import PairColumns
+from vlm_ops.config.pairs import PairColumns, ThumbColumns
 from vlm_ops.config.sections import Columns, DataForm
 from vlm_ops.data.cells import CellError, is_missing
 from vlm_ops.data.choices import choices_in
@@ -19,7 +19,9 @@ from vlm_ops.store.names import nearest, short
 
 Cells = Mapping[str, Any]
 
-COLUMNS, PAIRS, THUMBS = "columns", "pairs", "thumbs"
+COLUMNS = "columns"
+PAIRS: Literal["pairs"] = "pairs"
+THUMBS: Literal["thumbs"] = "thumbs"
 """Forms beside the chats, which are called as their column (``data.form``)."""
 _ASKED = ("question", "answers")
 OPTIONAL = ("video", "id", "group", "kind", "options")
@@ -53,11 +55,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "images": ("images", *_IMAGES),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
+    "completion": _REPLY,
+    "label": ("label", "thumb", "thumbs", "thumbs_up", "feedback", "liked", "rating"),
 }  # fmt: skip
 """Usual names of a column by its role, the likeliest first."""
 _NAMES["prompt"] = ("prompt", *_QUESTION)
-_THUMBS = ("label", "thumb", "thumbs", "thumbs_up", "feedback", "liked", "rating")
-_SAYS = (True, False, "up", "down", "👍", "👎", "thumbs_up", "thumbs_down", "good", "bad")
 _WORDS = {
     "image": "the image",
     "images": "the images",
@@ -66,6 +68,8 @@ _WORDS = {
     "answers": "the answer",
     "chosen": "the better answer",
     "rejected": "the worse answer",
+    "completion": "the answer",
+    "label": "the thumb",
 }
 
 
@@ -144,8 +148,6 @@ def guess(
     read: dict[str, int] = {}
     for role in roles:
         left = [name for name in there if name not in columns.values()]
-        if form == THUMBS:
-            left = [name for name in left if _plain(name) not in _THUMBS]
         right = _readers(role, sample, place)
         column = given.get(role) or _best(role, left, right, len(sample))
         if column is not None:
@@ -179,8 +181,9 @@ def _form(
     chat = next((name for name in _CHATS if name in there), None)
     if chat is not None and not both:
         return chat, ("video", "image", *OPTIONAL[1:])
-    if _has_thumbs(there, sample):
-        return THUMBS, ("image", *_ASKED)
+    thumbs = tuple(ThumbColumns.model_fields)
+    if given.keys() & set(thumbs[2:]) or _has_thumbs(there, sample):
+        return THUMBS, thumbs
     return COLUMNS, ("video", "image", *_ASKED, *OPTIONAL[1:])
 
 
@@ -189,16 +192,10 @@ def _has_thumbs(there: Sequence[str], sample: Sequence[Cells]) -> bool:
     if not any(_plain(name) in _REPLY for name in there):
         return False
     for name in there:
-        said = [row.get(name) for row in sample if row.get(name) is not None]
-        if _plain(name) in _THUMBS and said and all(_is_thumb(cell) for cell in said):
+        said = [row.get(name) for row in sample if not is_missing(row.get(name))]
+        if _plain(name) in _NAMES["label"] and said and all(_can_read("label", c) for c in said):
             return True
     return False
-
-
-def _is_thumb(cell: Any) -> bool:
-    if isinstance(cell, str):
-        return cell.strip().lower() in (*_SAYS, "true", "false")
-    return isinstance(cell, bool)
 
 
 def _best(role: str, left: Sequence[str], right: Callable[[str], int], rows: int) -> str | None:
@@ -224,6 +221,10 @@ def _reads(role: str, cell: Any, place: Place) -> bool:
     if role in ("image", "images", "video"):
         cells = image_cells(cell, place)
         return bool(cells) and all(map(_is_there, cells))
+    return _can_read(role, cell)
+
+
+def _can_read(role: str, cell: Any) -> bool:
     try:
         READERS[role](cell)
     except CellError:

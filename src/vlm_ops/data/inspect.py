@@ -22,11 +22,11 @@ from vlm_ops.data.check import NO_IMAGE, SAME_ID, check_rows
 from vlm_ops.data.guess import OPTIONAL, PAIRS, THUMBS, Guess, guess
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.located import Asked, Located, locate
-from vlm_ops.data.preferences import check_pairs
+from vlm_ops.data.preferences import check_preferences
 from vlm_ops.data.report import contact_sheet
 from vlm_ops.data.rows import REFUSED, Problem, kinds_of
 from vlm_ops.errors import DataError
-from vlm_ops.records import ImageRef, PreferencePair, Row
+from vlm_ops.records import ImageRef, Preference, PreferencePair, Row
 from vlm_ops.store.files import make_folder, replacing, write_whole
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl
@@ -62,7 +62,7 @@ class Inspection(Frozen):
         lengths: Of questions and answers in ``characters`` and ``words``, of images by their
             longest ``edges`` in pixels; one number each.
         notes: What is to be known besides.
-        yaml: A configuration for these rows; None where no run reads this form.
+        yaml: A configuration for these rows.
         sheet: A dozen pictures with their questions; None where there is none.
         ready: Whether ``vlm-ops run`` takes the configuration as it is.
     """
@@ -81,7 +81,7 @@ class Inspection(Frozen):
     kinds: int | None
     lengths: dict[str, tuple[int, ...]]
     notes: tuple[str, ...]
-    yaml: Path | None
+    yaml: Path
     sheet: Path | None
     ready: bool
 
@@ -192,12 +192,12 @@ def _looked_at(
 
 def _read(source: Located, found: Guess, asked: Asked, store: _Sampled) -> _Look:
     with TemporaryDirectory(dir=store.scratch) as cache:
-        read = source.read_pairs if found.form == PAIRS else source.rows
+        read = source.read_pairs if found.form in (PAIRS, THUMBS) else source.rows
         rows = read(found, Path(cache))
         some = rows if asked.rows is None else islice(rows, asked.rows)
-        if found.form == PAIRS:
-            pairs, problems, total = check_pairs(some, store)
-            good = [_row(pair) for pair in pairs]
+        if found.form == PAIRS or found.form == THUMBS:
+            given, problems, total = check_preferences(some, store, found.form)
+            good = [_row(one) for one in given]
         else:
             how: WithoutImage = "accept" if found.text_alone else "refuse"
             checked, problems, total = check_rows(some, store, without_image=how)
@@ -206,10 +206,11 @@ def _read(source: Located, found: Guess, asked: Asked, store: _Sampled) -> _Look
     return _Look(good, problems, total, more)
 
 
-def _row(pair: PreferencePair) -> Row:
-    """Return a pair as a row that has its better answer."""
-    asked = pair.model_dump(exclude={"chosen", "rejected"})
-    return Row(**asked, answers=(pair.chosen,), group="")
+def _row(given: Preference) -> Row:
+    """Return a pair as a row that has its better answer, a thumb as one that has its own."""
+    asked = given.model_dump(exclude={"chosen", "rejected", "completion", "label"})
+    said = given.chosen if isinstance(given, PreferencePair) else given.completion
+    return Row(**asked, answers=(said,), group="")
 
 
 def _refusing(found: Guess, look: _Look) -> dict[str, str]:
@@ -272,7 +273,7 @@ def _lengths(rows: Sequence[Row], images: Sequence[ImageRef]) -> dict[str, tuple
 class _Written(NamedTuple):
     """A configuration, and whether it has all that a run needs."""
 
-    path: Path | None
+    path: Path
     runs: bool
 
 
@@ -280,21 +281,20 @@ def _write(
     source: Located, found: Guess, look: _Look, out: Path, count: CountTokens, notes: list[str]
 ) -> _Written:
     """Write what differs from the defaults."""
-    if found.form == THUMBS:
-        notes.append(
-            "no run reads thumbs: write the rows with a thumb up as rows of question and answer, "
-            "or two answers to one question as a pair (prompt, chosen, rejected)"
-        )
-        return _Written(None, runs=False)
     name = _name(source.name)
     values: dict[str, Any] = {"extends": "demo", "name": name}
     rows = _as_rows(source, found)
     if rows is not None:
         values["data"] = _section(source.settings(rows), out)
-    if found.form == PAIRS:
+    if found.form in (PAIRS, THUMBS):
         values["pairs"] = _section(source.pairs(found), out)
         if rows is None:
-            notes.append("these pairs need rows to train SFT on: add a section data with yours")
+            notes.append(
+                f"these {found.form} need rows to train SFT and to measure on: add a section data "
+                f"with yours"
+            )
+    if found.form == THUMBS:
+        values["prefer"] = {"loss": "kto"}
     longest = max(count([row.answers[0] for row in look.rows]) or [0], default=0)
     if longest > EvaluateSettings().max_new_tokens:
         values["evaluate"] = {"max_new_tokens": min(longest, _LONGEST_ANSWER)}
@@ -308,8 +308,11 @@ def _write(
 def _as_rows(source: Located, found: Guess) -> Guess | None:
     """Return how the rows are read as questions and answers; None if they can't be.
 
-    A pair is one by its better answer, unless its texts are messages.
+    A pair is one by its better answer, unless its texts are messages; a thumb is none, since its
+    answer may be wrong.
     """
+    if found.form == THUMBS:
+        return None
     if found.form != PAIRS:
         return found
     names = found.columns

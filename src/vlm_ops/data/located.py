@@ -7,13 +7,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_ops.config.pairs import DatasetPairs, PairColumns
+from vlm_ops.config.pairs import (
+    DatasetPairs,
+    DatasetThumbs,
+    Labelled,
+    PairColumns,
+    ThumbColumns,
+)
 from vlm_ops.config.sections import FilesData, HubData, SplitNames
 from vlm_ops.data import hub
 from vlm_ops.data.files import ENDINGS, Table, read_table
-from vlm_ops.data.guess import Guess
+from vlm_ops.data.guess import THUMBS, Guess
 from vlm_ops.data.image_cells import Place
-from vlm_ops.data.preferences import open_pairs
+from vlm_ops.data.preferences import open_preferences
 from vlm_ops.data.rows import RawRow
 from vlm_ops.data.sources import hub_source, open_source
 from vlm_ops.errors import DataError
@@ -71,16 +77,16 @@ class Located(ABC):
         """Return the section ``data`` that reads these rows."""
 
     @abstractmethod
-    def pairs(self, found: Guess) -> DatasetPairs:
-        """Return the section ``pairs`` that reads these rows."""
+    def pairs(self, found: Guess) -> Labelled:
+        """Return the section ``pairs`` that reads these rows, as pairs or as thumbs."""
 
     @abstractmethod
     def rows(self, found: Guess, cache: Path) -> Iterator[RawRow]:
         """Read all rows, a few at a time."""
 
     def read_pairs(self, found: Guess, cache: Path) -> Iterator[RawRow]:
-        """Read all rows as pairs, a few at a time."""
-        return open_pairs(self.pairs(found), cache, 0)[1]
+        """Read all rows as pairs or thumbs, a few at a time."""
+        return open_preferences(self.pairs(found), cache, 0)[1]
 
 
 def locate(asked: Asked, cache: Path) -> Located:
@@ -123,10 +129,8 @@ class _File(Located):
     def settings(self, found: Guess) -> FilesData:
         return FilesData(type="files", path=self._path, **found.settings(self.there))
 
-    def pairs(self, found: Guess) -> DatasetPairs:
-        return DatasetPairs(
-            type="dataset", path=self._path, columns=PairColumns.model_validate(found.columns)
-        )
+    def pairs(self, found: Guess) -> Labelled:
+        return _labelled(found, path=self._path)
 
     def rows(self, found: Guess, cache: Path) -> Iterator[RawRow]:
         return open_source(self.settings(found), seed=0, cache=cache).rows
@@ -157,14 +161,18 @@ class _Hub(Located):
             splits=SplitNames.model_validate(names), **found.settings(self.there),
         )  # fmt: skip
 
-    def pairs(self, found: Guess) -> DatasetPairs:
-        return DatasetPairs(
-            type="dataset", id=self._id, revision=self._revision, split=self._train,
-            columns=PairColumns.model_validate(found.columns),
-        )  # fmt: skip
+    def pairs(self, found: Guess) -> Labelled:
+        return _labelled(found, id=self._id, revision=self._revision, split=self._train)
 
     def rows(self, found: Guess, cache: Path) -> Iterator[RawRow]:
         return hub_source(self.settings(found), self._folder, seed=0, cache=cache).rows
+
+
+def _labelled(found: Guess, **where: Any) -> Labelled:
+    if found.form == THUMBS:
+        columns = ThumbColumns.model_validate(found.columns)
+        return DatasetThumbs(type="thumbs", columns=columns, **where)
+    return DatasetPairs(type="dataset", columns=PairColumns.model_validate(found.columns), **where)
 
 
 def _file_of(folder: Path) -> Path:

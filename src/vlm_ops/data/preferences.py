@@ -1,14 +1,15 @@
-"""Preference pairs that somebody else labelled, in RLAIF-V's schema: file or hub."""
+"""Preferences that somebody gave, from a file or the hub: pairs in RLAIF-V's schema, thumbs."""
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pairs import DatasetPairs, PairColumns
+from vlm_ops.config.pairs import Labelled
 from vlm_ops.data import hub
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.check import ImageChecks, image_problems, other_marks
@@ -21,7 +22,13 @@ from vlm_ops.data.rows import Problem, RawRow, broken_row, check_columns, read_c
 from vlm_ops.data.sources import ALL
 from vlm_ops.data.split import draw, join_by_image, position
 from vlm_ops.errors import DataError
-from vlm_ops.records import ImageRef, PreferencePair
+from vlm_ops.records import (
+    PREFERENCES,
+    ImageRef,
+    Preference,
+    PreferenceForm,
+    Thumb,
+)
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import sha256_bytes
 
@@ -29,50 +36,55 @@ logger = logging.getLogger(__name__)
 
 
 class Preferences(NamedTuple):
-    """Pairs that somebody else labelled.
+    """Pairs, or thumbs, that somebody else gave.
 
     Attributes:
-        train: Pairs to train on.
-        held_out: Held-out pairs; they have no image in common with the others.
-        dropped: How many pairs were dropped for an image of the prepared data, by its split.
-        refused: How many rows could not be read as a pair.
+        train: Those to train on.
+        held_out: Held-out ones; they have no image in common with the others.
+        dropped: How many were dropped for an image of the prepared data, by its split.
+        refused: How many rows could not be read.
+        left_out: How many say nothing: pairs of equal answers, thumbs that contradict each other.
     """
 
-    train: list[PreferencePair]
-    held_out: list[PreferencePair]
+    train: list[Preference]
+    held_out: list[Preference]
     dropped: dict[Literal["test", "validation"], int]
     refused: int
+    left_out: int
 
 
 def load_preferences(
-    settings: DatasetPairs, *, data: PreparedData, out: Path, seed: int
+    settings: Labelled, *, data: PreparedData, out: Path, seed: int
 ) -> Preferences:
-    """Read, check and split preference pairs.
+    """Read, check and split preference pairs, or thumbs.
 
-    Pairs whose two answers are the same say nothing; they are left out and counted in the log.
-    So are pairs with an image that the model is measured on: no pair may have a test image,
-    and no pair to train on an image of the validation rows.
+    What says nothing is left out and counted in the log: pairs whose two answers are the same, and
+    thumbs up and down for the same answer to the same question about the same images. So are those
+    with an image that the model is measured on: none may have a test image, and none to train on
+    an image of the validation rows.
 
     Args:
         settings: File or hub data set, columns, share that is held out.
         data: What the model is chosen and measured on.
         out: The step's folder. Images go into the store that belongs to it
             (:class:`~vlm_ops.data.images.ImageStore`), complaints to ``out/refused.jsonl``.
-        seed: Draws at most ``max_pairs`` pairs, and the images that are held out.
+        seed: Draws at most ``max_pairs`` or ``max_thumbs`` rows, and the images to hold out.
 
     Raises:
-        DataError: The source can't be read, a column is missing, a pair can't be used, or
-            one of the two parts is empty.
+        DataError: The source can't be read, a column is missing, too many rows can't be used,
+            one of the two parts is empty, or all thumbs to train on are the same.
     """
     cache = out / "cache"
     make_folder(cache)
-    title, raw = open_pairs(settings, cache, seed)
+    title, raw = open_preferences(settings, cache, seed)
     with ImageStore(out, frames=settings.frames) as store:
-        pairs, problems, total = check_pairs(raw, store)
+        given, problems, total = check_preferences(raw, store, settings.form)
         refused = refuse(problems, total, out, title, settings.max_refused, "pairs")
-        useful = [pair for pair in pairs if pair.chosen != pair.rejected]
-        if left_out := len(pairs) - len(useful):
-            logger.warning("%s: %d pairs left out: chosen = rejected", title, left_out)
+        useful = _clear(given)
+        left_out = len(given) - len(useful)
+        if left_out:
+            why = _UNCLEAR[settings.form]
+            logger.warning("%s: %d %s left out: %s", title, left_out, settings.form, why)
         untested = _without(useful, data, "test", store)
         others, held_out = _split(untested, settings.validation, seed)
         train = _without(others, data, "validation", store)
@@ -81,44 +93,34 @@ def load_preferences(
             held_out,
             {"test": len(useful) - len(untested), "validation": len(others) - len(train)},
             refused,
+            left_out,
         )
-        reasons = _reasons(found)
-        for reason in reasons:
-            logger.warning("%s: %s", title, reason)
-        if not train or not held_out:
-            raise DataError(
-                f"{title}: {len(train)} pairs to train on and {len(held_out)} held out of {total} "
-                f"rows; expected some of both. "
-                + "".join(f"{reason}; give pairs about other images. " for reason in reasons)
-                + f"Pairs are split by image: give more images, or another pairs.validation (now "
-                f"{settings.validation})."
-            )
-        store.keep({image.path for pair in train + held_out for image in pair.images})
+        _refuse_unusable(found, settings, title, total)
+        store.keep({image.path for one in train + held_out for image in one.images})
     shutil.rmtree(cache, ignore_errors=True)
     return found
 
 
-def open_pairs(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Iterator[RawRow]]:
-    """Open a source of pairs, and return its title and its rows, which are read as asked for.
+def open_preferences(settings: Labelled, cache: Path, seed: int) -> tuple[str, Iterator[RawRow]]:
+    """Open a source of pairs or thumbs; return its title and its rows, read as they are needed.
 
     Args:
         settings: File or hub data set, and columns.
         cache: Folder for downloads.
-        seed: Draws at most ``max_pairs``.
+        seed: Draws at most ``max_pairs`` or ``max_thumbs``.
 
     Raises:
         DataError: The source can't be read, or a column is missing.
     """
     title, (columns, cells), place = _open_table(settings, cache, seed)
-    wanted = {f"pairs.columns.{k}": v for k, v in settings.columns.model_dump().items()}
-    check_columns(wanted, columns, title)
-    raw = _raw_rows(cells, settings.columns, place)
-    if settings.path is not None and settings.max_pairs is not None:
-        raw = iter(draw(list(raw), settings.max_pairs, seed))
+    check_columns({f"pairs.columns.{k}": v for k, v in settings.named.items()}, columns, title)
+    raw = _raw_rows(cells, settings.named, place)
+    if settings.path is not None and settings.at_most is not None:
+        raw = iter(draw(list(raw), settings.at_most, seed))
     return title, raw
 
 
-def _open_table(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Table, Place]:
+def _open_table(settings: Labelled, cache: Path, seed: int) -> tuple[str, Table, Place]:
     if settings.path is not None:
         place = Place.of(settings.path.parent, settings.images_root)
         return settings.path.name, read_table(settings.path, cache), place
@@ -126,13 +128,13 @@ def _open_table(settings: DatasetPairs, cache: Path, seed: int) -> tuple[str, Ta
     assert settings.revision is not None
     folder = hub.fetch(settings.id, settings.revision, cache)
     files = hub.HubFiles(folder, settings.id, cache)
-    table = hub.read_split(files, settings.split, settings.max_pairs, seed)
+    table = hub.read_split(files, settings.split, settings.at_most, seed)
     return settings.id, table, Place.of(folder)
 
 
-def _raw_rows(cells: Placed, columns: PairColumns, place: Place) -> Iterator[RawRow]:
-    """Rows whose answer cell holds both answers."""
-    names = columns.model_dump()
+def _raw_rows(cells: Placed, names: dict[str, str], place: Place) -> Iterator[RawRow]:
+    """Rows whose answer cell holds what is in the columns after images and prompt."""
+    said = [column for role, column in names.items() if role not in ("images", "prompt")]
     for number, (where, row) in enumerate(cells, start=1):
         if isinstance(row, CellError):
             yield RawRow.without_cells(where, str(number), row, None)
@@ -140,9 +142,9 @@ def _raw_rows(cells: Placed, columns: PairColumns, place: Place) -> Iterator[Raw
         yield RawRow(
             where=where,
             id=str(number),
-            images=image_cells(row.get(columns.images), place),
-            question=row.get(columns.prompt),
-            answers=(row.get(columns.chosen), row.get(columns.rejected)),
+            images=image_cells(row.get(names["images"]), place),
+            question=row.get(names["prompt"]),
+            answers=tuple(row.get(column) for column in said),
             kind=ALL,
             group=None,
             split=None,
@@ -150,25 +152,26 @@ def _raw_rows(cells: Placed, columns: PairColumns, place: Place) -> Iterator[Raw
         )
 
 
-def check_pairs(
-    rows: Iterator[RawRow], store: ImageStore
-) -> tuple[list[PreferencePair], list[Problem], int]:
-    """Check and normalize pairs, as :func:`~vlm_ops.data.check.check_rows` does rows.
+def check_preferences(
+    rows: Iterator[RawRow], store: ImageStore, form: PreferenceForm
+) -> tuple[list[Preference], list[Problem], int]:
+    """Check and normalize pairs or thumbs, as :func:`~vlm_ops.data.check.check_rows` does rows.
 
     Returns:
-        The pairs that can be used, what is wrong with the others, and how many there were.
+        Those that can be used, what is wrong with the others, and how many there were.
     """
-    pairs: list[PreferencePair] = []
+    given: list[Preference] = []
     problems: list[Problem] = []
-    report = log_progress(logger, "pairs checked")
+    record = PREFERENCES[form]
+    report = log_progress(logger, f"{form} checked")
     total = 0
     for chunk in ImageChecks(store).chunks(rows):
         for row, seen in chunk:
             if row.broken is not None:
                 problems.append(broken_row(row, row.broken))
                 continue
-            chosen, rejected = row.answers
-            cells = {"prompt": row.question, "chosen": chosen, "rejected": rejected}
+            roles = [role for role in row.columns if role not in ("images", "prompt")]
+            cells = {"prompt": row.question, **dict(zip(roles, row.answers, strict=True))}
             read, found = read_cells(row, cells)
             found += image_problems(row.where, row.id, seen)
             if (asked := read.pop("prompt", None)) is not None:
@@ -179,19 +182,67 @@ def check_pairs(
             if not found:
                 kept = tuple(image for image in seen.images if isinstance(image, ImageRef))
                 said = {"before": asked.before, "question": asked.question, "kind": row.kind}
-                pairs.append(PreferencePair(images=kept, **said, **read))
+                given.append(record(images=kept, **said, **read))
         total += len(chunk)
         report(total, None)
-    return pairs, problems, total
+    return given, problems, total
+
+
+_UNCLEAR: dict[PreferenceForm, str] = {
+    "pairs": "chosen = rejected",
+    "thumbs": "up and down for the same answer to the same question",
+}
+"""What pairs and thumbs have in common that say nothing."""
+
+
+def _clear(given: Sequence[Preference]) -> list[Preference]:
+    """Leave out pairs of equal answers, and thumbs for what has both: nobody knows who is right."""
+    said: defaultdict[tuple[object, ...], set[bool]] = defaultdict(set)
+    for one in given:
+        if isinstance(one, Thumb):
+            said[_about(one)].add(one.label)
+    return [
+        one
+        for one in given
+        if (len(said[_about(one)]) == 1 if isinstance(one, Thumb) else one.chosen != one.rejected)
+    ]
+
+
+def _about(thumb: Thumb) -> tuple[object, ...]:
+    shown = tuple(image.sha256 for image in thumb.images)
+    return shown, thumb.transcript, thumb.completion
+
+
+def _refuse_unusable(found: Preferences, settings: Labelled, title: str, total: int) -> None:
+    """Say what was dropped, and raise where there is nothing to learn from what is left."""
+    form, train = settings.form, found.train
+    reasons = _reasons(found, form)
+    for reason in reasons:
+        logger.warning("%s: %s", title, reason)
+    if not train or not found.held_out:
+        raise DataError(
+            f"{title}: {len(train)} {form} to train on and {len(found.held_out)} held out of "
+            f"{total} rows; expected some of both. "
+            + "".join(f"{reason}; give {form} about other images. " for reason in reasons)
+            + f"{form.capitalize()} are split by image: give more images, or another "
+            f"pairs.validation (now {settings.validation})."
+        )
+    labels = {one.label for one in train if isinstance(one, Thumb)}
+    if len(labels) == 1:
+        raise DataError(
+            f"{title}: all {len(train)} thumbs to train on are {'up' if labels.pop() else 'down'}; "
+            f"expected some of both, since each kind alone teaches to say more, or less, of "
+            f"everything. Give both; thumbs up alone are rows of question and answer for SFT."
+        )
 
 
 def _without(
-    pairs: list[PreferencePair],
+    pairs: list[Preference],
     data: PreparedData,
     split: Literal["test", "validation"],
     store: ImageStore,
-) -> list[PreferencePair]:
-    """Leave out the pairs with an image of a split."""
+) -> list[Preference]:
+    """Leave out those with an image of a split."""
     shown = {image.sha256: image for row in data.rows(split) for image in row.images}
     seen = set(shown)
     if data.images != STORE:
@@ -208,8 +259,8 @@ def _pixels(path: Path) -> tuple[tuple[int, int], str]:
     return image.size, sha256_bytes(image.tobytes())
 
 
-def _reasons(found: Preferences) -> list[str]:
-    pairs = {"test": "pairs", "validation": "training pairs"}
+def _reasons(found: Preferences, form: PreferenceForm) -> list[str]:
+    pairs = {"test": form, "validation": f"training {form}"}
     return [
         f"{count} {pairs[split]} dropped: an image of theirs is a {split} image"
         for split, count in found.dropped.items()
@@ -218,8 +269,8 @@ def _reasons(found: Preferences) -> list[str]:
 
 
 def _split(
-    pairs: list[PreferencePair], share: float, seed: int
-) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    pairs: list[Preference], share: float, seed: int
+) -> tuple[list[Preference], list[Preference]]:
     """Hold out whole groups of linked images; with few, those first in the order of places."""
     groups = join_by_image([[image.sha256 for image in pair.images] for pair in pairs])
     order = sorted(set(groups), key=lambda group: position(group, seed))

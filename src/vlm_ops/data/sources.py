@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vlm_ops.config.pairs import DatasetPairs, PairsSettings
+from vlm_ops.config.pairs import Labelled
 from vlm_ops.config.sections import (
     ChartsData,
     Columns,
@@ -120,14 +120,14 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
     return Source(data.id, title, rows(), own_splits=True)
 
 
-def source_content(data: DataCommon | PairsSettings) -> str:
+def source_content(data: DataCommon | Labelled) -> str:
     """Hash what a source reads from outside its settings.
 
     With it in a step's fingerprint, new rows or a changed picture run the step again, and the
     same rows in another folder do not.
 
     Args:
-        data: A source of rows or of pairs.
+        data: A source of rows, of pairs or of thumbs.
 
     Returns:
         For files, a hash over the file and the images it names; for charts, over the packages
@@ -141,12 +141,12 @@ def source_content(data: DataCommon | PairsSettings) -> str:
     if isinstance(data, FilesData):
         place = Place.of(data.path.parent, data.images_root)
         return _file_content(data.path, data, place)
-    if isinstance(data, DatasetPairs) and data.path is not None:
+    if isinstance(data, Labelled) and data.path is not None:
         return _file_content(data.path, data, Place.of(data.path.parent, data.images_root))
     return fingerprint("")
 
 
-def _file_content(path: Path, data: FilesData | DatasetPairs, place: Place) -> str:
+def _file_content(path: Path, data: FilesData | Labelled, place: Place) -> str:
     """Hash a file and the images that it names; those that it holds are part of the file."""
     files: set[ImageFile] = set()
     scaled = False
@@ -167,13 +167,13 @@ def _file_content(path: Path, data: FilesData | DatasetPairs, place: Place) -> s
 
 
 def _images(
-    path: Path, columns: Sequence[str], rows: Placed, data: FilesData | DatasetPairs, place: Place
+    path: Path, columns: Sequence[str], rows: Placed, data: FilesData | Labelled, place: Place
 ) -> Iterator[ImageCell]:
     """Yield the images of all rows; none where the rows hold nothing but their bytes."""
     if isinstance(data, FilesData):
         form = find_form(data.form, data.columns, columns, data.question)
     else:
-        form = Form(Columns(image=data.columns.images), None)
+        form = Form(Columns(image=data.named["images"]), None)
     if form.chat is None and form.columns.video is None:
         column = form.columns.image
         in_file = path.suffix.lower() == ".parquet" and holds_bytes_alone(path, column)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.artifacts import ModelRef
-from vlm_ops.config.pairs import DatasetPairs
+from vlm_ops.config.pairs import Labelled
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
 from vlm_ops.config.sections import DataCommon, ModelSettings
 from vlm_ops.records import Against, RowsRef
@@ -242,7 +242,7 @@ def _settings(job: Job) -> dict[str, Any]:
         if (folder := local_folder(model)) is not None:
             settings["model"] |= {"id": None, "content": base_sha256(folder)}
     source = job.data if isinstance(job, PrepareJob) else getattr(job, "pairs", None)
-    if isinstance(source, (DataCommon, DatasetPairs)):
+    if isinstance(source, (DataCommon, Labelled)):
         from vlm_ops.data.sources import source_content
 
         section = settings["data" if isinstance(job, PrepareJob) else "pairs"]

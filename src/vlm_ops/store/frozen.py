@@ -32,7 +32,9 @@ class Frozen(BaseModel):
         return named
 
 
-def added(default: Any, *, ge: float | None = None, lt: float | None = None) -> Any:
+def added(
+    default: Any, *, gt: float | None = None, ge: float | None = None, lt: float | None = None
+) -> Any:
     """Declare a field that earlier versions had not.
 
     Where it holds its default it is in no dump, so that fingerprints and records stay those of
@@ -40,7 +42,10 @@ def added(default: Any, *, ge: float | None = None, lt: float | None = None) -> 
 
     Args:
         default: What earlier versions did.
+        gt: What it must lie above.
         ge: Lower bound.
         lt: What it must lie below.
     """
-    return Field(default=default, exclude_if=lambda value: bool(value == default), ge=ge, lt=lt)
+    return Field(
+        default=default, exclude_if=lambda value: bool(value == default), gt=gt, ge=ge, lt=lt
+    )

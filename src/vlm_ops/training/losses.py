@@ -1,11 +1,13 @@
 """Preference losses: pure functions of log-probabilities.
 
-Each takes the summed log-probabilities of chosen and rejected answers under policy and
-reference, and returns a loss per pair. In the formulas ``c`` and ``r`` are the log-ratios of the
-policy to the reference for the chosen and the rejected answer, ``d = c - r``, ``b`` is beta, ``e``
-the label smoothing, ``s`` the logistic function.
+Those of pairs take the summed log-probabilities of chosen and rejected answers under policy and
+reference, and return a loss per pair; those of thumbs, at the end, a loss per thumb. In the
+formulas ``c`` and ``r`` are the log-ratios of the policy to the reference for the chosen and the
+rejected answer, ``d = c - r``, ``b`` is beta, ``e`` the label smoothing, ``s`` the logistic
+function.
 
-Source of names and conventions: ``DPOTrainer`` of trl 1.16, with which a test compares every one.
+Source of names and conventions: ``DPOTrainer`` and ``KTOTrainer`` of trl 1.16, with which a test
+compares every one.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +24,9 @@ class LogProbs:
     """Log-probabilities of answers.
 
     Attributes:
-        chosen: Sum over the tokens of each chosen answer, (pairs,), nats.
-        rejected: The same for rejected answers.
+        chosen: Sum over the tokens of each chosen answer, (pairs,), nats; of thumbs, of the answer
+            that was judged.
+        rejected: The same for rejected answers; of thumbs, for the answer to another question.
         chosen_tokens: Tokens of each chosen answer, end token included, (pairs,).
         rejected_tokens: The same for rejected answers.
     """
@@ -193,3 +196,62 @@ class PreferenceLoss:
             for name, weight in zip(self.names, self.weights, strict=True)
         ]
         return torch.stack(parts).sum()
+
+
+def kto(ratio: torch.Tensor, moved: torch.Tensor, up: torch.Tensor, beta: float) -> torch.Tensor:
+    """``1 - s(b (l - z))`` for a thumb up, ``1 - s(b (z - l))`` for one down.
+
+    KTO, arXiv:2402.01306, equation 7.
+    """
+    return 1 - torch.sigmoid(beta * torch.where(up, ratio - moved, moved - ratio))
+
+
+def apo_zero_unpaired(
+    ratio: torch.Tensor, moved: torch.Tensor, up: torch.Tensor, beta: float
+) -> torch.Tensor:
+    """``1 - s(b l)`` for a thumb up, ``s(b l)`` for one down. APO, arXiv:2408.06266, equation 7."""
+    return kto(ratio, torch.zeros_like(moved), up, beta)
+
+
+THUMBS_LOSSES = {function.__name__: function for function in (kto, apo_zero_unpaired)}
+"""By the name that TRL has for it. Each takes the log-ratio ``l`` of policy to reference, (thumbs,),
+``z`` (:func:`moved_by`), the thumbs and beta, and returns a loss per thumb."""
+
+
+def moved_by(policy: LogProbs, reference: LogProbs) -> torch.Tensor:
+    """Estimate how far the policy has moved from the reference: mean log-ratio, not clamped.
+
+    By the answers to other questions, and never differentiated. It is KTO's ``z`` once it is at
+    least 0, which is asked of the mean over all processes.
+    """
+    return (policy.rejected - reference.rejected).mean().detach()
+
+
+@dataclass(frozen=True)
+class ThumbsLoss:
+    """A loss of single answers, each with a thumb.
+
+    Source: KTO, arXiv:2402.01306, section 4.2.
+
+    Attributes:
+        name: Key of ``THUMBS_LOSSES``.
+        desirable_weight: Of a thumb up.
+        undesirable_weight: Of a thumb down.
+        beta: How dear it is to move away from the reference.
+    """
+
+    name: str = "kto"
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    beta: float = 0.1
+
+    def __call__(self, ratio: torch.Tensor, moved: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss over the thumbs, a scalar; either kind may be missing.
+
+        Args:
+            ratio: Log-ratio of policy to reference of each answer, (thumbs,), nats.
+            moved: How far the policy has moved, a scalar; below 0 it counts as 0.
+            up: Which thumbs are up, (thumbs,), bool.
+        """
+        losses = THUMBS_LOSSES[self.name](ratio, moved.clamp(min=0), up, self.beta)
+        return (torch.where(up, self.desirable_weight, self.undesirable_weight) * losses).mean()

@@ -38,23 +38,25 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
-def smaller(optim: OptimSettings, error: Exception) -> OptimSettings:
+def smaller(optim: OptimSettings, error: Exception, fewest: int = 1) -> OptimSettings:
     """Divide the micro-batch by its smallest divisor and take as many more of them a step.
 
     Args:
         optim: With which memory ran out.
         error: What was said then.
+        fewest: Rows that a forward pass must have.
 
     Raises:
-        TrainingError: One row alone is too much.
+        TrainingError: Fewer rows than that would be needed.
     """
     size = optim.batch_size
-    if size == 1:
+    factor = next((divisor for divisor in range(2, size + 1) if size % divisor == 0), size)
+    if size == 1 or size // factor < fewest:
         raise TrainingError(
-            f"memory ran out with one row in a forward pass: {error}. Set "
-            f"gradient_checkpointing, lower model.longest_edge, or take a larger device."
+            f"memory ran out with {'one row' if size == 1 else f'{size} rows'} in a forward pass: "
+            f"{error}. Set gradient_checkpointing, lower model.longest_edge, or take a larger "
+            f"device."
         ) from error
-    factor = next(divisor for divisor in range(2, size + 1) if size % divisor == 0)
     found = optim.model_copy(
         update={"batch_size": size // factor, "accumulation": optim.accumulation * factor}
     )

@@ -1,4 +1,4 @@
-"""Preference pairs: a model's own right answers against its own wrong ones, or labelled ones."""
+"""Preferences: a model's own right answers against its own wrong ones; labelled pairs; thumbs."""
 
 import logging
 import os
@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
-from vlm_ops.config.pairs import DatasetPairs, SampledPairs
+from vlm_ops.config.pairs import Labelled, SampledPairs
 from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
-from vlm_ops.errors import DataError
 from vlm_ops.models.generation import Sampling, sample
 from vlm_ops.models.loading import LoadedModel, base_ref, load
-from vlm_ops.records import BARE_QUESTION, PreferencePair, Row, Split
+from vlm_ops.records import (
+    BARE_QUESTION,
+    Preference,
+    PreferenceForm,
+    PreferencePair,
+    Row,
+    Split,
+    Thumb,
+)
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
@@ -32,12 +39,13 @@ _ROWS_AT_ONCE = 128
 
 
 class _Pairs(NamedTuple):
-    train: list[PreferencePair]
-    validation: list[PreferencePair]
+    train: Sequence[Preference]
+    validation: Sequence[Preference]
     images: Path
     source: str
     counts: dict[str, int]
     too_few: str | None = None
+    form: PreferenceForm = "pairs"
 
 
 def make_pairs(
@@ -48,16 +56,16 @@ def make_pairs(
     tracker: Tracker,
     sft: TrainedAdapter | None = None,
 ) -> PreferencePairs:
-    """Build preference pairs: sampled from a model, or read from a labelled data set.
+    """Build pairs, sampled from a model or read from a labelled data set, or read thumbs.
 
     Sampled pairs come from questions that the model answers rightly at least once: what it never
     gets right it would have to guess at (Iterative Reasoning Preference Optimization,
     arXiv:2404.19733, section 2). What is rejected says :mod:`vlm_ops.training.mistakes`.
 
     Args:
-        job: Which of the two, and how many.
+        job: Which of the three, and how many.
         data: Rows; pairs are sampled on ``train`` (those rows of it that are reserved, if some
-            are), held-out ones on ``validation``. Labelled pairs about its test images are dropped.
+            are), held-out ones on ``validation``. Labelled ones about its test images are dropped.
         sft: The model to sample from; None for the job's base.
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
         tracker: Gets counts and examples.
@@ -66,9 +74,10 @@ def make_pairs(
         The pairs; too few sampled ones say so and are not trained on.
 
     Raises:
-        DataError: A labelled data set has no pair to train on, or none to hold out.
+        DataError: A labelled data set has nothing to train on or to hold out, or only thumbs up, or
+            only thumbs down.
     """
-    if isinstance(job.pairs, DatasetPairs):
+    if isinstance(job.pairs, Labelled):
         made = _labelled(job, job.pairs, data, out)
     else:
         made = _sampled(job, job.pairs, data, _model(job, data, sft), out)
@@ -80,6 +89,7 @@ def make_pairs(
     return PreferencePairs(
         folder=out,
         content=content,
+        form=made.form,
         train=len(made.train),
         validation=len(made.validation),
         images=made.images,
@@ -90,14 +100,14 @@ def make_pairs(
 
 
 def _tell(made: _Pairs, content: str, job: PairsJob, tracker: Tracker) -> None:
-    train, held_out = len(made.train), len(made.validation)
-    logger.info("pairs: %d to train on, %d held out (%s)", train, held_out, made.source)
+    train, held_out, form = len(made.train), len(made.validation), made.form
+    logger.info("%s: %d to train on, %d held out (%s)", form, train, held_out, made.source)
     if made.too_few:
         logger.warning("pairs: %s", made.too_few)
     tracker.params(job.model_dump())
-    tracker.metrics({"pairs": train, "held_out_pairs": held_out, **made.counts})
-    tracker.dataset("pairs", content, "preference training", train, made.source)
-    tracker.table("pairs.json", _table(made.train[:200]))
+    tracker.metrics({form: train, f"held_out_{form}": held_out, **made.counts})
+    tracker.dataset(form, content, "preference training", train, made.source)
+    tracker.table(f"{form}.json", _table(made.train[:200]))
 
 
 def _model(job: PairsJob, data: PreparedData, sft: TrainedAdapter | None) -> LoadedModel:
@@ -120,17 +130,17 @@ def _too_few(settings: SampledPairs, train: int, validation: int) -> str | None:
     )
 
 
-def _labelled(job: PairsJob, settings: DatasetPairs, data: PreparedData, out: Path) -> _Pairs:
-    found = load_preferences(settings, data=data, out=out, seed=job.seed)
-    counts = {f"dropped_{split}_pairs": count for split, count in found.dropped.items()}
-    counts["refused_pairs"] = found.refused
+def _labelled(job: PairsJob, settings: Labelled, data: PreparedData, out: Path) -> _Pairs:
+    found, form = load_preferences(settings, data=data, out=out, seed=job.seed), settings.form
+    counts = {f"dropped_{split}_{form}": count for split, count in found.dropped.items()}
+    counts |= {f"refused_{form}": found.refused, f"left_out_{form}": found.left_out}
     source = f"{settings.path or settings.id}"
-    if not found.train or not found.held_out:
-        raise DataError(
-            f"{source}: {len(found.train)} pairs to train on and {len(found.held_out)} held out, "
-            f"need at least one of each. Give more pairs, or another share pairs.validation."
-        )
-    return _Pairs(found.train, found.held_out, STORE, source, counts)
+    thumbs = [one for one in (*found.train, *found.held_out) if isinstance(one, Thumb)]
+    if thumbs:
+        up = sum(thumb.label for thumb in thumbs)
+        counts["thumbs_up"] = up
+        source += f": {up} thumbs up, {len(thumbs) - up} down"
+    return _Pairs(found.train, found.held_out, STORE, source, counts, form=form)
 
 
 def _sampled(
@@ -215,6 +225,8 @@ def _by_turns(rows: Iterable[Row], seed: int) -> list[Row]:
     return dealt
 
 
-def _table(pairs: Sequence[PreferencePair]) -> dict[str, list[str]]:
-    columns = {"kind": "kind", "question": "transcript", "chosen": "chosen", "rejected": "rejected"}
-    return {name: [getattr(pair, field) for pair in pairs] for name, field in columns.items()}
+def _table(given: Sequence[Preference]) -> dict[str, list[str]]:
+    thumbs = any(isinstance(one, Thumb) for one in given)
+    said = ("completion", "label") if thumbs else ("chosen", "rejected")
+    columns = {"kind": "kind", "question": "transcript", **dict(zip(said, said, strict=True))}
+    return {name: [str(getattr(one, field)) for one in given] for name, field in columns.items()}

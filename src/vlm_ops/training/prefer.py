@@ -1,25 +1,32 @@
-"""Preference optimization: DPO on image-text pairs, the policy it starts at as reference."""
+"""Preference optimization: DPO on pairs, KTO on thumbs, the policy it starts at as reference."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference, DPOTrainer
+from trl.trainer.kto_config import KTOConfig
 
 from vlm_ops.artifacts import ModelRef, PreferencePairs, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob
+from vlm_ops.config.training import PreferSettings, Unpaired
+from vlm_ops.errors import DataError
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import LoadedModel, base_ref, load
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import Encoder
+from vlm_ops.training.engine.preferences import PackedDpo, PackedKto, PackedPreferences
 from vlm_ops.training.engine.reference import Reference
-from vlm_ops.training.engine.trainers import PackedDpo
-from vlm_ops.training.losses import PreferenceLoss
-from vlm_ops.training.rows import preference_rows
+from vlm_ops.training.kto import TrlKto, WithOther
+from vlm_ops.training.losses import PreferenceLoss, ThumbsLoss
+from vlm_ops.training.rows import preference_rows, thumb_rows
 from vlm_ops.training.stage import Stage, train
+from vlm_ops.training.thumbs import mismatched, unpaired
 
 
 def _base(job: PreferJob) -> ModelRef:
@@ -39,10 +46,10 @@ def train_prefer(
     tracker: Tracker,
     sft: TrainedAdapter | None = None,
 ) -> TrainedAdapter:
-    """Train the SFT adapter further, or a fresh one, so that it prefers the chosen answers.
+    """Train the SFT adapter further, or a fresh one, so that it prefers what was preferred.
 
     The losses are in :mod:`vlm_ops.training.losses`; all measure the policy against what it was at
-    the start, so that DPO begins at ln 2.
+    the start, so that DPO begins at ln 2, and KTO at half of its weights.
 
     Args:
         job: Training settings.
@@ -53,7 +60,8 @@ def train_prefer(
 
     Raises:
         ModelError: The model can't be loaded.
-        DataError: A pair does not fit.
+        DataError: A pair or a thumb does not fit, or the loss compares two answers and these are
+            thumbs.
         TrainingError: The loss is not a number, or one pair does not fit into memory.
         Interrupted: The process was asked to stop.
     """
@@ -72,15 +80,23 @@ def prefer_stage(
 
     Args:
         job: Training settings.
-        pairs: Preference pairs.
+        pairs: Preference pairs, or thumbs.
         sft: Where the policy starts and what it is measured against; None for the job's base.
         out: The step's folder.
         tracker: Gets the curves.
+
+    Raises:
+        DataError: The loss compares two answers, and these are thumbs.
     """
     asked = job.prefer
     start = _base(job) if sft is None else sft.model
     losses, weights = asked.mixture
-    return Stage(
+    if pairs.form == "thumbs" and asked.unpaired is None:
+        raise DataError(
+            f"prefer.loss {', '.join(losses)} compares two answers to one question, found thumbs "
+            f"({pairs.source}); set prefer.loss: kto, or give pairs"
+        )
+    stage = Stage(
         name="prefer",
         job=job,
         optim=asked,
@@ -104,19 +120,61 @@ def prefer_stage(
             label_smoothing=asked.label_smoothing,
         ),
         trl=TrlDpo,
-        packed=partial(_packed, job, pairs, out),
+        packed=partial(_packed, _dpo, job, pairs, out),
+    )
+    if asked.unpaired is None:
+        return stage
+    return _on_thumbs(stage, asked.unpaired, job, pairs, out)
+
+
+def _on_thumbs(
+    stage: Stage, loss: Unpaired, job: PreferJob, pairs: PreferencePairs, out: Path
+) -> Stage:
+    """Let a stage learn single answers; a pair is a thumb up and a thumb down."""
+    asked = job.prefer
+    return replace(
+        stage,
+        # TRL refuses to estimate by one row.
+        fewest=2 if loss == "kto" else 1,
+        records=lambda split: mismatched(unpaired(stage.records(split)), job.seed),
+        encode=Encoder.thumbs,
+        dataset=thumb_rows,
+        collator=WithOther,
+        config=partial(
+            KTOConfig,
+            beta=asked.beta,
+            loss_type=loss,
+            desirable_weight=asked.desirable_weight,
+            undesirable_weight=asked.undesirable_weight,
+        ),
+        trl=TrlKto,
+        packed=partial(_packed, partial(_kto, loss), job, pairs, out),
     )
 
 
+def _dpo(asked: PreferSettings, **options: Any) -> PackedDpo:
+    loss = PreferenceLoss(*asked.mixture, asked.beta, asked.label_smoothing)
+    return PackedDpo(**options, loss=loss)
+
+
+def _kto(name: Unpaired, asked: PreferSettings, **options: Any) -> PackedKto:
+    loss = ThumbsLoss(name, asked.desirable_weight, asked.undesirable_weight, asked.beta)
+    return PackedKto(**options, loss=loss)
+
+
 def _packed(
-    job: PreferJob, pairs: PreferencePairs, out: Path, loaded: LoadedModel, options: dict[str, Any]
-) -> PackedDpo:
-    asked, args = job.prefer, options["args"]
+    build: Callable[..., PackedPreferences],
+    job: PreferJob,
+    pairs: PreferencePairs,
+    out: Path,
+    loaded: LoadedModel,
+    options: dict[str, Any],
+) -> PackedPreferences:
+    args = options["args"]
     of = [loaded.ref.content, pairs.content, loaded.processor.chat_template]
     reference = Reference(
         out / "reference.safetensors",
         identity=fingerprint([*of, args.train_batch_size, job.seed, args.bf16]),
         rows=len(options["train"]) + len(options["validation"]),
     )
-    loss = PreferenceLoss(*asked.mixture, asked.beta, asked.label_smoothing)
-    return PackedDpo(**options, loss=loss, reference=reference)
+    return build(job.prefer, **options, reference=reference)

@@ -1,6 +1,6 @@
 """Records as TRL's trainers want them: conversational columns beside an image column."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from datasets import Dataset, Features, Image, List, Value
 
 from vlm_ops.data.images import for_other_readers
 from vlm_ops.records import Chat, ImageRef, PreferencePair, Row
+from vlm_ops.training.thumbs import Mismatched
 
 _PARTS = List({"type": Value("string"), "text": Value("string")})
 _MESSAGES = List({"role": Value("string"), "content": _PARTS})
@@ -51,8 +52,31 @@ def preference_rows(pairs: Iterable[PreferencePair], locate: Locate) -> Dataset:
     return _dataset(records, ("prompt", "chosen", "rejected"))
 
 
-def _dataset(records: list[dict[str, Any]], columns: Sequence[str]) -> Dataset:
-    features = Features({"images": List(Image(mode="RGB")), **dict.fromkeys(columns, _MESSAGES)})
+def thumb_rows(thumbs: Iterable[Mismatched], locate: Locate) -> Dataset:
+    """Make prompt/completion/label rows, with another row's completion in ``other``.
+
+    Args:
+        thumbs: Thumbs.
+        locate: Where a relative image path lies.
+    """
+    records = [
+        {
+            "images": _images(thumb.images, locate),
+            "prompt": thumb.chat,
+            "completion": _said(thumb.completion),
+            "other": _said(thumb.other),
+            "label": thumb.label,
+        }
+        for thumb in thumbs
+    ]
+    return _dataset(records, ("prompt", "completion", "other"), {"label": Value("bool")})
+
+
+def _dataset(
+    records: list[dict[str, Any]], columns: Sequence[str], others: Mapping[str, Any] | None = None
+) -> Dataset:
+    images = {"images": List(Image(mode="RGB"))}
+    features = Features(images | dict.fromkeys(columns, _MESSAGES) | dict(others or {}))
     return Dataset.from_list(records, features=features)
 
 

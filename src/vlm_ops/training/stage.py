@@ -49,7 +49,7 @@ class Stage:
         tracker: Gets the curves.
         load: Loads the model that training starts with.
         adapt: Gives a loaded model the adapter that is trained, or lets its own weights be.
-        records: Reads the rows, or pairs, of a split.
+        records: Reads the rows, pairs or thumbs of a split.
         locate: Where an image path of the records lies.
         encode: Writes records as tokens.
         dataset: Writes them as TRL wants them.
@@ -59,6 +59,7 @@ class Stage:
         packed: Builds the packed engine's, of the loaded model and the trainer's options.
         keep: Keeps a checkpoint's weights in the step's folder and returns their hash.
         method: Whether that is an adapter or a whole model.
+        fewest: Rows that a forward pass must have.
         start: The adapter that is trained further, if there is one.
         accuracy: Asks the model rows and returns the share of right answers, if that is to be known
             at each validation.
@@ -83,6 +84,7 @@ class Stage:
     packed: Callable[[LoadedModel, dict[str, Any]], Any]
     keep: Callable[[Path, Path], str] = keep_adapter
     method: Method = "lora"
+    fewest: int = 1
     start: Start | None = None
     accuracy: Callable[..., float] | None = None
     stop: Stop = field(default_factory=Stop)
@@ -129,7 +131,7 @@ def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
         except (MemoryError, RuntimeError) as error:
             if not ran_out(error):
                 raise
-            optim = smaller(optim, error)
+            optim = smaller(optim, error, stage.fewest)
         finally:
             stage.stop.let_go()
         # Not before here: the error's traceback holds the model that did not fit.

@@ -16,7 +16,8 @@ from vlm_ops.config.training import Engine, LoraSettings
 from vlm_ops.models.loading import load
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.engine import check, head, last_layer, lora
-from vlm_ops.training.engine.trainers import PackedDpo, PackedTraining
+from vlm_ops.training.engine.preferences import PackedDpo
+from vlm_ops.training.engine.trainers import PackedTraining
 from vlm_ops.training.prefer import train_prefer
 from vlm_ops.training.sft import train_sft
 

@@ -3,13 +3,13 @@
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from trainings import pairs_of, prefer_job, sft_job
+from trainings import Pairs, pairs_of, prefer_job, sft_job, thumbs_of
 from transformers import TrainerCallback
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
@@ -21,7 +21,8 @@ from vlm_ops.records import Row, Split, Turn
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import prefer, sft
 from vlm_ops.training.engine.check import read_check
-from vlm_ops.training.engine.trainers import ByImage, PackedDpo, PackedSft
+from vlm_ops.training.engine.preferences import PackedDpo
+from vlm_ops.training.engine.trainers import ByImage, PackedSft
 from vlm_ops.training.stage import Stage
 from vlm_ops.training.stage import build as build_trainer
 
@@ -121,6 +122,48 @@ def test_dpo_has_the_losses_of_trl_on_the_same_pairs(
         losses[engine] = losses_of(trainer)
     assert losses["packed"] == pytest.approx(losses["trl"], rel=1e-4)
     assert losses["trl"][-1] < losses["trl"][0]
+
+
+@pytest.mark.parametrize(
+    ("made", "settings"),
+    [
+        (thumbs_of, {"loss": "kto", "desirable_weight": 1.4, "undesirable_weight": 0.7}),
+        (thumbs_of, {"loss": "apo_zero_unpaired"}),
+        (pairs_of, {"loss": "kto", "undesirable_weight": 0.3}),
+    ],
+    ids=["kto", "apo_zero_unpaired", "kto on pairs"],
+)
+def test_thumbs_have_the_losses_and_gradients_of_trl_on_the_same_rows(
+    made: Callable[..., Pairs],
+    settings: dict[str, Any],
+    start: TrainedAdapter,
+    squares: PreparedData,
+    tmp_path: Path,
+) -> None:
+    """They start at half of the weights, fall, and the policy moves away from the reference."""
+    logged: dict[str, list[dict[str, float]]] = {}
+    order: list[int] = []
+    for engine in ("packed", "trl"):
+        job = prefer_job(engine=engine, beta=0.5, batch_size=8, **settings)
+        (out := tmp_path / engine).mkdir()
+        rows = squares.rows("train")[:: 2 if made is pairs_of else 1]  # one epoch of both
+        pairs = made(squares, rows, out)
+        trainer = build(prefer.prefer_stage(job, pairs, start, out=out, tracker=NullTracker()))
+        assert trainer.engine == engine
+        if engine == "packed":
+            order = list(trainer._sampler)
+        else:
+            trainer.train_dataset = trainer.train_dataset.select(order)
+        losses_of(trainer)
+        logged[engine] = [entry for entry in trainer.state.log_history if "loss" in entry]
+    packed, trl = logged["packed"], logged["trl"]
+    assert len(trl) == 6
+    for name in ("loss", "grad_norm", "kl", "rewards/chosen", "rewards/rejected", "logps/chosen"):
+        expected = [entry[name] for entry in trl if name in entry]
+        found = [entry[name] for entry in packed if name in entry]
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4), name
+    assert trl[-1]["loss"] < trl[0]["loss"]
+    assert any(entry["kl"] > 1e-3 for entry in trl) == (settings["loss"] == "kto")
 
 
 class Break(TrainerCallback):

@@ -8,16 +8,16 @@ from vlm_ops.artifacts import PreferencePairs, PreparedData
 from vlm_ops.config.pipeline import PreferJob, SftJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine, PreferSettings, SftSettings
-from vlm_ops.records import PreferencePair, Row
+from vlm_ops.records import Preference, PreferencePair, Row, Thumb
 
 
 class Pairs(PreferencePairs):
-    """Pairs in memory."""
+    """Pairs, or thumbs, in memory."""
 
-    every: tuple[PreferencePair, ...]
+    every: tuple[Preference, ...]
     root: Path
 
-    def pairs(self, split: Literal["train", "validation"]) -> list[PreferencePair]:
+    def pairs(self, split: Literal["train", "validation"]) -> list[Preference]:
         return list(self.every if split == "train" else self.every[:4])
 
     def image_path(self, relative: str) -> Path:
@@ -61,4 +61,23 @@ def pairs_of(squares: PreparedData, rows: Sequence[Row], out: Path) -> Pairs:
     return Pairs(
         folder=out, content="pairs", train=len(pairs), validation=4, images=Path(),
         source="squares", every=pairs, root=squares.folder,
+    )  # fmt: skip
+
+
+def thumbs_of(squares: PreparedData, rows: Sequence[Row], out: Path) -> Pairs:
+    """A thumb for each row: up for its answer, or down for another one."""
+    thumbs = tuple(
+        Thumb(
+            id=row.id,
+            images=row.images,
+            question=row.question,
+            completion=row.answers[0] if number % 3 else f"Purple {number}",
+            label=number % 3 > 0,
+            kind=row.kind,
+        )
+        for number, row in enumerate(rows)
+    )
+    return Pairs(
+        folder=out, content="thumbs", form="thumbs", train=len(thumbs), validation=4,
+        images=Path(), source="squares", every=thumbs, root=squares.folder,
     )  # fmt: skip

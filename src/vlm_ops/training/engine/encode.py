@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -10,6 +10,7 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from vlm_ops.errors import DataError
 from vlm_ops.records import AboutImages, ImageRef, PreferencePair, Row
+from vlm_ops.training.thumbs import Mismatched
 
 _NAMED = 100
 """Rows that a message names."""
@@ -24,8 +25,9 @@ class EncodedRow:
         images: In the order of their tokens.
         prompt: Tokens up to where the assistant speaks, image blocks included.
         completions: Tokens of each supervised continuation, end token included: the answer for
-            SFT, (chosen, rejected) for preferences.
+            SFT, (chosen, rejected) for pairs, (its own, another row's) for thumbs.
         blocks: Where in the prompt the tokens of each image begin.
+        label: Of a thumb, whether it is up.
     """
 
     id: str
@@ -33,6 +35,7 @@ class EncodedRow:
     prompt: list[int]
     completions: tuple[list[int], ...]
     blocks: tuple[int, ...]
+    label: bool | None = None
 
     @property
     def length(self) -> int:
@@ -85,6 +88,21 @@ class Encoder:
                 "rejected": [pair.rejected for pair in records],
             },
         )
+
+    def thumbs(self, thumbs: Iterable[Mismatched]) -> list[EncodedRow]:
+        """Encode thumbs: the answer that somebody judged, and another row's.
+
+        Raises:
+            DataError: As for rows.
+        """
+        records = list(thumbs)
+        # TRL's template writes two answers to one question under these names.
+        answers: dict[str, Sequence[str]] = {
+            "chosen": [thumb.completion for thumb in records],
+            "rejected": [thumb.other for thumb in records],
+        }
+        rows = self._encode(records, answers)
+        return [replace(row, label=thumb.label) for row, thumb in zip(rows, records, strict=True)]
 
     def of_any_length(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """Encode SFT rows to count their tokens; none may have special tokens in its text."""

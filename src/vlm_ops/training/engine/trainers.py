@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
-from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from vlm_ops.models.adapters import bare
@@ -18,11 +17,8 @@ from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import EncodedRow
 from vlm_ops.training.engine.features import FeatureStore
 from vlm_ops.training.engine.forest import by_tree, longest_line, pack
-from vlm_ops.training.engine.head import Scores, add_head
+from vlm_ops.training.engine.head import add_head
 from vlm_ops.training.engine.lora import fuse_lora
-from vlm_ops.training.engine.reference import Reference
-from vlm_ops.training.losses import LogProbs, PreferenceLoss
-from vlm_ops.training.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +152,9 @@ class PackedTraining(CompleteCheckpoints):
         """Replace images by their features, and leave out what the model does not take."""
         with self.accelerator.autocast():
             outputs = self.features.outputs(inputs["images"])
-        known = {k: v for k, v in inputs.items() if k not in ("rows", "completion", "images")}
+        known = {
+            k: v for k, v in inputs.items() if k not in ("rows", "completion", "label", "images")
+        }
         return known if outputs is None else known | {"mm_encoder_outputs": outputs}
 
 
@@ -172,109 +170,6 @@ class PackedSft(AskedOnValidation, PackedTraining, SFTTrainer):
             model, self.with_features(inputs), *args, **options
         )
         return loss
-
-
-class PackedDpo(PackedTraining, DPOTrainer):
-    """Preference training: both answers in one pass, the reference asked beforehand.
-
-    Args:
-        loss: Of log-probabilities.
-        reference: Where the reference's log-probabilities are.
-        options: As for :class:`PackedTraining`.
-    """
-
-    def __init__(self, *, loss: PreferenceLoss, reference: Reference, **options: Any) -> None:
-        super().__init__(**options)
-        self._loss = loss
-        self._reference = reference
-
-    def get_ready(self) -> None:
-        """Do that, and score every pair under the model as it is now, unless that was done before.
-
-        Raises:
-            Interrupted: SIGTERM came; what was asked is kept.
-        """
-        super().get_ready()
-        stop = next(c for c in self.callback_handler.callbacks if isinstance(c, Stop))
-
-        def ask(batch: dict[str, Any]) -> LogProbs:
-            stop.check("stopped while the reference was asked; it goes on from there")
-            with torch.no_grad(), self.accelerator.autocast():
-                return self.log_probs(self.model, self._prepare_inputs(batch))[0]
-
-        self._reference.prepare(self._batches, ask)
-
-    def give_up(self) -> None:
-        """Delete that, and the reference's answers."""
-        super().give_up()
-        self._reference.close()
-
-    def _batches(self) -> Iterator[dict[str, Any]]:
-        """Form the batches of the first epoch and of validation."""
-        needed = self.args.max_steps * self.args.gradient_accumulation_steps
-        training = list(self._sampler)[: needed * self.args.train_batch_size]
-        held_out = list(range(len(self._sampler), len(self._every)))
-        for numbers, size in (
-            (training, self.args.train_batch_size),
-            (held_out, self.args.eval_batch_size),
-        ):
-            for start in range(0, len(numbers), size):
-                yield self.collate([{"row": number} for number in numbers[start : start + size]])
-
-    def log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[LogProbs, Scores]:
-        """Score the chosen and rejected answers of packed pairs.
-
-        Returns:
-            Sums over tokens, (pairs,) each, with token counts; and the scores of all tokens.
-        """
-        scores: Scores = model(**self.with_features(inputs))
-        pairs = len(inputs["rows"])
-        assert scores.log_probs is not None
-        sums = scores.log_probs.new_zeros(2 * pairs)
-        sums = sums.index_add(0, inputs["completion"], scores.log_probs)
-        tokens = torch.bincount(inputs["completion"], minlength=2 * pairs)
-        return LogProbs(sums[0::2], sums[1::2], tokens[0::2], tokens[1::2]), scores
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """Return the loss, and note rewards under the names TRL has for them."""
-        policy, scores = self.log_probs(model, inputs)
-        reference = self._reference.of(inputs["rows"])
-        loss = self._loss(policy, reference)
-        self._note(policy, reference, scores, inputs)
-        return (loss, scores) if return_outputs else loss
-
-    def _note(
-        self, policy: LogProbs, reference: LogProbs, scores: Scores, inputs: dict[str, Any]
-    ) -> None:
-        assert scores.is_top1 is not None
-        mode = "train" if self.model.training else "eval"
-        gather = self.accelerator.gather
-        beta = self.args.beta
-        chosen = gather(beta * (policy.chosen - reference.chosen).detach())
-        rejected = gather(beta * (policy.rejected - reference.rejected).detach())
-        numbers = {
-            "rewards/chosen": chosen.mean(),
-            "rewards/rejected": rejected.mean(),
-            "rewards/accuracies": (chosen > rejected).float().mean(),
-            "rewards/margins": (chosen - rejected).mean(),
-            "logps/chosen": gather(policy.chosen.detach()).mean(),
-            "logps/rejected": gather(policy.rejected.detach()).mean(),
-            "mean_token_accuracy": gather(
-                scores.is_top1[inputs["completion"] % 2 == 0].float().mean()
-            ).mean(),
-        }
-        for name, value in numbers.items():
-            self._metrics[mode][name].append(value.item())
-        if mode == "train":
-            tokens = gather(inputs["attention_mask"].sum()).sum().item()
-            self._total_train_tokens += tokens
-        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
 
 def _numbers(rows: range) -> Dataset:

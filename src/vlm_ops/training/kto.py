@@ -1,0 +1,35 @@
+"""TRL's KTO trainer and collator; each row brings an answer to another question along."""
+
+from typing import Any
+
+from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference, KTOTrainer
+
+from vlm_ops.training.checkpoints import CompleteCheckpoints
+
+
+class WithOther(DataCollatorForVisionUnpairedPreference):
+    """TRL's collator; the answer to another question is the row's own ``other``.
+
+    TRL lends each row the answer of the row before it in the batch. Where ``other`` is that one,
+    the batches are TRL's, which a test compares.
+    """
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of rows: ``images``, ``prompt``, ``completion``, ``other``, ``label``."""
+        self.calculate_kl = False  # by its own rotation
+        batch: dict[str, Any] = super().torch_call([dict(example) for example in examples])
+        lent = [example | {"completion": example["other"]} for example in examples]
+        other = super().torch_call(lent)
+        names = ("input_ids", "attention_mask", "completion_mask")
+        batch.update({f"KL_{name}": other[name] for name in names})
+        return batch
+
+
+class TrlKto(CompleteCheckpoints, KTOTrainer):
+    """TRL's trainer on rows that bring the answer to another question along."""
+
+    def __init__(self, **options: Any) -> None:
+        options["args"].remove_unused_columns = False  # it knows no column ``other``
+        super().__init__(data_collator=WithOther(options["processing_class"]), **options)
+        # TRL asks for the order of the data set, because there the row before lends its answer.
+        self.args.train_sampling_strategy = "random"
