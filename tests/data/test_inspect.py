@@ -36,7 +36,6 @@ def _words(texts: Sequence[str]) -> list[int]:
 
 def prepared(found: Inspection, out: Path) -> int:
     """Prepare what the configuration says, and return how many rows there are."""
-    assert found.yaml is not None
     config = load_config(found.yaml)
     job = PrepareJob(seed=config.seed, data=config.data, name=config.registered_model)
     out.mkdir(parents=True)
@@ -73,7 +72,6 @@ def test_a_file_of_columns(name: str, tmp_path: Path) -> None:
     }  # fmt: skip
     assert found.whole
     assert found.ready
-    assert found.yaml is not None
     values = yaml.safe_load(found.yaml.read_text())
     assert values["data"]["path"] == f"../own/{name}"
     assert "question" not in values["data"].get("columns", {})
@@ -186,7 +184,6 @@ def test_pairs_train_both_stages(tmp_path: Path) -> None:
     found = look(path, tmp_path / "inspected")
     assert (found.form, found.rows, found.refused) == ("pairs", 40, 1)
     assert "rejected" in found.why[0]
-    assert found.yaml is not None
     config = load_config(found.yaml)
     assert config.pairs.type == "dataset"
     assert prepared(found, tmp_path / "runs" / "prepared") == 40
@@ -196,19 +193,48 @@ def test_pairs_of_messages_need_rows_beside_them(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "own" / "pairs.jsonl", pairs(tmp_path / "own", chat=True)[1:])
     found = look(path, tmp_path / "inspected")
     assert (found.form, found.refused, found.ready) == ("pairs", 0, False)
-    assert found.yaml is not None
     assert yaml.safe_load(found.yaml.read_text()).keys() == {"extends", "name", "pairs"}
     load_config(found.yaml)
 
 
-def test_thumbs_are_told_and_not_trained_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("prompt", "completion", "label"), (False, True)),
+        (("prompt", "completion", "label"), (0, 1)),
+        (("question", "response", "feedback"), ("down", "up")),
+    ],
+)
+def test_thumbs_are_learned_by_kto_and_need_rows_beside_them(
+    names: tuple[str, str, str], says: tuple[Any, Any], tmp_path: Path
+) -> None:
+    prompt, completion, label = names
     rows = [
-        {"image": row["image"], "prompt": row["query"], "completion": "yes", "label": n % 2 == 0}
+        {"image": row["image"], prompt: row["query"], completion: "yes", label: says[n % 2]}
+        for n, row in enumerate(own_rows(tmp_path / "own"))
+    ]
+    rows[3][label] = None
+    found = look(write_rows(tmp_path / "own" / "rows.jsonl", rows), tmp_path / "inspected")
+    assert (found.form, found.refused, found.ready) == ("thumbs", 1, False)
+    assert (found.columns["completion"], found.columns["label"]) == (completion, label)
+    assert f"column {label!r}: empty label: found None" in found.why[0]
+    assert found.notes == (
+        "these thumbs need rows to train SFT and to measure on: add a section data with yours",
+    )
+    values = yaml.safe_load(found.yaml.read_text())
+    assert values.keys() == {"extends", "name", "pairs", "prefer"}
+    config = load_config(found.yaml)
+    assert config.pairs.type == "thumbs"
+    assert config.prefer.loss == ("kto",)
+
+
+def test_a_rating_of_several_steps_is_no_thumb(tmp_path: Path) -> None:
+    rows = [
+        {"image": row["image"], "prompt": row["query"], "response": "yes", "rating": n % 5}
         for n, row in enumerate(own_rows(tmp_path / "own"))
     ]
     found = look(write_rows(tmp_path / "own" / "rows.jsonl", rows), tmp_path / "inspected")
-    assert (found.form, found.refused, found.yaml) == ("thumbs", 0, None)
-    assert found.columns["answers"] == "completion"
+    assert found.form == "columns"
 
 
 def test_a_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +250,6 @@ def test_a_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(hub, "fetch", lambda *_: folder)
     found = look("team/charts", tmp_path / "inspected", revision=COMMIT)
     assert (found.rows, found.refused) == (24, 0)
-    assert found.yaml is not None
     values = yaml.safe_load(found.yaml.read_text())["data"]
     assert values == {
         "type": "hub", "id": "team/charts", "revision": COMMIT,
@@ -272,7 +297,6 @@ def test_long_answers_get_room(tmp_path: Path) -> None:
     rows = own_rows(tmp_path / "own")
     rows[2]["label"] = "word " * 30
     found = look(write_rows(tmp_path / "own" / "rows.jsonl", rows), tmp_path / "inspected")
-    assert found.yaml is not None
     assert load_config(found.yaml).evaluate.max_new_tokens == 30
     assert max(found.lengths["answer_words"]) == 30
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import datasets
 import pytest
-from own_rows import Rows, square, write_rows
+from own_rows import Rows, chat, prepared, square, text, write_rows
 from PIL import Image
 
 from vlm_ops.artifacts import PreparedData
@@ -14,19 +14,9 @@ from vlm_ops.data import hub
 from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
-from vlm_ops.records import ImageRef, Row, Split
+from vlm_ops.records import ImageRef, Preference, PreferencePair
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
-
-
-def chat(role: str, *parts: dict[str, Any]) -> list[dict[str, Any]]:
-    """A chat of one message, as RLAIF-V has it."""
-    return [{"role": role, "content": list(parts)}]
-
-
-def text(words: str) -> dict[str, Any]:
-    """A text part."""
-    return {"type": "text", "text": words}
 
 
 def pairs_rows(folder: Path, count: int = 20) -> Rows:
@@ -45,30 +35,15 @@ def pairs_rows(folder: Path, count: int = 20) -> Rows:
     return rows
 
 
+def answers(pair: Preference) -> tuple[str, str]:
+    assert isinstance(pair, PreferencePair)
+    return pair.chosen, pair.rejected
+
+
 def from_file(folder: Path, rows: Rows, **kwargs: Any) -> DatasetPairs:
     """Settings for rows that are written to a file."""
     path = write_rows(folder / "pairs.jsonl", rows)
     return DatasetPairs(type="dataset", path=path, validation=0.3, **kwargs)
-
-
-def prepared(folder: Path, **images: list[Path]) -> PreparedData:
-    """A prepared data set with a row about each image, by split."""
-    folder.mkdir()
-    splits: tuple[Split, ...] = ("train", "validation", "test")
-    for split in splits:
-        rows = [
-            Row(
-                id=path.name,
-                images=(ImageRef(path="", sha256=sha256_file(path), width=1, height=1),),
-                question="What is it?",
-                answers=("A square.",),
-                kind="all",
-                group=path.name,
-            )
-            for path in images.get(split, [])
-        ]
-        write_jsonl(folder / f"{split}.jsonl", rows)
-    return PreparedData(folder=folder, content="", splits={}, source="nowhere", images=STORE)
 
 
 @pytest.fixture
@@ -82,7 +57,7 @@ def test_chats_become_pairs_and_images_are_held_out_whole(
 ) -> None:
     out = tmp_path / "out"
     settings = from_file(tmp_path, pairs_rows(tmp_path))
-    train, held_out, dropped, _ = load_preferences(settings, data=data, out=out, seed=0)
+    train, held_out, dropped, *_ = load_preferences(settings, data=data, out=out, seed=0)
     assert len(train) + len(held_out) == 20
     assert held_out
     assert dropped == {"test": 0, "validation": 0}
@@ -91,7 +66,7 @@ def test_chats_become_pairs_and_images_are_held_out_whole(
     for pair in train:
         number = int(pair.id) - 1
         assert pair.question == f"What is {number}?"
-        assert (pair.chosen, pair.rejected) == (f"It is {number}.", "I can't say.")
+        assert answers(pair) == (f"It is {number}.", "I can't say.")
         assert (out / STORE / pair.images[0].path).is_file()
     assert {path.name for path in out.iterdir()} == {"refused.jsonl"}
 
@@ -113,7 +88,7 @@ def test_a_message_of_any_form_is_its_text(data: PreparedData, tmp_path: Path, c
         row["chosen"] = cell
         row["prompt"] = [{"from": "human", "value": "<image>\nWhat is it?"}]
     train, *_ = load_preferences(from_file(tmp_path, rows), data=data, out=tmp_path / "out", seed=0)
-    assert {(pair.question, pair.chosen) for pair in train} == {("What is it?", "four")}
+    assert {(pair.question, answers(pair)[0]) for pair in train} == {("What is it?", "four")}
 
 
 def test_a_few_pairs_that_can_t_be_read_are_left_out_and_counted(
@@ -142,7 +117,7 @@ def test_plain_texts_and_other_column_names(data: PreparedData, tmp_path: Path) 
     settings = from_file(tmp_path, rows, columns=columns)
     train, *_ = load_preferences(settings, data=data, out=tmp_path / "out", seed=0)
     assert train[0].question == "What is it?"
-    assert train[0].chosen == "A square."
+    assert answers(train[0])[0] == "A square."
 
 
 def test_equal_answers_are_left_out_and_counted(
@@ -173,7 +148,7 @@ def test_a_pair_about_a_test_image_is_dropped(
     tested = {row.images[0].sha256 for row in data.rows("test")}
     out = tmp_path / "out"
     settings = from_file(tmp_path, rows)
-    train, held_out, dropped, _ = load_preferences(settings, data=data, out=out, seed=0)
+    train, held_out, dropped, *_ = load_preferences(settings, data=data, out=out, seed=0)
     assert len(train) + len(held_out) == 10
     assert dropped == {"test": 10, "validation": 0}
     assert not tested & {image.sha256 for pair in train + held_out for image in pair.images}
@@ -199,7 +174,7 @@ def test_a_test_image_that_the_version_before_turned_is_known_by_its_pixels(
     )
     write_jsonl(folder / "test.jsonl", [row.model_copy(update={"images": images})])
     settings = from_file(tmp_path, rows)
-    train, held_out, dropped, _ = load_preferences(
+    train, held_out, dropped, *_ = load_preferences(
         settings, data=data, out=tmp_path / "out", seed=0
     )
     assert dropped == {"test": 4, "validation": 0}

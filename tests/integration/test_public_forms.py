@@ -38,7 +38,6 @@ def configured(source: Path, base: Path, out: Path, **changes: Any) -> PipelineC
     """Take what is written for the rows, and make it small."""
     found = inspect(Asked(str(source)), out, words)
     assert found.refused == 0
-    assert found.yaml is not None
     values = yaml.safe_load(found.yaml.read_text())
     small = {
         "model": {"id": str(base)},

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from pictures import picture
 from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference, KTOTrainer
 
 from vlm_ops.config.training import Unpaired
@@ -59,7 +60,8 @@ def of_trl(policy: Model, reference: Model, up: Sequence[bool], loss: ThumbsLoss
         _metrics=defaultdict(lambda: defaultdict(list)),
         _total_train_tokens=0,
     )
-    trainer._compute_kl_logps = lambda *given: KTOTrainer._compute_kl_logps(trainer, *given)
+    kl: Any = KTOTrainer._compute_kl_logps
+    trainer._compute_kl_logps = lambda *given: kl(trainer, *given)
     inputs = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
@@ -78,7 +80,7 @@ def of_trl(policy: Model, reference: Model, up: Sequence[bool], loss: ThumbsLoss
 def ours(policy: Model, reference: Model, up: Sequence[bool], loss: ThumbsLoss) -> torch.Tensor:
     tokens = torch.full((len(up),), LENGTH - 1)
     p, r = (
-        LogProbs(*(model.given[name].sum(dim=1) for name in ("own", "other")), tokens, tokens)
+        LogProbs(model.given["own"].sum(dim=1), model.given["other"].sum(dim=1), tokens, tokens)
         for model in (policy, reference)
     )
     return loss(p.chosen - r.chosen, moved_by(p, r), torch.tensor(up))
@@ -102,7 +104,7 @@ def test_the_loss_and_its_gradients_are_trls(
     assert gradients[1].abs().max() > 1e-3
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
     again = ours(policy, reference, up, loss)
-    assert torch.autograd.grad(again, other, allow_unused=True) == (None,)
+    assert list(torch.autograd.grad(again, other, allow_unused=True)) == [None]
 
 
 def test_how_far_the_policy_has_moved_counts_from_zero() -> None:
@@ -130,8 +132,6 @@ def test_settings_offer_exactly_these_losses() -> None:
 def test_a_batch_is_trls_where_the_row_before_lends_its_answer(
     tiny_processor: Any, tmp_path: Path
 ) -> None:
-    from pictures import picture
-
     said = ("Red", "Green or so", "Blue")
     thumbs = [
         Mismatched(

@@ -17,12 +17,12 @@ from vlm_ops.artifacts import (
     PreparedData,
     TrainedAdapter,
 )
-from vlm_ops.config.pairs import DatasetPairs, PairsSettings, SampledPairs
+from vlm_ops.config.pairs import DatasetPairs, DatasetThumbs, PairsSettings, SampledPairs
 from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.split import reserve
 from vlm_ops.models.generation import Sampling
-from vlm_ops.records import BARE_QUESTION, Chat, ImageRef, Row
+from vlm_ops.records import BARE_QUESTION, Chat, ImageRef, Preference, PreferencePair, Row, Thumb
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
@@ -116,6 +116,12 @@ def sampled(**changes: float) -> SampledPairs:
     return SampledPairs(**{"samples": 2, "max_pairs": 100, "max_validation_pairs": 100} | changes)
 
 
+def both(pair: Preference) -> tuple[str, str]:
+    """The chosen and the rejected answer."""
+    assert isinstance(pair, PreferencePair)
+    return pair.chosen, pair.rejected
+
+
 def answers(data: PreparedData, count: int) -> set[str]:
     rows = data.rows("train")[:count] + data.rows("validation")[:count]
     return {row.answers[0] for row in rows}
@@ -130,7 +136,8 @@ def test_pairs_are_what_the_model_answers_both_rightly_and_wrongly(
     pairs = make(data, sampled(), tracker)
     assert (pairs.train, pairs.validation) == (16, 16)
     for split in PAIR_SPLITS:
-        assert all(pair.rejected == wrong(pair.chosen) for pair in pairs.pairs(split))
+        said = [both(pair) for pair in pairs.pairs(split)]
+        assert all(rejected == wrong(chosen) for chosen, rejected in said)
     assert pairs.usable is pairs
     assert pairs.source == (
         "32 mistakes of the SFT model's own and 0 near misses, on rows that it has learned"
@@ -206,7 +213,7 @@ def test_near_misses_are_half_of_the_pairs_at_most(data: PreparedData, unsure: s
         write_jsonl(data.folder / f"{split}.jsonl", shown)
     pairs = make(data, sampled(max_pairs=10, max_validation_pairs=8))
     assert (pairs.train, pairs.validation) == (5, 4)
-    assert {(pair.chosen, pair.rejected) for pair in pairs.pairs("train")} <= {
+    assert {both(pair) for pair in pairs.pairs("train")} <= {
         ("word1", "word2"),
         ("word2", "word1"),
     }
@@ -254,3 +261,32 @@ def test_dropped_pairs_are_counted(data: PreparedData) -> None:
     assert tracker.seen["dropped_test_pairs"] == 4
     assert tracker.seen["dropped_validation_pairs"] > 0
     assert pairs.train + pairs.validation + tracker.seen["dropped_validation_pairs"] == 30
+
+
+def test_thumbs_are_read_counted_and_called_by_their_name(
+    data: PreparedData, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those with a test image are dropped, and what has both thumbs is left out."""
+    caplog.set_level(logging.INFO, logger="vlm_ops.training")
+    images = [f"prepared/images/train-{number}.png" for number in range(20)]
+    images += [f"prepared/images/test-{number}.png" for number in range(4)]
+    rows = [{"images": name, "prompt": "What?", "completion": "This", "label": n % 3 > 0}
+            for n, name in enumerate(images)]  # fmt: skip
+    rows.append(rows[4] | {"label": not rows[4]["label"]})
+    path = data.folder.parent / "thumbs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tracker = Recorder()
+    thumbs = make(data, DatasetThumbs(type="thumbs", path=path, validation=0.3), tracker)
+    assert thumbs.form == "thumbs"
+    assert thumbs.train + thumbs.validation == 19
+    given = [one for split in PAIR_SPLITS for one in thumbs.pairs(split)]
+    up = sum(one.label for one in given if isinstance(one, Thumb))
+    assert thumbs.source == f"{path}: {up} thumbs up, {19 - up} down"
+    assert tracker.seen == {
+        "thumbs": thumbs.train, "held_out_thumbs": thumbs.validation, "thumbs_up": up,
+        "dropped_test_thumbs": 4, "dropped_validation_thumbs": 0, "refused_thumbs": 0,
+        "left_out_thumbs": 2,
+    }  # fmt: skip
+    assert f"thumbs: {thumbs.train} to train on, {thumbs.validation} held out" in caplog.text
+    assert not [record for record in caplog.records if "pairs" in record.message]
+    assert thumbs.completed({"data": data}) == thumbs

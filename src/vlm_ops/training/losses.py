@@ -214,7 +214,7 @@ def apo_zero_unpaired(
 
 
 THUMBS_LOSSES = {function.__name__: function for function in (kto, apo_zero_unpaired)}
-"""By the name that TRL has for it. Each takes the log-ratio ``l`` of policy to reference, (thumbs,),
+"""By the name that TRL has for it. Each takes log-ratios ``l`` of policy to reference, (thumbs,),
 ``z`` (:func:`moved_by`), the thumbs and beta, and returns a loss per thumb."""
 
 

@@ -125,16 +125,17 @@ def test_dpo_has_the_losses_of_trl_on_the_same_pairs(
 
 
 @pytest.mark.parametrize(
-    ("made", "settings"),
+    ("made", "steps", "settings"),
     [
-        (thumbs_of, {"loss": "kto", "desirable_weight": 1.4, "undesirable_weight": 0.7}),
-        (thumbs_of, {"loss": "apo_zero_unpaired"}),
-        (pairs_of, {"loss": "kto", "undesirable_weight": 0.3}),
+        (thumbs_of, 6, {"loss": "kto", "desirable_weight": 1.4, "undesirable_weight": 0.7}),
+        (thumbs_of, 3, {"loss": "apo_zero_unpaired"}),
+        (pairs_of, 3, {"loss": "kto", "undesirable_weight": 0.3}),
     ],
     ids=["kto", "apo_zero_unpaired", "kto on pairs"],
 )
 def test_thumbs_have_the_losses_and_gradients_of_trl_on_the_same_rows(
     made: Callable[..., Pairs],
+    steps: int,
     settings: dict[str, Any],
     start: TrainedAdapter,
     squares: PreparedData,
@@ -144,7 +145,8 @@ def test_thumbs_have_the_losses_and_gradients_of_trl_on_the_same_rows(
     logged: dict[str, list[dict[str, float]]] = {}
     order: list[int] = []
     for engine in ("packed", "trl"):
-        job = prefer_job(engine=engine, beta=0.5, batch_size=8, **settings)
+        asked = {"beta": 0.5, "batch_size": 8, "max_steps": steps, "evaluations": 1}
+        job = prefer_job(engine=engine, **asked, **settings)
         (out := tmp_path / engine).mkdir()
         rows = squares.rows("train")[:: 2 if made is pairs_of else 1]  # one epoch of both
         pairs = made(squares, rows, out)
@@ -157,7 +159,7 @@ def test_thumbs_have_the_losses_and_gradients_of_trl_on_the_same_rows(
         losses_of(trainer)
         logged[engine] = [entry for entry in trainer.state.log_history if "loss" in entry]
     packed, trl = logged["packed"], logged["trl"]
-    assert len(trl) == 6
+    assert len(trl) == steps
     for name in ("loss", "grad_norm", "kl", "rewards/chosen", "rewards/rejected", "logps/chosen"):
         expected = [entry[name] for entry in trl if name in entry]
         found = [entry[name] for entry in packed if name in entry]
