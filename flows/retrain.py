@@ -14,6 +14,7 @@ from flows.context import Context
 from flows.summary import Summary, of_promotion, of_trial, publish
 from vlm_ops.config.load import load_config, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ChampionMoved, RegistryError, ServiceError
 from vlm_ops.steps.table import TRIAL
 from vlm_ops.store.lock import only_run
@@ -42,7 +43,9 @@ def retrain(config_file: str, overrides: list[str] | None = None, promote: bool 
     overrides = overrides or []
     if promote:
         refuse_margins(overrides)
-    context = _context(load_config(config_file, overrides), config_file)
+    config = load_config(config_file, overrides)
+    look_at_thumbs(config)
+    context = _context(config, config_file)
     with only_run(context.runs), context:
         summary = _promotion(context) if promote else _trial(context)
     return Completed(name=summary.state, data=summary.model_dump(mode="json"))

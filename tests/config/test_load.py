@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vlm_ops.config.load import from_json, load_config, presets, resolved_json
-from vlm_ops.config.pairs import DatasetPairs
+from vlm_ops.config.pairs import DatasetPairs, DatasetThumbs
 from vlm_ops.config.sections import ChartsData, FilesData, HubData
 from vlm_ops.errors import ConfigError
 
@@ -198,6 +198,36 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             "my.yaml:1: prefer: exo_pair needs label_smoothing above 0; its paper takes 0.001",
         ),
         (
+            "prefer: {loss: [kto, sft]}",
+            "prefer: kto takes single answers and stands alone, found [kto, sft]; desirable_weight",
+        ),
+        (
+            "prefer: {loss: apo_zero_unpaired, loss_weights: [0.5]}",
+            "prefer: apo_zero_unpaired takes single answers and stands alone, found "
+            "[apo_zero_unpaired] with loss_weights; desirable_weight",
+        ),
+        (
+            "prefer: {loss: kto, batch_size: 1}",
+            "prefer: kto estimates how far the policy has moved by the rows of a forward pass: ",
+        ),
+        (
+            "prefer: {loss: kto, desirable_weight: 0}",
+            "prefer.desirable_weight: found 0, expected greater than 0",
+        ),
+        (
+            "pairs: {type: thumbs, path: a}",
+            "pairs.type thumbs: a thumb is about one answer, and prefer.loss mpo compares two; set "
+            "prefer.loss: kto",
+        ),
+        (
+            "pairs: {type: thumbs, path: a, columns: {chosen: x}}",
+            "pairs.columns.chosen: unknown key",
+        ),
+        (
+            "pairs: {type: thumbs, path: a, max_pairs: 9}",
+            "pairs.max_pairs: unknown key: it belongs to type sampled or dataset.",
+        ),
+        (
             "gate: {over_champion: 1.0}",
             "my.yaml:1: gate: over_champion 1.0 can never be passed: two accuracies differ by 1 at "
             "most, and the difference must lie above the margin; 0 asks for any gain beyond chance",
@@ -225,6 +255,16 @@ def test_losses_that_fit_together_are_taken() -> None:
     assert (prefer.loss, prefer.loss_weights) == (("sigmoid", "bco_pair", "sft"), (0.8, 0.2, 1.0))
     exo = load_config("demo", ["prefer.loss=[exo_pair]", "prefer.label_smoothing=0.001"]).prefer
     assert exo.label_smoothing == 0.001
+
+
+def test_thumbs_take_kto_and_pairs_take_it_too() -> None:
+    thumbs = ["pairs={type: thumbs, path: thumbs.jsonl}", "prefer.loss=kto"]
+    config = load_config("demo", thumbs)
+    assert isinstance(config.pairs, DatasetThumbs)
+    assert config.pairs.path == Path.cwd() / "thumbs.jsonl"
+    assert config.prefer.unpaired == "kto"
+    assert load_config("demo", thumbs[1:]).prefer.unpaired == "kto"
+    assert load_config("demo", [thumbs[0], "stages=[sft]"]).prefer.unpaired is None
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from own_rows import Rows, chat, prepared, square, text, write_rows
 
+from vlm_ops.config.load import load_config
 from vlm_ops.config.pairs import DatasetThumbs, ThumbColumns
 from vlm_ops.data.cells import CellError, thumb
-from vlm_ops.data.preferences import Preferences, load_preferences
+from vlm_ops.data.preferences import Preferences, load_preferences, look_at_thumbs
 from vlm_ops.errors import DataError
 from vlm_ops.records import Preference, Thumb
 
@@ -129,6 +130,31 @@ def test_thumbs_that_are_all_the_same_are_refused(tmp_path: Path, label: bool, w
     rows = [row | {"label": label} for row in thumb_rows(tmp_path)]
     with pytest.raises(DataError, match=rf"all \d+ thumbs to train on are {word}; expected some"):
         load(tmp_path, rows)
+
+
+@pytest.mark.parametrize(
+    ("stages", "label", "said"),
+    [
+        ("[sft, prefer]", True, "thumbs.jsonl: all 20 thumbs to train on are up; expected some"),
+        ("[prefer]", "down", "thumbs.jsonl: all 20 thumbs to train on are down; expected some"),
+        ("[sft]", True, None),
+        ("[prefer]", None, None),
+    ],
+)
+def test_labels_are_looked_at_before_anything_is_trained(
+    tmp_path: Path, stages: str, label: Any, said: str | None
+) -> None:
+    """Where thumbs are learned; rows that can't be read are the step's to name."""
+    write_rows(tmp_path / "thumbs.jsonl", [r | {"label": label} for r in thumb_rows(tmp_path)])
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        f"stages: {stages}\npairs: {{type: thumbs, path: thumbs.jsonl}}\nprefer: {{loss: kto}}\n"
+    )
+    if said is None:
+        look_at_thumbs(load_config(path))
+    else:
+        with pytest.raises(DataError, match=said):
+            look_at_thumbs(load_config(path))
 
 
 def test_no_test_image_is_trained_and_no_validation_image(

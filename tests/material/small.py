@@ -68,6 +68,16 @@ def _write_pairs(folder: Path, squares: PreparedData) -> None:
             handle.write(json.dumps(line) + "\n")
 
 
+def write_thumbs(folder: Path, squares: PreparedData) -> None:
+    """Write thumbs about those squares: up for each right answer, down for a number."""
+    with (folder / "thumbs.jsonl").open("w", encoding="utf-8") as handle:
+        for number, row in enumerate(squares.rows("test")):
+            line = {"images": _copy_image(folder, squares, row), "prompt": row.question,
+                    "completion": row.answers[0] if number % 3 else "7",
+                    "label": number % 3 > 0}  # fmt: skip
+            handle.write(json.dumps(line) + "\n")
+
+
 def _copy_image(folder: Path, squares: PreparedData, row: Row) -> str:
     image = Path(row.images[0].path).name
     (folder / image).write_bytes(squares.image_path(row.images[0].path).read_bytes())

@@ -11,14 +11,17 @@ from test_sft import Recorder, job
 from vlm_ops.artifacts import PAIR_SPLITS, PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob
 from vlm_ops.config.training import PreferSettings
+from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.records import BARE_QUESTION, PreferencePair
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
+from vlm_ops.training.memory import smaller
 from vlm_ops.training.mistakes import Forms, pair_with
 from vlm_ops.training.prefer import prefer_stage, train_prefer
 from vlm_ops.training.sft import train_sft
 from vlm_ops.training.stage import build
+from vlm_ops.training.thumbs import unpaired
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,65 @@ def test_dpo_starts_at_ln_2_and_learns_to_prefer(
     assert artifact.metrics["rewards/margins"] > 0
     assert artifact.base == sft.base
     assert artifact.adapter_sha256 != sft.adapter_sha256
+
+
+@pytest.fixture(scope="module")
+def thumbs(
+    squares: PreparedData, pairs: PreferencePairs, tmp_path_factory: pytest.TempPathFactory
+) -> PreferencePairs:
+    """Each square's color with a thumb up, or another one with a thumb down."""
+    out = tmp_path_factory.mktemp("thumbs")
+    made = {}
+    for split in PAIR_SPLITS:
+        both = unpaired(pairs.pairs(split))
+        made[split] = [one for n, one in enumerate(both) if one.label == (n // 2 % 2 == 0)]
+        write_jsonl(out / f"{split}.jsonl", made[split])
+    return pairs.model_copy(
+        update={
+            "form": "thumbs", "folder": out, "content": fingerprint(made),
+            "train": len(made["train"]), "validation": len(made["validation"]),
+            "images": Path(os.path.relpath(squares.folder, out)),
+        }
+    )  # fmt: skip
+
+
+def test_kto_starts_at_half_and_learns_what_was_liked(
+    thumbs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
+) -> None:
+    curves = Recorder()
+    settings = PreferSettings(
+        loss=("kto",), max_steps=6, batch_size=8, evaluations=2, learning_rate=2e-3
+    )
+    kto = PreferJob(seed=3, prefer=settings)
+    artifact = train_prefer(kto, pairs=thumbs, sft=sft, out=tmp_path, tracker=curves)
+    start: dict[str, Any] = curves.seen[0]
+    assert start["step"] == 0
+    assert start["eval_loss"] == pytest.approx(0.5, abs=1e-4)
+    assert start["eval_kl"] == pytest.approx(0, abs=1e-4)
+    assert artifact.engine == "packed"
+    assert artifact.metrics["loss"] < 0.5
+    assert artifact.metrics["rewards/margins"] > 0
+    assert artifact.adapter_sha256 != sft.adapter_sha256
+
+
+def test_a_loss_of_two_answers_refuses_thumbs(
+    thumbs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
+) -> None:
+    job = PreferJob(seed=3, prefer=PreferSettings(max_steps=1))
+    said = r"prefer\.loss sigmoid, bco_pair, sft compares two answers .* found thumbs \(squares\)"
+    with pytest.raises(DataError, match=said):
+        prefer_stage(job, thumbs, sft, out=tmp_path, tracker=NullTracker())
+
+
+def test_kto_is_never_left_with_one_row_in_a_forward_pass(
+    thumbs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
+) -> None:
+    job = PreferJob(seed=3, prefer=PreferSettings(loss=("kto",), batch_size=4))
+    stage = prefer_stage(job, thumbs, sft, out=tmp_path, tracker=NullTracker())
+    two = smaller(stage.optim, MemoryError("no room"), stage.fewest)
+    assert (two.batch_size, two.accumulation) == (2, 2)
+    with pytest.raises(TrainingError, match="with 2 rows in a forward pass: no room"):
+        smaller(two, MemoryError("no room"), stage.fewest)
 
 
 def test_the_pairs_that_are_scored_can_be_capped(

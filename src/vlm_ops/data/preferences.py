@@ -4,14 +4,17 @@ import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pairs import Labelled
+from vlm_ops.config.pairs import DatasetThumbs, Labelled
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data import hub
-from vlm_ops.data.cells import CellError
+from vlm_ops.data.cells import CellError, thumb
 from vlm_ops.data.check import ImageChecks, image_problems, other_marks
 from vlm_ops.data.files import Placed, Table, read_table
 from vlm_ops.data.image_cells import Place, image_cells
@@ -227,12 +230,36 @@ def _refuse_unusable(found: Preferences, settings: Labelled, title: str, total: 
             + f"{form.capitalize()} are split by image: give more images, or another "
             f"pairs.validation (now {settings.validation})."
         )
-    labels = {one.label for one in train if isinstance(one, Thumb)}
-    if len(labels) == 1:
+    if form == "thumbs":
+        _refuse_one_kind(title, [one.label for one in train if isinstance(one, Thumb)])
+
+
+def look_at_thumbs(config: PipelineConfig) -> None:
+    """Read the labels of thumbs, and nothing else of them, before anything is trained.
+
+    Args:
+        config: Of a run; where it learns no thumbs, there is nothing to look at.
+
+    Raises:
+        DataError: The source can't be read, a column is missing, or all thumbs are the same.
+    """
+    if not config.prefers or not isinstance(config.pairs, DatasetThumbs):
+        return
+    labels: list[bool] = []
+    with TemporaryDirectory() as cache:
+        title, rows = open_preferences(config.pairs, Path(cache), config.seed)
+        for row in rows:
+            with suppress(CellError):  # the step names all rows that can't be read
+                labels += [thumb(row.answers[-1])] if row.broken is None else []
+    _refuse_one_kind(title, labels)
+
+
+def _refuse_one_kind(title: str, labels: Sequence[bool]) -> None:
+    if len(set(labels)) == 1:
         raise DataError(
-            f"{title}: all {len(train)} thumbs to train on are {'up' if labels.pop() else 'down'}; "
-            f"expected some of both, since each kind alone teaches to say more, or less, of "
-            f"everything. Give both; thumbs up alone are rows of question and answer for SFT."
+            f"{title}: all {len(labels)} thumbs to train on are {'up' if labels[0] else 'down'}; "
+            f"expected some of both, since one kind alone says nothing of better and worse. Give "
+            f"both; answers with a thumb up can be rows of question and answer for SFT."
         )
 
 

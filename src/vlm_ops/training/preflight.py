@@ -8,6 +8,7 @@ from functools import partial
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig, SftJob
 from vlm_ops.config.training import LoraSettings, OptimSettings
+from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import DataError, ModelError
 from vlm_ops.evaluation.lengths import long_answers, reachable
 from vlm_ops.evaluation.outlook import never, warnings
@@ -69,7 +70,7 @@ class Preflight:
 def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Preflight:
     """Look at what a run will meet.
 
-    Preference pairs are not looked at: sampled ones are not there yet.
+    Preference pairs are not looked at: sampled ones are not there yet. Of thumbs the labels are.
 
     Args:
         config: The whole configuration.
@@ -143,10 +144,15 @@ def _asked(
             problems.append(str(error))
             return []
 
-    try:
-        find_start(config.model)
-    except ModelError as error:
-        problems.append(str(error))
+    looks: tuple[Callable[[], object], ...] = (
+        partial(find_start, config.model),
+        partial(look_at_thumbs, config),
+    )
+    for look in looks:
+        try:
+            look()
+        except (DataError, ModelError) as error:
+            problems.append(str(error))
     learned = tried(lambda: learned_rows(job, data, "train"))
     validation = tried(lambda: scored(data.rows("validation"), optim, config.seed, name))
     for part in (data.validation, data.test) if config.evaluate.max_rows else ():

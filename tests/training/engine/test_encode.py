@@ -17,7 +17,9 @@ from vlm_ops.errors import DataError
 from vlm_ops.pretraining.architecture import IMAGE_TOKENS, build_processor
 from vlm_ops.records import ImageRef, Row, Turn
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
-from vlm_ops.training.rows import preference_rows, sft_rows
+from vlm_ops.training.kto import WithOther
+from vlm_ops.training.rows import preference_rows, sft_rows, thumb_rows
+from vlm_ops.training.thumbs import Mismatched
 
 LIMIT = 2048
 
@@ -91,6 +93,26 @@ def test_pairs_are_the_tokens_that_trl_makes(
     expected = collated(collator, preference_rows(pairs, tmp_path.joinpath))
     encoded = Encoder(processor, LIMIT).pairs(pairs)
     check_pairs(encoded, expected)
+
+
+def test_thumbs_are_the_tokens_that_trl_makes(
+    processor: Any, groups: list[tuple[ImageRef, ...]], tmp_path: Path
+) -> None:
+    thumbs = [
+        Mismatched(
+            id=f"thumb-{number}", images=images, question="Which color?", kind="color",
+            completion="Blue" * (number + 1), label=number > 1, other=f"{number} red bars",
+        )
+        for number, images in enumerate(groups)
+    ]  # fmt: skip
+    expected = collated(WithOther(processor), thumb_rows(thumbs, tmp_path.joinpath))
+    encoded = Encoder(processor, LIMIT).thumbs(thumbs)
+    for place, prefix in enumerate(("", "KL_")):
+        tokens = real(expected[f"{prefix}input_ids"], expected[f"{prefix}attention_mask"])
+        assert [row.prompt + row.completions[place] for row in encoded] == tokens
+        masked = expected[f"{prefix}completion_mask"].sum(dim=1).tolist()
+        assert [len(row.completions[place]) for row in encoded] == masked
+    assert [row.label for row in encoded] == expected["label"].tolist()
 
 
 def test_rows_without_images_are_the_tokens_that_trl_makes(
