@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from vlm_ops.config.pairs import PreferenceForm
 from vlm_ops.config.training import Engine
 from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.errors import DataError
@@ -11,16 +12,15 @@ from vlm_ops.model_ref import ModelRef as ModelRef
 from vlm_ops.model_ref import Start, whole_files
 from vlm_ops.records import (
     BARE_QUESTION,
-    PREFERENCES,
     AboutImages,
     Answer,
-    Preference,
-    PreferenceForm,
+    PreferencePair,
     Row,
     RowsRef,
     Score,
     Split,
     SplitSummary,
+    Thumb,
 )
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.fingerprint import sha256_file
@@ -178,6 +178,14 @@ class TrainedAdapter(Artifact):
         if self.weights_sha256 is None:
             return [self.folder / ADAPTER / name for name in ADAPTER_FILES]
         return whole_files(self.folder / WEIGHTS)
+
+
+Preference = PreferencePair | Thumb
+PREFERENCES: dict[PreferenceForm, type[PreferencePair] | type[Thumb]] = {
+    "pairs": PreferencePair,
+    "thumbs": Thumb,
+}
+"""Records by what people call them."""
 
 
 class PreferencePairs(Artifact):

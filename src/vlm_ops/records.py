@@ -1,8 +1,8 @@
 """The records that flow through the pipeline, one JSON line each.
 
 ``Row`` is what ``prepare`` makes of every row of every source. Training reads it, ``pairs``
-turns some into ``PreferencePair`` (or reads each ``Thumb`` that somebody gave), evaluation turns
-it into ``Answer``, answers into ``Score``, and the gate turns scores into a ``Verdict``.
+turns some into ``PreferencePair`` or reads ``Thumb``, evaluation turns it into ``Answer``, answers
+into ``Score``, and the gate turns scores into a ``Verdict``.
 """
 
 from collections.abc import Sequence
@@ -215,24 +215,10 @@ class PreferencePair(AboutImages):
 
 
 class Thumb(AboutImages):
-    """One answer to a question, and what somebody thought of it.
-
-    Attributes:
-        completion: The answer.
-        label: True for a thumb up, False for a thumb down.
-    """
+    """One answer to a question, and a thumb: ``label`` is True for up, False for down."""
 
     completion: str
     label: bool
-
-
-Preference = PreferencePair | Thumb
-PreferenceForm = Literal["pairs", "thumbs"]
-PREFERENCES: dict[PreferenceForm, type[PreferencePair] | type[Thumb]] = {
-    "pairs": PreferencePair,
-    "thumbs": Thumb,
-}
-"""Records by what people call them."""
 
 
 class Answer(Frozen):

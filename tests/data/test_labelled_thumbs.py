@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from own_rows import Rows, chat, prepared, square, text, write_rows
 
+from vlm_ops.artifacts import Preference
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pairs import DatasetThumbs, ThumbColumns
 from vlm_ops.data.cells import CellError, thumb
 from vlm_ops.data.preferences import Preferences, load_preferences, look_at_thumbs
 from vlm_ops.errors import DataError
-from vlm_ops.records import Preference, Thumb
+from vlm_ops.records import Thumb
 
 
 def thumb_rows(folder: Path, count: int = 20) -> Rows:

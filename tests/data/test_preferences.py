@@ -8,13 +8,13 @@ import pytest
 from own_rows import Rows, chat, prepared, square, text, write_rows
 from PIL import Image
 
-from vlm_ops.artifacts import PreparedData
+from vlm_ops.artifacts import Preference, PreparedData
 from vlm_ops.config.pairs import DatasetPairs, PairColumns
 from vlm_ops.data import hub
 from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.errors import DataError
-from vlm_ops.records import ImageRef, Preference, PreferencePair
+from vlm_ops.records import ImageRef, PreferencePair
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 

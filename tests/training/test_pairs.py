@@ -13,6 +13,7 @@ from squares import last_words
 from vlm_ops.artifacts import (
     PAIR_SPLITS,
     ModelRef,
+    Preference,
     PreferencePairs,
     PreparedData,
     TrainedAdapter,
@@ -22,7 +23,7 @@ from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.split import reserve
 from vlm_ops.models.generation import Sampling
-from vlm_ops.records import BARE_QUESTION, Chat, ImageRef, Preference, PreferencePair, Row, Thumb
+from vlm_ops.records import BARE_QUESTION, Chat, ImageRef, PreferencePair, Row, Thumb
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker

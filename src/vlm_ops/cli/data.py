@@ -146,8 +146,6 @@ def _tell(found: "Inspection", folder: Path) -> None:
 
 
 def _next(found: "Inspection", folder: Path) -> str:
-    if found.yaml is None:
-        return "bring the rows into a form that is trained on (docs/rows.md), and inspect them"
     run = f"vlm-ops run {shlex.quote(str(found.yaml))}"
     if found.ready:
         return run

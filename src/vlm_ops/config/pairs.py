@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from vlm_ops.config.sections import MAX_REFUSED, Frames
-from vlm_ops.records import PreferenceForm
 from vlm_ops.store.frozen import Frozen, added
+
+PreferenceForm = Literal["pairs", "thumbs"]
 
 
 class SampledPairs(Frozen):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel
 
+from vlm_ops.artifacts import Preference
 from vlm_ops.config.load import presets
 from vlm_ops.config.sections import MAX_REFUSED, EvaluateSettings, WithoutImage
 from vlm_ops.data.check import NO_IMAGE, SAME_ID, check_rows
@@ -26,7 +27,7 @@ from vlm_ops.data.preferences import check_preferences
 from vlm_ops.data.report import contact_sheet
 from vlm_ops.data.rows import REFUSED, Problem, kinds_of
 from vlm_ops.errors import DataError
-from vlm_ops.records import ImageRef, Preference, PreferencePair, Row
+from vlm_ops.records import ImageRef, PreferencePair, Row
 from vlm_ops.store.files import make_folder, replacing, write_whole
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
-from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pairs import DatasetThumbs, Labelled
+from vlm_ops.artifacts import PREFERENCES, Preference, PreparedData
+from vlm_ops.config.pairs import DatasetThumbs, Labelled, PreferenceForm
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data import hub
 from vlm_ops.data.cells import CellError, thumb
@@ -26,10 +26,7 @@ from vlm_ops.data.sources import ALL
 from vlm_ops.data.split import draw, join_by_image, position
 from vlm_ops.errors import DataError
 from vlm_ops.records import (
-    PREFERENCES,
     ImageRef,
-    Preference,
-    PreferenceForm,
     Thumb,
 )
 from vlm_ops.store.files import make_folder

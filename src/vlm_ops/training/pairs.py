@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_ops.artifacts import PreferencePairs, PreparedData, TrainedAdapter
-from vlm_ops.config.pairs import Labelled, SampledPairs
+from vlm_ops.artifacts import Preference, PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.config.pairs import Labelled, PreferenceForm, SampledPairs
 from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
@@ -18,8 +18,6 @@ from vlm_ops.models.generation import Sampling, sample
 from vlm_ops.models.loading import LoadedModel, base_ref, load
 from vlm_ops.records import (
     BARE_QUESTION,
-    Preference,
-    PreferenceForm,
     PreferencePair,
     Row,
     Split,

@@ -11,7 +11,8 @@ answers that are right (docs/adr/0017).
 import random
 from collections.abc import Iterable, Sequence
 
-from vlm_ops.records import Preference, PreferencePair, Thumb
+from vlm_ops.artifacts import Preference
+from vlm_ops.records import PreferencePair, Thumb
 
 
 class Mismatched(Thumb):

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from vlm_ops.artifacts import PreferencePairs, PreparedData
+from vlm_ops.artifacts import Preference, PreferencePairs, PreparedData
 from vlm_ops.config.pipeline import PreferJob, SftJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine, PreferSettings, SftSettings
-from vlm_ops.records import Preference, PreferencePair, Row, Thumb
+from vlm_ops.records import PreferencePair, Row, Thumb
 
 
 class Pairs(PreferencePairs):
