@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from public_forms import PAIRS, ROWS, chartqa
+from public_forms import PAIRS, ROWS, THUMBS, chartqa
 
 from vlm_ops.artifacts import AnswerSet, PreparedData
 from vlm_ops.config.load import load_config
@@ -101,6 +101,20 @@ def test_a_published_form_makes_a_judged_candidate(
     assert judged(left_by(configured(source, random_base, tmp_path / "x", stages=["sft"])))
 
 
+@pytest.mark.parametrize("name", THUMBS)
+def test_published_thumbs_are_told_by_their_form(
+    name: str, random_base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own").mkdir()
+    source = THUMBS[name](tmp_path / "own")
+    assert inspect(Asked(str(source)), tmp_path / "inspected", words).form == "thumbs"
+    config = configured(source, random_base, tmp_path / "x", prefer={"loss": "kto"})
+    assert config.pairs.type == "thumbs"
+    assert yaml.safe_load((tmp_path / "x" / f"{source.stem}.yaml").read_text())["prefer"] == {
+        "loss": "kto"
+    }
+
+
 @pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
@@ -116,3 +130,22 @@ def test_published_pairs_make_a_judged_candidate(
     outputs = left_by(config)
     assert judged(outputs)
     assert outputs["prefer"].base == outputs["choose"].model.untrained
+
+
+@pytest.mark.thorough
+@pytest.mark.slow
+@pytest.mark.parametrize("name", THUMBS)
+def test_published_thumbs_make_a_judged_candidate(
+    name: str, random_base: Path, tmp_path: Path
+) -> None:
+    for folder in ("own", "rows"):
+        (tmp_path / folder).mkdir()
+    source = THUMBS[name](tmp_path / "own")
+    changes: dict[str, Any] = {
+        "data": {"type": "files", "path": str(chartqa(tmp_path / "rows"))},
+        "prefer": SMALL["prefer"] | {"loss": "kto"},
+        "stages": ["prefer"],
+    }
+    outputs = left_by(configured(source, random_base, tmp_path / "x", **changes))
+    assert judged(outputs)
+    assert outputs["pairs"].form == "thumbs"

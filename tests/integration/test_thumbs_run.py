@@ -62,6 +62,7 @@ def measured(place: Path, parent: str) -> set[str]:
     return names
 
 
+@pytest.mark.thorough
 def test_thumbs_that_are_all_the_same_are_refused_before_anything_is_trained(place: Path) -> None:
     lines = (place / "thumbs.jsonl").read_text().replace("false", "true")
     (place / "likes.jsonl").write_text(lines)

@@ -193,6 +193,31 @@ def rlaif_v_formatted(folder: Path) -> Path:
     return _each(folder, row)
 
 
+def kto_mix(folder: Path) -> Path:
+    """Unpaired preferences of TRL (``trl-lib/kto-mix-14k``), about images."""
+
+    def row(n: int, image: str) -> dict[str, Any]:
+        return {
+            "images": [image],
+            "prompt": [{"role": "user", "content": f"What is {n}?"}],
+            "completion": [{"role": "assistant", "content": f"It is {n}."}],
+            "label": n % 3 > 0,
+        }
+
+    return _each(folder, row)
+
+
+def thumbs_csv(folder: Path) -> Path:
+    """A table that feedback was exported to: 1 and 0."""
+    rows = [
+        {"image": square(folder / f"{n}.png", n).name, "question": f"What is {n}?",
+         "response": f"It is {n}.", "thumbs_up": n % 2}
+        for n in range(COUNT)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "feedback.csv", index=False)
+    return folder / "feedback.csv"
+
+
 _SYSTEM = "System: Answer briefly.<end_of_utterance>\n"
 ROWS = {
     "chartqa": Form(chartqa, "columns", "User:[i]What is 3?", "3"),
@@ -217,3 +242,6 @@ ROWS = {
 
 PAIRS = {"rlaif_v": rlaif_v, "rlaif_v_formatted": rlaif_v_formatted}
 """Forms of pairs by name."""
+
+THUMBS = {"kto_mix": kto_mix, "thumbs_csv": thumbs_csv}
+"""Forms of thumbs by name."""
