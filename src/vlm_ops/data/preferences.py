@@ -25,10 +25,7 @@ from vlm_ops.data.rows import Problem, RawRow, broken_row, check_columns, read_c
 from vlm_ops.data.sources import ALL
 from vlm_ops.data.split import draw, join_by_image, position
 from vlm_ops.errors import DataError
-from vlm_ops.records import (
-    ImageRef,
-    Thumb,
-)
+from vlm_ops.records import ImageRef, Thumb
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import sha256_bytes
 
@@ -232,19 +229,20 @@ def _refuse_unusable(found: Preferences, settings: Labelled, title: str, total: 
 
 
 def look_at_thumbs(config: PipelineConfig) -> None:
-    """Read the labels of thumbs, and nothing else of them, before anything is trained.
+    """Read the labels in a file of thumbs, before anything is trained.
 
     Args:
-        config: Of a run; where it learns no thumbs, there is nothing to look at.
+        config: Of a run; where it learns no thumbs, or has to fetch them, nothing is looked at.
 
     Raises:
-        DataError: The source can't be read, a column is missing, or all thumbs are the same.
+        DataError: The file can't be read, a column is missing, or all thumbs are the same.
     """
-    if not config.prefers or not isinstance(config.pairs, DatasetThumbs):
+    asked = config.pairs
+    if not config.prefers or not isinstance(asked, DatasetThumbs) or asked.path is None:
         return
     labels: list[bool] = []
     with TemporaryDirectory() as cache:
-        title, rows = open_preferences(config.pairs, Path(cache), config.seed)
+        title, rows = open_preferences(asked, Path(cache), config.seed)
         for row in rows:
             with suppress(CellError):  # the step names all rows that can't be read
                 labels += [thumb(row.answers[-1])] if row.broken is None else []
