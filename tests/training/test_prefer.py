@@ -126,6 +126,20 @@ def test_kto_starts_at_half_and_learns_what_was_liked(
     assert artifact.adapter_sha256 != sft.adapter_sha256
 
 
+def test_trls_own_trainer_learns_thumbs_too(
+    thumbs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
+) -> None:
+    """In a new order in each epoch, since no row borrows from its neighbour."""
+    settings = PreferSettings(
+        loss=("kto",), max_steps=2, batch_size=4, evaluations=1, validation_rows=4
+    )
+    job = PreferJob(seed=3, prefer=settings, engine="trl")
+    artifact = train_prefer(job, pairs=thumbs, sft=sft, out=tmp_path, tracker=NullTracker())
+    assert (artifact.engine, artifact.steps) == ("trl", 2)
+    assert artifact.metrics["loss"] == pytest.approx(0.5, abs=0.1)
+    assert artifact.adapter_sha256 != sft.adapter_sha256
+
+
 def test_a_loss_of_two_answers_refuses_thumbs(
     thumbs: PreferencePairs, sft: TrainedAdapter, tmp_path: Path
 ) -> None:

@@ -16,13 +16,7 @@ from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
 from vlm_ops.models.generation import Sampling, sample
 from vlm_ops.models.loading import LoadedModel, base_ref, load
-from vlm_ops.records import (
-    BARE_QUESTION,
-    PreferencePair,
-    Row,
-    Split,
-    Thumb,
-)
+from vlm_ops.records import BARE_QUESTION, PreferencePair, Row, Split, Thumb
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
