@@ -27,6 +27,7 @@ from PIL import Image
 from vlm_ops.config.sections import Columns, FilesData
 from vlm_ops.data.check import check_rows
 from vlm_ops.data.images import ImageStore
+from vlm_ops.data.rows import Complaints, Problem
 from vlm_ops.data.sources import open_source
 from vlm_ops.errors import DataError
 
@@ -194,7 +195,10 @@ def fuzz(folder: Path, form: str, rng: random.Random, found: Counter[str]) -> li
     data = FilesData(type="files", path=path, columns=COLUMNS)
     source = open_source(data, seed=0, cache=folder / "cache")
     with ImageStore(folder / "out") as store:
-        checked, problems, total = check_rows(source.rows, store)
+        problems: list[Problem] = []
+        complaints = Complaints(problems.append)
+        checked = list(check_rows(source.rows, store, complaints))
+    total = complaints.rows
     wrong = [] if total == FILE_ROWS else [f"{total} rows of {FILE_ROWS}"]
     if (seconds := time.monotonic() - started) > SECONDS_A_FILE:
         wrong.append(f"{seconds:.1f} s")
@@ -225,7 +229,8 @@ def damaged(data: FilesData, folder: Path, rng: random.Random) -> list[str]:
     try:
         source = open_source(data, seed=0, cache=folder / "cache")
         with ImageStore(folder / "out") as store:
-            _, problems, _ = check_rows(source.rows, store)
+            problems: list[Problem] = []
+            list(check_rows(source.rows, store, Complaints(problems.append)))
     except DataError as error:
         return [f"an error of {len(str(error))} characters"] if len(str(error)) > 1000 else []
     return [f"damaged: {str(p)[:100]}" for p in problems if len(str(p)) >= LONGEST]

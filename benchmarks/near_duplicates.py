@@ -43,7 +43,7 @@ def main() -> None:
             for k, n in enumerate(sources)
         ]
         started = time.monotonic()
-        pairs = near_pairs(train, [*planted, *test])
+        pairs = near_pairs(list(map(str, train)), list(map(str, [*planted, *test])))
         seconds = time.monotonic() - started
     near = {pair.second for pair in pairs}
     exact = {(pair.first, pair.second) for pair in pairs}

@@ -5,12 +5,13 @@ an image with two old groups make one of them, under one name, and what a champi
 might come to lie in test.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from vlm_ops.errors import OutputError
 from vlm_ops.records import Row, Split
-from vlm_ops.store.files import make_folder, write_whole
+from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen
 
@@ -32,20 +33,21 @@ class Deal(Frozen):
     images: dict[str, str] = {}
     left: dict[str, Split] = {}
 
-    def of_images(self, row: Row) -> set[str]:
-        """Return the groups that a row's images came with first."""
-        return {self.images[i.sha256] for i in row.images if i.sha256 in self.images}
+    def of_images(self, images: Iterable[str]) -> set[str]:
+        """Return the groups that a row's images, by content, came with first."""
+        return {self.images[image] for image in images if image in self.images}
 
-    def of(self, row: Row) -> set[str]:
+    def of(self, group: str, images: Iterable[str]) -> set[str]:
         """Return the groups that a row belongs to, by its own group and by its images.
 
         The group of a row of text alone is called after what it asks, unless the source names it.
         """
-        return self.of_images(row) | ({row.group} & self.groups.keys())
+        return self.of_images(images) | ({group} & self.groups.keys())
 
     def agrees(self, rows: Iterable[Row], split: Split) -> bool:
         """Tell whether every row of a split is remembered, and in that split."""
-        return all({self.groups[group] for group in self.of(row)} == {split} for row in rows)
+        of_rows = (self.of(row.group, [image.sha256 for image in row.images]) for row in rows)
+        return all({self.groups[group] for group in of_row} == {split} for of_row in of_rows)
 
 
 def deal_file(name: str | None) -> Path | None:
@@ -82,4 +84,7 @@ def write_deal(path: Path, deal: Deal) -> None:
         OutputError: It can't be written.
     """
     make_folder(path.parent)
-    write_whole(path, deal.model_dump_json(indent=1) + "\n")
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as handle:
+        # Piece by piece: with many groups the text takes more memory than they do.
+        handle.writelines(json.JSONEncoder(indent=1, ensure_ascii=False).iterencode(dict(deal)))
+        handle.write("\n")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_ops.config.sections import SplitShares
-from vlm_ops.data.split import deal_rows, join_by_image, split_groups
+from vlm_ops.data.split import Keys, deal_rows, join_by_image, split_groups
 from vlm_ops.deal import Deal
 from vlm_ops.errors import DataError
 from vlm_ops.records import SPLITS, ImageRef, Row, Split
@@ -23,10 +23,10 @@ def row(number: int, images: tuple[int, ...]) -> Row:
 
 def retrain(rows: list[Row], before: Deal) -> tuple[Mapping[str, Split | None], Deal]:
     groups = join_by_image([[image.sha256 for image in one.images] for one in rows])
-    grouped = [one.model_copy(update={"group": g}) for one, g in zip(rows, groups, strict=True)]
-    dealt = deal_rows(grouped, before, SHARES, 0, named=False)
-    assert dict(zip(map(id, dealt.rows), dealt.splits, strict=True))
-    return {one.id: split for one, split in zip(dealt.rows, dealt.splits, strict=True)}, dealt.deal
+    keys = Keys(groups, [tuple(image.sha256 for image in one.images) for one in rows])
+    dealt = deal_rows(keys, before, SHARES, 0, named=False)
+    assert len(dealt.groups) == len(rows)
+    return {one.id: split for one, split in zip(rows, dealt.splits, strict=True)}, dealt.deal
 
 
 @settings(max_examples=200, deadline=None)

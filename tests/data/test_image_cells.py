@@ -16,7 +16,7 @@ from vlm_ops.data.check import check_rows
 from vlm_ops.data.decoding import ImageRefused
 from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.data.images import ImageStore
-from vlm_ops.data.rows import Problem
+from vlm_ops.data.rows import Complaints, Problem
 from vlm_ops.data.sources import open_source, source_content
 
 
@@ -165,10 +165,10 @@ def test_the_setting_reaches_rows_and_their_hash(where: str, place: Place, tmp_p
     rows.write_text('{"image": "../secret.png", "query": "q", "label": "a"}\n')
     data = FilesData(type="files", path=rows, images_root=tmp_path / where)
     with ImageStore(tmp_path / "out") as store:
-        checked, problems, _ = check_rows(
-            open_source(data, seed=0, cache=tmp_path / "cache").rows, store
-        )
-    assert (len(checked), len(problems)) == ((1, 0) if where == "." else (0, 1))
+        found = Complaints()
+        source = open_source(data, seed=0, cache=tmp_path / "cache")
+        checked = list(check_rows(source.rows, store, found))
+    assert (len(checked), found.refused) == ((1, 0) if where == "." else (0, 1))
     before = source_content(data)
     square(tmp_path / "secret.png", 3)
     assert (source_content(data) != before) == (where == ".")

@@ -57,7 +57,7 @@ def test_a_changed_copy_is_found_among_others(
     first = [save(drawing(seed), tmp_path / f"{seed}.png") for seed in range(8)]
     second = [save(drawing(seed), tmp_path / f"{seed}.png") for seed in range(20, 24)]
     second.append(save(change(drawing(5)), tmp_path / "copy.jpg"))
-    (pair,) = near_pairs(first, second)
+    (pair,) = near_pairs(list(map(str, first)), list(map(str, second)))
     assert (pair.first, pair.second) == (5, 4)
     assert pair.correlation >= CORRELATION
 
@@ -112,6 +112,15 @@ def test_a_training_row_gives_way_and_both_pictures_are_shown(rows: Path) -> Non
         assert sheet.width > 2 * 220
     assert "near_duplicates.png" in (data.folder / "report.md").read_text()
     assert not (kept.folder / "near_duplicates.png").exists()
+
+
+def test_a_picture_that_no_row_keeps_is_shown_too(rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "fresh").mkdir()
+    data = prepared(rows, "fresh/a", near_duplicates="drop")
+    (pair,) = json.loads((data.folder / "report.json").read_text())["near_duplicates"]
+    assert not data.image_path(pair["image"]).exists()
+    assert data.image_path(pair["other_image"]).exists()
+    assert (data.folder / "near_duplicates.png").exists()
 
 
 def test_the_run_stops_where_it_is_told_to(rows: Path) -> None:

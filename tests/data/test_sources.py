@@ -32,6 +32,7 @@ from vlm_ops.data.check import check_rows
 from vlm_ops.data.files import read_table
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.prepare import prepare
+from vlm_ops.data.rows import Complaints
 from vlm_ops.data.sources import hub_source, open_source, source_content
 from vlm_ops.errors import DataError
 from vlm_ops.tracker import NullTracker
@@ -188,8 +189,9 @@ def test_parquet_images_of_every_form(tmp_path: Path, form: str) -> None:
     data = FilesData(type="files", path=path)
     source = open_source(data, seed=0, cache=tmp_path / "cache")
     with ImageStore(tmp_path / "out") as store:
-        checked, problems, _ = check_rows(source.rows, store)
-    assert problems == []
+        found = Complaints()
+        checked = list(check_rows(source.rows, store, found))
+    assert found.kinds == {}
     assert checked[0].where == "rows.parquet:row 1"
     assert checked[0].record.answers == ("x",)
     assert checked[0].record.images[0].width == 25

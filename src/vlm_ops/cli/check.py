@@ -122,7 +122,7 @@ def _tell(found: "Preflight", data: PreparedData, expected: "Expected") -> None:
 
 
 def _tell_rows(data: PreparedData) -> None:
-    from vlm_ops.data.rows import REFUSED, Problem, kinds_of
+    from vlm_ops.data.rows import REFUSED, Complaints, Problem
     from vlm_ops.store.jsonl import read_jsonl
 
     table = Table(title=data.source, title_justify="left", title_style="bold")
@@ -141,7 +141,10 @@ def _tell_rows(data: PreparedData) -> None:
             out.print(f"Dropped: {count:,} rows, because {why}")
     if data.refused:
         out.print(f"[yellow]Refused: {data.refused:,} rows[/]")
-        for line in kinds_of(list(read_jsonl(data.folder / REFUSED, Problem))):
+        found = Complaints()
+        for problem in read_jsonl(data.folder / REFUSED, Problem):
+            found.look([problem])
+        for line in found.lines():
             out.print(line, markup=False)
 
 

@@ -17,16 +17,17 @@ from vlm_ops.data.image_cells import ImageCell, ImageFile
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.places import do_not_match, in_place, marks_in
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import Problem, RawRow, broken_row, read_cells
+from vlm_ops.data.rows import Complaints, Problem, RawRow, broken_row, read_cells
 from vlm_ops.records import ImageRef, Row, Split
 from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.on_disk import OnDisk
 
 logger = logging.getLogger(__name__)
 Kept = TypeVar("Kept")
 
 SAME_ID = "two rows with one id"
 """What is wrong with a row that has the id of an earlier one."""
-_CHUNK, _CHUNK_BYTES = 256, 32 << 20
+_CHUNK, _CHUNK_BYTES = 256, 8 << 20
 """Rows whose images are opened together, and most bytes that they hold as cells; both bound what
 is held in memory."""
 NO_IMAGE = "no image"
@@ -78,8 +79,6 @@ class ImageChecks:
         """Check images into ``store``, and the frames of videos that settings ask for."""
         self._store = store
         self._video = video or VideoSettings()
-        self._images: dict[ImageFile, Outcome] = {}
-        self._videos: dict[ImageFile, Frames] = {}
 
     def chunks(self, rows: Iterable[RawRow]) -> Iterator[list[tuple[RawRow, Seen]]]:
         """Hand the rows on, each with its images kept in the store, or why they can't be.
@@ -88,13 +87,15 @@ class ImageChecks:
             rows: Read as they are needed.
         """
         rows = iter(rows)
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        known_images, known_videos = OnDisk[Outcome](), OnDisk[Frames]()
+        pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+        with pool, known_images, known_videos:
             while chunk := _chunk(rows):
                 seen: list[tuple[RawRow, Seen]] = []
                 images = [cell for row in chunk for cell in row.images]
                 videos = [cell for row in chunk for cell in row.videos]
-                pictures = _outcomes(pool, images, self._add_image, self._images)
-                films = _outcomes(pool, videos, self._add_video, self._videos)
+                pictures = _outcomes(pool, images, self._add_image, known_images)
+                films = _outcomes(pool, videos, self._add_video, known_videos)
                 for row in chunk:
                     mine = list(islice(pictures, len(row.images)))
                     seen.append((row, Seen(mine, list(islice(films, len(row.videos))))))
@@ -125,12 +126,16 @@ def _outcomes(
     pool: ThreadPoolExecutor,
     cells: Sequence[ImageCell],
     add: Callable[[ImageCell], Kept],
-    known: dict[ImageFile, Kept],
+    known: OnDisk[Kept],
 ) -> Iterator[Kept]:
     """Return what becomes of each cell; a file is looked at once."""
-    fresh = {cell for cell in cells if isinstance(cell, ImageFile)} - known.keys()
-    known.update(zip(fresh, pool.map(add, fresh), strict=True))
-    return iter(list(pool.map(lambda c: known[c] if isinstance(c, ImageFile) else add(c), cells)))
+    files = {c: f"{c.place.folder}/{c.name}" for c in cells if isinstance(c, ImageFile)}
+    seen = {cell: found for cell, key in files.items() if (found := known.get(key)) is not None}
+    fresh = files.keys() - seen.keys()
+    for cell, found in zip(fresh, pool.map(add, fresh), strict=True):
+        seen[cell] = found
+        known.add(files[cell], found)
+    return iter(list(pool.map(lambda c: seen[c] if isinstance(c, ImageFile) else add(c), cells)))
 
 
 def _chunk(rows: Iterator[RawRow]) -> list[RawRow]:
@@ -147,50 +152,42 @@ def _chunk(rows: Iterator[RawRow]) -> list[RawRow]:
 def check_rows(
     rows: Iterable[RawRow],
     store: ImageStore,
+    complaints: Complaints,
     *,
     supervise: Supervise = "all",
     without_image: WithoutImage = "refuse",
     video: VideoSettings | None = None,
-) -> tuple[list[CheckedRow], list[Problem], int]:
-    """Check and normalize rows.
+) -> Iterator[CheckedRow]:
+    """Check and normalize rows, a few at a time; yield those that can be used.
 
     Args:
         rows: Read as they are needed.
         store: Where the images are kept.
+        complaints: Told of every row, and what is wrong with it; a chat counts as one row.
         supervise: Which answers of a chat become a row: all of them, or the last one.
         without_image: What becomes of a row that has no image.
         video: Which frames of a video are taken.
-
-    Returns:
-        The rows that can be used, what is wrong with the others, and how many were read; a chat
-        counts as one of these.
     """
-    checked: list[CheckedRow] = []
-    problems: list[Problem] = []
-    owners: dict[str, str] = {}
     report = log_progress(logger, "rows checked")
-    total = 0
-    for chunk in ImageChecks(store, video).chunks(rows):
-        for row, seen in chunk:
-            if row.broken is not None:
-                problems.append(broken_row(row, row.broken))
-                continue
-            read, found = read_cells(row, _cells(row))
-            if options := read.pop("options", None):
-                read["answers"] = options.answers
-                read["question"] = options.asked(read.get("question", ""))
-            found += _unseen(row, read, seen, without_image)
-            ids = [read["id"], *_ids(row, read["id"], supervise)]
-            for name in dict.fromkeys(ids):
-                if name and name in owners:
-                    found.append(_same_id(row, name, owners[name]))
-                owners.setdefault(name, row.where)
-            problems.extend(found)
-            if not found:
-                checked += _checked(row, read, seen, supervise)
-        total += len(chunk)
-        report(total, None)
-    return checked, problems, total
+    with OnDisk[str]() as owners:
+        for chunk in ImageChecks(store, video).chunks(rows):
+            for row, seen in chunk:
+                if row.broken is not None:
+                    complaints.look([broken_row(row, row.broken)])
+                    continue
+                read, found = read_cells(row, _cells(row))
+                if options := read.pop("options", None):
+                    read["answers"] = options.answers
+                    read["question"] = options.asked(read.get("question", ""))
+                found += _unseen(row, read, seen, without_image)
+                ids = [read["id"], *_ids(row, read["id"], supervise)]
+                for name in dict.fromkeys(ids):
+                    other = owners.add(name, row.where)
+                    if name and other is not None:
+                        found.append(_same_id(row, name, other))
+                if complaints.look(found):
+                    yield from _checked(row, read, seen, supervise)
+            report(complaints.rows, None)
 
 
 def _unseen(
@@ -213,8 +210,8 @@ def image_problems(where: str, id_: str, seen: Seen, expected: str = _NEEDED) ->
         seen: What :class:`ImageChecks` handed on.
         expected: What to say where there is none.
     """
-    none = ImageRefused("an empty cell", expected, NO_IMAGE)
-    for image in (*seen.images, *seen.videos) or (none,):
+    looked_at = (*seen.images, *seen.videos)
+    for image in looked_at or (ImageRefused("an empty cell", expected, NO_IMAGE),):
         if isinstance(image, ImageRefused):
             yield Problem(
                 where=where, id=id_, what=image.what, found=image.found, expected=image.expected

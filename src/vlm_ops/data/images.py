@@ -7,6 +7,7 @@ A file of the store is opened often and was checked to its last byte when it ent
 
 import io
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -92,15 +93,16 @@ class ImageStore:
         self._staging = out / "cache" / FOLDER
         self._take_files = take_files
         self._frames = frames
-        self._staged: dict[str, Path] = {}
 
     def __enter__(self) -> Self:
-        """Make room to stage images.
+        """Make room to stage images and to keep them.
 
         Raises:
-            OutputError: The step's folder can't be written to.
+            OutputError: The step's folder or the store can't be written to.
         """
+        shutil.rmtree(self._staging, ignore_errors=True)  # of an attempt that was cut off
         make_folder(self._staging)
+        make_folder(self._root / FOLDER)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -126,7 +128,7 @@ class ImageStore:
         sha256 = sha256_bytes(data)
         relative = f"{FOLDER}/{sha256}{ending}"
         if not _has_size(self._root / relative, len(data)):
-            self._staged[relative] = self._stage(source, data, relative)
+            self._stage(source, data, relative)
         return ImageRef(
             path=relative,
             sha256=sha256,
@@ -135,11 +137,12 @@ class ImageStore:
             reading=reading,
         )
 
-    def find(self, reference: ImageRef) -> Path:
-        """Return where an image lies that was added: staged still, or in the store."""
-        return self._staged.get(reference.path, self._root / reference.path)
+    def find(self, path: str) -> Path:
+        """Return where an image lies that was added, by its ``ImageRef.path``."""
+        staged = self._staged(path)
+        return staged if staged.exists() else self._root / path
 
-    def keep(self, references: set[str]) -> None:
+    def keep(self, references: Iterable[str]) -> None:
         """Move staged images into the store.
 
         Args:
@@ -148,21 +151,25 @@ class ImageStore:
         Raises:
             OutputError: The store can't be written to.
         """
-        make_folder(self._root / FOLDER)
-        for relative in references & self._staged.keys():
-            with replacing(self._root / relative) as beside:
-                # Not a rename: the folder of images may be a link to another disk.
-                shutil.move(self._staged.pop(relative), beside)
+        for relative in references:
+            if (staged := self._staged(relative)).exists():
+                with replacing(self._root / relative) as beside:
+                    # Not a rename: the folder of images may be a link to another disk.
+                    shutil.move(staged, beside)
 
-    def _stage(self, source: Path | bytes, data: bytes, relative: str) -> Path:
-        if self._take_files and isinstance(source, Path):
-            return source
-        staged = self._staging / Path(relative).name
+    def _staged(self, relative: str) -> Path:
+        """Return where an image lies until it is kept."""
+        return self._staging / relative.rpartition("/")[2]
+
+    def _stage(self, source: Path | bytes, data: bytes, relative: str) -> None:
+        staged = self._staged(relative)
         try:
-            staged.write_bytes(data)
+            if self._take_files and isinstance(source, Path):
+                source.replace(staged)
+            else:
+                staged.write_bytes(data)
         except OSError as error:
             raise OutputError(f"{staged}: can't be written ({error.strerror})") from error
-        return staged
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -25,12 +25,11 @@ from vlm_ops.data.images import ImageStore
 from vlm_ops.data.located import Asked, Located, locate
 from vlm_ops.data.preferences import check_preferences
 from vlm_ops.data.report import contact_sheet
-from vlm_ops.data.rows import REFUSED, Problem, kinds_of
+from vlm_ops.data.rows import REFUSED, Complaints, complaining
 from vlm_ops.errors import DataError
 from vlm_ops.records import ImageRef, PreferencePair, Row
 from vlm_ops.store.files import make_folder, replacing, write_whole
 from vlm_ops.store.frozen import Frozen
-from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.store.names import short
 
 SHEET = "contact_sheet.png"
@@ -104,12 +103,11 @@ def inspect(asked: Asked, out: Path, count_tokens: CountTokens) -> Inspection:
         source = locate(asked, Path(cache) / "source")
         found = guess(source.title, source.there, source.sample, source.place, asked.columns)
         with _Sampled(Path(cache) / "out") as store:
-            found, look, notes = _looked_at(source, found, asked, store)
-            if not look.total:
+            found, look, notes = _looked_at(source, found, asked, store, out)
+            if not look.found.rows:
                 raise DataError(f"{source.title}: no rows; expected at least one")
             sheet = _draw(look.rows, store, out)
-    write_jsonl(out / REFUSED, look.problems)
-    refused = len({problem.where for problem in look.problems})
+    refused = look.found.refused
     groups, kinds = _distinct(look, found, "group"), _distinct(look, found, "kind")
     images = {image.sha256: image for row in look.rows for image in row.images}
     few = len(images) if groups is None else groups
@@ -119,11 +117,11 @@ def inspect(asked: Asked, out: Path, count_tokens: CountTokens) -> Inspection:
             f"none, so at least {_FEWEST_GROUPS} are needed"
         )
     written = _write(source, found, look, out, count_tokens, notes)
-    enough = few >= _FEWEST_GROUPS and refused <= MAX_REFUSED * look.total
+    enough = few >= _FEWEST_GROUPS and refused <= MAX_REFUSED * look.found.rows
     return Inspection(
         title=source.title, form=found.form, columns=found.columns, read=found.read,
-        sample=found.sample, rows=look.total, whole=not look.more, refused=refused,
-        why=tuple(kinds_of(look.problems)), images=len(images), groups=groups, kinds=kinds,
+        sample=found.sample, rows=look.found.rows, whole=not look.more, refused=refused,
+        why=tuple(look.found.lines()), images=len(images), groups=groups, kinds=kinds,
         lengths=_lengths(look.rows, list(images.values())), notes=tuple(notes),
         yaml=written.path, sheet=sheet, ready=written.runs and enough,
     )  # fmt: skip
@@ -136,11 +134,10 @@ def default_folder(source: str) -> Path:
 
 
 class _Look(NamedTuple):
-    """Rows that were read, what is wrong with the others, how many, and whether there are more."""
+    """Rows that can be used, what was found on the way, and whether there are more."""
 
     rows: Sequence[Row]
-    problems: Sequence[Problem]
-    total: int
+    found: Complaints
     more: bool
 
 
@@ -160,8 +157,7 @@ class _Sampled(ImageStore):
             if len(self._held) > _SHOWN_IMAGES:
                 gone = max(self._held)
                 self._held.remove(gone)
-                if (staged := self._staged.pop(gone, None)) is not None:
-                    staged.unlink(missing_ok=True)
+                self._staged(gone).unlink(missing_ok=True)
         return found
 
     def shown(self, row: Row) -> bool:
@@ -170,12 +166,13 @@ class _Sampled(ImageStore):
 
 
 def _looked_at(
-    source: Located, found: Guess, asked: Asked, store: _Sampled
+    source: Located, found: Guess, asked: Asked, store: _Sampled, out: Path
 ) -> tuple[Guess, _Look, list[str]]:
     """Read all rows; without optional columns that turn out to hold something else."""
     notes: list[str] = []
     while True:
-        look = _read(source, found, asked, store)
+        with complaining(out / REFUSED) as complaints:
+            look = _read(source, found, asked, store, complaints)
         refusing, unfit = _refusing(found, look), _unfit(found, look)
         why_not = unfit | refusing
         dropped = {role: why_not[role] for role in why_not.keys() - asked.columns.keys()}
@@ -183,7 +180,8 @@ def _looked_at(
             notes.append(f"column {found.columns[role]!r} is not taken as {role}: {why}")
         kept = {role: name for role, name in found.columns.items() if role not in dropped}
         found = found._replace(columns=kept)
-        alone = sum(problem.what == NO_IMAGE for problem in look.problems) if found.chats else 0
+        kinds = look.found.kinds.values() if found.chats else ()
+        alone = sum(kind.count for kind in kinds if kind.first.what == NO_IMAGE)
         if alone and not found.text_alone:
             notes.append(f"{alone} chats have no image; they are taken as text alone")
             found = found._replace(text_alone=True)
@@ -191,20 +189,22 @@ def _looked_at(
             return found, look, notes
 
 
-def _read(source: Located, found: Guess, asked: Asked, store: _Sampled) -> _Look:
+def _read(
+    source: Located, found: Guess, asked: Asked, store: _Sampled, complaints: Complaints
+) -> _Look:
     with TemporaryDirectory(dir=store.scratch) as cache:
         read = source.read_pairs if found.form in (PAIRS, THUMBS) else source.rows
         rows = read(found, Path(cache))
         some = rows if asked.rows is None else islice(rows, asked.rows)
         if found.form == PAIRS or found.form == THUMBS:
-            given, problems, total = check_preferences(some, store, found.form)
+            given = check_preferences(some, store, found.form, complaints)
             good = [_row(one) for one in given]
         else:
             how: WithoutImage = "accept" if found.text_alone else "refuse"
-            checked, problems, total = check_rows(some, store, without_image=how)
+            checked = check_rows(some, store, complaints, without_image=how)
             good = [row.record for row in checked]
         more = asked.rows is not None and next(rows, None) is not None
-    return _Look(good, problems, total, more)
+    return _Look(good, complaints, more)
 
 
 def _row(given: Preference) -> Row:
@@ -217,11 +217,12 @@ def _row(given: Preference) -> Row:
 def _refusing(found: Guess, look: _Look) -> dict[str, str]:
     """Return the optional columns for which rows are refused, and why."""
     why: dict[str, str] = {}
+    firsts = [kind.first for kind in look.found.kinds.values()]
     for role in found.columns.keys() & set(OPTIONAL):
-        cells = [problem for problem in look.problems if problem.column == found.columns[role]]
+        cells = [problem for problem in firsts if problem.column == found.columns[role]]
         if cells:
             why[role] = f"{cells[0].where} holds {cells[0].found}"
-        elif role == "id" and (same := [p for p in look.problems if p.what == SAME_ID]):
+        elif role == "id" and (same := [p for p in firsts if p.what == SAME_ID]):
             why[role] = f"{same[0].where} and others have the id of another row"
     return why
 
@@ -254,7 +255,7 @@ def _draw(rows: Sequence[Row], store: _Sampled, out: Path) -> Path | None:
     shown = [row for row in rows if store.shown(row)]
     if not shown:
         return None
-    folder = store.find(shown[0].images[0]).parents[1]
+    folder = store.find(shown[0].images[0].path).parents[1]
     with replacing(out / SHEET) as beside:
         contact_sheet(folder, shown, 0).save(beside, "PNG")
     return out / SHEET
@@ -300,7 +301,7 @@ def _write(
     if longest > EvaluateSettings().max_new_tokens:
         values["evaluate"] = {"max_new_tokens": min(longest, _LONGEST_ANSWER)}
     title = short(source.title, 60)
-    head = f"# Written by vlm-ops data inspect: {look.total} rows of {title} were looked at.\n"
+    head = f"# Written by vlm-ops data inspect: {look.found.rows} rows of {title} were looked at.\n"
     path = out / f"{name}.yaml"
     write_whole(path, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return _Written(path, runs=rows is not None)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vlm_ops.data.images import open_image
-from vlm_ops.records import SPLITS, ImageRef, Row, Split
+from vlm_ops.records import SPLITS, Row, Split
 
 HASH_BITS = 14
 """Of the 64 bits of a perceptual hash at most so many may differ."""
@@ -48,6 +48,8 @@ _HOPELESS = 0.7
 """A correlation at the best start from which no step leads to a pair."""
 _VIEWS = 128
 """Pictures that are kept with their cuttings, 0.7 MB each."""
+_AT_ONCE = 1024
+"""Pictures that wait to be hashed."""
 _NEAREST = 20
 """Candidates that are looked at for a picture, those with the nearest hashes."""
 
@@ -71,59 +73,59 @@ class NearImages(NamedTuple):
 
     Attributes:
         split: Its split.
-        image: The image.
+        image: Its path, as rows have it.
         later: The later split.
-        other: The image there.
+        other: Path of the image there.
         correlation: Of their colors.
     """
 
     split: Split
-    image: ImageRef
+    image: str
     later: Split
-    other: ImageRef
+    other: str
     correlation: float
 
     def told(self) -> dict[str, str | float]:
         """Return the names of both, for a report."""
         return {
             "split": self.split,
-            "image": self.image.path,
+            "image": self.image,
             "later_split": self.later,
-            "other_image": self.other.path,
+            "other_image": self.other,
             "correlation": round(self.correlation, 4),
         }
 
 
 def near_images(
-    splits: Mapping[Split, Sequence[Row]], locate: Callable[[ImageRef], Path]
+    splits: Mapping[Split, Sequence[Row]], locate: Callable[[str], Path]
 ) -> list[NearImages]:
     """Find images that are almost the same as one of a later split.
 
     Args:
         splits: Rows by split.
-        locate: Where an image lies.
+        locate: Where the image of a path lies.
 
     Raises:
         DataError: A file is not what entered the store.
     """
     images = {
-        split: [(split, image) for image in {i.sha256: i for r in rows for i in r.images}.values()]
+        split: [(split, path) for path in dict.fromkeys(i.path for r in rows for i in r.images)]
         for split, rows in splits.items()
     }
     found = []
     for number, split in enumerate(SPLITS[:-1]):
         mine = images[split]
         later = [image for other in SPLITS[number + 1 :] for image in images[other]]
-        pairs = near_pairs([locate(i) for _, i in mine], [locate(i) for _, i in later])
+        pairs = near_pairs([str(locate(i)) for _, i in mine], [str(locate(i)) for _, i in later])
         found += [NearImages(*mine[a], *later[b], correlation) for a, b, correlation in pairs]
     return found
 
 
-def near_pairs(first: Sequence[Path], second: Sequence[Path]) -> list[NearPair]:
+def near_pairs(first: Sequence[str], second: Sequence[str]) -> list[NearPair]:
     """Find pictures of one set that are almost the same as some of another.
 
     Args:
-        first: Image files of the store.
+        first: Paths of image files of the store.
         second: Others.
 
     Returns:
@@ -133,9 +135,16 @@ def near_pairs(first: Sequence[Path], second: Sequence[Path]) -> list[NearPair]:
         DataError: A file is not what entered the store.
     """
     with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = [list(pool.map(_hash, paths)) for paths in (first, second)]
+        hashes = [
+            [
+                found
+                for start in range(0, len(paths), _AT_ONCE)
+                for found in pool.map(_hash, paths[start : start + _AT_ONCE])
+            ]
+            for paths in (first, second)
+        ]
     # A picture is candidate for many others; those looked at last are kept.
-    views = lru_cache(maxsize=_VIEWS)(lambda path: _View(open_image(path)))
+    views = lru_cache(maxsize=_VIEWS)(lambda path: _View(open_image(Path(path))))
     found = []
     for one, other in _candidates(*hashes):
         correlation = _aligned(views(first[one]), views(second[other]))
@@ -228,9 +237,9 @@ def _candidates(
             yield from ((number, int(numbers[n])) for n in nearest if apart[n] <= HASH_BITS)
 
 
-def _hash(path: Path) -> int | None:
+def _hash(path: str) -> int | None:
     """Return a picture's perceptual hash; None where it has a single color."""
-    image = open_image(path)
+    image = open_image(Path(path))
     if all(low == high for low, high in (band.getextrema() for band in image.split())):
         return None
     import imagehash

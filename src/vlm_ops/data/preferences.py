@@ -21,7 +21,16 @@ from vlm_ops.data.image_cells import Place, image_cells
 from vlm_ops.data.images import STORE, ImageStore, open_image
 from vlm_ops.data.places import do_not_match, marks_in
 from vlm_ops.data.progress import log_progress
-from vlm_ops.data.rows import Problem, RawRow, broken_row, check_columns, read_cells, refuse
+from vlm_ops.data.rows import (
+    REFUSED,
+    Complaints,
+    RawRow,
+    broken_row,
+    check_columns,
+    complaining,
+    read_cells,
+    refuse,
+)
 from vlm_ops.data.sources import ALL
 from vlm_ops.data.split import draw, join_by_image, position
 from vlm_ops.errors import DataError
@@ -75,8 +84,9 @@ def load_preferences(
     make_folder(cache)
     title, raw = open_preferences(settings, cache, seed)
     with ImageStore(out, frames=settings.frames) as store:
-        given, problems, total = check_preferences(raw, store, settings.form)
-        refused = refuse(problems, total, out, title, settings.max_refused, "pairs")
+        with complaining(out / REFUSED) as complaints:
+            given = list(check_preferences(raw, store, settings.form, complaints))
+        refuse(complaints, out / REFUSED, title, settings.max_refused, "pairs")
         useful = _clear(given)
         left_out = len(given) - len(useful)
         if left_out:
@@ -89,10 +99,10 @@ def load_preferences(
             train,
             held_out,
             {"test": len(useful) - len(untested), "validation": len(others) - len(train)},
-            refused,
+            complaints.refused,
             left_out,
         )
-        _refuse_unusable(found, settings, title, total)
+        _refuse_unusable(found, settings, title, complaints.rows)
         store.keep({image.path for one in train + held_out for image in one.images})
     shutil.rmtree(cache, ignore_errors=True)
     return found
@@ -150,22 +160,22 @@ def _raw_rows(cells: Placed, names: dict[str, str], place: Place) -> Iterator[Ra
 
 
 def check_preferences(
-    rows: Iterator[RawRow], store: ImageStore, form: PreferenceForm
-) -> tuple[list[Preference], list[Problem], int]:
+    rows: Iterator[RawRow], store: ImageStore, form: PreferenceForm, complaints: Complaints
+) -> Iterator[Preference]:
     """Check and normalize pairs or thumbs, as :func:`~vlm_ops.data.check.check_rows` does rows.
 
-    Returns:
-        Those that can be used, what is wrong with the others, and how many there were.
+    Args:
+        rows: Read as they are needed.
+        store: Where the images are kept.
+        form: Which of the two.
+        complaints: Told of every row, and what is wrong with it.
     """
-    given: list[Preference] = []
-    problems: list[Problem] = []
     record = PREFERENCES[form]
     report = log_progress(logger, f"{form} checked")
-    total = 0
     for chunk in ImageChecks(store).chunks(rows):
         for row, seen in chunk:
             if row.broken is not None:
-                problems.append(broken_row(row, row.broken))
+                complaints.look([broken_row(row, row.broken)])
                 continue
             roles = [role for role in row.columns if role not in ("images", "prompt")]
             cells = {"prompt": row.question, **dict(zip(roles, row.answers, strict=True))}
@@ -175,14 +185,11 @@ def check_preferences(
                 texts = [asked.question, *(turn.text for turn in asked.before)]
                 if do_not_match(asked.marks, bool(marks_in(texts)), len(row.images), 0):
                     found.append(other_marks(row, row.id, asked.marks))
-            problems.extend(found)
-            if not found:
+            if complaints.look(found):
                 kept = tuple(image for image in seen.images if isinstance(image, ImageRef))
                 said = {"before": asked.before, "question": asked.question, "kind": row.kind}
-                given.append(record(images=kept, **said, **read))
-        total += len(chunk)
-        report(total, None)
-    return given, problems, total
+                yield record(images=kept, **said, **read)
+        report(complaints.rows, None)
 
 
 _UNCLEAR: dict[PreferenceForm, str] = {
@@ -272,7 +279,7 @@ def _without(
         # hashes tell nothing about the file they came from; their pixels do.
         pixels = {_pixels(data.image_path(image.path)) for image in shown.values()}
         asked = {image.sha256: image for pair in pairs for image in pair.images}
-        seen |= {key for key, image in asked.items() if _pixels(store.find(image)) in pixels}
+        seen |= {key for key, image in asked.items() if _pixels(store.find(image.path)) in pixels}
     return [pair for pair in pairs if not any(image.sha256 in seen for image in pair.images)]
 
 

@@ -3,17 +3,18 @@
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import DataSettings, FilesData, HubData
-from vlm_ops.data.check import CheckedRow, check_rows
+from vlm_ops.data.check import check_rows
 from vlm_ops.data.conflicts import joined_groups, refuse_conflicts, without_shared
+from vlm_ops.data.counts import Counts
 from vlm_ops.data.images import STORE, ImageStore
 from vlm_ops.data.near import NearImages, near_images
 from vlm_ops.data.remembered import recall
@@ -25,12 +26,22 @@ from vlm_ops.data.report import (
     near_sheet,
     write_report,
 )
-from vlm_ops.data.rows import REFUSED, kinds_of, refuse
+from vlm_ops.data.rows import REFUSED, Complaints, complaining, refuse
 from vlm_ops.data.sources import Source, open_source
-from vlm_ops.data.split import Dealt, deal_rows, draw, fill_splits, join_by_image, shuffle_images
+from vlm_ops.data.split import (
+    Dealt,
+    Images,
+    Keys,
+    deal_rows,
+    draw,
+    fill_splits,
+    join_by_image,
+    shuffle_images,
+)
+from vlm_ops.data.spool import Spooled, spool, spool_file
 from vlm_ops.deal import Deal, deal_file, write_deal
 from vlm_ops.errors import DataError
-from vlm_ops.records import BARE_QUESTION, SPLITS, ImageRef, Row, Split, SplitSummary
+from vlm_ops.records import BARE_QUESTION, SPLITS, Row, Split
 from vlm_ops.store.files import replacing
 from vlm_ops.store.fingerprint import fingerprint, sha256_file, sha256_files
 from vlm_ops.store.jsonl import write_jsonl
@@ -39,8 +50,9 @@ from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
+SHEET = "contact_sheet.png"
 _CONTEXTS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
-Splits = dict[Split, list[Row]]
+Splits = dict[Split, Spooled]
 
 
 def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
@@ -65,41 +77,52 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
     """
     cache = out / "cache"
     source = open_source(job.data, seed=job.seed, cache=cache)
-    with ImageStore(out, take_files=source.own_files, frames=job.data.frames) as store:
-        how = {name: getattr(job.data, name) for name in ("supervise", "without_image", "video")}
-        checked, problems, total = check_rows(source.rows, store, **how)
-        refused = refuse(problems, total, out, source.title, job.data.max_refused)
-        parts = _apart(_split(checked, source, job, out), source.title, job, store)
-        for split, rows in parts.splits.items():
-            store.keep({image.path for row in rows for image in row.images})
-            write_jsonl(out / f"{split}.jsonl", rows)
+    images = ImageStore(out, take_files=source.own_files, frames=job.data.frames)
+    with images as store, spool_file(cache / "checked.jsonl") as file:
+        found, parts = _check_and_deal(source, job, out, store, file)
+        counts = {split: Counts(rows) for split, rows in parts.splits.items()}
+        for split in SPLITS:
+            write_jsonl(out / f"{split}.jsonl", _kept(counts[split].each(), store))
+        read = RowsRead(source.title, found.rows, found.refused, found.lines(), parts.shared)
+        write_report(out, read, counts, parts.dropped, parts.near)
+        _track(tracker, out, source, parts.splits)
+        tracker.metrics({"rows_read": found.rows, "rows_refused": found.refused})
+        _show(tracker, out, contact_sheet(out / STORE, parts.splits["train"], job.seed), SHEET)
+        if parts.near:
+            _show(tracker, out, near_sheet(store.find, parts.near), NEAR_SHEET)
     shutil.rmtree(cache, ignore_errors=True)
-    read = RowsRead(source.title, total, refused, kinds_of(problems), parts.shared)
-    write_report(out, read, parts.splits, parts.dropped, parts.near)
-    _track(tracker, out, source, parts.splits)
-    tracker.metrics({"rows_read": total, "rows_refused": refused})
-    _show_sheets(tracker, out, parts, job.seed)
     deal = deal_file(job.remembered)
     if deal is not None:  # before the record: no model trains on rows that are not remembered
         write_deal(out / deal, parts.deal)
     return PreparedData(
         folder=out,
         content=_content(out, job.data.prompt),
-        splits={split: _summary(rows) for split, rows in parts.splits.items()},
-        source=f"{source.title}: {total} rows",
+        splits={split: counted.summary for split, counted in counts.items()},
+        source=f"{source.title}: {found.rows} rows",
         prompt=job.data.prompt,
         around=BARE_QUESTION,
         images=STORE,
         deal=deal,
-        refused=refused,
+        refused=found.refused,
     )
 
 
-def _show_sheets(tracker: Tracker, out: Path, parts: "_Parts", seed: int) -> None:
-    sheet = contact_sheet(out / STORE, parts.splits["train"], seed)
-    _show(tracker, out, sheet, "contact_sheet.png")
-    if parts.near:
-        _show(tracker, out, near_sheet(out / STORE, parts.near), NEAR_SHEET)
+def _check_and_deal(
+    source: Source, job: PrepareJob, out: Path, store: ImageStore, file: BinaryIO
+) -> tuple[Complaints, "_Parts"]:
+    """Look at all rows; deal those that can be used, unless too many can't."""
+    how = {name: getattr(job.data, name) for name in ("supervise", "without_image", "video")}
+    with complaining(out / REFUSED) as found:
+        checked = spool(check_rows(source.rows, store, found, **how), file)
+    refuse(found, out / REFUSED, source.title, job.data.max_refused)
+    return found, _apart(_split(checked, source, job, out), source.title, job, store)
+
+
+def _kept(rows: Iterable[Row], store: ImageStore) -> Iterator[Row]:
+    """Hand rows on once their images are in the store."""
+    for row in rows:
+        store.keep(image.path for image in row.images)
+        yield row
 
 
 def _show(tracker: Tracker, out: Path, sheet: Image.Image, name: str) -> None:
@@ -124,7 +147,7 @@ class _Parts(NamedTuple):
     near: Sequence[NearImages] = ()
 
 
-def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: Path) -> _Parts:
+def _split(checked: Spooled, source: Source, job: PrepareJob, out: Path) -> _Parts:
     """Deal the rows to the splits, and shuffle the training images where that is asked for."""
     if not checked:
         raise DataError(f"{source.title}: no rows. Expected at least one for each split.")
@@ -139,18 +162,19 @@ def _split(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: 
         )  # fmt: skip
     dealt = _deal(checked, source, job, out)
     if source.own_splits and not source.own_files:
-        leaks = _leaks(dealt.rows, dealt.splits)
+        leaks = _leaks(checked, dealt.splits)
     else:
         refuse_conflicts(checked, dealt.splits, out)
         leaks = set()
+    rows = checked.in_groups(dealt.groups)
     splits: Splits = {}
     for split in SPLITS:
         mine = [i for i, name in enumerate(dealt.splits) if name == split and i not in leaks]
         if not mine:
             raise DataError(_nothing_left(source.title, split, job))
-        splits[split] = draw([dealt.rows[i] for i in mine], job.data.max_rows, job.seed)
+        splits[split] = rows.only(draw(mine, job.data.max_rows, job.seed))
     if job.data.shuffle_images:
-        splits["train"] = shuffle_images(splits["train"], job.seed)
+        splits["train"] = splits["train"].showing(shuffle_images(splits["train"].images, job.seed))
     dropped = _by_split(dealt.splits[i] for i in leaks)
     joined = _by_split(dealt.left)
     _warn(source.title, dropped, "their image is in a later split as well")
@@ -172,10 +196,11 @@ def _apart(parts: _Parts, title: str, job: PrepareJob, store: ImageStore) -> _Pa
             f"none (data.near_duplicates: stop). The first: {one} and {other}. Give their rows the "
             f"same group."
         )
-    gone = {(pair.split, pair.image.sha256) for pair in near}
     splits: Splits = {}
     for split, rows in parts.splits.items():
-        splits[split] = [r for r in rows if not any((split, i.sha256) in gone for i in r.images)]
+        gone = {pair.image for pair in near if pair.split == split}
+        shown = ({image.path for image in row.images} for row in rows)
+        splits[split] = rows.only([n for n, paths in enumerate(shown) if not paths & gone])
         if not splits[split]:
             raise DataError(
                 f"{title}: no row is left for {split}: all its images are almost the same as one "
@@ -187,23 +212,24 @@ def _apart(parts: _Parts, title: str, job: PrepareJob, store: ImageStore) -> _Pa
     return parts._replace(splits=splits, near=near, dropped=parts.dropped._replace(near=dropped))
 
 
-def _named(parts: _Parts, split: Split, image: ImageRef) -> str:
-    row = next(row for row in parts.splits[split] if image in row.images)
+def _named(parts: _Parts, split: Split, path: str) -> str:
+    row = next(r for r in parts.splits[split] if path in {image.path for image in r.images})
     return f"row {short(row.id, 40)} ({split}, group {short(row.group, 40)!r})"
 
 
-def _deal(checked: Sequence[CheckedRow], source: Source, job: PrepareJob, out: Path) -> Dealt:
-    rows = _with_groups(checked)
+def _deal(checked: Spooled, source: Source, job: PrepareJob, out: Path) -> Dealt:
+    # Rows without a group of their own get that of what they share.
+    groups = checked.groups if checked.grouped else join_by_image(checked.joined_by)
     if source.own_splits:
-        own = [row.split for row in checked]
-        return Dealt(rows, fill_splits(rows, own, _lacking(job.data), job.seed), (), Deal())
+        splits = fill_splits(groups, checked.splits, _lacking(job.data), job.seed)
+        return Dealt(groups, splits, (), Deal())
     before = recall(job, out)
     if before.groups:
         logger.info("%s: groups that were there before keep their splits", source.title)
-    named = all(row.grouped for row in checked)
+    named = checked.grouped
     joined = joined_groups(checked) if named and _files(job.data).conflicts == "merge" else {}
-    shares = _files(job.data).split
-    return deal_rows(rows, before, shares, job.seed, named=named, joined=joined)
+    shares, keys = _files(job.data).split, Keys(groups, checked.images)
+    return deal_rows(keys, before, shares, job.seed, named=named, joined=joined)
 
 
 def _lacking(data: DataSettings) -> dict[Split, float]:
@@ -245,42 +271,20 @@ def _files(data: DataSettings) -> FilesData:
     return data
 
 
-def _with_groups(checked: Sequence[CheckedRow]) -> list[Row]:
-    """Give rows without a group of their own the group of what they share."""
-    by_image = join_by_image([row.joined_by for row in checked])
-    return [
-        row.record if row.grouped else row.record.model_copy(update={"group": group})
-        for row, group in zip(checked, by_image, strict=True)
-    ]
-
-
-def _leaks(rows: Sequence[Row], dealt: Sequence[Split | None]) -> set[int]:
+def _leaks(rows: Spooled, dealt: Sequence[Split | None]) -> set[int]:
     """Return the rows whose image is in a later split too: test keeps its rows, train gives."""
     leaks: set[int] = set()
     taken: set[str] = set()
     for split in reversed(SPLITS):
         mine = [i for i, name in enumerate(dealt) if name == split]
-        shown = {i: _shown(rows[i]) for i in mine}
-        leaks.update(i for i in mine if shown[i] & taken)
-        taken.update(*shown.values())
+        leaks.update(i for i in mine if not taken.isdisjoint(_shown(rows, i)))
+        taken.update(*(_shown(rows, i) for i in mine))
     return leaks
 
 
-def _shown(row: Row) -> set[str]:
+def _shown(rows: Spooled, number: int) -> Images:
     """Return what tells that a row is in two splits: its images, or, without any, its words."""
-    return {image.sha256 for image in row.images} or {fingerprint(row.transcript)}
-
-
-def _summary(rows: Sequence[Row]) -> SplitSummary:
-    kinds: dict[str, int] = {}
-    for row in rows:
-        kinds[row.kind] = kinds.get(row.kind, 0) + 1
-    return SplitSummary(
-        rows=len(rows),
-        images=len({image.sha256 for row in rows for image in row.images}),
-        groups=len({row.group for row in rows}),
-        kinds=dict(sorted(kinds.items())),
-    )
+    return rows.images[number] or (fingerprint(rows[number].transcript),)
 
 
 def _track(

@@ -2,21 +2,19 @@
 
 import json
 import random
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from vlm_ops.data.counts import Counts
 from vlm_ops.data.images import open_image
 from vlm_ops.data.near import NearImages
 from vlm_ops.records import Row, Split
 from vlm_ops.store.files import write_whole
 
 NEAR_SHEET = "near_duplicates.png"
-_TOP_ANSWERS = 5
-_TOP_GROUPS = 20
 _CELLS = 12
 _PAIRS = 6
 _ACROSS = 4
@@ -62,7 +60,7 @@ class RowsRead(NamedTuple):
 def write_report(
     out: Path,
     read: RowsRead,
-    splits: Mapping[Split, Sequence[Row]],
+    splits: Mapping[Split, Counts],
     dropped: Dropped,
     near: Sequence[NearImages],
 ) -> None:
@@ -71,7 +69,7 @@ def write_report(
     Args:
         out: Folder of the data set.
         read: What was read of the source.
-        splits: The rows that are kept.
+        splits: The rows that are kept, counted.
         dropped: Rows that were left out.
         near: Images for which rows were left out, with those that they are like.
     """
@@ -80,24 +78,24 @@ def write_report(
         "rows_read": read.rows,
         "rows_refused": read.refused,
         "dropped_as_shared": read.shared,
-        "rows_kept": sum(map(len, splits.values())),
+        "rows_kept": sum(counts.summary.rows for counts in splits.values()),
         "dropped_as_leaks": dict(dropped.leaks),
         "dropped_as_joined": dict(dropped.joined),
         "dropped_as_near": dict(dropped.near),
         "near_duplicates": [pair.told() for pair in near],
-        "splits": {split: _counts(rows) for split, rows in splits.items()},
-        "answers": _answers(splits["train"]),
+        "splits": {split: counts.told() for split, counts in splits.items()},
+        "answers": splits["train"].told_answers(),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
     write_whole(out / "report.json", text + "\n")
     write_whole(out / "report.md", "\n".join(["# Data", "", *_refused(read), *_markdown(report)]))
 
 
-def near_sheet(folder: Path, near: Sequence[NearImages]) -> Image.Image:
+def near_sheet(locate: Callable[[str], Path], near: Sequence[NearImages]) -> Image.Image:
     """Draw pairs of images that are almost the same, side by side, six at most.
 
     Args:
-        folder: Folder that the image paths start from.
+        locate: Where the image of a path lies.
         near: The pairs; at least one.
     """
     shown = near[:_PAIRS]
@@ -107,7 +105,7 @@ def near_sheet(folder: Path, near: Sequence[NearImages]) -> Image.Image:
     for row, pair in enumerate(shown):
         both = ((pair.split, pair.image), (pair.later, pair.other))
         for column, (split, image) in enumerate(both):
-            small = open_image(folder / image.path)
+            small = open_image(locate(image))
             small.thumbnail((_PICTURE, _PICTURE))
             left = _MARGIN // 2 + column * (_PICTURE + _MARGIN)
             sheet.paste(small, (left, row * height))
@@ -127,9 +125,12 @@ def contact_sheet(folder: Path, rows: Sequence[Row], seed: int) -> Image.Image:
         An RGB picture of at most 4 by 3 cells.
     """
     first: dict[str, Row] = {}
-    for row in random.Random(seed).sample(list(rows), len(rows)):
+    for number in random.Random(seed).sample(range(len(rows)), len(rows)):
+        row = rows[number]
         first.setdefault(row.image_id, row)
-    picked = list(first.values())[:_CELLS]
+        if len(first) == _CELLS:
+            break
+    picked = list(first.values())
     across = min(_ACROSS, len(picked))
     down = -(-len(picked) // across)
     width, height = _PICTURE + _MARGIN, _PICTURE + _LINES * _LINE + _MARGIN
@@ -179,27 +180,6 @@ def _cut(line: str, font: Any, width: int) -> str:
     while line and font.getlength(line + "…") > width:
         line = line[:-1]
     return line + "…"
-
-
-def _counts(rows: Sequence[Row]) -> dict[str, Any]:
-    groups = Counter(row.group for row in rows)
-    return {
-        "rows": len(rows),
-        "images": len({image.sha256 for row in rows for image in row.images}),
-        "groups": len(groups),
-        "kinds": dict(sorted(Counter(row.kind for row in rows).items())),
-        "largest_groups": dict(groups.most_common(_TOP_GROUPS)),
-    }
-
-
-def _answers(rows: Sequence[Row]) -> dict[str, Any]:
-    by_kind: dict[str, Counter[str]] = {}
-    for row in rows:
-        by_kind.setdefault(row.kind, Counter())[row.answers[0]] += 1
-    return {
-        kind: {"distinct": len(counts), "most_frequent": dict(counts.most_common(_TOP_ANSWERS))}
-        for kind, counts in sorted(by_kind.items())
-    }
 
 
 def _refused(read: RowsRead) -> list[str]:

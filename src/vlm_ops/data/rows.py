@@ -6,7 +6,8 @@ A source hands on what stands in it, cell by cell; what a cell may hold is decid
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from vlm_ops.data.places import marks_in
 from vlm_ops.errors import DataError
 from vlm_ops.records import Split
 from vlm_ops.store.frozen import Frozen
-from vlm_ops.store.jsonl import write_jsonl
+from vlm_ops.store.jsonl import writing_jsonl
 from vlm_ops.store.names import nearest, short
 
 logger = logging.getLogger(__name__)
@@ -175,64 +176,93 @@ def broken_row(row: RawRow, error: CellError) -> Problem:
     )
 
 
+@dataclass
+class Kind:
+    """Problems of one kind: the first one, and how many there are."""
+
+    first: Problem
+    count: int = 0
+
+
+class Complaints:
+    """What is wrong with rows: handed on as it is found, and counted by kind.
+
+    Attributes:
+        rows: How many were looked at.
+        refused: How many of them can't be used.
+        kinds: By :attr:`Problem.kind`, in the order in which they were met.
+    """
+
+    def __init__(self, keep: Callable[[Problem], object] = lambda _: None) -> None:
+        """Count problems, and hand each on to ``keep``."""
+        self._keep = keep
+        self.rows = self.refused = 0
+        self.kinds: dict[str, Kind] = {}
+
+    def look(self, problems: Sequence[Problem] = ()) -> bool:
+        """Count a row and what is wrong with it; return whether it can be used."""
+        self.rows += 1
+        self.refused += bool(problems)
+        for problem in problems:
+            self.kinds.setdefault(problem.kind, Kind(problem)).count += 1
+            self._keep(problem)
+        return not problems
+
+    def lines(self) -> list[str]:
+        """Return a line for each kind, most frequent first: how many, and the first one."""
+        ranked = sorted(self.kinds.values(), key=lambda kind: kind.count, reverse=True)
+        lines = [
+            f"  {kind.first}" + (f" … and {kind.count - 1} more like it" if kind.count > 1 else "")
+            for kind in ranked[:SHOWN]
+        ]
+        if rest := sum(kind.count for kind in ranked[SHOWN:]):
+            lines.append(f"  … and {rest} more")
+        return lines
+
+
+@contextmanager
+def complaining(file: Path) -> Iterator[Complaints]:
+    """Yield complaints that are written to a JSON-lines file, whole when the block ends.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    with writing_jsonl(file) as write:
+        yield Complaints(write)
+
+
 def refuse(
-    problems: Sequence[Problem],
-    rows: int,
-    out: Path,
-    source: str,
-    at_most: float,
-    section: str = "data",
-) -> int:
-    """Write all problems to ``refused.jsonl``, and raise if they are too many.
+    found: Complaints, file: Path, source: str, at_most: float, section: str = "data"
+) -> None:
+    """Raise if too many rows can't be used, and say which ones if there are any.
 
     Args:
-        problems: What is wrong, in the order of the rows.
-        rows: How many rows were looked at.
-        out: Folder for ``refused.jsonl``.
+        found: What is wrong with the rows that were looked at.
+        file: Holds all of it.
         source: Where the rows come from.
         at_most: Share of the rows that may be left out.
         section: Whose ``max_refused`` that is in the configuration.
 
-    Returns:
-        How many rows are left out.
-
     Raises:
         DataError: More rows are refused than may be.
     """
-    write_jsonl(out / REFUSED, problems)
-    bad = len({problem.where for problem in problems})
-    if not bad:
-        return 0
+    if not found.refused:
+        return
+    share = found.refused / found.rows
     lines = [
-        f"{source}: {bad} of {rows} rows can't be used:",
-        *kinds_of(problems),
-        f"All of them are in {out / REFUSED}.",
+        f"{source}: {found.refused} of {found.rows} rows can't be used:",
+        *found.lines(),
+        f"All of them are in {file}.",
     ]
-    if bad / rows > at_most:
+    if share > at_most:
         raise DataError(
-            "\n".join(lines) + f" Mend or remove these rows and start again: {bad / rows:.2%} are "
+            "\n".join(lines) + f" Mend or remove these rows and start again: {share:.2%} are "
             f"refused, at most {at_most:.2%} may be left out ({section}.max_refused)."
         )
     logger.warning(
         "%s The run goes on without these rows: up to %s may be left out (%s.max_refused).",
         "\n".join(lines), f"{at_most:.2%}", section,
     )  # fmt: skip
-    return bad
-
-
-def kinds_of(problems: Sequence[Problem]) -> list[str]:
-    """Return a line for each kind of problem, most frequent first: how many, and the first one."""
-    kinds: dict[str, list[Problem]] = {}
-    for problem in problems:
-        kinds.setdefault(problem.kind, []).append(problem)
-    ranked = sorted(kinds.values(), key=len, reverse=True)
-    lines = [
-        f"  {found[0]}" + (f" … and {len(found) - 1} more like it" if len(found) > 1 else "")
-        for found in ranked[:SHOWN]
-    ]
-    if rest := sum(map(len, ranked[SHOWN:])):
-        lines.append(f"  … and {rest} more")
-    return lines
 
 
 def check_columns(wanted: Mapping[str, str | None], there: Sequence[str], where: str) -> None:

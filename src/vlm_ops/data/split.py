@@ -3,10 +3,10 @@
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from vlm_ops.config.sections import SplitShares
 from vlm_ops.deal import Deal
@@ -15,6 +15,8 @@ from vlm_ops.records import SPLITS, Row, Split
 from vlm_ops.store.fingerprint import fingerprint
 
 T = TypeVar("T")
+Images = tuple[str, ...]
+"""Content hashes of a row's images, in their order."""
 
 
 def position(group: str, seed: int) -> float:
@@ -42,10 +44,10 @@ def split_groups(
         DataError: There are fewer than three groups.
     """
     kept = kept or {}
-    places = {group: position(group, seed) for group in sorted(set(groups))}
-    if len(places) < 3:
+    names = sorted(set(groups))
+    if len(names) < 3:
         raise DataError(
-            f"found {len(places)} group(s) ({', '.join(places)}), expected at least 3: train, "
+            f"found {len(names)} group(s) ({', '.join(names)}), expected at least 3: train, "
             f"validation and test share no group. Give the rows finer groups "
             f"(data.columns.group), or leave it out to group by image."
         )
@@ -54,33 +56,34 @@ def split_groups(
         "validation": (shares.test, shares.test + shares.validation),
         "train": (shares.test + shares.validation, 1.0),
     }
-    dealt = {
-        group: next(split for split, (_, high) in bounds.items() if place < high or high == 1.0)
-        for group, place in places.items()
-    } | dict(kept)
+    dealt: dict[str, Split] = {}
+    for name in names:
+        place = position(name, seed)
+        dealt[name] = next(s for s, (_, high) in bounds.items() if place < high or high == 1.0)
+    dealt |= kept
     for split, (low, high) in bounds.items():
         if split not in dealt.values():
             sizes = Counter(dealt.values())
-            spare = [g for g in places if g not in kept and sizes[dealt[g]] > 1]
+            spare = [(position(g, seed), g) for g in names if g not in kept and sizes[dealt[g]] > 1]
             if spare:
-                dealt[min(spare, key=lambda g: max(low - places[g], places[g] - high))] = split
+                dealt[min(spare, key=lambda at: max(low - at[0], at[0] - high))[1]] = split
     return dealt
 
 
 def fill_splits(
-    rows: Sequence[Row], splits: Sequence[Split | None], shares: Mapping[Split, float], seed: int
+    groups: Sequence[str], splits: Sequence[Split | None], shares: Mapping[Split, float], seed: int
 ) -> list[Split | None]:
     """Deal whole groups of training rows to splits that a source lacks.
 
     Args:
-        rows: With groups.
+        groups: Of each row.
         splits: Of each row, as the source has it.
         shares: Of the training groups, for each split that lacks.
         seed: Deals them.
     """
     filled: list[Split | None] = []
-    for row, split in zip(rows, splits, strict=True):
-        place, high = position(row.group, seed), 0.0
+    for group, split in zip(groups, splits, strict=True):
+        place, high = position(group, seed), 0.0
         dealt = split
         for lacking, share in shares.items() if split == "train" else ():
             if high <= place < high + share:
@@ -90,26 +93,38 @@ def fill_splits(
     return filled
 
 
-@dataclass(frozen=True)
-class Dealt:
-    """Rows with their splits.
+class Keys(NamedTuple):
+    """What rows are dealt by.
 
     Attributes:
-        rows: With the names of their groups.
+        groups: Of each row.
+        images: Of each row.
+    """
+
+    groups: Sequence[str]
+    images: Sequence[Images]
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Where rows come to lie.
+
+    Attributes:
+        groups: Of each row, by its name.
         splits: Of each row; None for a row that is in none any more.
         left: The splits that rows left, one of each row: another row joins its group to one
             of an earlier split.
         deal: What is to be remembered.
     """
 
-    rows: list[Row]
+    groups: list[str]
     splits: list[Split | None]
     left: Sequence[Split]
     deal: Deal
 
 
 def deal_rows(
-    rows: Sequence[Row],
+    rows: Keys,
     before: Deal,
     shares: SplitShares,
     seed: int,
@@ -124,7 +139,7 @@ def deal_rows(
     never become test groups, and test rows do not become training rows behind anybody's back.
 
     Args:
-        rows: With groups.
+        rows: What each row goes by.
         before: What is remembered.
         shares: Of validation and test, for new groups.
         seed: Deals new groups.
@@ -134,35 +149,43 @@ def deal_rows(
     Raises:
         DataError: There are fewer than three groups.
     """
-    own = [before.of(r) if named or not r.images else before.of_images(r) for r in rows]
-    rows = [_named(row, joined.get(row.group, row.group)) for row in rows] if joined else rows
-    known: dict[str, set[str]] = {row.group: set() for row in rows}
-    for row, groups in zip(rows, own, strict=True):
-        known[row.group] |= groups
+    joined = joined or {}
+    groups = [joined.get(group, group) for group in rows.groups]
+    known = _known(groups, _olds(rows, before, named))
     places = _settle(before.groups, known.values())
-    kept = {group: places[min(groups)] for group, groups in known.items() if groups}
-    dealt = split_groups(known, shares, seed, kept)
+    kept = {group: places[min(olds)] for group, olds in known.items()}
+    dealt = split_groups(groups, shares, seed, kept)
     left = {g: split for g, split in before.groups.items() if places[g] != split} | before.left
-    names = {
-        group: group if named or not groups else min(groups - left.keys() or groups)
-        for group, groups in known.items()
-    }
-    gone = [bool(groups) and groups <= left.keys() for groups in own]
-    images = {image.sha256: names[row.group] for row in reversed(rows) for image in row.images}
-    found = {names[group]: split for group, split in dealt.items()}
+    olds_of = _olds(rows, before, named)
+    gone = [left[min(olds)] if olds and olds <= left.keys() else None for olds in olds_of]
+    splits = [dealt[g] if out is None else None for g, out in zip(groups, gone, strict=True)]
     # Under their own names too: they may come without the image that joined them.
-    found |= {name: dealt[group] for name, group in (joined or {}).items()}
-    return Dealt(
-        rows=[_named(row, names[row.group]) for row in rows],
-        splits=[None if out else dealt[row.group] for row, out in zip(rows, gone, strict=True)],
-        left=[left[min(groups)] for groups, out in zip(own, gone, strict=True) if out],
-        deal=Deal(groups=found | places, images=images | before.images, left=left),
-    )
+    under_own = {name: dealt[group] for name, group in joined.items()}
+    if not named:
+        names = {group: min(olds - left.keys() or olds) for group, olds in known.items()}
+        groups = [names.get(group, group) for group in groups]
+        dealt = {names.get(group, group): split for group, split in dealt.items()}
+    dealt |= under_own | places
+    of_rows = zip(reversed(groups), reversed(rows.images), strict=True)
+    images = {image: group for group, shown in of_rows for image in shown}
+    images |= before.images
+    deal = Deal.model_construct(groups=dealt, images=images, left=left)  # without a copy
+    return Dealt(groups, splits, [split for split in gone if split is not None], deal)
 
 
-def _named(row: Row, group: str) -> Row:
-    """Return a row with this group: itself where it has it, for there may be many."""
-    return row if row.group == group else row.model_copy(update={"group": group})
+def _olds(rows: Keys, before: Deal, named: bool) -> Iterator[set[str]]:
+    """Yield the remembered groups of each row."""
+    for group, images in zip(rows.groups, rows.images, strict=True):
+        yield before.of(group, images) if named or not images else before.of_images(images)
+
+
+def _known(groups: Sequence[str], olds_of: Iterable[set[str]]) -> dict[str, set[str]]:
+    """Return the remembered groups of each group that has any."""
+    known: dict[str, set[str]] = {}
+    for group, olds in zip(groups, olds_of, strict=True):
+        if olds:
+            known.setdefault(group, set()).update(olds)
+    return known
 
 
 def _settle(groups: Mapping[str, Split], joined: Iterable[set[str]]) -> dict[str, Split]:
@@ -270,37 +293,31 @@ def join_by_image(images: Sequence[Sequence[str]]) -> list[str]:
     return [root(hashes[0]) for hashes in images]
 
 
-def shuffle_images(rows: Sequence[Row], seed: int) -> list[Row]:
-    """Give every row the images of another row with as many, never its own picture.
+def shuffle_images(images: Sequence[Images], seed: int) -> list[int]:
+    """Say for every row whose images it gets: another row's, with as many, never its own picture.
 
     Args:
-        rows: Training rows.
+        images: Of each training row.
         seed: Shuffles them.
 
     Returns:
-        The rows in their order; each image is used as often as before.
+        For each row the number of another one; each image is used as often as before.
 
     Raises:
         DataError: One image has more than half of the rows, so that no such shuffle exists.
     """
     rng = random.Random(seed)
-    counts: dict[int, dict[tuple[str, ...], list[int]]] = {}
-    for index, row in enumerate(rows):
-        by_image = counts.setdefault(len(row.images), {})
-        by_image.setdefault(tuple(image.sha256 for image in row.images), []).append(index)
+    counts: dict[int, dict[Images, list[int]]] = {}
+    for number, mine in enumerate(images):
+        counts.setdefault(len(mine), {}).setdefault(mine, []).append(number)
     given: dict[int, int] = {}
     for count, by_image in sorted(counts.items()):
         if count:
             given |= _moved(by_image, count, rng)
-    return [
-        row.model_copy(update={"images": rows[given.get(index, index)].images})
-        for index, row in enumerate(rows)
-    ]
+    return [given.get(number, number) for number in range(len(images))]
 
 
-def _moved(
-    by_image: dict[tuple[str, ...], list[int]], count: int, rng: random.Random
-) -> dict[int, int]:
+def _moved(by_image: dict[Images, list[int]], count: int, rng: random.Random) -> dict[int, int]:
     """Say for each row whose images it gets."""
     most, total = max(map(len, by_image.values())), sum(map(len, by_image.values()))
     if 2 * most > total:

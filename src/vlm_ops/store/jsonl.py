@@ -1,7 +1,8 @@
 """JSON lines: one object a line, read as they are asked for, written whole."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,19 +12,35 @@ from vlm_ops.errors import DataError
 from vlm_ops.store.files import replacing
 
 R = TypeVar("R", bound=BaseModel)
+Record = BaseModel | dict[str, Any]
 
 
-def write_jsonl(path: Path, records: Iterable[BaseModel | dict[str, Any]]) -> int:
+@contextmanager
+def writing_jsonl(path: Path) -> Iterator[Callable[[Record], None]]:
+    """Yield what writes a record as a JSON line; the file appears whole when the block ends.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as handle:
+
+        def write(record: Record) -> None:
+            whole = record.model_dump_json() if isinstance(record, BaseModel) else json_line(record)
+            handle.write(whole + "\n")
+
+        yield write
+
+
+def write_jsonl(path: Path, records: Iterable[Record]) -> int:
     """Write records, one JSON line each, and return how many; the file appears whole.
 
     Raises:
         OutputError: It can't be written.
     """
     count = 0
-    with replacing(path) as beside, beside.open("w", encoding="utf-8") as handle:
+    with writing_jsonl(path) as write:
         for record in records:
-            whole = record.model_dump_json() if isinstance(record, BaseModel) else json_line(record)
-            handle.write(whole + "\n")
+            write(record)
             count += 1
     return count
 
