@@ -83,13 +83,13 @@ class Spooled(Sequence[Row]):
             pictured=pictured,
             groups=[self.groups[n] for n in numbers],
             images=[self.images[n] for n in numbers],
-            splits=[self.splits[n] for n in numbers],
+            splits=[self.splits[n] for n in numbers] if self.splits else [],
             joined_by=[self.joined_by[n] for n in numbers] if self.joined_by else [],
         )
 
     def in_groups(self, groups: list[str]) -> "Spooled":
-        """Return the rows with these groups."""
-        return replace(self, groups=groups, joined_by=[])
+        """Return the rows with these groups, by which they were dealt."""
+        return replace(self, groups=groups, joined_by=[], splits=[])
 
     def showing(self, numbers: Sequence[int]) -> "Spooled":
         """Return the rows, each with the images of the row that has this number."""
