@@ -46,11 +46,12 @@ class Context:
     A plain object, as :class:`Taken`: every task is given it, which is no reason for an arrow.
 
     Attributes:
-        config: What was asked for; ``execution.runs`` is absolute.
+        config: What was asked for; ``execution.runs`` is absolute, a registered start by content.
         tracking_uri: Of the MLflow server.
         flow_run_id: Of the Prefect run, if there is one.
         flow_run_url: Its page.
         source: The file or preset that the configuration was read from, if there is one.
+        start: What the first training starts at, in words; None for the base.
         outputs: What steps left, by step, and the champion; None where a step was left out.
         taken: The task's result that holds a step's output, by step.
         skipped: Stages whose outputs were there already.
@@ -67,6 +68,7 @@ class Context:
         flow_run_id: str | None = None,
         flow_run_url: str | None = None,
         source: str | None = None,
+        start: str | None = None,
     ) -> None:
         """Start with nothing taken."""
         self.config = config
@@ -74,6 +76,7 @@ class Context:
         self.flow_run_id = flow_run_id
         self.flow_run_url = flow_run_url
         self.source = source
+        self.start = start
         self.outputs: dict[str, Any] = {}
         self.taken: dict[str, Taken] = {}
         self.skipped: list[str] = []
@@ -197,7 +200,7 @@ class Context:
         self._note(ended=False)
 
     def _note(self, *, ended: bool) -> None:
-        named = outputs_named(self.runs, self.config.model.id, self.config.model.start)
+        named = outputs_named(self.runs, *self.config.model.paths)
         note_run(self.runs, self.config.registered_model, self._used | named, ended=ended)
 
     def _attempt(self, stage: str | None = None) -> Path:

@@ -16,6 +16,7 @@ from vlm_ops.config.load import load_config, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ChampionMoved, RegistryError, ServiceError
+from vlm_ops.registry.start import settle_start
 from vlm_ops.steps.table import TRIAL
 from vlm_ops.store.lock import only_run
 
@@ -97,8 +98,12 @@ def _context(config: PipelineConfig, source: str) -> Context:
         )
     runs = config.execution.runs.resolve()
     execution = config.execution.model_copy(update={"runs": runs})
+    started = settle_start(config.model_copy(update={"execution": execution}), tracking_uri)
+    if started.said is not None:
+        logger.info("%s", started.said)
     return Context(
-        config=config.model_copy(update={"execution": execution}),
+        config=started.config,
+        start=started.said,
         tracking_uri=tracking_uri,
         flow_run_id=prefect.runtime.flow_run.id,
         flow_run_url=prefect.runtime.flow_run.ui_url,

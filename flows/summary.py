@@ -67,6 +67,7 @@ class Summary(Frozen):
         skipped: Stages whose output was there already, and ``register`` if the version was.
         left_out: Stages that were not taken, and why.
         adapter_sha256: Of ``sft``, if there is one, and ``candidate``; None after full fine-tuning.
+        start: What the first training starts at; None for the base, where the file says so.
         note: Why an accepted candidate is not the champion, if there is a reason of its own.
         refused: Rows that can't be used and are left out.
         notices: What is to be known of the rows before the scores are read.
@@ -88,6 +89,7 @@ class Summary(Frozen):
     skipped: list[str]
     left_out: dict[str, str]
     adapter_sha256: dict[str, str | None]
+    start: str | None
     note: str | None
     refused: int
     notices: tuple[str, ...]
@@ -163,6 +165,7 @@ def _summary(context: Context, **found: Any) -> Summary:
     choice = context.output(Choice, "choose")
     data = context.output(PreparedData, "prepare")
     return Summary(
+        start=context.start,
         refused=data.refused,
         notices=data.notices,
         name=context.config.registered_model,
@@ -196,7 +199,7 @@ def publish(context: Context, summary: Summary) -> Summary:
     decision = summary.decision
     version = "" if decision is None else f" version {summary.model_version}"
     said = [summary.candidate] if decision is None else decision.reasons
-    told = [*summary.notices, *said, *_noted(summary)]
+    told = [*summary.notices, *filter(None, [summary.start]), *said, *_noted(summary)]
     reasons = "\n".join(f"- {reason}" for reason in told)
     create_markdown_artifact(
         key="verdict",
@@ -223,6 +226,8 @@ def _noted(summary: Summary) -> list[str]:
 
 def _tags(summary: Summary) -> dict[str, str]:
     tags: dict[str, str] = {"status": summary.status}
+    if summary.start is not None:
+        tags["start"] = summary.start
     if summary.decision is not None and summary.model_version is not None:
         tags["verdict"] = "accepted" if summary.decision.promote else "refused"
         tags["model_version"] = summary.model_version

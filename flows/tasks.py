@@ -23,6 +23,7 @@ from vlm_ops.evaluation.lengths import long_answers
 from vlm_ops.evaluation.outlook import warnings
 from vlm_ops.registry.registry import Origin, RegisteredVersion, Submission
 from vlm_ops.registry.rival import count_look, rival
+from vlm_ops.registry.start import fetch_start
 from vlm_ops.steps.plan import Left, Work
 from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, TRIAL, Step, meets_champion, steps_of
@@ -100,6 +101,8 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
         with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
             return work.take(tracker)
     tracking = {"uri": context.tracking_uri, "run_id": run_id}
+    if work.needs_start:
+        fetch_start(context.config, context.tracking_uri)
     with _gpu_slot(work.first().step):
         return run_in_child(work, tracking=tracking, threads=context.config.execution.threads)
 

@@ -13,7 +13,7 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.cli.console import guarded, out, print_json, progress
 from vlm_ops.cli.data import chart
 from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configured
-from vlm_ops.cli.step import resolved, take
+from vlm_ops.cli.step import resolved, take, with_start
 from vlm_ops.store.lock import only_run
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def check(
 
         shape = shape_of(config.model)
         with only_run(config.execution.runs):
+            config = with_start(config, fetch=True)
             data = take("prepare", config, {})[0]["prepare"]
         assert isinstance(data, PreparedData)
         found = preflight(config, data, shape)

@@ -159,7 +159,8 @@ def _tell_notices(summary: dict[str, Any]) -> None:
 def _tell_choice(summary: dict[str, Any]) -> None:
     from vlm_ops.evaluation.words import sentence
 
-    out.print(f"• {escape(sentence(summary['candidate']))}")
+    for said in filter(None, (summary["start"], summary["candidate"])):
+        out.print(f"• {escape(sentence(said))}")
     for stage, why in summary["left_out"].items():
         out.print(f"[yellow]•[/] {stage} was left out: {escape(why)}")
 

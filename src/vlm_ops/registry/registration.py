@@ -87,6 +87,8 @@ class Submission(Frozen):
             tags.SCORES: json.dumps(scores),
             **self._identity(),
         }
+        if self.evaluation.start is not None:
+            labels[tags.START] = str(self.evaluation.start)
         if self.origin.git_commit:
             labels[tags.COMMIT] = self.origin.git_commit[:_SHORT_COMMIT]
         return labels

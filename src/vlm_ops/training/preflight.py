@@ -4,17 +4,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig, SftJob
+from vlm_ops.config.sections import FRESH
 from vlm_ops.config.training import LoraSettings, OptimSettings
 from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import DataError, ModelError
 from vlm_ops.evaluation.lengths import long_answers, reachable
 from vlm_ops.evaluation.outlook import never, warnings
 from vlm_ops.evaluation.protocol import select_rows
+from vlm_ops.models.adapters import make_sure_it_fits
+from vlm_ops.models.identity import base_sha256, local_folder
 from vlm_ops.models.shape import Shape
-from vlm_ops.models.start import find_start
+from vlm_ops.models.start import start_folder
 from vlm_ops.records import Row, Split
 from vlm_ops.training.arguments import total_steps
 from vlm_ops.training.engine.encode import row_limit
@@ -84,6 +88,7 @@ def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Prefl
     limit = row_limit(shape.model, optim.max_length)
     measured = measure(data, shape)
     learned, validation, problems = _asked(config, data)
+    problems += _of_start(config, shape)
     used = {**_of(measured, "train", learned), **_of(measured, "validation", validation)}
     trains_rows = config.tunes or config.pairs.type == "sampled"
     over = tuple(id for id, length in used.items() if trains_rows and length.tokens > limit)
@@ -144,20 +149,30 @@ def _asked(
             problems.append(str(error))
             return []
 
-    looks: tuple[Callable[[], object], ...] = (
-        partial(find_start, config.model),
-        partial(look_at_thumbs, config),
-    )
-    for look in looks:
-        try:
-            look()
-        except (DataError, ModelError) as error:
-            problems.append(str(error))
+    try:
+        look_at_thumbs(config)
+    except DataError as error:
+        problems.append(str(error))
     learned = tried(lambda: learned_rows(job, data, "train"))
     validation = tried(lambda: scored(data.rows("validation"), optim, config.seed, name))
     for part in (data.validation, data.test) if config.evaluate.max_rows else ():
         tried(partial(select_rows, part, config.evaluate.max_rows, config.seed))
     return learned, validation, problems
+
+
+def _of_start(config: PipelineConfig, shape: Shape) -> list[str]:
+    """Say why the first training can't go on from where it is told to."""
+    if config.model.start == FRESH:
+        return []
+    base = local_folder(config.model)
+    try:
+        folder = start_folder(config.model)
+        name: Literal["sft", "prefer"] = "sft" if config.tunes else "prefer"
+        ours = None if base is None else base_sha256(base)
+        make_sure_it_fits(shape.model, folder, _training(config)[1], ours, name)
+    except ModelError as error:
+        return [str(error)]
+    return []
 
 
 def _of_rows(
