@@ -62,15 +62,20 @@ def retrain_here(config_file: str, overrides: list[str], *, promote: bool) -> di
 
 
 def _trial(context: Context) -> Summary:
-    for stage in TRIAL:
-        tasks.take(context, stage)
+    _train(context, judged=False)
     return publish(context, of_trial(context))
+
+
+def _train(context: Context, *, judged: bool) -> None:
+    tasks.take(context, TRIAL[0])
+    tasks.look_ahead(context, judged=judged)
+    for stage in TRIAL[1:]:
+        tasks.take(context, stage)
 
 
 def _promotion(context: Context) -> Summary:
     tasks.agree_on_margins(context)
-    for stage in TRIAL:
-        tasks.take(context, stage)
+    _train(context, judged=True)
     tasks.take(context, "evaluate")
     for _ in range(_JUDGEMENTS):
         tasks.take(context, "gate")

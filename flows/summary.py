@@ -1,5 +1,6 @@
 """What a pipeline run came to: for scripts as JSON, for people on Prefect's run page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -217,6 +218,35 @@ def publish(context: Context, summary: Summary) -> Summary:
             _tags(summary),
         )
     return summary
+
+
+def publish_check(found: Mapping[str, Any]) -> None:
+    """Put what is known of a run before its first training on the task's page in Prefect.
+
+    Args:
+        found: :func:`vlm_ops.steps.checking.figures`.
+    """
+
+    def lengths(of: str) -> str:
+        return "{min:,} to {max:,}, median {median:,}".format(**found[of])
+
+    told = {f"rows, {split}": f"{count:,}" for split, count in found["rows"].items()}
+    told |= {f"groups, {split}": f"{count:,}" for split, count in found["groups"].items()}
+    told |= {
+        "rows left out": f"{found['refused']:,}",
+        "tokens of a row": lengths("tokens"),
+        "of them image tokens": lengths("image_tokens"),
+        "rows over the limit": f"{found['over_limit']:,} (at most {found['limit']:,} tokens)",
+        "weights trained": f"{found['adapter_parameters']:,}",
+    }
+    for what, free in found["free_gb"].items():
+        told[what] = f"about {found[f'{what}_gb']:.1f} GB; {free:.1f} GB free"
+    for stage, seconds in found["seconds"].items():
+        told[f"seconds, {stage}"] = "no earlier run tells" if seconds is None else f"{seconds:,.0f}"
+    rows = [{"what": what, "found": text} for what, text in told.items()]
+    rows += [{"what": "note", "found": note} for note in found["notes"]]
+    rows += [{"what": "problem", "found": problem} for problem in found["problems"]]
+    create_table_artifact(key="check", table=rows, description="What the run will meet")
 
 
 def _noted(summary: Summary) -> list[str]:
