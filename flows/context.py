@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, ServiceError
 from vlm_ops.registry.registry import Registry
+from vlm_ops.registry.rows_since import RowsSince
 from vlm_ops.steps.plan import Plan
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
@@ -58,6 +59,7 @@ class Context:
         left_out: Stages that were not taken, and why.
         seconds: By stage, as taken when it ran.
         folders: Of each stage's last step.
+        rows: What changed in them since the champion's, once the candidate was judged against one.
         parent_run: The pipeline's MLflow run, if this flow run has had anything to say yet.
     """
 
@@ -83,6 +85,7 @@ class Context:
         self.left_out: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.folders: dict[str, Path] = {}
+        self.rows: RowsSince | None = None
         self.parent_run: str | None = None
         self._used: set[str] = set()
 

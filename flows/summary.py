@@ -18,6 +18,7 @@ from vlm_ops.artifacts import (
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
+from vlm_ops.registry.rows_since import RowsSince
 from vlm_ops.store.frozen import Frozen
 
 Status = Literal["promoted", "kept", "trial"]
@@ -70,6 +71,8 @@ class Summary(Frozen):
         adapter_sha256: Of ``sft``, if there is one, and ``candidate``; None after full fine-tuning.
         start: What the first training starts at; None for the base, where the file says so.
         note: Why an accepted candidate is not the champion, if there is a reason of its own.
+        rows: What changed in them since those of the champion that the candidate was judged
+            against; None without one, and in a trial.
         refused: Rows that can't be used and are left out.
         notices: What is to be known of the rows before the scores are read.
         showcase: File with one unseen image where the candidate is right and the base wrong.
@@ -92,6 +95,7 @@ class Summary(Frozen):
     adapter_sha256: dict[str, str | None]
     start: str | None
     note: str | None
+    rows: RowsSince | None
     refused: int
     notices: tuple[str, ...]
     showcase: Path | None
@@ -167,6 +171,7 @@ def _summary(context: Context, **found: Any) -> Summary:
     data = context.output(PreparedData, "prepare")
     return Summary(
         start=context.start,
+        rows=context.rows,
         refused=data.refused,
         notices=data.notices,
         name=context.config.registered_model,
@@ -202,9 +207,10 @@ def publish(context: Context, summary: Summary) -> Summary:
     said = [summary.candidate] if decision is None else decision.reasons
     told = [*summary.notices, *filter(None, [summary.start]), *said, *_noted(summary)]
     reasons = "\n".join(f"- {reason}" for reason in told)
+    changed = "" if summary.rows is None else f"\n{summary.rows.markdown}\n"
     create_markdown_artifact(
         key="verdict",
-        markdown=f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n",
+        markdown=f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n{changed}",
         description="What the run came to" if decision is None else "The gate's decision",
     )
     if summary.mlflow_run_id is not None:

@@ -24,6 +24,7 @@ from vlm_ops.evaluation.lengths import long_answers
 from vlm_ops.evaluation.outlook import warnings
 from vlm_ops.registry.registry import Origin, RegisteredVersion, Submission
 from vlm_ops.registry.rival import count_look, rival
+from vlm_ops.registry.rows_since import rows_since
 from vlm_ops.registry.start import fetch_start
 from vlm_ops.steps.plan import Left, Work
 from vlm_ops.steps.provenance import computed_elsewhere
@@ -217,10 +218,15 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     """
     registry = context.registry
     evaluation = context.output(Evaluation, "evaluate")
+    decision = context.output(GateDecision, "gate")
+    data = context.output(PreparedData, "prepare")
+    if (champion := decision.champion_version) is not None:
+        context.rows = rows_since(champion, registry.dataset(champion), data)
     told = Submission(
         evaluation=evaluation,
-        decision=context.output(GateDecision, "gate"),
-        data=context.output(PreparedData, "prepare"),
+        decision=decision,
+        data=data,
+        rows=context.rows,
         answers=context.output(AnswerSet, f"{evaluation.candidate} on validation"),
         origin=Origin(
             config=context.config, git_commit=git_commit(), prefect_run_id=context.flow_run_id

@@ -180,6 +180,10 @@ def _tell(summary: dict[str, Any], runs: Path) -> None:
     for reason in [*summary["decision"]["reasons"], *filter(None, [summary["note"]])]:
         out.print(f"[{'green' if promoted else 'yellow'}]•[/] {escape(reason)}")
     _tell_notices(summary)
+    if summary["rows"] is not None:
+        from vlm_ops.registry.rows_since import RowsSince
+
+        out.print(f"• {escape(RowsSince.model_validate(summary['rows']).words)}")
     if promoted:
         out.print(f"\n[bold green]Champion:[/] {model} version {version}")
     else:

@@ -12,7 +12,13 @@ from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import RegistryError
 from vlm_ops.records import Look
 from vlm_ops.registry import former, promotion, tags
-from vlm_ops.registry.finding import alias_version, all_versions, find_version, model_names
+from vlm_ops.registry.finding import (
+    alias_version,
+    all_versions,
+    find_version,
+    model_names,
+    version_or_none,
+)
 from vlm_ops.registry.integrity import check_fetched
 from vlm_ops.registry.ledger import Move, read_ledger
 from vlm_ops.registry.looks import CountedLook, count, counted, read_looks
@@ -126,6 +132,15 @@ class Registry(Connection):
         found = find_version(self.client, self.name, version)
         with tempfile.TemporaryDirectory() as scratch:
             return str(found.version), fetch_description(self.client, found, Path(scratch))
+
+    @answered
+    def dataset(self, version: str) -> str | None:
+        """Return the content hash of the rows that a version was trained on.
+
+        None if it does not tell, or is gone.
+        """
+        found = version_or_none(self.client, self.name, version)
+        return None if found is None else found.tags.get(tags.DATASET)
 
     @answered
     def register(self, told: Submission, pipeline_run: Callable[[], str]) -> RegisteredVersion:
