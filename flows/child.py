@@ -8,13 +8,18 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import vlm_ops.errors
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
-from vlm_ops.steps.plan import Left, Plan, Work
-from vlm_ops.steps.process import STOPPED
+from vlm_ops.steps.plan import Left, Work
+from vlm_ops.steps.process import STOPPED, request_look
 from vlm_ops.store.files import make_folder, write_whole
+
+CHECK = "check"
+"""What looks at a run beforehand, and its folder below the prepared rows."""
 
 _GRACE_S = 60
 _LAST_LINES = 15
@@ -37,34 +42,85 @@ def run_in_child(work: Work, *, tracking: dict[str, str] | None, threads: int | 
         StepFailed: It ended in another way without its artifacts.
     """
     first = work.first()
-    folder = first.folder
+    values = {"work": work.request(), "tracking": tracking, "threads": threads}
+    ended = _in_child(first.folder, values, first.step.stage)
+    taken, left = work.done()
+    if ended.code == 0 and left is None:
+        return taken
+    under_way = first if left is None else left.first()
+    raise ended.error(under_way.step.name, under_way.folder)
+
+
+def look_in_child(
+    config: PipelineConfig, data: PreparedData, *, judged: bool, threads: int | None
+) -> dict[str, Any]:
+    """Look at what a run will meet in a child process, which asks the GPU and leaves it.
+
+    Args:
+        config: The whole configuration.
+        data: Its prepared rows; what was asked and found lies in their folder.
+        judged: Whether the gate is asked in the end.
+        threads: CPU threads of the child, or None.
+
+    Returns:
+        :func:`vlm_ops.steps.checking.figures`.
+
+    Raises:
+        VlmOpsError: As :func:`run_in_child`.
+    """
+    folder = data.folder / CHECK
+    found = folder / "found.json"
+    found.unlink(missing_ok=True)
+    asked = request_look(config, data, judged=judged)
+    ended = _in_child(folder, {"check": asked, "found": str(found), "threads": threads}, CHECK)
+    if ended.code != 0 or not found.exists():
+        raise ended.error(CHECK, folder)
+    figures: dict[str, Any] = json.loads(found.read_bytes())
+    return figures
+
+
+class _Ended(NamedTuple):
+    """How a child ended.
+
+    Attributes:
+        code: Its exit code.
+        last: Its last lines, …
+        log: … and the file with all of them.
+        result: File of the error that it ended with, if it told one.
+    """
+
+    code: int
+    last: list[str]
+    log: Path
+    result: Path
+
+    def error(self, name: str, folder: Path) -> VlmOpsError:
+        """Return why ``name``, which worked in ``folder``, has not come to its end."""
+        return _told(self.result) if self.result.exists() else _failure(name, folder, self)
+
+
+def _in_child(folder: Path, values: dict[str, Any], name: str) -> _Ended:
+    """Have a child do what is asked, with its request and log in a folder."""
     make_folder(folder)
     file, result = folder / "request.json", folder / "error.json"
     result.unlink(missing_ok=True)
-    values = {"work": work.request(), "tracking": tracking, "threads": threads}
     write_whole(file, json.dumps(values | {"result": str(result)}, indent=2))
     child = subprocess.Popen(
         [sys.executable, "-m", "vlm_ops.steps.process", str(file), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | _environment(threads),
+        env=os.environ | _environment(values["threads"]),
         start_new_session=True,
     )
-    log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{first.step.stage}")
+    log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{name}")
     assert child.stdout is not None
     try:
         last = _pass_on(child.stdout, logger, log)
-        code = child.wait()
+        return _Ended(child.wait(), last, log, result)
     except BaseException:
         _pass_on(_stop(child, logger), logger, log)
         raise
-    taken, left = work.done()
-    if code == 0 and left is None:
-        return taken
-    if result.exists():
-        raise _told(result)
-    raise _failure(first if left is None else left.first(), code, last, log)
 
 
 def _environment(threads: int | None) -> dict[str, str]:
@@ -123,17 +179,16 @@ def _told(result: Path) -> VlmOpsError:
     return error
 
 
-def _failure(under_way: Plan, code: int, last: list[str], log: Path) -> VlmOpsError:
-    step, folder = under_way.step.name, under_way.folder
-    if code == STOPPED:
-        return Interrupted(f"step {step!r} was asked to stop; the next run goes on from {folder}")
-    if code < 0:
-        name = signal.Signals(-code).name
+def _failure(name: str, folder: Path, ended: _Ended) -> VlmOpsError:
+    if ended.code == STOPPED:
+        return Interrupted(f"step {name!r} was asked to stop; the next run goes on from {folder}")
+    if ended.code < 0:
+        killer = signal.Signals(-ended.code).name
         return TransientError(
-            f"step {step!r} was killed by {name} (the out-of-memory killer sends SIGKILL); it "
+            f"step {name!r} was killed by {killer} (the out-of-memory killer sends SIGKILL); it "
             f"goes on from its newest checkpoint in {folder}"
         )
     return StepFailed(
-        f"step {step!r} ended with exit code {code} and no artifact; its last lines, of "
-        f"{log}:\n" + "\n".join(last)
+        f"step {name!r} ended with exit code {ended.code} and no artifact; its last lines, of "
+        f"{ended.log}:\n" + "\n".join(ended.last)
     )

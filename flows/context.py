@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, ServiceError
 from vlm_ops.registry.registry import Registry
+from vlm_ops.registry.rows_since import RowsSince
 from vlm_ops.steps.plan import Plan
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
@@ -46,17 +47,19 @@ class Context:
     A plain object, as :class:`Taken`: every task is given it, which is no reason for an arrow.
 
     Attributes:
-        config: What was asked for; ``execution.runs`` is absolute.
+        config: What was asked for; ``execution.runs`` is absolute, a registered start by content.
         tracking_uri: Of the MLflow server.
         flow_run_id: Of the Prefect run, if there is one.
         flow_run_url: Its page.
         source: The file or preset that the configuration was read from, if there is one.
+        start: What the first training starts at, in words; None for the base.
         outputs: What steps left, by step, and the champion; None where a step was left out.
         taken: The task's result that holds a step's output, by step.
         skipped: Stages whose outputs were there already.
         left_out: Stages that were not taken, and why.
         seconds: By stage, as taken when it ran.
         folders: Of each stage's last step.
+        rows: What changed in them since the champion's, once the candidate was judged against one.
         parent_run: The pipeline's MLflow run, if this flow run has had anything to say yet.
     """
 
@@ -67,6 +70,7 @@ class Context:
         flow_run_id: str | None = None,
         flow_run_url: str | None = None,
         source: str | None = None,
+        start: str | None = None,
     ) -> None:
         """Start with nothing taken."""
         self.config = config
@@ -74,12 +78,14 @@ class Context:
         self.flow_run_id = flow_run_id
         self.flow_run_url = flow_run_url
         self.source = source
+        self.start = start
         self.outputs: dict[str, Any] = {}
         self.taken: dict[str, Taken] = {}
         self.skipped: list[str] = []
         self.left_out: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.folders: dict[str, Path] = {}
+        self.rows: RowsSince | None = None
         self.parent_run: str | None = None
         self._used: set[str] = set()
 
@@ -197,7 +203,7 @@ class Context:
         self._note(ended=False)
 
     def _note(self, *, ended: bool) -> None:
-        named = outputs_named(self.runs, self.config.model.id, self.config.model.start)
+        named = outputs_named(self.runs, *self.config.model.paths)
         note_run(self.runs, self.config.registered_model, self._used | named, ended=ended)
 
     def _attempt(self, stage: str | None = None) -> Path:

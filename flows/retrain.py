@@ -16,6 +16,7 @@ from vlm_ops.config.load import load_config, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ChampionMoved, RegistryError, ServiceError
+from vlm_ops.registry.start import settle_start
 from vlm_ops.steps.table import TRIAL
 from vlm_ops.store.lock import only_run
 
@@ -61,15 +62,20 @@ def retrain_here(config_file: str, overrides: list[str], *, promote: bool) -> di
 
 
 def _trial(context: Context) -> Summary:
-    for stage in TRIAL:
-        tasks.take(context, stage)
+    _train(context, judged=False)
     return publish(context, of_trial(context))
+
+
+def _train(context: Context, *, judged: bool) -> None:
+    tasks.take(context, TRIAL[0])
+    tasks.look_ahead(context, judged=judged)
+    for stage in TRIAL[1:]:
+        tasks.take(context, stage)
 
 
 def _promotion(context: Context) -> Summary:
     tasks.agree_on_margins(context)
-    for stage in TRIAL:
-        tasks.take(context, stage)
+    _train(context, judged=True)
     tasks.take(context, "evaluate")
     for _ in range(_JUDGEMENTS):
         tasks.take(context, "gate")
@@ -97,8 +103,12 @@ def _context(config: PipelineConfig, source: str) -> Context:
         )
     runs = config.execution.runs.resolve()
     execution = config.execution.model_copy(update={"runs": runs})
+    started = settle_start(config.model_copy(update={"execution": execution}), tracking_uri)
+    if started.said is not None:
+        logger.info("%s", started.said)
     return Context(
-        config=config.model_copy(update={"execution": execution}),
+        config=started.config,
+        start=started.said,
         tracking_uri=tracking_uri,
         flow_run_id=prefect.runtime.flow_run.id,
         flow_run_url=prefect.runtime.flow_run.ui_url,

@@ -1,5 +1,6 @@
 """What a pipeline run came to: for scripts as JSON, for people on Prefect's run page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from vlm_ops.artifacts import (
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
+from vlm_ops.registry.rows_since import RowsSince
 from vlm_ops.store.frozen import Frozen
 
 Status = Literal["promoted", "kept", "trial"]
@@ -67,7 +69,10 @@ class Summary(Frozen):
         skipped: Stages whose output was there already, and ``register`` if the version was.
         left_out: Stages that were not taken, and why.
         adapter_sha256: Of ``sft``, if there is one, and ``candidate``; None after full fine-tuning.
+        start: What the first training starts at; None for the base, where the file says so.
         note: Why an accepted candidate is not the champion, if there is a reason of its own.
+        rows: What changed in them since those of the champion that the candidate was judged
+            against; None without one, and in a trial.
         refused: Rows that can't be used and are left out.
         notices: What is to be known of the rows before the scores are read.
         showcase: File with one unseen image where the candidate is right and the base wrong.
@@ -88,7 +93,9 @@ class Summary(Frozen):
     skipped: list[str]
     left_out: dict[str, str]
     adapter_sha256: dict[str, str | None]
+    start: str | None
     note: str | None
+    rows: RowsSince | None
     refused: int
     notices: tuple[str, ...]
     showcase: Path | None
@@ -163,6 +170,8 @@ def _summary(context: Context, **found: Any) -> Summary:
     choice = context.output(Choice, "choose")
     data = context.output(PreparedData, "prepare")
     return Summary(
+        start=context.start,
+        rows=context.rows,
         refused=data.refused,
         notices=data.notices,
         name=context.config.registered_model,
@@ -196,11 +205,12 @@ def publish(context: Context, summary: Summary) -> Summary:
     decision = summary.decision
     version = "" if decision is None else f" version {summary.model_version}"
     said = [summary.candidate] if decision is None else decision.reasons
-    told = [*summary.notices, *said, *_noted(summary)]
+    told = [*summary.notices, *filter(None, [summary.start]), *said, *_noted(summary)]
     reasons = "\n".join(f"- {reason}" for reason in told)
+    changed = "" if summary.rows is None else f"\n{summary.rows.markdown}\n"
     create_markdown_artifact(
         key="verdict",
-        markdown=f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n",
+        markdown=f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n{changed}",
         description="What the run came to" if decision is None else "The gate's decision",
     )
     if summary.mlflow_run_id is not None:
@@ -216,6 +226,35 @@ def publish(context: Context, summary: Summary) -> Summary:
     return summary
 
 
+def publish_check(found: Mapping[str, Any]) -> None:
+    """Put what is known of a run before its first training on the task's page in Prefect.
+
+    Args:
+        found: :func:`vlm_ops.steps.checking.figures`.
+    """
+
+    def lengths(of: str) -> str:
+        return "{min:,} to {max:,}, median {median:,}".format(**found[of])
+
+    told = {f"rows, {split}": f"{count:,}" for split, count in found["rows"].items()}
+    told |= {f"groups, {split}": f"{count:,}" for split, count in found["groups"].items()}
+    told |= {
+        "rows left out": f"{found['refused']:,}",
+        "tokens of a row": lengths("tokens"),
+        "of them image tokens": lengths("image_tokens"),
+        "rows over the limit": f"{found['over_limit']:,} (at most {found['limit']:,} tokens)",
+        "weights trained": f"{found['adapter_parameters']:,}",
+    }
+    for what, free in found["free_gb"].items():
+        told[what] = f"about {found[f'{what}_gb']:.1f} GB; {free:.1f} GB free"
+    for stage, seconds in found["seconds"].items():
+        told[f"seconds, {stage}"] = "no earlier run tells" if seconds is None else f"{seconds:,.0f}"
+    rows = [{"what": what, "found": text} for what, text in told.items()]
+    rows += [{"what": "note", "found": note} for note in found["notes"]]
+    rows += [{"what": "problem", "found": problem} for problem in found["problems"]]
+    create_table_artifact(key="check", table=rows, description="What the run will meet")
+
+
 def _noted(summary: Summary) -> list[str]:
     left_out = [f"{stage} was left out: {why}" for stage, why in summary.left_out.items()]
     return [*left_out, *([summary.note] if summary.note else [])]
@@ -223,6 +262,8 @@ def _noted(summary: Summary) -> list[str]:
 
 def _tags(summary: Summary) -> dict[str, str]:
     tags: dict[str, str] = {"status": summary.status}
+    if summary.start is not None:
+        tags["start"] = summary.start
     if summary.decision is not None and summary.model_version is not None:
         tags["verdict"] = "accepted" if summary.decision.promote else "refused"
         tags["model_version"] = summary.model_version

@@ -13,19 +13,31 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
-from flows.child import run_in_child
+from flows.child import CHECK, look_in_child, run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.servers.worker import GPU_SLOT
+from flows.summary import publish_check
 from vlm_ops.artifacts import AnswerSet, Evaluation, PreferencePairs, PreparedData
-from vlm_ops.errors import ConfigError, Interrupted, TransientError
+from vlm_ops.errors import ConfigError, Interrupted, TrainingError, TransientError
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.lengths import long_answers
 from vlm_ops.evaluation.outlook import warnings
 from vlm_ops.registry.registry import Origin, RegisteredVersion, Submission
 from vlm_ops.registry.rival import count_look, rival
+from vlm_ops.registry.rows_since import rows_since
+from vlm_ops.registry.start import fetch_start
 from vlm_ops.steps.plan import Left, Work
 from vlm_ops.steps.provenance import computed_elsewhere
-from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, TRIAL, Step, meets_champion, steps_of
+from vlm_ops.steps.table import (
+    AGAINST,
+    CHAMPION,
+    STEPS,
+    TRIAL,
+    Step,
+    first_training,
+    meets_champion,
+    steps_of,
+)
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
 
@@ -49,15 +61,36 @@ def take(context: Context, stage: str) -> None:
     )
     needs = (need for step in steps_of(stage) for need in step.inputs.values())
     sources = {source for need in needs for source in need.steps}
+    if stage == first_training(context.config):
+        sources.add(CHECK)
     inputs = {source: context.taken[source] for source in sources & context.taken.keys()}
     context.keep(stage, unwrap(retrying(context, stage, inputs)))
     if stage == "prepare":
-        data = context.output(PreparedData, "prepare")
-        limit = context.config.evaluate.max_new_tokens
-        for warning in [*warnings(data), *long_answers(data, context.config.model, limit)]:
+        for warning in _warnings(context):
             logger.warning("%s", warning)
     if stage == "pairs" and (too_few := context.output(PreferencePairs, "pairs").too_few):
         context.left_out["prefer"] = too_few
+
+
+def _warnings(context: Context) -> list[str]:
+    """Say what the rows can't show, and which answers are too long to be given."""
+    data, asked = context.output(PreparedData, "prepare"), context.config.evaluate
+    return [*warnings(data), *long_answers(data, context.config.model, asked.max_new_tokens)]
+
+
+def look_ahead(context: Context, *, judged: bool) -> None:
+    """Look at what the run will meet, as a Prefect task, before anything takes the GPU.
+
+    Args:
+        context: Of the flow run, its rows prepared.
+        judged: Whether the gate is asked in the end; in a trial what it would say is a warning.
+
+    Raises:
+        TrainingError: Whatever is trained would fail, or be refused.
+    """
+    retrying = _check.with_options(retries=context.config.execution.retries)
+    inputs = {"prepare": context.taken["prepare"]}
+    context.taken[CHECK] = unwrap(retrying(context, judged, inputs))
 
 
 def unwrap(value: Any) -> Any:
@@ -95,11 +128,40 @@ def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
     return Taken(found, fresh=True)
 
 
+@task(
+    name=CHECK, task_run_name=CHECK, retry_condition_fn=_is_transient, persist_result=False,
+    cache_policy=NO_CACHE,
+)  # fmt: skip
+def _check(context: Context, judged: bool, inputs: dict[str, Taken]) -> Any:
+    """Count, estimate and look for problems; not where the first training was taken before.
+
+    Prefect draws its arrows from ``inputs``: what earlier tasks took.
+    """
+    config = context.config
+    if Work.of(first_training(config), config, context.outputs).done()[1] is None:
+        return Completed(name="Cached", data=Taken({}, fresh=False))
+    fetch_start(config, context.tracking_uri)
+    data, threads = context.output(PreparedData, "prepare"), config.execution.threads
+    found = look_in_child(config, data, judged=judged, threads=threads)
+    publish_check(found)
+    for note in found["notes"]:
+        if note not in _warnings(context):  # those are told whenever rows are prepared
+            logger.warning("%s", note)
+    if found["problems"]:
+        raise TrainingError(
+            f"nothing is trained, it would fail or be refused: {' '.join(found['problems'])} "
+            f"`vlm-ops check` says the same."
+        )
+    return Taken({}, fresh=True)
+
+
 def _perform(context: Context, work: Work, run_id: str) -> Left:
     if not any(STEPS[name].heavy for name in work.names):
         with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
             return work.take(tracker)
     tracking = {"uri": context.tracking_uri, "run_id": run_id}
+    if work.needs_start:
+        fetch_start(context.config, context.tracking_uri)
     with _gpu_slot(work.first().step):
         return run_in_child(work, tracking=tracking, threads=context.config.execution.threads)
 
@@ -156,10 +218,15 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     """
     registry = context.registry
     evaluation = context.output(Evaluation, "evaluate")
+    decision = context.output(GateDecision, "gate")
+    data = context.output(PreparedData, "prepare")
+    if (champion := decision.champion_version) is not None:
+        context.rows = rows_since(champion, registry.dataset(champion), data)
     told = Submission(
         evaluation=evaluation,
-        decision=context.output(GateDecision, "gate"),
-        data=context.output(PreparedData, "prepare"),
+        decision=decision,
+        data=data,
+        rows=context.rows,
         answers=context.output(AnswerSet, f"{evaluation.candidate} on validation"),
         origin=Origin(
             config=context.config, git_commit=git_commit(), prefect_run_id=context.flow_run_id

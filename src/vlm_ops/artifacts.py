@@ -290,6 +290,7 @@ class Choice(Artifact):
         why: That choice in words.
         validation: Relaxed accuracy on validation by model.
         model: The candidate's files.
+        start: The adapter that the first training went on from; None for a fresh one.
     """
 
     step = "choose"
@@ -298,11 +299,13 @@ class Choice(Artifact):
     why: str
     validation: dict[str, float]
     model: ModelRef
+    start: Start | None = added(None)
 
     def completed(self, inputs: Mapping[str, Any]) -> Self:
         """Return the choice with the candidate's files where they are now: they may have moved."""
         trained = inputs["sft" if self.candidate == "sft" else "prefer"]
-        return self.model_copy(update={"model": trained.model})
+        first = inputs.get("sft") or inputs["prefer"]
+        return self.model_copy(update={"model": trained.model, "start": first.start})
 
 
 class Evaluation(Artifact):
@@ -317,7 +320,7 @@ class Evaluation(Artifact):
             ``candidate_gray``, ``candidate_swapped``, ``majority``).
         logged_models: Where the tracker keeps models, by name.
         protocol: Hash of rows, decoding and metric.
-        start: The adapter that SFT went on from; None for a fresh one.
+        start: The adapter that the first training went on from; None for a fresh one.
     """
 
     step = "evaluate"

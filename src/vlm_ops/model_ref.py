@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from vlm_ops.config.names import is_registered
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.records import BARE_QUESTION, AboutImages
 from vlm_ops.store.fingerprint import SHORT, fingerprint
@@ -39,7 +40,7 @@ class ModelRef(Frozen):
     @property
     def content(self) -> str:
         """One hash for what this model computes, wherever its files lie."""
-        form = self.settings.model_dump(exclude={"id", "revision", "start"})
+        form = self.settings.model_dump(exclude={"id", "revision", "start", "start_version"})
         parts = [form, self.base_sha256, self.weights_sha256 or self.adapter_sha256]
         # Without a prompt of its own a model keeps the hash under which it is registered.
         return fingerprint(parts if self.prompt == BARE_QUESTION else [*parts, self.prompt])
@@ -63,7 +64,7 @@ class Start(Frozen):
     """The adapter that a training went on from, instead of a fresh one.
 
     Attributes:
-        name: As the configuration named it.
+        name: As the configuration named it; of a version ``models:/demo/3``, whatever its alias.
         adapter_sha256: Of its ``adapter_model.safetensors``.
     """
 
@@ -71,7 +72,8 @@ class Start(Frozen):
     adapter_sha256: str
 
     def __str__(self) -> str:
-        return f"{Path(self.name).name} (adapter {self.adapter_sha256[:SHORT]})"
+        name = self.name if is_registered(self.name) else Path(self.name).name
+        return f"{name} (adapter {self.adapter_sha256[:SHORT]})"
 
 
 def whole_files(folder: Path) -> list[Path]:

@@ -70,6 +70,8 @@ def test_a_changed_candidate_is_compared_with_its_champion(place: Path) -> None:
     assert any("champion (version 1)" in reason for reason in reasons), reasons
     assert not any("already" in reason for reason in reasons), reasons
     assert changed["model_version"] not in ("1", "2")
+    assert changed["rows"]["champion"] == "1"
+    assert [split["added"] for split in changed["rows"]["splits"].values()] == [0, 0, 0]
 
 
 def test_its_champion_answers_with_the_prompt_it_was_measured_with(place: Path) -> None:

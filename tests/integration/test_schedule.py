@@ -70,6 +70,10 @@ def test_a_deployment_promotes_skips_old_data_and_promotes_a_better_model_of_new
 
     assert _fire(api, place) == "Skipped"
     assert len(versions(place / "runs", place)) == 1
+    asked = {"task_runs": {"name": {"any_": ["check"]}}}
+    with prefect_client(api, place / "runs") as client:
+        checks = client.post("/task_runs/filter", json=asked).json()
+    assert {task["state_name"] for task in checks} == {"Completed", "Cached"}
 
     add_rows(place, squares, 16, 24)
     add_rows(place, squares, 0, 8, "validation")
@@ -80,6 +84,10 @@ def test_a_deployment_promotes_skips_old_data_and_promotes_a_better_model_of_new
     assert (newer["version"], set(newer["aliases"])) == ("2", {"candidate", "champion"})
     assert older["aliases"] == []
     assert "against the champion (version 1)'s 0.0 %: +" in newer["description"]
+    assert "Rows against those of the champion (version 1):" in newer["description"]
+    added = [int(line.split("|")[3]) for line in newer["description"].splitlines()
+             if line.startswith(("| train |", "| validation |", "| test |"))]  # fmt: skip
+    assert sum(added) == 2 * (8 + 8 + 8)
     moves = vlm_ops("models", "small", cwd=place)["moves"]
     moved = [move for move in moves if move["kind"] == "promote"]
     assert [(move["from"], move["to"], move["forced"]) for move in moved] == [

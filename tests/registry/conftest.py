@@ -18,6 +18,7 @@ from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.protocol import ground_of_answers
 from vlm_ops.records import Difference, Score, SplitSummary, Verdict
 from vlm_ops.registry.registry import Origin, RegisteredVersion, Registry, Submission
+from vlm_ops.registry.rows_since import RowsSince
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import NullTracker
 from vlm_ops.tracking.mlflow import MlflowTracker
@@ -81,6 +82,7 @@ class Pipeline:
         against: tuple[str, str] | None = None,
         protocol: str = "p" * 64,
         logged: str | None = None,
+        rows: RowsSince | None = None,
     ) -> RegisteredVersion:
         """Register model ``number``, judged against (content, version) of a champion."""
         model = self.models[number]
@@ -88,6 +90,7 @@ class Pipeline:
             evaluation=self.evaluation(number, logged, protocol),
             decision=self._decision(model, promote, against, protocol),
             data=self.data(),
+            rows=rows,
             answers=self.answers[number],
             origin=Origin(
                 config=PipelineConfig(name=self.name),

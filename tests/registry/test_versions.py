@@ -197,5 +197,6 @@ def test_a_version_says_what_its_training_went_on_from(
     monkeypatch.setattr(pipeline, "evaluation", lambda *_: told)
     pipeline.register(0)
     found = pipeline.client.get_model_version(pipeline.name, "1")
+    assert found.tags["start"] == f"sft-0 (adapter {'5' * 16})"
     assert f"charts of 60 tables, going on from sft-0 (adapter {'5' * 16})." in found.description
     assert details(pipeline, "1")["evaluation"]["start"] == start.model_dump()

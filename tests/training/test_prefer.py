@@ -6,12 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from test_sft import Recorder, job
 
-from vlm_ops.artifacts import PAIR_SPLITS, PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.artifacts import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    PAIR_SPLITS,
+    PreferencePairs,
+    PreparedData,
+    TrainedAdapter,
+)
 from vlm_ops.config.pipeline import PreferJob
-from vlm_ops.config.training import PreferSettings
-from vlm_ops.errors import DataError, TrainingError
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.training import Engine, LoraSettings, PreferSettings
+from vlm_ops.errors import DataError, ModelError, TrainingError
+from vlm_ops.model_ref import Start
 from vlm_ops.records import BARE_QUESTION, PreferencePair
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
@@ -22,6 +32,8 @@ from vlm_ops.training.prefer import prefer_stage, train_prefer
 from vlm_ops.training.sft import train_sft
 from vlm_ops.training.stage import build
 from vlm_ops.training.thumbs import unpaired
+
+ENGINES: tuple[Engine, ...] = ("packed", "trl")
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +183,35 @@ def test_the_pairs_that_are_scored_can_be_capped(
     finally:
         stage.stop.let_go()
     assert pairs.validation > 3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_preferences_alone_go_on_from_an_adapter_and_are_measured_against_it(
+    random_base: Path, sft: TrainedAdapter, pairs: PreferencePairs, tmp_path: Path, engine: Engine
+) -> None:
+    model = ModelSettings(id=str(random_base), start=str(sft.folder))
+    quick = PreferSettings(max_steps=2, batch_size=4, evaluations=1, loss=("sigmoid",))
+    curves = Recorder()
+    trained = train_prefer(
+        PreferJob(seed=0, model=model, engine=engine, prefer=quick),
+        pairs=pairs, out=tmp_path, tracker=curves,
+    )  # fmt: skip
+    assert curves.values("eval_loss")[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert trained.engine == engine
+    assert trained.start == Start(name=str(sft.folder), adapter_sha256=str(sft.adapter_sha256))
+    file = Path(ADAPTER) / ADAPTER_WEIGHTS
+    before, after = (load_file(found.folder / file) for found in (sft, trained))
+    moved = max(float((before[name] - after[name]).abs().max()) for name in before)
+    assert 0 < moved < 0.01
+
+
+def test_preferences_alone_refuse_an_adapter_of_another_rank(
+    random_base: Path, sft: TrainedAdapter, pairs: PreferencePairs, tmp_path: Path
+) -> None:
+    model = ModelSettings(id=str(random_base), start=str(sft.folder))
+    small = PreferSettings(lora=LoraSettings(rank=4, alpha=16))
+    with pytest.raises(ModelError, match=r"prefer.lora.rank is 4, the adapter has 8"):
+        train_prefer(
+            PreferJob(seed=0, model=model, prefer=small),
+            pairs=pairs, out=tmp_path, tracker=NullTracker(),
+        )  # fmt: skip

@@ -19,7 +19,7 @@ from vlm_ops.models.shape import shape_of
 from vlm_ops.steps.plan import Work
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import preflight as room
-from vlm_ops.training.estimate import training_memory
+from vlm_ops.training.estimate import DeviceMemory, training_memory
 from vlm_ops.training.preflight import NAMED, Preflight, preflight
 from vlm_ops.training.tokens import Length, measure
 
@@ -177,6 +177,14 @@ def test_too_few_groups_are_a_problem_for_a_gate_that_asks(tmp_path: Path) -> No
     assert any("the first model passes all the same" in note for note in found.notes)
 
 
+def test_in_a_trial_what_the_gate_would_say_is_a_note(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", rows_of(tmp_path, groups=6))
+    config = configured(tmp_path)
+    found = preflight(config, prepared(config), shape_of(config.model), judged=False)
+    assert found.problems == ()
+    assert any(note.startswith("the gate: no candidate can pass with") for note in found.notes)
+
+
 def test_a_missing_image_is_a_notice(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)
     (tmp_path / "images/7.png").unlink()
@@ -212,11 +220,16 @@ def test_no_room_on_disk_is_a_problem_and_too_little_memory_is_one_on_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "free_disk", lambda _: 1)
-    monkeypatch.setattr(room, "free_device_memory", lambda: (1, False))
+    monkeypatch.setattr(room, "device_memory", lambda: DeviceMemory(1, None))
     found = looked(tmp_path, rows_of(tmp_path))
     assert [problem.partition(":")[0] for problem in found.problems] == ["disk"]
     assert found.notes[-1].startswith("memory: about")
-    monkeypatch.setattr(room, "free_device_memory", lambda: (1, True))
+    # Another training may hold the GPU now; one that has no room for one row will not do.
+    monkeypatch.setattr(room, "device_memory", lambda: DeviceMemory(1, 2**40))
+    found = looked(tmp_path, rows_of(tmp_path))
+    assert [problem.partition(":")[0] for problem in found.problems] == ["disk"]
+    assert "goes on with smaller passes" in found.notes[-1]
+    monkeypatch.setattr(room, "device_memory", lambda: DeviceMemory(1, 2))
     found = looked(tmp_path, rows_of(tmp_path))
     assert {problem.partition(":")[0] for problem in found.problems} == {"disk", "memory"}
 

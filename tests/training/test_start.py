@@ -17,7 +17,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings
 from vlm_ops.errors import ConfigError, ModelError
 from vlm_ops.model_ref import Start
-from vlm_ops.models.loading import base_ref
+from vlm_ops.models.loading import base_ref, start_ref
 from vlm_ops.steps.plan import plan
 from vlm_ops.store.artifact import write_record
 from vlm_ops.training.sft import train_sft
@@ -138,15 +138,21 @@ def test_the_fingerprint_covers_the_adapter_and_not_where_it_lies(
     file = moved / ADAPTER_FILES[0]
     file.write_bytes(file.read_bytes() + b" ")
     assert fingerprint(moved) != fingerprint(former.folder)
-    with pytest.raises(ModelError, match=r"model.start '.*champion': no adapter there; expected"):
-        fingerprint("champion")
+    with pytest.raises(ModelError, match=r"model.start '.*/gone': no adapter there; expected"):
+        fingerprint("gone")
     settings = ModelSettings(id=str(random_base), start=str(moved))
     assert base_ref(settings) == base_ref(ModelSettings(id=str(random_base)))
 
 
-@pytest.mark.parametrize(
-    "changes", [["stages=[prefer]"], ["sft.method=full", "stages=[sft]", "model.quantization=none"]]
-)
-def test_only_sft_of_an_adapter_goes_on(changes: list[str]) -> None:
+def test_full_fine_tuning_does_not_go_on_from_an_adapter() -> None:
+    changes = ["sft.method=full", "stages=[sft]", "model.quantization=none"]
     with pytest.raises(ConfigError, match=r"model.start .*/runs/x: .* does not train an adapter"):
         load_config("demo", ["model.start=runs/x", *changes])
+
+
+def test_pairs_are_sampled_from_the_start(random_base: Path, former: TrainedAdapter) -> None:
+    settings = ModelSettings(id=str(random_base), start=str(former.folder))
+    assert start_ref(settings).adapter_sha256 == former.adapter_sha256
+    assert start_ref(ModelSettings(id=str(random_base))).adapter is None
+    with pytest.raises(ModelError, match="trained on another base"):
+        start_ref(ModelSettings(id="tiny", start=str(former.folder)))

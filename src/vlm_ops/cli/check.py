@@ -2,8 +2,7 @@
 
 import json
 import shlex
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
@@ -13,7 +12,7 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.cli.console import guarded, out, print_json, progress
 from vlm_ops.cli.data import chart
 from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configured
-from vlm_ops.cli.step import resolved, take
+from vlm_ops.cli.step import resolved, take, with_start
 from vlm_ops.store.lock import only_run
 
 if TYPE_CHECKING:
@@ -50,19 +49,19 @@ def check(
     guarded.checkpoint_on_interrupt()
     with progress():
         from vlm_ops.models.shape import shape_of
-        from vlm_ops.steps.earlier import expected_seconds
-        from vlm_ops.training.preflight import preflight
+        from vlm_ops.steps.checking import figures, look
 
         shape = shape_of(config.model)
         with only_run(config.execution.runs):
+            config = with_start(config, fetch=True)
             data = take("prepare", config, {})[0]["prepare"]
         assert isinstance(data, PreparedData)
-        found = preflight(config, data, shape)
-        expected = expected_seconds(config, data, found.learned)
+        looked = look(config, data, shape)
+    found = looked.found
     if as_json:
-        print_json(_values(found, data, expected))
+        print_json(figures(looked, data))
     else:
-        _tell(found, data, expected)
+        _tell(found, data, looked.expected)
         changes = [word for change in overrides for word in ("--set", change)]
         place = ["--runs", str(runs)] if runs is not None else []
         command = shlex.join(["vlm-ops", "run", source, *changes, *place])
@@ -71,32 +70,6 @@ def check(
         out.print(f"\n{left if count else f'ready: {command}'}", markup=False)
     if found.problems:
         raise typer.Exit(1)
-
-
-def _values(found: "Preflight", data: PreparedData, expected: "Expected") -> dict[str, Any]:
-    from vlm_ops.training.preflight import NAMED
-    from vlm_ops.training.tokens import spread
-
-    every = found.measured.every
-    return {
-        "rows": {split: summary.rows for split, summary in data.splits.items()},
-        "groups": {split: summary.groups for split, summary in data.splits.items()},
-        "refused": data.refused,
-        "limit": found.limit,
-        "over_limit": len(found.over_limit),
-        "over_limit_rows": list(found.over_limit[:NAMED]),
-        "tokens": spread([length.tokens for length in every]),
-        "image_tokens": spread([length.image for length in every]),
-        "adapter_parameters": found.adapter_parameters,
-        "memory_gb": round(found.memory.total / _GB, 3),
-        "disk_gb": round(found.disk / _GB, 3),
-        "free_gb": {what: round(free / _GB, 3) for what, free in found.free.items()},
-        "seconds": expected.seconds,
-        "problems": list(found.problems),
-        "notes": list(found.notes),
-        "sample": None if found.measured.sample is None else asdict(found.measured.sample),
-        "folder": str(data.folder),
-    }
 
 
 def _tell(found: "Preflight", data: PreparedData, expected: "Expected") -> None:

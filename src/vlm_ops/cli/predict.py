@@ -8,8 +8,8 @@ import typer
 
 from vlm_ops.cli.console import err, out, print_json
 from vlm_ops.cli.run import AsJson, Runs
+from vlm_ops.config.names import registered_name
 from vlm_ops.errors import ConfigError, DataError, OutputError
-from vlm_ops.serving.names import registered_name
 
 if TYPE_CHECKING:
     from vlm_ops.artifacts import ModelRef

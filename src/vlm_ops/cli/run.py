@@ -159,7 +159,8 @@ def _tell_notices(summary: dict[str, Any]) -> None:
 def _tell_choice(summary: dict[str, Any]) -> None:
     from vlm_ops.evaluation.words import sentence
 
-    out.print(f"• {escape(sentence(summary['candidate']))}")
+    for said in filter(None, (summary["start"], summary["candidate"])):
+        out.print(f"• {escape(sentence(said))}")
     for stage, why in summary["left_out"].items():
         out.print(f"[yellow]•[/] {stage} was left out: {escape(why)}")
 
@@ -179,6 +180,10 @@ def _tell(summary: dict[str, Any], runs: Path) -> None:
     for reason in [*summary["decision"]["reasons"], *filter(None, [summary["note"]])]:
         out.print(f"[{'green' if promoted else 'yellow'}]•[/] {escape(reason)}")
     _tell_notices(summary)
+    if summary["rows"] is not None:
+        from vlm_ops.registry.rows_since import RowsSince
+
+        out.print(f"• {escape(RowsSince.model_validate(summary['rows']).words)}")
     if promoted:
         out.print(f"\n[bold green]Champion:[/] {model} version {version}")
     else:

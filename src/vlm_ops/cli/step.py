@@ -2,6 +2,9 @@
 
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -49,6 +52,8 @@ def step(
     given += f" --runs {shlex.quote(str(runs))}" if runs is not None else ""
     guarded.checkpoint_on_interrupt()
     with only_run(config.execution.runs), progress():
+        if name != "prepare":
+            config = with_start(config, fetch=Work.of(name, config, {}).needs_start)
         outputs = _left_before(name, config, f"{shlex.quote(source)}{given}")
         if name not in TRIAL:
             outputs |= _judged_against(name, config, outputs)
@@ -74,6 +79,40 @@ def resolved(config: PipelineConfig) -> PipelineConfig:
     return config.model_copy(update={"execution": execution})
 
 
+def with_start(config: PipelineConfig, *, fetch: bool) -> PipelineConfig:
+    """Return the configuration with the adapter that a registered ``model.start`` is by now.
+
+    Args:
+        config: With an absolute runs folder.
+        fetch: Whether its files are needed.
+
+    Raises:
+        VlmOpsError: As :func:`vlm_ops.registry.start.settle_start`.
+    """
+    if not config.model.start_is_registered:
+        return config
+    from vlm_ops.registry.start import fetch_start, settle_start
+
+    with _registry(config.execution.runs) as uri:
+        started = settle_start(config, uri)
+        if fetch and uri is not None:
+            fetch_start(started.config, uri)
+    err.print(started.said, markup=False)
+    return started.config
+
+
+@contextmanager
+def _registry(runs: Path) -> Iterator[str | None]:
+    """Have the registry answer for the duration of the block; None where there never was one."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (runs / "mlflow").is_dir():
+        yield None
+        return
+    from flows.servers.services import registry
+
+    with registry(runs) as uri:
+        yield uri
+
+
 def take(name: str, config: PipelineConfig, outputs: Outputs) -> tuple[Left, bool]:
     """Take a stage in this process unless that was done before, and note it as a run does.
 
@@ -95,7 +134,7 @@ def take(name: str, config: PipelineConfig, outputs: Outputs) -> tuple[Left, boo
         taken |= left.take(NullTracker())
     every = {**outputs, **taken}.values()
     used = {found.folder.name for found in every if isinstance(found, Artifact)}
-    used |= outputs_named(config.execution.runs, config.model.id, config.model.start)
+    used |= outputs_named(config.execution.runs, *config.model.paths)
     note_run(config.execution.runs, config.registered_model, used, ended=True)
     return taken, left is None
 
@@ -148,13 +187,11 @@ def _judged_against(name: str, config: PipelineConfig, outputs: Outputs) -> Outp
     from vlm_ops.registry.registry import Registry
     from vlm_ops.registry.rival import NO_REGISTRY, count_look, rival
 
-    runs = config.execution.runs
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (runs / "mlflow").is_dir():
-        err.print(f"{config.registered_model} was never registered: there is no champion to beat")
-        return NO_REGISTRY
-    from flows.servers.services import registry
-
-    with registry(runs) as uri:
+    with _registry(config.execution.runs) as uri:
+        if uri is None:
+            name = config.registered_model
+            err.print(f"{name} was never registered: there is no champion to beat")
+            return NO_REGISTRY
         found = Registry(uri, config.registered_model)
         if meets_champion(name):
             return rival(found, config, outputs)

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from vlm_ops.config.complaints import Places, explain
 from vlm_ops.config.former import with_present_names
+from vlm_ops.config.names import is_registered
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.config.sections import FRESH
+from vlm_ops.config.sections import CHAMPION, FRESH
 from vlm_ops.errors import ConfigError
 from vlm_ops.store.names import nearest
 
@@ -204,8 +205,14 @@ def _anchor(values: dict[str, Any], folder: Path) -> None:
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("id", "")).startswith(("./", "../")):
         model["id"] = str((folder / model["id"]).resolve())
-    if isinstance(model, dict) and isinstance(start := model.get("start"), str) and start != FRESH:
-        model["start"] = str(folder.absolute() / Path(start).expanduser())
+    start = model.get("start") if isinstance(model, dict) else None
+    if isinstance(start, str) and _is_folder(start):
+        values["model"]["start"] = str(folder.absolute() / Path(start).expanduser())
+
+
+def _is_folder(start: str) -> bool:
+    """Tell whether ``model.start`` names a folder, which need not be there."""
+    return start not in (FRESH, CHAMPION) and not is_registered(start)
 
 
 def _anchored(override: str) -> str:

@@ -32,7 +32,7 @@ class PipelineConfig(Frozen):
     """Every random choice starts here."""
     stages: tuple[Literal["sft", "prefer"], ...] = added(BOTH)
     """What is trained: ``[sft]`` or ``[prefer]`` alone, or ``[sft, prefer]``. Preferences alone
-    start at the base, which is their reference too."""
+    start at the base, or at ``model.start``, which is their reference too."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = ChartsData()
     engine: Engine = "packed"
@@ -90,13 +90,12 @@ class PipelineConfig(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _an_adapter_goes_on_in_sft(self) -> "PipelineConfig":
-        if self.model.start == FRESH or (self.tunes and self.sft.method == "lora"):
+    def _an_adapter_goes_on_as_one(self) -> "PipelineConfig":
+        if self.model.start == FRESH or not self.tunes or self.sft.method == "lora":
             return self
-        found = "sft.method full" if self.tunes else f"stages: [{', '.join(self.stages)}]"
         raise ValueError(
-            f"model.start {self.model.start}: {found} does not train an adapter further; set "
-            f"model.start: base, or stages: [sft] with sft.method: lora"
+            f"model.start {self.model.start}: sft.method full does not train an adapter further; "
+            f"set model.start: base, or sft.method: lora"
         )
 
     @property

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from vlm_ops.config.marks import find_mark
+from vlm_ops.config.names import is_registered, registered_name
+from vlm_ops.errors import ModelError
 from vlm_ops.store.frozen import Frozen, added
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,8 +24,24 @@ WithoutImage = Literal["refuse", "accept"]
 """What is done with a row that has no image."""
 FRESH = "base"
 """``model.start`` of a training with a fresh adapter."""
+CHAMPION = "champion"
+"""``model.start`` of a training that goes on from whoever is champion when the run begins."""
 MAX_REFUSED = 0.01
 """Share of a source's rows that may be refused."""
+
+
+class StartVersion(Frozen):
+    """The registered version that a training goes on from, as the registry named it.
+
+    Attributes:
+        name: As ``models:/demo/3``.
+        adapter_sha256: Of its ``adapter_model.safetensors``.
+        folder: Where its files lie, or will lie once a step needs them.
+    """
+
+    name: str
+    adapter_sha256: str
+    folder: Path
 
 
 class ModelSettings(Frozen):
@@ -32,8 +50,11 @@ class ModelSettings(Frozen):
     id: str = "tiny"
     """``tiny`` (ships with the package), a hub id, or a folder with weights."""
     start: str = added(FRESH)
-    """What SFT starts at: ``base`` with a fresh adapter; or the folder of an adapter that is there,
-    which is trained further. It must fit the base and ``sft.lora``."""
+    """What the first training starts at: ``base`` with a fresh adapter; or an adapter that is there
+    and is trained further: its folder, a version (``models:/demo/3``, ``models:/demo@alias``), or
+    ``champion``. It must fit the base and ``sft.lora`` (``prefer.lora`` without SFT)."""
+    start_version: StartVersion | None = added(None)
+    """What a registered ``start`` came to; a run asks the registry and fills it in."""
     revision: str | None = None
     """Commit of a hub id; pin it, so that a retrain next month starts from the same weights.
     Without it a training takes the newest commit, and its model keeps the one that it came to."""
@@ -44,6 +65,25 @@ class ModelSettings(Frozen):
     """Compute type; ``auto`` takes bfloat16 where the hardware multiplies it fast."""
     longest_edge: int | None = Field(default=None, ge=32, le=4096)
     """Pixels of the longest side that the processor keeps; None keeps the model's own."""
+
+    @field_validator("start")
+    @classmethod
+    def _names_a_version(cls, start: str) -> str:
+        try:
+            registered_name(start)
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+        return start
+
+    @property
+    def start_is_registered(self) -> bool:
+        """Whether only the registry knows which adapter ``start`` is."""
+        return self.start == CHAMPION or is_registered(self.start)
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        """What may name a folder: the model's and the start's."""
+        return self.id, FRESH if self.start_is_registered else self.start
 
 
 class Columns(Frozen):

@@ -73,6 +73,7 @@ def choose(
             name.removesuffix("_answers"): a.relaxed_accuracy for name, a in answers.items()
         },
         model=model,
+        start=(sft or chosen).start,
     )
 
 

@@ -77,7 +77,7 @@ def evaluate(
         why=choice.why,
         validation=choice.validation,
         model=choice.model,
-        start=None if sft is None else sft.start,
+        start=choice.start,
         scores={name: found.score for name, found in measured.items()},
         logged_models={name: uri for name, uri in logged.items() if uri is not None},
         protocol=answers["candidate_answers"].protocol,

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
@@ -12,15 +12,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from vlm_ops.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from vlm_ops.config.sections import FRESH, ModelSettings
 from vlm_ops.config.training import ALL_LINEAR, LoraSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.families import family_of
-from vlm_ops.models.start import kept_base
-from vlm_ops.store.fingerprint import SHORT
+from vlm_ops.models.start import kept_base, refuse_another_base, start_folder
 from vlm_ops.store.names import nearest
 
 _NOT_OURS = ("rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
 """What an adapter of PEFT's may have and is not trained here."""
+
+Stage = Literal["sft", "prefer"]
+"""A training that has an adapter's settings."""
 
 Shapes = dict[str, tuple[int, ...]]
 """Of an adapter's tensors, by name in its file."""
@@ -92,38 +95,65 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     return cast(PeftModel, get_peft_model(cast(Any, model), lora_config(settings, model)))
 
 
-def continue_adapter(
-    model: PreTrainedModel, folder: Path, settings: LoraSettings, base_sha256: str
-) -> PeftModel:
-    """Freeze a model and put an adapter that is there on it, to be trained further.
+def adapter_of(
+    settings: ModelSettings, lora: LoraSettings, base_sha256: str, stage: Stage
+) -> Callable[[PreTrainedModel], PeftModel]:
+    """Return what freezes a model and gives it the adapter that is trained.
 
     Args:
-        model: The base.
+        settings: Their ``start`` is a fresh adapter, or one that is there and trained further.
+        lora: What the adapter is, or must be.
+        base_sha256: Of the base.
+        stage: Whose settings those are.
+
+    Raises:
+        ModelError: There is no adapter at the start; what is returned raises it where the adapter
+            is of another base, or is another one than ``lora`` says.
+    """
+    if settings.start == FRESH:
+        return lambda model: add_adapter(model, lora)
+    folder = start_folder(settings)
+
+    def going_on(model: PreTrainedModel) -> PeftModel:
+        make_sure_it_fits(model, folder, lora, base_sha256, stage)
+        # With our own config: dropout is the training's, not the adapter's.
+        asked = lora_config(lora, model)
+        return PeftModel.from_pretrained(cast(Any, model), folder, is_trainable=True, config=asked)
+
+    return going_on
+
+
+def make_sure_it_fits(
+    model: PreTrainedModel,
+    folder: Path,
+    settings: LoraSettings,
+    base_sha256: str | None,
+    stage: Stage,
+) -> None:
+    """Make sure that an adapter can be trained further.
+
+    Args:
+        model: The base; the shapes of its layers are enough.
         folder: With the adapter, as PEFT writes it.
         settings: What the adapter must be.
-        base_sha256: Of the base.
+        base_sha256: Of the base; None where its weights are not at hand, and nothing is compared.
+        stage: Whose settings those are.
 
     Raises:
         ModelError: The adapter is of another base, or is another one than the settings say.
     """
-    former = kept_base(folder)
-    if former is not None and former != base_sha256:
-        raise ModelError(
-            f"model.start: the adapter in {folder} was trained on another base: expected "
-            f"{base_sha256[:SHORT]} (model.id), found {former[:SHORT]}; set model.id and "
-            f"model.revision to that one, or model.start: base"
-        )
-    if differences := _differences(model, folder, settings):
+    refuse_another_base(f"the adapter in {folder}", kept_base(folder), base_sha256)
+    lora = f"{stage}.lora"
+    if differences := _differences(model, folder, settings, lora):
         raise ModelError(
             f"model.start: the adapter in {folder} does not fit: {'; '.join(differences)}. Set "
-            f"sft.lora as the adapter is, or model.start: base for a fresh one"
+            f"{lora} as the adapter is, or model.start: base for a fresh one"
         )
-    # With our own config: dropout is the training's, not the adapter's.
-    asked = lora_config(settings, model)
-    return PeftModel.from_pretrained(cast(Any, model), folder, is_trainable=True, config=asked)
 
 
-def _differences(model: PreTrainedModel, folder: Path, settings: LoraSettings) -> list[str]:
+def _differences(
+    model: PreTrainedModel, folder: Path, settings: LoraSettings, section: str
+) -> list[str]:
     """Say in what an adapter's files differ from the one that the settings would make."""
     try:
         kept = json.loads((folder / ADAPTER_CONFIG).read_bytes())
@@ -133,12 +163,12 @@ def _differences(model: PreTrainedModel, folder: Path, settings: LoraSettings) -
         return [f"it can't be read ({error})"]
     fields = {"rank": "r", "alpha": "lora_alpha", "dora": "use_dora", "rslora": "use_rslora"}
     found = [
-        f"sft.lora.{name} is {asked}, the adapter has {kept.get(field)}"
+        f"{section}.{name} is {asked}, the adapter has {kept.get(field)}"
         for name, field in fields.items()
         if kept.get(field, False) != (asked := getattr(settings, name))
     ]
     found += [f"it has a {name}" for name in _NOT_OURS if kept.get(name)]
-    return found or _other_layers(_shapes(model, settings), there)
+    return found or _other_layers(_shapes(model, settings), there, section)
 
 
 def _shapes(model: PreTrainedModel, settings: LoraSettings) -> Shapes:
@@ -156,10 +186,10 @@ def _shapes(model: PreTrainedModel, settings: LoraSettings) -> Shapes:
     return shapes
 
 
-def _other_layers(asked: Shapes, there: Shapes) -> list[str]:
+def _other_layers(asked: Shapes, there: Shapes, section: str) -> list[str]:
     for words, names in (
-        ("lacks, which sft.lora.towers and modules name,", asked.keys() - there.keys()),
-        ("has, which sft.lora.towers and modules do not name,", there.keys() - asked.keys()),
+        (f"lacks, which {section}.towers and modules name,", asked.keys() - there.keys()),
+        (f"has, which {section}.towers and modules do not name,", there.keys() - asked.keys()),
     ):
         if names:
             return [f"it {words} {sorted(names)[0]} ({len(names)} such matrices)"]

@@ -29,6 +29,7 @@ from vlm_ops.config.sections import FRESH, ModelSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
+from vlm_ops.models.start import find_start, kept_base, refuse_another_base, start_folder
 from vlm_ops.store.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -72,10 +73,24 @@ def base_ref(settings: ModelSettings) -> ModelRef:
     return ModelRef(settings=_pinned(settings, folder), base_sha256=fingerprint(listing))
 
 
+def start_ref(settings: ModelSettings) -> ModelRef:
+    """Find the model that a training starts at: a base, with the adapter of its ``start``.
+
+    Raises:
+        ModelError: One of them is not there, or the adapter is of another base.
+    """
+    base = base_ref(settings)
+    if (start := find_start(settings)) is None:
+        return base
+    folder = start_folder(settings)
+    refuse_another_base(f"the adapter in {folder}", kept_base(folder), base.base_sha256)
+    return base.model_copy(update={"adapter": folder, "adapter_sha256": start.adapter_sha256})
+
+
 def _pinned(settings: ModelSettings, folder: Path) -> ModelSettings:
     """Name the commit that a hub id without a revision came to, so that it can be had again."""
     # What a training starts at is its own affair; many may be made of one base.
-    settings = settings.model_copy(update={"start": FRESH})
+    settings = settings.model_copy(update={"start": FRESH, "start_version": None})
     if settings.revision is not None or local_folder(settings) is not None:
         return settings
     return settings.model_copy(update={"revision": folder.name})

@@ -13,7 +13,7 @@ from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Verdict
 from vlm_ops.registry import former, tags
 from vlm_ops.registry.package import fetch
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 
 
 class Judgement(Frozen):
@@ -69,6 +69,8 @@ class Details(Frozen):
         judgement: What the gate said of it; it and ``files`` are all that is read back.
         evaluation: The evaluate step's record: models, scores with intervals, protocol.
         data: The prepare step's record.
+        rows: What changed in the rows since the champion's; None without a champion, and in files
+            of earlier versions.
         config: The whole configuration.
         git_commit: Of the code, if known.
         prefect_run_id: Of the flow run, if there was one.
@@ -80,6 +82,7 @@ class Details(Frozen):
     judgement: Judgement
     evaluation: dict[str, Any]
     data: dict[str, Any]
+    rows: dict[str, Any] | None = added(None)
     config: dict[str, Any]
     git_commit: str | None
     prefect_run_id: str | None

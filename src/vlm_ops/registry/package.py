@@ -55,6 +55,27 @@ def fetch_package(
     return model
 
 
+def fetch_description(client: MlflowClient, version: ModelVersion, into: Path) -> ModelRef:
+    """Fetch which model a version is, and nothing else of it.
+
+    Args:
+        client: Bound to the server.
+        version: Which one.
+        into: Folder that gets the description.
+
+    Returns:
+        The model, with paths of the machine that packed it.
+
+    Raises:
+        RegistryError: The description is gone, is none, or is of another model.
+        MlflowException: The server does not answer.
+    """
+    model = _described(client, version, into)
+    if model.content != (expected := tags.content_of(version)):
+        raise changed(version, f"it describes content {model.content}, registered was {expected}")
+    return model
+
+
 def fetch_weights(client: MlflowClient, version: ModelVersion, into: Path) -> None:
     """Fetch a version's description and adapter, or whole model, by which its content is known.
 
@@ -67,15 +88,19 @@ def fetch_weights(client: MlflowClient, version: ModelVersion, into: Path) -> No
         RegistryError: They are gone, or the description is none.
         MlflowException: The server does not answer.
     """
-    described = fetch(client, version, f"{FILES}/{DESCRIPTION}", into)
-    try:
-        model = ModelRef.model_validate_json(described.read_bytes())
-    except ValueError as error:
-        raise changed(version, str(error)) from error
+    model = _described(client, version, into)
     if model.adapter_sha256 is not None:
         fetch(client, version, f"{FILES}/{ADAPTER}", into)
     if model.weights_sha256 is not None:
         fetch(client, version, f"{FILES}/{WEIGHTS}", into)
+
+
+def _described(client: MlflowClient, version: ModelVersion, into: Path) -> ModelRef:
+    described = fetch(client, version, f"{FILES}/{DESCRIPTION}", into)
+    try:
+        return ModelRef.model_validate_json(described.read_bytes())
+    except ValueError as error:
+        raise changed(version, str(error)) from error
 
 
 def check_content(version: ModelVersion, folder: Path) -> None:

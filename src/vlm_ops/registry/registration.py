@@ -20,6 +20,7 @@ from vlm_ops.registry.integrity import hash_files, registered_files
 from vlm_ops.registry.judgement import Details, Judgement
 from vlm_ops.registry.moving import make_model
 from vlm_ops.registry.questions import Recorded, record
+from vlm_ops.registry.rows_since import RowsSince
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint, sha256_bytes
 from vlm_ops.store.frozen import Frozen
@@ -52,6 +53,7 @@ class Submission(Frozen):
         data: What was trained and measured on.
         answers: The candidate's to the validation rows, of which a few are recorded.
         origin: Where it comes from.
+        rows: What changed in the data since the champion's; None without a champion.
     """
 
     evaluation: Evaluation
@@ -59,6 +61,7 @@ class Submission(Frozen):
     data: PreparedData
     answers: AnswerSet
     origin: Origin
+    rows: RowsSince | None = None
 
     def is_of(self, version: ModelVersion) -> bool:
         """Tell whether a version is this candidate on this data under this protocol."""
@@ -87,6 +90,8 @@ class Submission(Frozen):
             tags.SCORES: json.dumps(scores),
             **self._identity(),
         }
+        if self.evaluation.start is not None:
+            labels[tags.START] = str(self.evaluation.start)
         if self.origin.git_commit:
             labels[tags.COMMIT] = self.origin.git_commit[:_SHORT_COMMIT]
         return labels
@@ -98,6 +103,7 @@ class Submission(Frozen):
             judgement=Judgement.of(self.decision),
             evaluation=self.evaluation.model_dump(mode="json"),
             data=self.data.model_dump(mode="json"),
+            rows=self.rows and self.rows.model_dump(mode="json"),
             config=origin.config.model_dump(mode="json", by_alias=True),
             git_commit=origin.git_commit,
             prefect_run_id=origin.prefect_run_id,
@@ -129,6 +135,7 @@ class Submission(Frozen):
                 "\n".join(scores),
                 f"Gate, against {judgement.against}: **{judgement.verdict.word}**.",
                 judgement.reasons,
+                *([self.rows.markdown] if self.rows is not None else []),
                 "Runs:",
                 "\n".join(links),
                 f"All else is in `{details}`, among the files of the logged model.",

@@ -1,6 +1,7 @@
 """The registry of one model: its versions, its champion, and the moves of that alias."""
 
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,13 +12,19 @@ from vlm_ops.config.sections import GateSettings
 from vlm_ops.errors import RegistryError
 from vlm_ops.records import Look
 from vlm_ops.registry import former, promotion, tags
-from vlm_ops.registry.finding import alias_version, all_versions, find_version, model_names
+from vlm_ops.registry.finding import (
+    alias_version,
+    all_versions,
+    find_version,
+    model_names,
+    version_or_none,
+)
 from vlm_ops.registry.integrity import check_fetched
 from vlm_ops.registry.ledger import Move, read_ledger
 from vlm_ops.registry.looks import CountedLook, count, counted, read_looks
 from vlm_ops.registry.margins import pin, pinned
 from vlm_ops.registry.moving import moving
-from vlm_ops.registry.package import fetch_package
+from vlm_ops.registry.package import fetch_description, fetch_package
 from vlm_ops.registry.registration import (
     Origin,
     Submission,
@@ -110,6 +117,30 @@ class Registry(Connection):
         return fetch_package(
             self.client, found, into, check=lambda folder: check_fetched(self.client, found, folder)
         )
+
+    @answered
+    def described(self, version: str) -> tuple[str, ModelRef]:
+        """Return a version's number, and which model it is; none of its weights are fetched.
+
+        Args:
+            version: A number, or an alias as ``champion``.
+
+        Raises:
+            RegistryError: There is no such version, or what describes it is not what was
+                registered.
+        """
+        found = find_version(self.client, self.name, version)
+        with tempfile.TemporaryDirectory() as scratch:
+            return str(found.version), fetch_description(self.client, found, Path(scratch))
+
+    @answered
+    def dataset(self, version: str) -> str | None:
+        """Return the content hash of the rows that a version was trained on.
+
+        None if it does not tell, or is gone.
+        """
+        found = version_or_none(self.client, self.name, version)
+        return None if found is None else found.tags.get(tags.DATASET)
 
     @answered
     def register(self, told: Submission, pipeline_run: Callable[[], str]) -> RegisteredVersion:

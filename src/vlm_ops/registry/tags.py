@@ -1,7 +1,8 @@
 """What a registered version and its model are tagged with, and reading it back.
 
-A version shows a few tags for people (``verdict``, ``accuracy``, ``data``, ``base``, ``commit``)
-and what a program looks for (``vlm_ops.…``). All else is in one file, which ``details`` names.
+A version shows a few tags for people (``verdict``, ``accuracy``, ``data``, ``base``, ``start``,
+``commit``) and what a program looks for (``vlm_ops.…``). All else is in one file, which ``details``
+names.
 """
 
 import json
@@ -19,6 +20,8 @@ VERDICT = "verdict"
 ACCURACY = "accuracy"
 DATA = "data"
 BASE = "base"
+START = "start"
+"""The version or folder that the training went on from, and its adapter; absent for a fresh one."""
 COMMIT = "commit"
 DETAILS = "details"
 """Path of the file with all else, among the files of the logged model."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
+from vlm_ops.config.names import registered_name
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data import cells as read
 from vlm_ops.data.decoding import ImageRefused, decode
@@ -17,7 +18,6 @@ from vlm_ops.errors import DataError, ModelError
 from vlm_ops.models.generation import Progress, generate
 from vlm_ops.models.loading import LoadedModel, base_ref
 from vlm_ops.records import as_chat
-from vlm_ops.serving.names import registered_name
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.files import growing
 from vlm_ops.store.fingerprint import fingerprint, sha256_file

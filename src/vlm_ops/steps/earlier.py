@@ -111,7 +111,7 @@ def _settings(trained: TrainedAdapter) -> Mapping[str, Any]:
 
 
 def _same(then: ModelSettings, now: ModelSettings) -> bool:
-    other = {"revision"}  # it changes no speed
+    other = {"revision", "start", "start_version"}  # they change no speed
     return then.model_dump(exclude=other) == now.model_dump(exclude=other)
 
 

@@ -142,6 +142,12 @@ class Work:
         """Work out what the first step would be."""
         return plan(self.names[0], self.config, self.outputs, known=self.fingerprint)
 
+    @property
+    def needs_start(self) -> bool:
+        """Whether one of the steps trains, or samples from, what ``model.start`` names."""
+        jobs = (STEPS[name].job(self.config) for name in self.names)
+        return any(getattr(job, "model", None) is not None for job in jobs)
+
     def done(self) -> "tuple[Left, Work | None]":
         """Return what was taken before, and the work that is left; None if nothing is."""
         found: Left = {}
@@ -237,6 +243,7 @@ def _settings(job: Job) -> dict[str, Any]:
         from vlm_ops.models.identity import base_sha256, local_folder
         from vlm_ops.models.start import find_start
 
+        settings["model"].pop("start_version", None)
         if (start := find_start(model)) is not None:
             settings["model"]["start"] = start.adapter_sha256
         if (folder := local_folder(model)) is not None:

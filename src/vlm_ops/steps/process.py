@@ -4,7 +4,8 @@ This is what a pipeline starts for its heavy steps, so that memory is really giv
 crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking, MLflow.
 The request holds ``work`` (:meth:`vlm_ops.steps.plan.Work.request`), ``tracking`` (``uri`` and
 ``run_id``, or null), ``threads`` (or null) and ``result``, a file for the error of a step that
-fails.
+fails. Or, instead of work, it holds ``check`` (:func:`request_look`), which is no
+step, and ``found``, a file for what it finds.
 
 Exit codes: 0 done, 1 failed with an error of vlm-ops, 143 asked to stop.
 """
@@ -16,10 +17,14 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, VlmOpsError
 from vlm_ops.parent import die_with_parent
 from vlm_ops.steps.plan import Work
@@ -49,8 +54,11 @@ def main(request_file: Path, parent: int | None = None) -> int:
         if parent is not None:
             die_with_parent(parent)
         _limit_threads(values.get("threads"))
-        with _tracker(values.get("tracking")) as tracker:
-            Work.from_request(values["work"]).take(tracker)
+        if "check" in values:
+            _look(values["check"], Path(values["found"]))
+        else:
+            with _tracker(values.get("tracking")) as tracker:
+                Work.from_request(values["work"]).take(tracker)
     except Interrupted as error:
         logger.warning("%s", error)
         return STOPPED
@@ -75,6 +83,31 @@ def _limit_threads(threads: int | None) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def request_look(config: PipelineConfig, data: PreparedData, *, judged: bool) -> dict[str, Any]:
+    """Write what is to be looked at before a run as plain values, for the request's ``check``.
+
+    Args:
+        config: The whole configuration.
+        data: Its prepared rows.
+        judged: Whether the gate is asked in the end.
+    """
+    return {
+        "config": config.model_dump(mode="json", by_alias=True),
+        "data": data.model_dump(mode="json") | {"folder": str(data.folder)},
+        "judged": judged,
+    }
+
+
+def _look(asked: Mapping[str, Any], found: Path) -> None:
+    from vlm_ops.models.shape import shape_of
+    from vlm_ops.steps.checking import figures, look
+
+    config = PipelineConfig.model_validate(asked["config"])
+    data = PreparedData.model_validate(asked["data"])
+    looked = look(config, data, shape_of(config.model), judged=asked["judged"])
+    write_whole(found, json.dumps(figures(looked, data)))
 
 
 def _tracker(tracking: dict[str, str] | None) -> AbstractContextManager[Tracker]:

@@ -322,6 +322,11 @@ def steps_of(stage: str, config: PipelineConfig | None = None) -> tuple[Step, ..
     return tuple(step for step in steps if config is None or step.wanted(config))
 
 
+def first_training(config: PipelineConfig) -> str:
+    """Return the first stage that takes a GPU: SFT, or pairs where there is none."""
+    return next(stage for stage in TRIAL[1:] if steps_of(stage, config))
+
+
 def meets_champion(stage: str) -> bool:
     """Tell whether a stage has to know the champion."""
     needs = (need for step in steps_of(stage) for need in step.inputs.values())

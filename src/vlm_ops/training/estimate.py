@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -177,11 +177,25 @@ def trained_files(shape: Shape, lora: LoraSettings, optim: OptimSettings) -> flo
     return shape.trained_parameters(optim, lora) * (_CHECKPOINTS * checkpoint + FLOAT32)
 
 
-def free_device_memory() -> tuple[int, bool]:
-    """Return the free bytes of the GPU, or of the machine if it has none, and whether it has."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0]), True
-    return free_memory(), False
+class DeviceMemory(NamedTuple):
+    """Bytes of the GPU, or of the machine if it has none.
+
+    Attributes:
+        free: That nothing holds now.
+        gpu: All that the GPU has; None without one.
+    """
+
+    free: int
+    gpu: int | None
+
+
+def device_memory() -> DeviceMemory:
+    """Ask the GPU, or the machine if it has none."""
+    return (
+        DeviceMemory(*torch.cuda.mem_get_info())
+        if torch.cuda.is_available()
+        else DeviceMemory(free_memory(), None)
+    )
 
 
 def free_disk(folder: Path) -> int:

@@ -15,7 +15,8 @@ from vlm_ops.data.images import STORE, open_image
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
 from vlm_ops.models.generation import Sampling, sample
-from vlm_ops.models.loading import LoadedModel, base_ref, load
+from vlm_ops.models.loading import LoadedModel, load, start_ref
+from vlm_ops.models.start import find_start
 from vlm_ops.records import BARE_QUESTION, PreferencePair, Row, Split, Thumb
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
@@ -58,7 +59,7 @@ def make_pairs(
         job: Which of the three, and how many.
         data: Rows; pairs are sampled on ``train`` (those rows of it that are reserved, if some
             are), held-out ones on ``validation``. Labelled ones about its test images are dropped.
-        sft: The model to sample from; None for the job's base.
+        sft: The model to sample from; None for what the job's model starts at.
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
         tracker: Gets counts and examples.
 
@@ -106,7 +107,7 @@ def _model(job: PairsJob, data: PreparedData, sft: TrainedAdapter | None) -> Loa
     if sft is not None:
         return load(sft.model)
     assert job.model is not None  # the table's: there is an SFT model, or the base
-    return load(base_ref(job.model).model_copy(update={"prompt": data.prompt}))
+    return load(start_ref(job.model).model_copy(update={"prompt": data.prompt}))
 
 
 def _too_few(settings: SampledPairs, train: int, validation: int) -> str | None:
@@ -149,7 +150,8 @@ def _sampled(
     near = len(train) + len(rest) - mistakes
     tuned = job.model is None
     new = "that it has learned" if tuned and not settings.reserve else "new to it"
-    whose = "the SFT model's" if tuned else "the base's"
+    start = None if job.model is None else find_start(job.model)
+    whose = "the SFT model's" if tuned else f"{start}'s" if start else "the base's"
     source = f"{mistakes} mistakes of {whose} own and {near} near misses, on rows {new}"
     counts = {"mistakes": mistakes, "near_misses": near}
     images = Path(os.path.relpath(data.folder / data.images, out))

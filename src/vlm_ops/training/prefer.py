@@ -14,8 +14,9 @@ from vlm_ops.artifacts import ModelRef, PreferencePairs, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob
 from vlm_ops.config.training import PreferSettings, Unpaired
 from vlm_ops.errors import DataError
-from vlm_ops.models.adapters import add_adapter
+from vlm_ops.models.adapters import adapter_of
 from vlm_ops.models.loading import LoadedModel, base_ref, load
+from vlm_ops.models.start import find_start
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.checkpoints import CompleteCheckpoints
@@ -27,11 +28,6 @@ from vlm_ops.training.losses import PreferenceLoss, ThumbsLoss
 from vlm_ops.training.rows import preference_rows, thumb_rows
 from vlm_ops.training.stage import Stage, train
 from vlm_ops.training.thumbs import mismatched, unpaired
-
-
-def _base(job: PreferJob) -> ModelRef:
-    assert job.model is not None  # the table's: there is an SFT model, or the base
-    return base_ref(job.model).model_copy(update={"prompt": job.prompt})
 
 
 class TrlDpo(CompleteCheckpoints, DPOTrainer):
@@ -54,7 +50,8 @@ def train_prefer(
     Args:
         job: Training settings.
         pairs: ``train`` is learned, ``validation`` chooses the checkpoint.
-        sft: Where the policy starts and what it is measured against; None for the job's base.
+        sft: Where the policy starts and what it is measured against; None for the job's base, or
+            the adapter that it starts at.
         out: Folder for ``checkpoints/`` and ``adapter/``; an interrupted one is gone on with.
         tracker: Gets the curves.
 
@@ -89,8 +86,8 @@ def prefer_stage(
         DataError: The loss compares two answers, and these are thumbs.
     """
     asked = job.prefer
-    start = _base(job) if sft is None else sft.model
     losses, weights = asked.mixture
+    start = _base(job) if sft is None else sft.model
     if pairs.form == "thumbs" and asked.unpaired is None:
         raise DataError(
             f"prefer.loss {', '.join(losses)} compares two answers to one question, found thumbs "
@@ -104,9 +101,7 @@ def prefer_stage(
         out=out,
         tracker=tracker,
         load=partial(load, start, trainable=True),
-        adapt=(lambda model: add_adapter(model, asked.lora))
-        if sft is None
-        else lambda model: model,
+        adapt=_adapt(job, start),
         records=lambda split: start.reads(pairs.pairs(split)),
         locate=pairs.image_path,
         encode=Encoder.pairs,
@@ -121,6 +116,7 @@ def prefer_stage(
         ),
         trl=TrlDpo,
         packed=partial(_packed, _dpo, job, pairs, out),
+        start=None if job.model is None else find_start(job.model),
     )
     if asked.unpaired is None:
         return stage
@@ -150,6 +146,18 @@ def _on_thumbs(
         trl=TrlKto,
         packed=partial(_packed, partial(_kto, loss), job, pairs, out),
     )
+
+
+def _base(job: PreferJob) -> ModelRef:
+    assert job.model is not None  # the table's: there is an SFT model, or the base
+    return base_ref(job.model).model_copy(update={"prompt": job.prompt})
+
+
+def _adapt(job: PreferJob, start: ModelRef) -> Callable[[Any], Any]:
+    """Return what gives the loaded model the adapter that is trained; SFT's is on it already."""
+    if job.model is None:
+        return lambda model: model
+    return adapter_of(job.model, job.prefer.lora, start.base_sha256, "prefer")
 
 
 def _dpo(asked: PreferSettings, **options: Any) -> PackedDpo:

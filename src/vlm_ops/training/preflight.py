@@ -4,26 +4,31 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig, SftJob
+from vlm_ops.config.sections import FRESH
 from vlm_ops.config.training import LoraSettings, OptimSettings
 from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import DataError, ModelError
 from vlm_ops.evaluation.lengths import long_answers, reachable
 from vlm_ops.evaluation.outlook import never, warnings
 from vlm_ops.evaluation.protocol import select_rows
+from vlm_ops.models.adapters import make_sure_it_fits
+from vlm_ops.models.identity import base_sha256, local_folder
 from vlm_ops.models.shape import Shape
-from vlm_ops.models.start import find_start
+from vlm_ops.models.start import start_folder
 from vlm_ops.records import Row, Split
 from vlm_ops.training.arguments import total_steps
 from vlm_ops.training.engine.encode import row_limit
 from vlm_ops.training.estimate import (
     FLOAT32,
     GB,
+    DeviceMemory,
     Memory,
+    device_memory,
     features_on_disk,
-    free_device_memory,
     free_disk,
     trained_files,
     training_memory,
@@ -50,7 +55,8 @@ class Preflight:
         memory: What the most demanding training holds at its peak.
         disk: Bytes of features, checkpoints and adapters.
         free: Bytes of ``memory`` and ``disk`` that are free here.
-        problems: What will make the run fail, or the gate refuse whatever is trained.
+        problems: What will make the run fail, or the gate, if it is asked, refuse whatever is
+            trained.
         notes: What is to be known besides.
     """
 
@@ -67,7 +73,9 @@ class Preflight:
     notes: tuple[str, ...]
 
 
-def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Preflight:
+def preflight(
+    config: PipelineConfig, data: PreparedData, shape: Shape, *, judged: bool = True
+) -> Preflight:
     """Look at what a run will meet.
 
     Preference pairs are not looked at: sampled ones are not there yet. Of thumbs the labels are.
@@ -76,6 +84,7 @@ def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Prefl
         config: The whole configuration.
         data: Its prepared rows.
         shape: Its model.
+        judged: Whether the gate is asked in the end; in a trial what it would say is a note.
 
     Raises:
         ModelError: The adapter fits no layer.
@@ -84,26 +93,23 @@ def preflight(config: PipelineConfig, data: PreparedData, shape: Shape) -> Prefl
     limit = row_limit(shape.model, optim.max_length)
     measured = measure(data, shape)
     learned, validation, problems = _asked(config, data)
+    problems += _of_start(config, shape)
     used = {**_of(measured, "train", learned), **_of(measured, "validation", validation)}
     trains_rows = config.tunes or config.pairs.type == "sampled"
     over = tuple(id for id, length in used.items() if trains_rows and length.tokens > limit)
     lengths = list(_of(measured, "train", learned).values()) or [Length(1, 1, 0)]
-    memory = max(
-        (training_memory(shape, lora, stage, lengths, config.engine) for stage in _stages(config)),
-        key=lambda found: found.total,
-    )
-    disk = sum(trained_files(shape, lora, stage) for stage in _stages(config))
-    kept = _kept_image_tokens(measured, optim, lora, len(lengths))
-    disk += features_on_disk(shape, kept, config.features, config.execution.runs)
-    room, on_gpu = free_device_memory()
-    free = {"memory": room, "disk": free_disk(config.execution.runs)}
+    memory = _memory(config, shape, lengths)
+    disk = _disk(config, shape, measured, len(lengths))
+    device = device_memory()
+    free = {"memory": device.free, "disk": free_disk(config.execution.runs)}
     ids = {row.id for row in (*learned, *validation)} if trains_rows else set()
     marked = {id: found for id, found in measured.special.items() if id in ids}
-    problems += _of_rows(over, marked, limit, config) + _of_gate(config, data)
     notes = _notes(config, data)
-    short = _short_of_room(memory, disk, free)
-    (problems if on_gpu else notes).extend(short["memory"])
-    problems += short["disk"]
+    problems += _of_rows(over, marked, limit, config)
+    (problems if judged else notes).extend(_of_gate(config, data))
+    problems += _beyond_the_device(_memory(config, shape, lengths, batch_size=1), device)
+    notes += _short_of_memory(memory, device)
+    problems += _short_of_disk(disk, free["disk"])
     return Preflight(
         measured=measured,
         learned=len(learned),
@@ -128,6 +134,24 @@ def _training(config: PipelineConfig) -> tuple[OptimSettings, LoraSettings]:
     return (config.sft, config.sft.lora) if config.tunes else (config.prefer, config.prefer.lora)
 
 
+def _memory(
+    config: PipelineConfig, shape: Shape, lengths: Sequence[Length], **passes: int
+) -> Memory:
+    """Estimate the most demanding training; ``passes`` are other settings than it is told."""
+    _, lora = _training(config)
+    stages = (stage.model_copy(update=passes) for stage in _stages(config))
+    needed = (training_memory(shape, lora, stage, lengths, config.engine) for stage in stages)
+    return max(needed, key=lambda found: found.total)
+
+
+def _disk(config: PipelineConfig, shape: Shape, measured: Measured, rows: int) -> float:
+    """Estimate what features, checkpoints and adapters take."""
+    optim, lora = _training(config)
+    kept = _kept_image_tokens(measured, optim, lora, rows)
+    files = sum(trained_files(shape, lora, stage) for stage in _stages(config))
+    return files + features_on_disk(shape, kept, config.features, config.execution.runs)
+
+
 def _asked(
     config: PipelineConfig, data: PreparedData
 ) -> tuple[Sequence[Row], Sequence[Row], list[str]]:
@@ -144,20 +168,30 @@ def _asked(
             problems.append(str(error))
             return []
 
-    looks: tuple[Callable[[], object], ...] = (
-        partial(find_start, config.model),
-        partial(look_at_thumbs, config),
-    )
-    for look in looks:
-        try:
-            look()
-        except (DataError, ModelError) as error:
-            problems.append(str(error))
+    try:
+        look_at_thumbs(config)
+    except DataError as error:
+        problems.append(str(error))
     learned = tried(lambda: learned_rows(job, data, "train"))
     validation = tried(lambda: scored(data.rows("validation"), optim, config.seed, name))
     for part in (data.validation, data.test) if config.evaluate.max_rows else ():
         tried(partial(select_rows, part, config.evaluate.max_rows, config.seed))
     return learned, validation, problems
+
+
+def _of_start(config: PipelineConfig, shape: Shape) -> list[str]:
+    """Say why the first training can't go on from where it is told to."""
+    if config.model.start == FRESH:
+        return []
+    base = local_folder(config.model)
+    try:
+        folder = start_folder(config.model)
+        name: Literal["sft", "prefer"] = "sft" if config.tunes else "prefer"
+        ours = None if base is None else base_sha256(base)
+        make_sure_it_fits(shape.model, folder, _training(config)[1], ours, name)
+    except ModelError as error:
+        return [str(error)]
+    return []
 
 
 def _of_rows(
@@ -218,21 +252,36 @@ def _notes(config: PipelineConfig, data: PreparedData) -> list[str]:
     return found + long_answers(data, config.model, config.evaluate.max_new_tokens)
 
 
-def _short_of_room(memory: Memory, disk: float, free: Mapping[str, int]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {"memory": [], "disk": []}
-    if memory.total > free["memory"]:
-        found["memory"].append(
-            f"memory: about {memory.total / GB:.1f} GB are needed and {free['memory'] / GB:.1f} GB "
-            f"are free on this machine. Lower batch_size and raise accumulation as much, set "
-            f"gradient_checkpointing, lower model.longest_edge, or take a larger device."
-        )
-    if disk > free["disk"]:
-        found["disk"].append(
-            f"disk: about {disk / GB:.1f} GB are needed in the runs folder and "
-            f"{free['disk'] / GB:.1f} GB are free. Make room (vlm-ops clean), choose another "
-            f"folder with --runs, or lower features.disk_gb."
-        )
-    return found
+def _beyond_the_device(least: Memory, device: DeviceMemory) -> list[str]:
+    """Say that not even one row at a time fits, which is how far a training halves its passes."""
+    if device.gpu is None or least.total <= device.gpu:
+        return []
+    return [
+        f"memory: about {least.total / GB:.1f} GB are needed for one row at a time and the GPU has "
+        f"{device.gpu / GB:.1f} GB. Set gradient_checkpointing, lower model.longest_edge, or take "
+        f"a larger device."
+    ]
+
+
+def _short_of_memory(memory: Memory, device: DeviceMemory) -> list[str]:
+    if memory.total <= device.free:
+        return []
+    return [
+        f"memory: about {memory.total / GB:.1f} GB are needed and {device.free / GB:.1f} GB are "
+        f"free on this machine; a training that runs out goes on with smaller passes. Lower "
+        f"batch_size and raise accumulation as much, set gradient_checkpointing, lower "
+        f"model.longest_edge, or take a larger device."
+    ]
+
+
+def _short_of_disk(disk: float, free: int) -> list[str]:
+    if disk <= free:
+        return []
+    return [
+        f"disk: about {disk / GB:.1f} GB are needed in the runs folder and {free / GB:.1f} GB are "
+        f"free. Make room (vlm-ops clean), choose another folder with --runs, or lower "
+        f"features.disk_gb."
+    ]
 
 
 def _kept_image_tokens(

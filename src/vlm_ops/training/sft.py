@@ -12,12 +12,11 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTr
 from vlm_ops.artifacts import WEIGHTS, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.sections import EvaluateSettings
-from vlm_ops.config.training import LoraSettings, Tower
+from vlm_ops.config.training import Tower
 from vlm_ops.data.split import reserve
-from vlm_ops.model_ref import Start
-from vlm_ops.models.adapters import add_adapter, continue_adapter
+from vlm_ops.models.adapters import adapter_of
 from vlm_ops.models.loading import base_ref, load
-from vlm_ops.models.start import adapter_folder, find_start
+from vlm_ops.models.start import find_start
 from vlm_ops.models.whole import save_whole, train_whole
 from vlm_ops.records import Row, Split
 from vlm_ops.tracker import Tracker
@@ -66,7 +65,6 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
     base = base_ref(job.model).model_copy(update={"prompt": data.prompt})
     longest = job.max_new_tokens or EvaluateSettings().max_new_tokens
     answers = partial(relaxed_accuracy, locate=data.image_path, max_new_tokens=longest)
-    start = find_start(job.model)
     stage = Stage(
         name="sft",
         job=job,
@@ -75,7 +73,7 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         out=out,
         tracker=tracker,
         load=partial(load, base, trainable=True),
-        adapt=lambda model: add_adapter(model, job.sft.lora),
+        adapt=adapter_of(job.model, job.sft.lora, base.base_sha256, "sft"),
         records=lambda split: base.reads(learned_rows(job, data, split)),
         locate=data.image_path,
         encode=Encoder.rows,
@@ -84,19 +82,10 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         config=partial(SFTConfig, completion_only_loss=True),
         trl=TrlSft,
         packed=lambda _, options: PackedSft(**options),
+        start=find_start(job.model),
         accuracy=answers if job.sft.best_by == "accuracy" else None,
     )
-    if job.sft.method == "full":
-        return _whole(stage, job.sft.lora.towers)
-    return stage if start is None else _going_on(stage, start, job.sft.lora)
-
-
-def _going_on(stage: Stage, start: Start, lora: LoraSettings) -> Stage:
-    """Let a stage train an adapter further that is there."""
-    folder, base = adapter_folder(start.name), stage.base.base_sha256
-    return replace(
-        stage, start=start, adapt=lambda model: continue_adapter(model, folder, lora, base)
-    )
+    return _whole(stage, job.sft.lora.towers) if job.sft.method == "full" else stage
 
 
 def _whole(stage: Stage, towers: Sequence[Tower]) -> Stage:

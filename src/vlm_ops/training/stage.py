@@ -144,6 +144,7 @@ def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
     asked = stage.job.model_dump(mode="json", exclude={"features"})
     if stage.start is not None:  # by content, wherever it lies
         asked["model"]["start"] = stage.start.adapter_sha256
+        asked["model"].pop("start_version", None)
     trainer.settings = asked | {"engine": engine}
     features = getattr(trainer, "features", None)
     try:

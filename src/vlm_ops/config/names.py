@@ -5,13 +5,18 @@ from vlm_ops.errors import ModelError
 _SCHEME = "models:/"
 
 
+def is_registered(model: str) -> bool:
+    """Tell whether a model is named as a registered one."""
+    return model.startswith(_SCHEME)
+
+
 def registered_name(model: str) -> tuple[str, str] | None:
     """Split ``models:/name@alias`` or ``models:/name/version``; None for anything else.
 
     Raises:
         ModelError: It starts that way but goes on differently.
     """
-    if not model.startswith(_SCHEME):
+    if not is_registered(model):
         return None
     rest = model.removeprefix(_SCHEME)
     for mark in ("@", "/"):
