@@ -6,8 +6,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
@@ -97,6 +98,7 @@ class FeatureStore:
         model: With a vision tower; its ``get_image_features`` is asked.
         processor: With the image processor.
         locate: Where an image path of the records lies.
+        tokens: How many tokens stand for an image.
         uses: How often each image's features are needed, by content hash; others once.
         identity: Of tower weights and processor settings.
         room: For what is kept.
@@ -108,6 +110,7 @@ class FeatureStore:
         processor: Any,
         locate: Callable[[str], Path],
         *,
+        tokens: Callable[[ImageRef], int],
         uses: Mapping[str, int],
         identity: str,
         room: Room,
@@ -115,6 +118,9 @@ class FeatureStore:
         self._model = model
         self._processor = processor
         self._locate = locate
+        self._tokens = tokens
+        self._family = family_of(model.config.model_type)
+        self._takes = set(signature(model.get_image_features).parameters)
         self._uses = uses
         self._folder = room.folder
         self._identity = identity
@@ -149,8 +155,18 @@ class FeatureStore:
                 self._keep(key, features)
         # A row cut off by the end of a step meets its image again in the next one.
         self._latest = known if self.frozen else {}
-        in_order: Any = [known[image.sha256] for image in images]
-        return {"image": BaseModelOutputWithPooling(pooler_output=in_order)}
+        return {"image": self._as_taken([known[image.sha256] for image in images])}
+
+    def _as_taken(self, features: Any) -> BaseModelOutputWithPooling:
+        """Put images' features into the form that the model's forward takes."""
+        if self._family.features == "tensor":
+            features = torch.cat(features)
+        if self._family.features == "layers":
+            features, *others = zip(*features, strict=True)
+            found: Any = BaseModelOutputWithPooling(pooler_output=features)
+            found.deepstack_features = others
+            return cast(BaseModelOutputWithPooling, found)
+        return BaseModelOutputWithPooling(pooler_output=features)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
@@ -185,13 +201,24 @@ class FeatureStore:
         while todo:
             pixels, rest = self._next_pixels(todo)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-                features = self._model.get_image_features(**pixels).pooler_output
-            encoded += features[: len(todo) - len(rest)]
+                made = self._model.get_image_features(**pixels)
+            encoded += self._by_image(made, todo[: len(todo) - len(rest)])
             todo = rest
         self._wait_for_device()
         self.usage.computed += len(images)
         self.usage.seconds += time.perf_counter() - started
         return encoded
+
+    def _by_image(self, made: Any, images: Sequence[ImageRef]) -> list[torch.Tensor]:
+        """Return each image's features, (tokens, width), or (layers, tokens, width)."""
+        last = made.pooler_output
+        every = torch.cat(last) if isinstance(last, (list, tuple)) else last.flatten(0, -2)
+        if self._family.features == "layers":
+            others = (torch.cat(layer) for layer in made.deepstack_features)
+            every = torch.stack([every, *others])
+        counts = [self._tokens(image) for image in images]
+        # What was filled up comes last.
+        return list(every.split([*counts, every.shape[-2] - sum(counts)], dim=-2))[: len(images)]
 
     def _wait_for_device(self) -> None:
         if self._model.device.type == "cuda":
@@ -213,16 +240,15 @@ class FeatureStore:
         if self.frozen and tiles < _TILES_AT_LEAST:
             inputs += inputs[-1:] * (_TILES_AT_LEAST - tiles)
         made = self._processor.image_processor(inputs, return_tensors="pt")
-        names = ("pixel_values", "pixel_attention_mask")
-        pixels = {name: made[name].to(self._model.device) for name in names if name in made}
-        return pixels, rest
+        taken = self._takes & made.keys()
+        return {name: made[name].to(self._model.device) for name in taken}, rest
 
     def _tiles(self, image: ImageRef) -> int:
         count = getattr(self._processor.image_processor, "get_number_of_image_patches", None)
         if count is None:
             return 1
         found = count(image.height, image.width, {})
-        return int(found[0] if isinstance(found, tuple) else found)
+        return -(-int(found[0] if isinstance(found, tuple) else found) // self._family.tile)
 
     def _keep(self, key: str, features: torch.Tensor) -> None:
         if self._uses.get(key, 1) < 2:

@@ -12,7 +12,7 @@ from vlm_ops.models.adapters import bare
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.training.arguments import total_steps
-from vlm_ops.training.engine.encode import EncodedRow
+from vlm_ops.training.engine.encode import EncodedRow, Encoder
 from vlm_ops.training.engine.features import FeatureStore, Room
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ def packed_options(
     loaded: LoadedModel,
     train: Sequence[EncodedRow],
     validation: Sequence[EncodedRow],
+    encoder: Encoder,
     *,
     locate: Callable[[str], Path],
     settings: OptimSettings,
@@ -33,6 +34,7 @@ def packed_options(
         loaded: Model and processor.
         train: Rows to learn.
         validation: Rows to score.
+        encoder: Of the rows.
         locate: Where an image path of the records lies.
         settings: Tell how often an image is needed.
         room: For features.
@@ -54,6 +56,7 @@ def packed_options(
         bare(loaded.model),
         loaded.processor,
         locate,
+        tokens=encoder.tokens_of,
         uses=uses,
         identity=fingerprint(
             [loaded.ref.base_sha256, loaded.ref.settings.model_dump(exclude={"id", "revision"})]
