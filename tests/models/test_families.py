@@ -9,7 +9,9 @@ import torch
 from families import FAMILIES as MADE
 from families import write_family
 from PIL import Image
+from typer.testing import CliRunner
 
+from vlm_ops.cli.commands import app
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings, SftSettings
 from vlm_ops.errors import ModelError
@@ -112,6 +114,15 @@ def test_another_kind_of_model_is_refused_by_its_configuration(
         (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=found):
         family_in(tmp_path)
+
+
+def test_a_base_is_refused_before_anything_is_prepared(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    options = ["--set", f"model.id={tmp_path}", "--runs", str(tmp_path)]
+    done = CliRunner().invoke(app, ["step", "prepare", "demo", *options])
+    assert isinstance(done.exception, ModelError)
+    assert "model family 'llama' is not known" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_processor_without_a_chat_template_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,20 @@
 """What differs from one family of vision language models to the next, in one frozen table."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Tower
 from vlm_ops.errors import ModelError
+from vlm_ops.models.identity import local_folder
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT_S = 6.0
 
 Features = Literal["list", "tensor", "layers"]
 """How a model takes image features: one tensor for each image; all in one; or for each image those
@@ -42,6 +49,21 @@ class Family:
     bound: Callable[[int], dict[str, Any]] | None = None
     unpacked: str = ""
     processor: str = ""
+
+    def image_options(self, side: int | None) -> dict[str, Any]:
+        """Return what bounds the images of a processor to so many pixels a side.
+
+        Raises:
+            ModelError: They are all of one size.
+        """
+        if side is None:
+            return {}
+        if self.bound is None:
+            raise ModelError(
+                f"model.longest_edge {side}: images of the family {self.model_type!r} always get "
+                f"one size; leave it out"
+            )
+        return self.bound(side)
 
 
 _IDEFICS: Mapping[Tower, str] = {
@@ -161,3 +183,26 @@ def family_in(folder: Path) -> Family:
         return family_of(model_type)
     except ModelError as error:
         raise ModelError(f"{file}: {error}") from error
+
+
+def refuse_unfit(settings: ModelSettings) -> None:
+    """Refuse a base by its configuration alone, before anything is prepared or downloaded.
+
+    Of a hub id only ``config.json`` is fetched; where that fails, whoever loads the model tells.
+
+    Raises:
+        ModelError: Its family is not known, or gives images one size where a bound is asked for.
+    """
+    folder = local_folder(settings)
+    if folder is None:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            file = hf_hub_download(
+                settings.id, "config.json", revision=settings.revision, etag_timeout=_TIMEOUT_S
+            )
+        except Exception as error:  # the hub's own errors have no one root
+            logger.info("%s: its family is not known yet (%s)", settings.id, str(error)[:200])
+            return
+        folder = Path(file).parent
+    family_in(folder).image_options(settings.longest_edge)

@@ -28,7 +28,7 @@ from transformers import (
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import FRESH, ModelSettings
 from vlm_ops.errors import ModelError
-from vlm_ops.models.families import family_in
+from vlm_ops.models.families import Family, family_in
 from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
 from vlm_ops.store.fingerprint import fingerprint
@@ -190,24 +190,27 @@ def processor_in(folder: Path, settings: ModelSettings) -> ProcessorMixin:
             for, or has no chat template.
         OSError: There is none.
     """
-    family, side = family_in(folder), settings.longest_edge
-    options: dict[str, Any] = {}
-    if side is not None:
-        if family.bound is None:
-            raise ModelError(
-                f"model.longest_edge {side}: images of the family {family.model_type!r} always get "
-                f"one size; leave it out"
-            )
-        options = family.bound(side)
-    processor: ProcessorMixin = AutoProcessor.from_pretrained(folder, **options)
-    if family.processor:
-        processor = pkgutil.resolve_name(family.processor)(processor)
+    family = family_in(folder)
+    options = family.image_options(settings.longest_edge)
+    processor = open_processor(folder, family, **options)
     if not getattr(processor, "chat_template", None):
         raise ModelError(
             f"model.id {settings.id!r}: its processor has no chat template, so that nobody knows "
             f"how it is asked; take the model's instruct version, or put a chat_template.jinja "
             f"into its folder"
         )
+    return processor
+
+
+def open_processor(folder: Path, family: Family, **options: Any) -> ProcessorMixin:
+    """Load the processor that lies in a folder, made fit for training.
+
+    Raises:
+        OSError: There is none.
+    """
+    processor: ProcessorMixin = AutoProcessor.from_pretrained(folder, **options)
+    if family.processor:
+        processor = pkgutil.resolve_name(family.processor)(processor)
     return processor
 
 

@@ -4,16 +4,20 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import mlflow.pyfunc
 import pytest
 from families import FAMILIES as MADE
 from families import write_family
 from trainings import pairs_of, prefer_job, sft_job
 
-from vlm_ops.artifacts import PreparedData
+from vlm_ops.artifacts import PreparedData, TrainedAdapter
+from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.training import Engine
+from vlm_ops.evaluation.answers import ask
+from vlm_ops.evaluation.protocol import ground_of_answers
 from vlm_ops.models.families import family_in
-from vlm_ops.models.loading import load
 from vlm_ops.tracker import NullTracker
+from vlm_ops.tracking.packaging import save_package
 from vlm_ops.training import prefer, sft
 from vlm_ops.training.stage import build
 
@@ -58,12 +62,17 @@ def test_sft_has_the_losses_of_trl(base: Path, squares: PreparedData, tmp_path: 
         assert one == pytest.approx(other, rel=1e-3)
 
 
+@pytest.fixture(scope="module")
+def start(
+    base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
+) -> TrainedAdapter:
+    out = tmp_path_factory.mktemp("sft")
+    return sft.train_sft(sft_job(base, **STEPS), data=squares, out=out, tracker=NullTracker())
+
+
 def test_preferences_have_the_losses_of_trl(
-    base: Path, squares: PreparedData, tmp_path: Path
+    start: TrainedAdapter, squares: PreparedData, tmp_path: Path
 ) -> None:
-    start = sft.train_sft(
-        sft_job(base, **STEPS), data=squares, out=tmp_path, tracker=NullTracker()
-    )
     rows, found = squares.rows("train")[:16], {}
     for engine in ENGINES:
         job = prefer_job(engine=engine, **STEPS)
@@ -82,14 +91,40 @@ def test_preferences_have_the_losses_of_trl(
 def test_a_family_that_is_not_packed_is_said_so_and_trained_by_trl(
     base: Path, squares: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    family = family_in(base)
     with caplog.at_level(logging.WARNING):
-        made = sft.train_sft(
-            sft_job(base, **STEPS), data=squares, out=tmp_path, tracker=NullTracker()
-        )
-    assert made.engine == ("trl" if family.unpacked else "packed")
-    assert ("TRL's own trainer trains" in caplog.text) is bool(family.unpacked)
-    assert load(made.model).model is not None
+        job = sft_job(base, **STEPS)
+        made = sft.train_sft(job, data=squares, out=tmp_path, tracker=NullTracker())
+    why = family_in(base).unpacked
+    assert made.engine == ("trl" if why else "packed")
+    assert ("TRL's own trainer trains" in caplog.text) is bool(why)
+
+
+def test_a_preferred_model_is_asked_packed_and_loaded_again(
+    base: Path, start: TrainedAdapter, squares: PreparedData, tmp_path: Path
+) -> None:
+    out, pairs_folder = tmp_path / "prefer", tmp_path / "pairs"
+    out.mkdir()
+    pairs_folder.mkdir()
+    pairs = pairs_of(squares, squares.rows("train")[:8], pairs_folder)
+    job = prefer_job(**STEPS)
+    made = prefer.train_prefer(job, pairs=pairs, sft=start, out=out, tracker=NullTracker())
+    asked = AnswersJob(
+        seed=3, split="test", gray=False, max_rows=None, max_new_tokens=6, batch_size=4,
+        ground=ground_of_answers(made.model.settings),
+    )  # fmt: skip
+    (tmp_path / "answers").mkdir()
+    answers = ask(
+        asked, rows=squares.test, model=made.model, out=tmp_path / "answers", tracker=NullTracker()
+    ).read()
+    save_package(made.model, tmp_path / "package")
+    again: Any = mlflow.pyfunc.load_model(str(tmp_path / "package"))
+    questions = [
+        {"image": str(squares.image_path(row.images[0].path)), "question": row.question}
+        for row in squares.rows("test")
+    ]
+    said = again.predict(questions, params={"max_new_tokens": 6, "batch_size": 4})
+    assert said == [answer.text for answer in answers]
+    assert len(said) == 16
 
 
 def test_labels_are_the_answer_and_the_end_of_its_turn(
