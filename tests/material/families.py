@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -195,7 +196,7 @@ def _qwen(kind: str) -> tuple[Any, Any]:
         "<|im_end|>",
         ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
     )
-    patch = 8
+    patch, video = 8, "Qwen3VL" if kind == "Qwen3VL" else "Qwen2VL"
     images = transformers.Qwen2VLImageProcessor(
         min_pixels=32 * 32, max_pixels=64 * 64, patch_size=patch, merge_size=2,
         temporal_patch_size=2,
@@ -203,7 +204,7 @@ def _qwen(kind: str) -> tuple[Any, Any]:
     named: Any = transformers
     processor = getattr(named, f"{kind}Processor")(
         images, tokenizer,
-        video_processor=getattr(named, "Qwen3VLVideoProcessor" if kind == "Qwen3VL" else "Qwen2VLVideoProcessor")(
+        video_processor=getattr(named, f"{video}VideoProcessor")(
             patch_size=patch, merge_size=2, temporal_patch_size=2
         ),
         chat_template=CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>"),
@@ -343,3 +344,10 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "gemma3": _gemma3,
 }
 """What makes a processor and a configuration, by family."""
+
+
+def families() -> list[Any]:
+    """Name all families; but for one of each kind, make test leaves them to make test-all."""
+    kinds = ("llava", "qwen2_5_vl", "paligemma")
+    others = [name for name in FAMILIES if name not in kinds]
+    return [*kinds, *(pytest.param(name, marks=pytest.mark.thorough) for name in others)]

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from families import FAMILIES as MADE
-from families import write_family
+from families import families, write_family
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -27,7 +26,7 @@ from vlm_ops.training.tokens import Length
 PLAIN: dict[str, Any] = {"quantization": "none", "dtype": "float32"}
 
 
-@pytest.fixture(scope="module", params=MADE)
+@pytest.fixture(scope="module", params=families())
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_family(request.param, tmp_path_factory.mktemp(request.param))
 
@@ -59,7 +58,9 @@ def test_memory_is_estimated_from_the_shape(base: Path) -> None:
     assert shape.weight_bytes() == 4 * sum(p.numel() for p in model.parameters())
     lora = LoraSettings(towers=("text", "vision"), modules=("all-linear",), rank=2)
     few, many = (
-        training_memory(shape, lora, SftSettings(batch_size=size), [Length(90, 5, 64)] * 8, "packed")
+        training_memory(
+            shape, lora, SftSettings(batch_size=size), [Length(90, 5, 64)] * 8, "packed"
+        )
         for size in (1, 8)
     )
     assert 0 < few.activations < many.activations
@@ -67,7 +68,6 @@ def test_memory_is_estimated_from_the_shape(base: Path) -> None:
 
 def test_batched_answers_are_those_of_one_by_one(base: Path) -> None:
     loaded = load(base_ref(ModelSettings(id=str(base), **PLAIN)))
-    generation: Any = loaded.model.generation_config
     chats: list[Chat] = []
     images: list[list[Image.Image]] = []
     for number, question in enumerate(("Why?", "A longer question, so that padding matters?", "")):

@@ -287,9 +287,8 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
     encoder = Encoder(parts.loaded.processor, row_limit(parts.options["model"], optim.max_length))
     packed = packed_options(
         parts.loaded,
-        stage.encode(encoder, parts.train),
-        stage.encode(encoder, parts.validation),
         encoder,
+        (stage.encode(encoder, parts.train), stage.encode(encoder, parts.validation)),
         locate=stage.locate,
         settings=optim,
         room=room_in(stage.out, stage.job.features),

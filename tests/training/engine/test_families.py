@@ -6,8 +6,7 @@ from typing import Any
 
 import mlflow.pyfunc
 import pytest
-from families import FAMILIES as MADE
-from families import write_family
+from families import families, write_family
 from trainings import pairs_of, prefer_job, sft_job
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
@@ -25,7 +24,7 @@ ENGINES: tuple[Engine, ...] = ("packed", "trl")
 STEPS: dict[str, Any] = {"max_steps": 4, "batch_size": 4, "evaluations": 1}
 
 
-@pytest.fixture(scope="module", params=MADE)
+@pytest.fixture(scope="module", params=families())
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_family(request.param, tmp_path_factory.mktemp(request.param))
 

@@ -63,10 +63,14 @@ class Encoder:
     Args:
         processor: Tokenizer, image processor and chat template.
         limit: Most tokens of one row; a longer one is refused, never cut.
+
+    Attributes:
+        image_processor: The processor's.
     """
 
     def __init__(self, processor: Any, limit: int) -> None:
         self._processor = processor
+        self.image_processor: Any = processor.image_processor
         self._limit = limit
         self._image_token = processor.image_token
         self._image_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
@@ -227,10 +231,10 @@ class Encoder:
         inputs = self._processor(
             text=[self._image_token], images=[[blank]], add_special_tokens=False
         )
-        tokens, images = list(inputs["input_ids"][0]), self._processor.image_processor
+        tokens = list(inputs["input_ids"][0])
         if "image_grid_thw" not in inputs:
             return _Block(tokens, None)
-        (_, rows, columns), merged = inputs["image_grid_thw"][0], images.merge_size
+        (_, rows, columns), merged = inputs["image_grid_thw"][0], self.image_processor.merge_size
         return _Block(tokens, (int(rows) // merged, int(columns) // merged))
 
 

@@ -21,6 +21,7 @@ from vlm_ops.models.families import family_of
 from vlm_ops.records import ImageRef
 from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_bytes
+from vlm_ops.training.engine.encode import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +97,8 @@ class FeatureStore:
 
     Args:
         model: With a vision tower; its ``get_image_features`` is asked.
-        processor: With the image processor.
+        encoder: Of the rows; with the image processor, and how many tokens stand for an image.
         locate: Where an image path of the records lies.
-        tokens: How many tokens stand for an image.
         uses: How often each image's features are needed, by content hash; others once.
         identity: Of tower weights and processor settings.
         room: For what is kept.
@@ -107,18 +107,16 @@ class FeatureStore:
     def __init__(
         self,
         model: Any,
-        processor: Any,
+        encoder: Encoder,
         locate: Callable[[str], Path],
         *,
-        tokens: Callable[[ImageRef], int],
         uses: Mapping[str, int],
         identity: str,
         room: Room,
     ) -> None:
         self._model = model
-        self._processor = processor
+        self._encoder = encoder
         self._locate = locate
-        self._tokens = tokens
         self._family = family_of(model.config.model_type)
         self._takes = set(signature(model.get_image_features).parameters)
         self._uses = uses
@@ -216,7 +214,7 @@ class FeatureStore:
         if self._family.features == "layers":
             others = (torch.cat(layer) for layer in made.deepstack_features)
             every = torch.stack([every, *others])
-        counts = [self._tokens(image) for image in images]
+        counts = [self._encoder.tokens_of(image) for image in images]
         # What was filled up comes last.
         return list(every.split([*counts, every.shape[-2] - sum(counts)], dim=-2))[: len(images)]
 
@@ -239,12 +237,12 @@ class FeatureStore:
         rest = images[len(inputs) :]
         if self.frozen and tiles < _TILES_AT_LEAST:
             inputs += inputs[-1:] * (_TILES_AT_LEAST - tiles)
-        made = self._processor.image_processor(inputs, return_tensors="pt")
+        made = self._encoder.image_processor(inputs, return_tensors="pt")
         taken = self._takes & made.keys()
         return {name: made[name].to(self._model.device) for name in taken}, rest
 
     def _tiles(self, image: ImageRef) -> int:
-        count = getattr(self._processor.image_processor, "get_number_of_image_patches", None)
+        count = getattr(self._encoder.image_processor, "get_number_of_image_patches", None)
         if count is None:
             return 1
         found = count(image.height, image.width, {})
