@@ -222,7 +222,12 @@ class Encoder:
             else:
                 expanded.append(token)
         return EncodedRow(
-            record.id, record.images, expanded, tuple(completions), tuple(blocks), tuple(grids)
+            record.id,
+            record.images,
+            expanded,
+            tuple(completions),
+            tuple(blocks),
+            grids=tuple(grids),
         )
 
     def _block_of_size(self, width: int, height: int) -> _Block:
