@@ -16,6 +16,7 @@ from vlm_ops.config.load import load_config, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ChampionMoved, RegistryError, ServiceError
+from vlm_ops.models.families import refuse_unfit
 from vlm_ops.registry.start import settle_start
 from vlm_ops.steps.table import TRIAL
 from vlm_ops.store.lock import only_run
@@ -101,6 +102,7 @@ def _context(config: PipelineConfig, source: str) -> Context:
             "MLFLOW_TRACKING_URI is not set where this flow runs: set it for the worker, or start "
             "the worker with `vlm-ops up`, which sets it"
         )
+    refuse_unfit(config.model)
     runs = config.execution.runs.resolve()
     execution = config.execution.model_copy(update={"runs": runs})
     started = settle_start(config.model_copy(update={"execution": execution}), tracking_uri)

@@ -31,26 +31,29 @@ def test_every_preset_loads_and_survives_json(name: str) -> None:
 
 
 def test_presets_have_a_line_of_explanation() -> None:
-    assert set(presets()) == {
-        "demo",
-        "demo-shuffled",
-        "smolvlm-256m-chartqa-rlaifv",
-        "smolvlm-2.2b-chartqa-rlaifv",
-    }
+    assert {"demo", "demo-shuffled", "smolvlm-2.2b-cookbook"} < {*presets()}
+    others = {*presets()} - {"demo", "demo-shuffled", "smolvlm-2.2b-cookbook"}
+    assert all(name.endswith("-chartqa-rlaifv") for name in others)
     assert all(20 < len(line) < 100 and line.endswith(".") for line in presets().values())
 
 
-@pytest.mark.parametrize("size", ["256m", "2.2b"])
-def test_hub_presets_pin_everything_they_train_on(size: str) -> None:
-    config = load_config(f"smolvlm-{size}-chartqa-rlaifv")
+@pytest.mark.parametrize("name", sorted({*presets()} - {"demo", "demo-shuffled"}))
+def test_hub_presets_pin_the_data_and_train_what_the_engine_is_fast_at(name: str) -> None:
+    config = load_config(name)
     assert isinstance(config.data, HubData)
     assert isinstance(config.pairs, DatasetPairs)
-    assert config.sft.lora.dora
     assert config.model.quantization == "nf4"
     assert config.sft.validation_rows == 400
-    for commit in (config.model.revision, config.data.revision, config.pairs.revision):
+    assert config.sft.batch_size * config.sft.accumulation == 16
+    cookbook = name == "smolvlm-2.2b-cookbook"
+    assert config.sft.lora.dora is cookbook
+    assert (config.sft.lora.towers == ("text",) and not config.sft.lora.dropout) is not cookbook
+    for commit in (config.data.revision, config.pairs.revision):
         assert commit is not None
         assert len(commit) == 40
+    if name.startswith(("smolvlm-256m", "smolvlm-2.2b")):
+        assert config.model.revision is not None
+        assert len(config.model.revision) == 40
 
 
 def test_the_shuffled_demo_differs_in_the_images_alone() -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from peft.tuners.lora import LoraLayer
+from published import PARAMETERS, PUBLISHED, published
 from pydantic import ValidationError
-from transformers import Idefics3Config, Idefics3ForConditionalGeneration
+from transformers import PreTrainedModel
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings, Tower
@@ -18,27 +18,22 @@ from vlm_ops.models.loading import base_ref, load
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def smolvlm_instruct() -> Idefics3ForConditionalGeneration:
+def smolvlm_instruct() -> PreTrainedModel:
     """The shape of SmolVLM-Instruct, 2.2 billion parameters, none of them in memory."""
-    config = Idefics3Config(
-        text_config={
-            "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
-            "num_hidden_layers": 24, "num_attention_heads": 32, "num_key_value_heads": 32,
-            "vocab_size": 49155, "pad_token_id": 2,
-        },
-        vision_config={
-            "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
-            "num_attention_heads": 16, "patch_size": 14, "image_size": 384,
-        },
-        scale_factor=3,
-        tie_word_embeddings=False,
-    )  # fmt: skip
-    with torch.device("meta"):
-        return Idefics3ForConditionalGeneration(config)
+    return published("HuggingFaceTB/SmolVLM-Instruct")
 
 
-def test_the_shape_is_that_of_the_published_model() -> None:
-    assert sum(p.numel() for p in smolvlm_instruct().parameters()) == 2_246_272_880
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_shapes_are_those_of_the_published_models(name: str) -> None:
+    assert sum(p.numel() for p in published(name).parameters()) == PARAMETERS[name]
+
+
+def test_the_adapter_of_qwen2_vl_has_the_published_size() -> None:
+    """Source: Hugging Face's cookbook, fine_tuning_vlm_trl: rank 8 on q_proj and v_proj."""
+    lora = LoraSettings(rank=8, towers=("text",), modules=("q_proj", "v_proj"))
+    adapted = add_adapter(published("Qwen/Qwen2-VL-7B-Instruct"), lora)
+    assert trainable_parameters(adapted) == 2_523_136
+    assert sum(p.numel() for p in adapted.parameters()) == 8_293_898_752
 
 
 @pytest.mark.parametrize(
@@ -131,5 +126,5 @@ def test_a_misspelt_module_is_guessed() -> None:
 
 
 def test_an_unknown_family_names_the_known_ones() -> None:
-    with pytest.raises(ModelError, match=r"'gpt9'.*idefics3, smolvlm"):
+    with pytest.raises(ModelError, match=r"'gpt9'.*idefics3, .*docs/extend.md"):
         target_pattern(LoraSettings(), "gpt9")

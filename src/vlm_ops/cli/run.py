@@ -111,11 +111,16 @@ def configured(
 
     Raises:
         ConfigError: The configuration is wrong.
+        ModelError: The base is of no family that can be trained.
     """
+    from vlm_ops.models.families import refuse_unfit
+
     if runs is not None:
         # In quotes: a folder's name may hold what means something in YAML.
         overrides = [*overrides, f"execution.runs={json.dumps(str(runs.resolve()))}"]
-    return load_config(source, overrides), overrides
+    config = load_config(source, overrides)
+    refuse_unfit(config.model)
+    return config, overrides
 
 
 def _promoting(source: str, overrides: list[str], runs: Path | None) -> str:

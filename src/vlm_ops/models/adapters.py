@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -52,21 +52,15 @@ def lora_config(settings: LoraSettings, model: PreTrainedModel) -> LoraConfig:
     """Translate settings into PEFT's config for one model.
 
     Raises:
-        ModelError: No layer of the model matches.
+        ModelError: A name or a tower matches no layer of the model.
     """
+    if without := _without_layers(settings, model):
+        linear = ", ".join(_linear_names(model))
+        raise ModelError(f"sft.lora: {without}. Linear layers of this model: {linear}")
     if settings.modules == (ALL_LINEAR,):
-        family = family_of(model.config.model_type)
-        inside = [f"{family.towers[tower]}." for tower in settings.towers]
-        settings = settings.model_copy(update={"modules": _linear_names(model, inside)})
-    pattern = target_pattern(settings, model.config.model_type)
-    layers = [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
-    if not layers:
-        linear = _linear_names(model)
-        asked = [name + nearest(name, [*linear, ALL_LINEAR]) for name in settings.modules]
-        raise ModelError(
-            f"sft.lora: no layer is named {', '.join(asked)} in the towers "
-            f"{', '.join(settings.towers)}. Linear layers of this model: {', '.join(linear)}"
-        )
+        pattern = _linear_pattern(settings, model)
+    else:
+        pattern = target_pattern(settings, model.config.model_type)
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -79,14 +73,50 @@ def lora_config(settings: LoraSettings, model: PreTrainedModel) -> LoraConfig:
     )
 
 
-def _linear_names(model: PreTrainedModel, towers: Sequence[str] = ("",)) -> tuple[str, ...]:
-    """Name the linear layers whose path begins so, without their paths; quantised ones are some."""
-    linear = {
-        name.rsplit(".", 1)[-1]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(tuple(towers))
+def _without_layers(settings: LoraSettings, model: PreTrainedModel) -> str:
+    """Say which names and towers match no layer; empty where each of them does."""
+    family, every = family_of(model.config.model_type), settings.modules == (ALL_LINEAR,)
+    names = [name for name, _ in model.named_modules()]
+
+    def matches(**part: tuple[str, ...]) -> bool:
+        pattern = target_pattern(settings.model_copy(update=part), family.model_type)
+        return any(re.fullmatch(pattern, name) for name in names)
+
+    lost = [] if every else [name for name in settings.modules if not matches(modules=(name,))]
+    if lost:
+        there = [*_linear_names(model), ALL_LINEAR]
+        asked = ", ".join(name + nearest(name, there) for name in lost)
+        return f"no layer is named {asked} in the towers {', '.join(settings.towers)}"
+    for tower in settings.towers:
+        if every and not _linear_names(model, f"{family.towers[tower]}."):
+            return f"the {tower} tower has no linear layer"
+        if not every and not matches(towers=(tower,)):
+            return f"no layer of the {tower} tower is named {' or '.join(settings.modules)}"
+    return ""
+
+
+def _linear_names(model: PreTrainedModel, inside: str = "") -> tuple[str, ...]:
+    """Name the linear layers below a path by its last part; quantised ones are some."""
+    return tuple(sorted({path.rsplit(".", 1)[-1] for path in _linear_paths(model, inside)}))
+
+
+def _linear_pattern(settings: LoraSettings, model: PreTrainedModel) -> str:
+    """Return a pattern of the paths of all linear layers in the towers, and of no other layers."""
+    towers = family_of(model.config.model_type).towers
+    paths = {
+        re.sub(r"\\\.\d+(?=\\\.)", r"\\.\\d+", re.escape(path))
+        for tower in settings.towers
+        for path in _linear_paths(model, f"{towers[tower]}.")
     }
-    return tuple(sorted(linear))
+    return "|".join(sorted(paths))
+
+
+def _linear_paths(model: PreTrainedModel, inside: str) -> list[str]:
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(inside)
+    ]
 
 
 def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:

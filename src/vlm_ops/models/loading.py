@@ -6,6 +6,7 @@ folder and the tiny base that ships with the package are one thing afterwards.
 
 import functools
 import logging
+import pkgutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from transformers import (
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import FRESH, ModelSettings
 from vlm_ops.errors import ModelError
+from vlm_ops.models.families import Family, family_in
 from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
 from vlm_ops.models.start import find_start, kept_base, refuse_another_base, start_folder
@@ -153,7 +155,7 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
         )
     dtype = compute_dtype(ref.settings)
     try:
-        processor = load_processor(ref)
+        processor = processor_in(folder, ref.settings)
         model: PreTrainedModel | PeftModel = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
@@ -199,12 +201,31 @@ def processor_in(folder: Path, settings: ModelSettings) -> ProcessorMixin:
     """Load the processor that lies in a folder, with the pixel bound of the settings.
 
     Raises:
+        ModelError: The family is not known, makes all images of one size where a bound is asked
+            for, or has no chat template.
         OSError: There is none.
     """
-    options: dict[str, Any] = {}
-    if settings.longest_edge is not None:
-        options["size"] = {"longest_edge": settings.longest_edge}
+    family = family_in(folder)
+    options = family.image_options(settings.longest_edge)
+    processor = open_processor(folder, family, **options)
+    if not getattr(processor, "chat_template", None):
+        raise ModelError(
+            f"model.id {settings.id!r}: its processor has no chat template, so that nobody knows "
+            f"how it is asked; take the model's instruct version, or put a chat_template.jinja "
+            f"into its folder"
+        )
+    return processor
+
+
+def open_processor(folder: Path, family: Family, **options: Any) -> ProcessorMixin:
+    """Load the processor that lies in a folder, made fit for training.
+
+    Raises:
+        OSError: There is none.
+    """
     processor: ProcessorMixin = AutoProcessor.from_pretrained(folder, **options)
+    if family.processor:
+        processor = pkgutil.resolve_name(family.processor)(processor)
     return processor
 
 

@@ -13,6 +13,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings, OptimSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.adapters import lora_config
+from vlm_ops.models.families import Family, family_of
 from vlm_ops.models.loading import base_folder, compute_dtype, processor_in
 from vlm_ops.models.whole import parts
 from vlm_ops.store.fingerprint import fingerprint
@@ -48,6 +49,26 @@ class Shape:
     def vision(self) -> Any:
         """The configuration of the vision tower."""
         return self.model.config.vision_config
+
+    @cached_property
+    def family(self) -> Family:
+        """What is known of its family."""
+        return family_of(self.model.config.model_type)
+
+    @property
+    def patches_in_token(self) -> float:
+        """How many patches of the vision tower become one image token."""
+        return self.family.patches(self.model.config)
+
+    @property
+    def patches_in_tile(self) -> int:
+        """How many patches a tile has, as a pass of the vision tower counts them."""
+        if self.family.tile > 1:
+            return self.family.tile
+        size, patch = self.vision.image_size, self.vision.patch_size
+        if isinstance(size, (list, tuple)):
+            size, patch = size[0], patch[0]
+        return int(size // patch) ** 2
 
     @cached_property
     def reader(self) -> str:

@@ -26,10 +26,9 @@ class PackagedModel(PythonModel):
         Raises:
             ModelError: A file is missing or is not the one that was packed.
         """
-        import transformers
-
         from vlm_ops.errors import ModelError
-        from vlm_ops.models.loading import base_ref, load
+        from vlm_ops.models.families import family_in
+        from vlm_ops.models.loading import base_ref, files_of, load, open_processor
         from vlm_ops.tracking.package import open_package
 
         artifacts = Path(context.artifacts["model"]).parent
@@ -41,7 +40,7 @@ class PackagedModel(PythonModel):
                 f"base {ref.settings.id!r}: expected content {ref.base_sha256}, found {found}: "
                 f"these are not the weights that the adapter was trained on"
             )
-        processor = transformers.AutoProcessor.from_pretrained(artifacts / "processor")
+        processor = open_processor(artifacts / "processor", family_in(files_of(ref)))
         self._model = dataclasses.replace(load(ref), processor=processor)
 
     def predict(

@@ -1,5 +1,6 @@
 """What a training will take of memory and disk, from shapes and lengths: nothing is loaded."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,12 +111,10 @@ def _activations(
     mask = tokens * longest * (1 + size)
     text = _layers(shape.text, tokens, size, 4, optim.gradient_checkpointing)
     text += logits + mask + matrices
-    patches: int = (shape.vision.image_size // shape.vision.patch_size) ** 2
-    one_pass = _layer(shape.vision, TILES_AT_ONCE * patches, size, 2)
+    one_pass = _layer(shape.vision, TILES_AT_ONCE * shape.patches_in_tile, size, 2)
     if set(lora.towers) == {"text"}:
         return max(text, one_pass)
-    # Each tile becomes patches / scale² image tokens.
-    shown: int = max(row.image for row in lengths) * shape.model.config.scale_factor**2
+    shown = math.ceil(max(row.image for row in lengths) * shape.patches_in_token)
     return text + _layers(shape.vision, batch * shown, size, 2, optim.gradient_checkpointing)
 
 
@@ -137,12 +136,16 @@ def _layer(config: Any, tokens: int, size: int, wide: int) -> float:
 
 
 def _widths(config: Any) -> tuple[int, int, int]:
-    return config.num_attention_heads, config.hidden_size, config.intermediate_size
+    """Return heads, width, and width of the MLP, by the names that families have for them."""
+    heads = getattr(config, "num_attention_heads", None) or config.num_heads
+    width = getattr(config, "embed_dim", None) or config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or int(config.mlp_ratio * width)
+    return heads, width, inner
 
 
 def _layers(config: Any, tokens: int, size: int, wide: int, again: bool) -> float:
     one = _layer(config, tokens, size, wide)
-    count: int = config.num_hidden_layers
+    count: int = getattr(config, "num_hidden_layers", None) or config.depth
     if not again:
         return count * one
     _, width, _ = _widths(config)

@@ -19,7 +19,8 @@ from vlm_ops.data.split import draw_whole
 from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.model_ref import Start
 from vlm_ops.models.adapters import trainable_parameters
-from vlm_ops.models.loading import LoadedModel, compute_dtype
+from vlm_ops.models.families import family_in
+from vlm_ops.models.loading import LoadedModel, base_folder, compute_dtype
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.arguments import training_arguments
@@ -175,6 +176,9 @@ def build(stage: Stage, optim: OptimSettings) -> Any:
         loaded afresh. Its ``engine`` says which one it is.
     """
     engine = stage.job.engine
+    if engine == "packed" and (why := _unpacked(stage)):
+        logger.warning("%s: TRL's own trainer trains, several times slower: %s", stage.name, why)
+        engine = "trl"
     if engine == "packed":
         found = read_check(stage.out)
         engine = "packed" if found is None else found.engine
@@ -185,6 +189,12 @@ def build(stage: Stage, optim: OptimSettings) -> Any:
             stage.stop.let_go()
             free()
     return _trl(stage, optim)
+
+
+def _unpacked(stage: Stage) -> str:
+    """Say why the packed engine can't train a model of this family; empty if it can."""
+    family = family_in(base_folder(stage.base.settings, weights=False))
+    return family.unpacked and f"of the family {family.model_type}, {family.unpacked}"
 
 
 @dataclass(frozen=True)
@@ -278,8 +288,8 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
     encoder = Encoder(parts.loaded.processor, row_limit(parts.options["model"], optim.max_length))
     packed = packed_options(
         parts.loaded,
-        stage.encode(encoder, parts.train),
-        stage.encode(encoder, parts.validation),
+        encoder,
+        (stage.encode(encoder, parts.train), stage.encode(encoder, parts.validation)),
         locate=stage.locate,
         settings=optim,
         room=room_in(stage.out, stage.job.features),

@@ -14,6 +14,7 @@ from vlm_ops.data.images import open_image
 from vlm_ops.pretraining.architecture import build_processor
 from vlm_ops.records import ImageRef
 from vlm_ops.training.engine import features
+from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.features import FeatureStore, Room
 
 BYTES = 64 * 256 * 4
@@ -46,7 +47,7 @@ def make(
         room |= {name: changes.pop(name) for name in ROOM if name in changes}
         options: dict[str, Any] = {
             "model": tiny,
-            "processor": tiny_processor,
+            "encoder": Encoder(tiny_processor, 2048),
             "locate": tmp_path.joinpath,
             "uses": {image.sha256: 2 for image in images},
             "identity": "these weights",
@@ -116,7 +117,7 @@ def test_an_image_of_several_tiles_is_one_of_them(make: Make, tiny: Any, tmp_pat
     images = [picture(tmp_path, 9, *shape) for shape in shapes]
     expected = [own(tiny, processor, tmp_path, image) for image in images]
     assert {len(features) // 64 for features in expected} == {17, 9}
-    same(look(make(processor=processor), *images), expected)
+    same(look(make(encoder=Encoder(processor, 2048)), *images), expected)
 
 
 def test_an_image_needed_twice_is_encoded_once(make: Make, images: list[ImageRef]) -> None:

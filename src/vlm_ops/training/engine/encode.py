@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
@@ -12,6 +12,7 @@ from vlm_ops.errors import DataError
 from vlm_ops.records import AboutImages, ImageRef, PreferencePair, Row
 from vlm_ops.training.thumbs import Mismatched
 
+Grid = tuple[int, int]
 _NAMED = 100
 """Rows that a message names."""
 
@@ -28,6 +29,8 @@ class EncodedRow:
             SFT, (chosen, rejected) for pairs, (its own, another row's) for thumbs.
         blocks: Where in the prompt the tokens of each image begin.
         label: Of a thumb, whether it is up.
+        grids: Rows and columns of the tokens of each image, where the family gives them places in
+            both; else empty.
     """
 
     id: str
@@ -36,11 +39,19 @@ class EncodedRow:
     completions: tuple[list[int], ...]
     blocks: tuple[int, ...]
     label: bool | None = None
+    grids: tuple[Grid, ...] = ()
 
     @property
     def length(self) -> int:
         """Tokens of the prompt and all completions."""
         return len(self.prompt) + sum(map(len, self.completions))
+
+
+class _Block(NamedTuple):
+    """The tokens that stand for an image, and how many rows and columns those it fills have."""
+
+    tokens: list[int]
+    grid: Grid | None
 
 
 class Encoder:
@@ -52,14 +63,20 @@ class Encoder:
     Args:
         processor: Tokenizer, image processor and chat template.
         limit: Most tokens of one row; a longer one is refused, never cut.
+
+    Attributes:
+        image_processor: The processor's.
     """
 
     def __init__(self, processor: Any, limit: int) -> None:
         self._processor = processor
+        self.image_processor: Any = processor.image_processor
         self._limit = limit
         self._image_token = processor.image_token
         self._image_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
         tokenizer = processor.tokenizer
+        # Of Gemma 3 the mark in a text is another token than those that are filled.
+        self._filled: int = getattr(tokenizer, "image_token_id", None) or self._image_id
         self._special = [
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         ]
@@ -116,11 +133,15 @@ class Encoder:
 
     def block(self, image: ImageRef) -> list[int]:
         """Return the tokens that stand for an image."""
-        return self._block(image.width, image.height)
+        return self._block(image.width, image.height).tokens
 
     def image_tokens(self, tokens: Sequence[int]) -> int:
         """Count those that the vision tower fills."""
-        return tokens.count(self._image_id)
+        return tokens.count(self._filled)
+
+    def tokens_of(self, image: ImageRef) -> int:
+        """Count those of an image that the vision tower fills."""
+        return self.image_tokens(self.block(image))
 
     def _encode(
         self, records: Sequence[AboutImages], answers: dict[str, Sequence[str]]
@@ -189,24 +210,37 @@ class Encoder:
     ) -> EncodedRow:
         images = iter(record.images)
         blocks: list[int] = []
+        grids: list[Grid] = []
         expanded: list[int] = []
         for token in prompt:
             if token == self._image_id:
                 image = next(images)
+                block = self._block(image.width, image.height)
+                grids += [block.grid] if block.grid else []
                 blocks.append(len(expanded))
-                expanded += self.block(image)
+                expanded += block.tokens
             else:
                 expanded.append(token)
-        return EncodedRow(record.id, record.images, expanded, tuple(completions), tuple(blocks))
+        return EncodedRow(
+            record.id,
+            record.images,
+            expanded,
+            tuple(completions),
+            tuple(blocks),
+            grids=tuple(grids),
+        )
 
-    def _block_of_size(self, width: int, height: int) -> list[int]:
+    def _block_of_size(self, width: int, height: int) -> _Block:
         """Tokens that stand for an image: they depend on its size alone."""
         blank = Image.new("RGB", (width, height))
         inputs = self._processor(
             text=[self._image_token], images=[[blank]], add_special_tokens=False
         )
-        block: list[int] = list(inputs["input_ids"][0])
-        return block
+        tokens = list(inputs["input_ids"][0])
+        if "image_grid_thw" not in inputs:
+            return _Block(tokens, None)
+        (_, rows, columns), merged = inputs["image_grid_thw"][0], self.image_processor.merge_size
+        return _Block(tokens, (int(rows) // merged, int(columns) // merged))
 
 
 def _some(found: Sequence[str]) -> str:

@@ -6,8 +6,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
@@ -20,6 +21,7 @@ from vlm_ops.models.families import family_of
 from vlm_ops.records import ImageRef
 from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_bytes
+from vlm_ops.training.engine.encode import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class FeatureStore:
 
     Args:
         model: With a vision tower; its ``get_image_features`` is asked.
-        processor: With the image processor.
+        encoder: Of the rows; with the image processor, and how many tokens stand for an image.
         locate: Where an image path of the records lies.
         uses: How often each image's features are needed, by content hash; others once.
         identity: Of tower weights and processor settings.
@@ -105,7 +107,7 @@ class FeatureStore:
     def __init__(
         self,
         model: Any,
-        processor: Any,
+        encoder: Encoder,
         locate: Callable[[str], Path],
         *,
         uses: Mapping[str, int],
@@ -113,8 +115,10 @@ class FeatureStore:
         room: Room,
     ) -> None:
         self._model = model
-        self._processor = processor
+        self._encoder = encoder
         self._locate = locate
+        self._family = family_of(model.config.model_type)
+        self._takes = set(signature(model.get_image_features).parameters)
         self._uses = uses
         self._folder = room.folder
         self._identity = identity
@@ -149,8 +153,18 @@ class FeatureStore:
                 self._keep(key, features)
         # A row cut off by the end of a step meets its image again in the next one.
         self._latest = known if self.frozen else {}
-        in_order: Any = [known[image.sha256] for image in images]
-        return {"image": BaseModelOutputWithPooling(pooler_output=in_order)}
+        return {"image": self._as_taken([known[image.sha256] for image in images])}
+
+    def _as_taken(self, features: Any) -> BaseModelOutputWithPooling:
+        """Put images' features into the form that the model's forward takes."""
+        if self._family.features == "tensor":
+            features = torch.cat(features)
+        if self._family.features == "layers":
+            features, *others = zip(*features, strict=True)
+            found: Any = BaseModelOutputWithPooling(pooler_output=features)
+            found.deepstack_features = others
+            return cast(BaseModelOutputWithPooling, found)
+        return BaseModelOutputWithPooling(pooler_output=features)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
@@ -185,13 +199,24 @@ class FeatureStore:
         while todo:
             pixels, rest = self._next_pixels(todo)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-                features = self._model.get_image_features(**pixels).pooler_output
-            encoded += features[: len(todo) - len(rest)]
+                made = self._model.get_image_features(**pixels)
+            encoded += self._by_image(made, todo[: len(todo) - len(rest)])
             todo = rest
         self._wait_for_device()
         self.usage.computed += len(images)
         self.usage.seconds += time.perf_counter() - started
         return encoded
+
+    def _by_image(self, made: Any, images: Sequence[ImageRef]) -> list[torch.Tensor]:
+        """Return each image's features, (tokens, width), or (layers, tokens, width)."""
+        last = made.pooler_output
+        every = torch.cat(last) if isinstance(last, (list, tuple)) else last.flatten(0, -2)
+        if self._family.features == "layers":
+            others = (torch.cat(layer) for layer in made.deepstack_features)
+            every = torch.stack([every, *others])
+        counts = [self._encoder.tokens_of(image) for image in images]
+        # What was filled up comes last.
+        return list(every.split([*counts, every.shape[-2] - sum(counts)], dim=-2))[: len(images)]
 
     def _wait_for_device(self) -> None:
         if self._model.device.type == "cuda":
@@ -212,17 +237,16 @@ class FeatureStore:
         rest = images[len(inputs) :]
         if self.frozen and tiles < _TILES_AT_LEAST:
             inputs += inputs[-1:] * (_TILES_AT_LEAST - tiles)
-        made = self._processor.image_processor(inputs, return_tensors="pt")
-        names = ("pixel_values", "pixel_attention_mask")
-        pixels = {name: made[name].to(self._model.device) for name in names if name in made}
-        return pixels, rest
+        made = self._encoder.image_processor(inputs, return_tensors="pt")
+        taken = self._takes & made.keys()
+        return {name: made[name].to(self._model.device) for name in taken}, rest
 
     def _tiles(self, image: ImageRef) -> int:
-        count = getattr(self._processor.image_processor, "get_number_of_image_patches", None)
+        count = getattr(self._encoder.image_processor, "get_number_of_image_patches", None)
         if count is None:
             return 1
         found = count(image.height, image.width, {})
-        return int(found[0] if isinstance(found, tuple) else found)
+        return -(-int(found[0] if isinstance(found, tuple) else found) // self._family.tile)
 
     def _keep(self, key: str, features: torch.Tensor) -> None:
         if self._uses.get(key, 1) < 2:

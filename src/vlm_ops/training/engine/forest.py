@@ -8,7 +8,8 @@ what the row alone would: a test compares them, and another perturbs a neighbour
 Trees are laid end to end in lines as long as the longest tree, and don't see each other.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlm_ops.records import ImageRef
-from vlm_ops.training.engine.encode import EncodedRow
+from vlm_ops.training.engine.encode import EncodedRow, Grid
 
 _MULTIPLE = 8
 """Of tokens in a line and of scored columns: few shapes, and sizes that tensor cores like."""
@@ -28,7 +29,8 @@ class Forest:
 
     Attributes:
         input_ids: Tokens, right-padded, (lines, length), int64.
-        position_ids: Depth of each token in its tree, (lines, length), int64.
+        position_ids: Depth of each token in its tree, (lines, length), int64; with places in the
+            rows and columns of images (:func:`positions`), (3, lines, length).
         attention_mask: False at padding, (lines, length), bool.
         visible: Which token sees which, (lines, 1, length, length), bool.
         keep: Columns of each line from which something is predicted, filled up with 0,
@@ -53,6 +55,7 @@ class Forest:
 @dataclass
 class _Tree:
     images: list[ImageRef] = field(default_factory=list)
+    grids: dict[int, Grid] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     children: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -62,12 +65,14 @@ class _Tree:
         """Add a row; its completions are numbered from ``first``."""
         end = -1
         begins = dict(zip(row.blocks, row.images, strict=True))
+        grids = dict(zip(row.blocks, row.grids, strict=False))
         for place, token in enumerate(row.prompt):
             known = len(self.tokens)
             end = self._step(end, token)
             # The same image after other words has tokens of its own.
             if place in begins and end == known:
                 self.images.append(begins[place])
+                self.grids |= {end: grids[place]} if grids else {}
         for number, completion in enumerate(row.completions, start=first):
             node = end
             for token in completion:
@@ -130,7 +135,7 @@ def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
     lines = _fill_lines(list(trees.values()))
     length = _rounded(max(sum(len(tree.tokens) for tree in line) for line in lines))
     ids = np.full((len(lines), length), pad, dtype=np.int64)
-    places = np.zeros((len(lines), length), dtype=np.int64)
+    places = np.zeros((3, len(lines), length), dtype=np.int64)
     real = np.zeros((len(lines), length), dtype=bool)
     # Padding sees itself: a token that saw nothing would compute NaN.
     visible = np.tile(np.eye(length, dtype=bool), (len(lines), 1, 1))
@@ -143,14 +148,14 @@ def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
             real[number, start:end] = True
             seen = _ancestors(tree.parents)
             visible[number, start:end, start:end] = seen
-            places[number, start:end] = positions(seen)
+            places[:, number, start:end] = positions(seen, tree.grids)
             supervised += [(number, start + node, token, c) for node, token, c in tree.supervised]
             start = end
     keep, scored = _slots([(line, column) for line, column, _, _ in supervised], len(lines))
     targets, completion = torch.tensor(supervised)[:, 2:].unbind(dim=1)
     return Forest(
         input_ids=torch.from_numpy(ids),
-        position_ids=torch.from_numpy(places),
+        position_ids=torch.from_numpy(places if any(row.grids for row in rows) else places[0]),
         attention_mask=torch.from_numpy(real),
         visible=torch.from_numpy(visible)[:, None],
         keep=keep,
@@ -161,15 +166,31 @@ def pack(rows: Sequence[EncodedRow], pad: int) -> Forest:
     )
 
 
-def positions(seen: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return each token's position: how many tokens stand before it on its path.
+def positions(
+    seen: NDArray[np.bool_], grids: Mapping[int, Grid] | None = None
+) -> NDArray[np.int64]:
+    """Return each token's position in time, row and column.
 
-    Families with more than one position per token (M-RoPE) have their place here.
+    All three are how many tokens stand before it on its path. With grids (M-RoPE) an image's tokens
+    have one time, and rows and columns counted from it; what follows goes on after the larger of
+    both. Source: arXiv:2409.12191, section 2.1; ``Qwen2VLModel.get_rope_index`` of transformers 5.
 
     Args:
         seen: Which token sees which in one tree, (length, length).
+        grids: Rows and columns of each image, by the number of its first token.
+
+    Returns:
+        (3, length).
     """
-    found: NDArray[np.int64] = seen.sum(axis=1, dtype=np.int64) - 1
+    steps = np.ones(len(seen), dtype=np.int64)
+    for first, grid in (grids or {}).items():
+        steps[first : first + math.prod(grid)] = 0
+        steps[first] = max(grid)
+    found = np.tile(seen.astype(np.int64) @ steps - 1, (3, 1))
+    for first, grid in (grids or {}).items():
+        tokens = slice(first, first + math.prod(grid))
+        found[:, tokens] += 1 - max(grid)
+        found[1:, tokens] += np.indices(grid).reshape(2, -1)
     return found
 
 

@@ -12,7 +12,7 @@ from vlm_ops.models.adapters import bare
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.training.arguments import total_steps
-from vlm_ops.training.engine.encode import EncodedRow
+from vlm_ops.training.engine.encode import EncodedRow, Encoder
 from vlm_ops.training.engine.features import FeatureStore, Room
 
 logger = logging.getLogger(__name__)
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 def packed_options(
     loaded: LoadedModel,
-    train: Sequence[EncodedRow],
-    validation: Sequence[EncodedRow],
+    encoder: Encoder,
+    rows: tuple[Sequence[EncodedRow], Sequence[EncodedRow]],
     *,
     locate: Callable[[str], Path],
     settings: OptimSettings,
@@ -31,12 +31,13 @@ def packed_options(
 
     Args:
         loaded: Model and processor.
-        train: Rows to learn.
-        validation: Rows to score.
+        encoder: Of the rows.
+        rows: Those to learn, and those to score.
         locate: Where an image path of the records lies.
         settings: Tell how often an image is needed.
         room: For features.
     """
+    train, validation = rows
     imageless = sum(not row.images for row in (*train, *validation))
     if imageless:
         logger.info("%d of %d rows have no image", imageless, len(train) + len(validation))
@@ -44,15 +45,15 @@ def packed_options(
     # A preference reference is asked about each row once more.
     again = len(train[0].completions) - 1
     seen = total_steps(settings, len(train)) * settings.batch_size * settings.accumulation
-    for rows, passes in (
+    for part, passes in (
         (train, math.ceil(seen / len(train))),
         (validation, settings.evaluations + 1),
     ):
-        for key in {image.sha256 for row in rows for image in row.images}:
+        for key in {image.sha256 for row in part for image in row.images}:
             uses[key] += passes + again
     store = FeatureStore(
         bare(loaded.model),
-        loaded.processor,
+        encoder,
         locate,
         uses=uses,
         identity=fingerprint(

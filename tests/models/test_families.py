@@ -1,0 +1,132 @@
+"""Every family of the table: a small random model of its true class, made without a hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from families import FAMILIES as MADE
+from families import families, write_family
+from PIL import Image
+from typer.testing import CliRunner
+
+from vlm_ops.cli.commands import app
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.training import LoraSettings, SftSettings
+from vlm_ops.errors import ModelError
+from vlm_ops.models.adapters import add_adapter, trainable_parameters
+from vlm_ops.models.families import FAMILIES, family_in
+from vlm_ops.models.generation import generate
+from vlm_ops.models.loading import base_ref, load, load_processor
+from vlm_ops.models.shape import shape_of
+from vlm_ops.records import Chat, as_chat
+from vlm_ops.training.estimate import training_memory
+from vlm_ops.training.tokens import Length
+
+PLAIN: dict[str, Any] = {"quantization": "none", "dtype": "float32"}
+
+
+@pytest.fixture(scope="module", params=families())
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_family(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_every_row_of_the_table_has_a_model_here() -> None:
+    assert {*MADE} - {"paligemma2"} == {*FAMILIES}
+
+
+def test_every_tower_gets_an_adapter_of_its_own(base: Path) -> None:
+    settings = ModelSettings(id=str(base), **PLAIN)
+    for tower, path in family_in(base).towers.items():
+        lora = LoraSettings(towers=(tower,), modules=("all-linear",), rank=2)
+        model: Any = load(base_ref(settings)).model
+        if (family_in(base).model_type, tower) == ("gemma3", "connector"):  # one bare matrix
+            with pytest.raises(ModelError, match="the connector tower has no linear layer"):
+                add_adapter(model, lora)
+            continue
+        adapted = add_adapter(model, lora)
+        trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
+        assert trained
+        assert all(name.startswith(f"base_model.model.{path}.") for name in trained)
+        assert shape_of(settings).adapter_parameters(lora) == trainable_parameters(adapted)
+
+
+def test_memory_is_estimated_from_the_shape(base: Path) -> None:
+    settings = ModelSettings(id=str(base), **PLAIN)
+    shape = shape_of(settings)
+    model: Any = load(base_ref(settings)).model
+    assert shape.weight_bytes() == 4 * sum(p.numel() for p in model.parameters())
+    lora = LoraSettings(towers=("text", "vision"), modules=("all-linear",), rank=2)
+    few, many = (
+        training_memory(
+            shape, lora, SftSettings(batch_size=size), [Length(90, 5, 64)] * 8, "packed"
+        )
+        for size in (1, 8)
+    )
+    assert 0 < few.activations < many.activations
+
+
+def test_batched_answers_are_those_of_one_by_one(base: Path) -> None:
+    loaded = load(base_ref(ModelSettings(id=str(base), **PLAIN)))
+    chats: list[Chat] = []
+    images: list[list[Image.Image]] = []
+    for number, question in enumerate(("Why?", "A longer question, so that padding matters?", "")):
+        count = 1 + (number == 1)
+        chats.append(as_chat(question or "Two words", count))
+        sizes = [(40 + 30 * number, 64 - 9 * number), (33, 50)][:count]
+        images.append([Image.effect_noise(size, 80).convert("RGB") for size in sizes])
+    both = generate(loaded, chats, images, max_new_tokens=5, batch_size=3)
+    assert both == generate(loaded, chats, images, max_new_tokens=5, batch_size=1)
+    assert len({*both}) > 1
+
+
+def test_a_bound_of_pixels_makes_fewer_tokens_or_is_refused(base: Path) -> None:
+    picture = Image.effect_noise((400, 400), 80).convert("RGB")
+    family = family_in(base)
+
+    def tokens(side: int | None) -> int:
+        ref = base_ref(ModelSettings(id=str(base), longest_edge=side, **PLAIN))
+        processor: Any = load_processor(ref)
+        text = processor.apply_chat_template(as_chat("Why?", 1), tokenize=False)
+        made = processor(text=[text], images=[[picture]], add_special_tokens=False)
+        return len(made["input_ids"][0])
+
+    if family.bound is None:
+        with pytest.raises(ModelError, match="always get one size"):
+            tokens(32)
+    elif family.model_type != "idefics2":  # as many tokens for each image, of fewer pixels
+        assert tokens(32) < tokens(None)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"model_type": "llama"}, "'llama' is not known"),
+        ({"model_type": "whisper"}, "'whisper' is not known"),
+        ({}, "expected JSON with a model_type"),
+        (None, "No such file"),
+    ],
+)
+def test_another_kind_of_model_is_refused_by_its_configuration(
+    tmp_path: Path, config: dict[str, str] | None, found: str
+) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=found):
+        family_in(tmp_path)
+
+
+def test_a_base_is_refused_before_anything_is_prepared(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    options = ["--set", f"model.id={tmp_path}", "--runs", str(tmp_path)]
+    done = CliRunner().invoke(app, ["step", "prepare", "demo", *options])
+    assert isinstance(done.exception, ModelError)
+    assert "model family 'llama' is not known" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_processor_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    base = write_family("llava", tmp_path)
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="no chat template"):
+        load(base_ref(ModelSettings(id=str(base), **PLAIN)))

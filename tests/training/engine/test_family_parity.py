@@ -1,0 +1,139 @@
+"""Every family trains: with the losses of TRL where it is packed, by TRL where it is not."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import pytest
+from families import families, write_family
+from trainings import pairs_of, prefer_job, sft_job
+
+from vlm_ops.artifacts import PreparedData, TrainedAdapter
+from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.training import Engine
+from vlm_ops.evaluation.answers import ask
+from vlm_ops.evaluation.protocol import ground_of_answers
+from vlm_ops.models.families import family_in
+from vlm_ops.tracker import NullTracker
+from vlm_ops.tracking.packaging import save_package
+from vlm_ops.training import prefer, sft
+from vlm_ops.training.stage import build
+
+ENGINES: tuple[Engine, ...] = ("packed", "trl")
+STEPS: dict[str, Any] = {"max_steps": 4, "batch_size": 4, "evaluations": 1}
+
+
+@pytest.fixture(scope="module", params=families())
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_family(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def trained(trainer: Any) -> tuple[list[float], list[float]]:
+    """Train in the order of the rows, and return losses and gradient norms."""
+    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+    trainer.args.train_sampling_strategy = "sequential"
+    trainer.train()
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [step["loss"] for step in steps], [step["grad_norm"] for step in steps]
+
+
+def test_sft_has_the_losses_of_trl(base: Path, squares: PreparedData, tmp_path: Path) -> None:
+    class Ordered(PreparedData):
+        def rows(self, split: Any) -> Any:
+            return rows if split == "train" else super().rows(split)
+
+    data = Ordered(**squares.model_dump(), folder=squares.folder)
+    rows = squares.rows("train")[:16]
+    found = {}
+    for engine in ENGINES:
+        job = sft_job(base, engine=engine, **STEPS)
+        (out := tmp_path / engine).mkdir()
+        stage = sft.sft_stage(job, data, out, NullTracker())
+        trainer = build(stage, stage.optim)
+        packed = engine == "packed" and not family_in(base).unpacked
+        assert trainer.engine == ("packed" if packed else "trl")
+        if packed:
+            rows = [rows[number] for number in trainer._sampler]
+        found[engine] = trained(trainer)
+    for one, other in zip(found["packed"], found["trl"], strict=True):
+        assert len(one) == STEPS["max_steps"]
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def start(
+    base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
+) -> TrainedAdapter:
+    out = tmp_path_factory.mktemp("sft")
+    return sft.train_sft(sft_job(base, **STEPS), data=squares, out=out, tracker=NullTracker())
+
+
+def test_preferences_have_the_losses_of_trl(
+    start: TrainedAdapter, squares: PreparedData, tmp_path: Path
+) -> None:
+    rows, found = squares.rows("train")[:16], {}
+    for engine in ENGINES:
+        job = prefer_job(engine=engine, **STEPS)
+        (out := tmp_path / engine).mkdir()
+        pairs = pairs_of(squares, rows, out)
+        stage = prefer.prefer_stage(job, pairs, start, out=out, tracker=NullTracker())
+        trainer = build(stage, stage.optim)
+        if trainer.engine == "packed":
+            rows = [rows[number] for number in trainer._sampler]
+        found[engine] = trained(trainer)
+    for one, other in zip(found["packed"], found["trl"], strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+    assert found["trl"][0][0] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_a_family_that_is_not_packed_is_said_so_and_trained_by_trl(
+    base: Path, squares: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        job = sft_job(base, **STEPS)
+        made = sft.train_sft(job, data=squares, out=tmp_path, tracker=NullTracker())
+    why = family_in(base).unpacked
+    assert made.engine == ("trl" if why else "packed")
+    assert ("TRL's own trainer trains" in caplog.text) is bool(why)
+
+
+def test_a_preferred_model_is_asked_packed_and_loaded_again(
+    base: Path, start: TrainedAdapter, squares: PreparedData, tmp_path: Path
+) -> None:
+    out, pairs_folder = tmp_path / "prefer", tmp_path / "pairs"
+    out.mkdir()
+    pairs_folder.mkdir()
+    pairs = pairs_of(squares, squares.rows("train")[:8], pairs_folder)
+    job = prefer_job(**STEPS)
+    made = prefer.train_prefer(job, pairs=pairs, sft=start, out=out, tracker=NullTracker())
+    asked = AnswersJob(
+        seed=3, split="test", gray=False, max_rows=None, max_new_tokens=6, batch_size=4,
+        ground=ground_of_answers(made.model.settings),
+    )  # fmt: skip
+    (tmp_path / "answers").mkdir()
+    answers = ask(
+        asked, rows=squares.test, model=made.model, out=tmp_path / "answers", tracker=NullTracker()
+    ).read()
+    save_package(made.model, tmp_path / "package")
+    again: Any = mlflow.pyfunc.load_model(str(tmp_path / "package"))
+    questions = [
+        {"image": str(squares.image_path(row.images[0].path)), "question": row.question}
+        for row in squares.rows("test")
+    ]
+    said = again.predict(questions, params={"max_new_tokens": 6, "batch_size": 4})
+    assert said == [answer.text for answer in answers]
+    assert len(said) == 16
+
+
+def test_labels_are_the_answer_and_the_end_of_its_turn(
+    base: Path, squares: PreparedData, tmp_path: Path
+) -> None:
+    stage = sft.sft_stage(sft_job(base, engine="trl"), squares, tmp_path, NullTracker())
+    processor: Any = stage.load().processor
+    rows = squares.rows("train")[:3]
+    batch = stage.collator(processor)(list(stage.dataset(rows, stage.locate)))
+    for row, labels in zip(rows, batch["labels"], strict=True):
+        said = processor.tokenizer.decode(labels[labels != -100])
+        answer, end = row.answers[0], processor.tokenizer.eos_token
+        assert said.rstrip("\n") == f"{answer}{end}"
