@@ -118,15 +118,15 @@ def _area(side: int) -> dict[str, Any]:
 _IDEFICS2_SHORTEST = 378
 """Pixels of the shortest side, as published."""
 _SEES_AHEAD = "tokens of {} see those after them, so that rows can't share their prompt"
-_PIECES = "its processor writes an image in another way beside words than alone"
+_BESIDE = "its processor writes an image in another way beside {} than alone"
 
 _ALL = (
-    Family("idefics2", _IDEFICS, patches=_resampled, bound=_both, unpacked=_PIECES),
+    Family("idefics2", _IDEFICS, patches=_resampled, bound=_both, unpacked=_BESIDE.format("words")),
     Family("idefics3", _IDEFICS, patches=_shuffled, bound=_longest),
     Family("smolvlm", _IDEFICS, patches=_shuffled, bound=_longest),
     Family("llava", _LLAVA),
     Family("llava_next", _LLAVA),
-    Family("llava_onevision", _LLAVA),
+    Family("llava_onevision", _LLAVA, unpacked=_BESIDE.format("others")),
     Family(
         "internvl", _LLAVA, features="tensor", patches=lambda config: config.downsample_ratio**-2
     ),

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from vlm_ops.models.loading import LoadedModel
+from vlm_ops.models.sharing import begin
 from vlm_ops.records import Chat
 
 Progress = Callable[[int, int], None]
@@ -123,15 +124,20 @@ def _generate_batch(
 ) -> list[str]:
     processor: Any = loaded.processor
     model: Any = loaded.model
-    inputs = processor(
-        text=processor.apply_chat_template(list(chats), add_generation_prompt=True, tokenize=False),
-        images=[list(row) for row in images] if any(images) else None,
-        padding=True,
-        padding_side="left",
-        add_special_tokens=False,
-        return_tensors="pt",
-    ).to(model.device)
+    texts = processor.apply_chat_template(list(chats), add_generation_prompt=True, tokenize=False)
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=_computes_in_bf16(model)):
+        begun = begin(loaded, texts, images, options.get("num_return_sequences", 1))
+        if begun is not None:
+            inputs, options = begun._asdict(), options | {"num_return_sequences": 1}
+        else:
+            inputs = processor(
+                text=texts,
+                images=[list(row) for row in images] if any(images) else None,
+                padding=True,
+                padding_side="left",
+                add_special_tokens=False,
+                return_tensors="pt",
+            ).to(model.device)
         output = model.generate(**inputs, **options, pad_token_id=processor.tokenizer.pad_token_id)
     new_tokens = output[:, inputs["input_ids"].shape[1] :]
     decoded = processor.batch_decode(new_tokens, skip_special_tokens=True)

@@ -15,6 +15,7 @@ from vlm_ops.config.training import Engine
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.protocol import ground_of_answers
 from vlm_ops.models.families import family_in
+from vlm_ops.records import Row
 from vlm_ops.tracker import NullTracker
 from vlm_ops.tracking.packaging import save_package
 from vlm_ops.training import prefer, sft
@@ -27,6 +28,16 @@ STEPS: dict[str, Any] = {"max_steps": 4, "batch_size": 4, "evaluations": 1}
 @pytest.fixture(scope="module", params=families())
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_family(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def mixed(rows: list[Row]) -> list[Row]:
+    """Let every third row show two images, and every fourth one after its first words."""
+    changed = []
+    for number, row in enumerate(rows):
+        two = {"images": (*row.images, *rows[number - 5].images)} if number % 3 == 0 else {}
+        inside = {"question": f"Look at <image>. {row.question}"} if number % 4 == 1 else {}
+        changed.append(row.model_copy(update={**two, **(inside if not two else {})}))
+    return changed
 
 
 def trained(trainer: Any) -> tuple[list[float], list[float]]:
@@ -44,7 +55,7 @@ def test_sft_has_the_losses_of_trl(base: Path, squares: PreparedData, tmp_path: 
             return rows if split == "train" else super().rows(split)
 
     data = Ordered(**squares.model_dump(), folder=squares.folder)
-    rows = squares.rows("train")[:16]
+    rows = mixed(squares.rows("train")[:16])
     found = {}
     for engine in ENGINES:
         job = sft_job(base, engine=engine, **STEPS)

@@ -1,18 +1,16 @@
 """Rows as tokens: the very tokens that TRL's collators make, with each image's block in place."""
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from PIL import Image
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from vlm_ops.errors import DataError
+from vlm_ops.models.blocks import Blocks, Grid
 from vlm_ops.records import AboutImages, ImageRef, PreferencePair, Row
 from vlm_ops.training.thumbs import Mismatched
 
-Grid = tuple[int, int]
 _NAMED = 100
 """Rows that a message names."""
 
@@ -47,13 +45,6 @@ class EncodedRow:
         return len(self.prompt) + sum(map(len, self.completions))
 
 
-class _Block(NamedTuple):
-    """The tokens that stand for an image, and how many rows and columns those it fills have."""
-
-    tokens: list[int]
-    grid: Grid | None
-
-
 class Encoder:
     """Turns records into tokens as TRL does: prompt and completion each on their own.
 
@@ -70,17 +61,13 @@ class Encoder:
 
     def __init__(self, processor: Any, limit: int) -> None:
         self._processor = processor
+        self._blocks = Blocks(processor)
         self.image_processor: Any = processor.image_processor
         self._limit = limit
-        self._image_token = processor.image_token
-        self._image_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
         tokenizer = processor.tokenizer
-        # Of Gemma 3 the mark in a text is another token than those that are filled.
-        self._filled: int = getattr(tokenizer, "image_token_id", None) or self._image_id
         self._special = [
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         ]
-        self._block = functools.lru_cache(maxsize=None)(self._block_of_size)
 
     def rows(self, rows: Iterable[Row]) -> list[EncodedRow]:
         """Encode SFT rows; the first accepted answer is learned.
@@ -133,11 +120,11 @@ class Encoder:
 
     def block(self, image: ImageRef) -> list[int]:
         """Return the tokens that stand for an image."""
-        return self._block(image.width, image.height).tokens
+        return self._blocks.of((image.width, image.height)).tokens
 
     def image_tokens(self, tokens: Sequence[int]) -> int:
         """Count those that the vision tower fills."""
-        return tokens.count(self._filled)
+        return self._blocks.filled(tokens)
 
     def tokens_of(self, image: ImageRef) -> int:
         """Count those of an image that the vision tower fills."""
@@ -208,39 +195,16 @@ class Encoder:
     def _row(
         self, record: AboutImages, prompt: list[int], completions: list[list[int]]
     ) -> EncodedRow:
-        images = iter(record.images)
-        blocks: list[int] = []
-        grids: list[Grid] = []
-        expanded: list[int] = []
-        for token in prompt:
-            if token == self._image_id:
-                image = next(images)
-                block = self._block(image.width, image.height)
-                grids += [block.grid] if block.grid else []
-                blocks.append(len(expanded))
-                expanded += block.tokens
-            else:
-                expanded.append(token)
+        sizes = [(image.width, image.height) for image in record.images]
+        tokens, begins, grids = self._blocks.expand(prompt, sizes)
         return EncodedRow(
             record.id,
             record.images,
-            expanded,
+            tokens,
             tuple(completions),
-            tuple(blocks),
+            tuple(begins),
             grids=tuple(grids),
         )
-
-    def _block_of_size(self, width: int, height: int) -> _Block:
-        """Tokens that stand for an image: they depend on its size alone."""
-        blank = Image.new("RGB", (width, height))
-        inputs = self._processor(
-            text=[self._image_token], images=[[blank]], add_special_tokens=False
-        )
-        tokens = list(inputs["input_ids"][0])
-        if "image_grid_thw" not in inputs:
-            return _Block(tokens, None)
-        (_, rows, columns), merged = inputs["image_grid_thw"][0], self.image_processor.merge_size
-        return _Block(tokens, (int(rows) // merged, int(columns) // merged))
 
 
 def _some(found: Sequence[str]) -> str:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vlm_ops.models.blocks import Grid
 from vlm_ops.records import ImageRef
-from vlm_ops.training.engine.encode import EncodedRow, Grid
+from vlm_ops.training.engine.encode import EncodedRow
 
 _MULTIPLE = 8
 """Of tokens in a line and of scored columns: few shapes, and sizes that tensor cores like."""

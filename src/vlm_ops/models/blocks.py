@@ -1,0 +1,107 @@
+"""The tokens that stand for an image in a prompt."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from inspect import signature
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+Grid = tuple[int, int]
+Size = tuple[int, int]
+
+
+class Block(NamedTuple):
+    """The tokens that stand for an image.
+
+    Attributes:
+        tokens: Those that the vision tower fills, and marks around and between them.
+        grid: Rows and columns of those it fills, where the family gives them places in both.
+    """
+
+    tokens: list[int]
+    grid: Grid | None
+
+
+class Expanded(NamedTuple):
+    """A prompt with its images' tokens in place.
+
+    Attributes:
+        tokens: All of them.
+        begins: Where the tokens of each image begin.
+        grids: Of each image that has one.
+    """
+
+    tokens: list[int]
+    begins: list[int]
+    grids: list[Grid]
+
+
+class Blocks:
+    """Writes images as tokens, as a processor does; what it asks depends on their size alone.
+
+    Args:
+        processor: Tokenizer, image processor and chat template.
+
+    Attributes:
+        image_processor: The processor's.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._mark: str = processor.image_token
+        self.image_processor: Any = processor.image_processor
+        tokenizer = processor.tokenizer
+        self._mark_id: int = tokenizer.convert_tokens_to_ids(self._mark)
+        # Of Gemma 3 the mark in a text is another token than those that are filled.
+        self._filled: int = getattr(tokenizer, "image_token_id", None) or self._mark_id
+        self._of_size = functools.lru_cache(maxsize=None)(self._block_of_size)
+
+    def of(self, size: Size) -> Block:
+        """Return the tokens that stand for an image of a width and height in pixels."""
+        return self._of_size(size)
+
+    def filled(self, tokens: Sequence[int]) -> int:
+        """Count the tokens that the vision tower fills."""
+        return tokens.count(self._filled)
+
+    def pixels(
+        self, model: Any, images: Sequence[Sequence[Image.Image]]
+    ) -> dict[str, torch.Tensor]:
+        """Return what a model's vision tower takes.
+
+        Args:
+            model: Without its adapter's wrapper.
+            images: Of each prompt that has any.
+        """
+        made = self.image_processor([list(row) for row in images], return_tensors="pt")
+        taken = signature(model.get_image_features).parameters.keys() & made.keys()
+        return {name: made[name].to(model.device) for name in taken}
+
+    def expand(self, tokens: Sequence[int], sizes: Iterable[Size]) -> Expanded:
+        """Put the tokens of images in the place of their marks.
+
+        Args:
+            tokens: A prompt with a mark for each image.
+            sizes: Width and height of the images, in their order.
+        """
+        found, left = Expanded([], [], []), iter(sizes)
+        for token in tokens:
+            if token != self._mark_id:
+                found.tokens.append(token)
+                continue
+            block = self.of(next(left))
+            found.begins.append(len(found.tokens))
+            found.grids.extend([block.grid] if block.grid else [])
+            found.tokens.extend(block.tokens)
+        return found
+
+    def _block_of_size(self, size: Size) -> Block:
+        blank = Image.new("RGB", size)
+        inputs = self._processor(text=[self._mark], images=[[blank]], add_special_tokens=False)
+        tokens = list(inputs["input_ids"][0])
+        if "image_grid_thw" not in inputs:
+            return Block(tokens, None)
+        (_, rows, columns), merged = inputs["image_grid_thw"][0], self.image_processor.merge_size
+        return Block(tokens, (int(rows) // merged, int(columns) // merged))
