@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.models import generation
 from vlm_ops.models.generation import Sampling, generate, sample
 from vlm_ops.models.loading import base_ref, load
+from vlm_ops.models.sharing import begin
 from vlm_ops.records import Chat, Turn, as_chat
 
 QUESTIONS = ("What color is the square?", "How many squares are there?", "kind")
@@ -66,3 +70,41 @@ def test_a_batch_of_chats_and_of_text_alone_is_answered_as_one_by_one(random_bas
         return generate(loaded, chats, images, max_new_tokens=4, batch_size=4)
 
     assert answers(asked) == [answers([row])[0] for row in asked]
+
+
+def test_what_prompts_have_in_common_is_computed_once_and_changes_no_answer(
+    random_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ModelSettings(id=str(random_base), quantization="none", dtype="float32")
+    loaded = load(base_ref(settings))
+    red, green = (
+        Image.new("RGB", size, color) for size, color in (((96, 96), "red"), ((64, 80), "green"))
+    )
+    images = [[red], [green], [red], [red, green], [green], [red, green]]
+    asked = ("What color?", "How many squares are there?", "kind", "Which?", "kind", "And who?")
+    chats = [as_chat(question, len(shown)) for question, shown in zip(asked, images, strict=True)]
+    shown: list[int] = []
+    tower: Any = loaded.model.get_submodule("model.vision_model")
+    tower.register_forward_hook(lambda _, given, found: shown.append(len(found.last_hidden_state)))
+
+    def answers() -> tuple[list[str], list[str]]:
+        greedy = generate(loaded, chats, images, max_new_tokens=5, batch_size=6)
+        return greedy, sample(loaded, chats, images, SAMPLING)
+
+    shared, once = answers(), sum(shown)
+    monkeypatch.setattr(generation, "begin", lambda *_: None)
+    assert answers() == shared
+    assert len({*shared[0]}) > 1
+    greedy, by_two = 4, 8  # three groups have 1, 1 and 2 images; batches of 2 rows
+    assert once == greedy + by_two
+    assert sum(shown) - once == 2 * 8
+
+
+def test_images_behind_the_first_difference_are_not_shared(random_base: Path) -> None:
+    """A question before the image differs from the other row's: nothing is in common."""
+    loaded = load(base_ref(ModelSettings(id=str(random_base), quantization="none")))
+    red = Image.new("RGB", (96, 96), "red")
+    texts = ["User: What is <image>?", "User: Who is <image>?"]
+    assert begin(loaded, texts, [[red], [red]], 1) is None
+    assert begin(loaded, texts[:1], [[red]], 1) is None
+    assert begin(loaded, texts[:1], [[red]], 2) is not None

@@ -149,11 +149,11 @@ def _replies(
 
 
 def _images(batch: Sequence[Row], rows: RowsRef, gray: bool) -> list[list[Image.Image]]:
-    """Open the images of a batch; rows about one image share it."""
-    opened = {
-        ref.path: Image.new("RGB", (ref.width, ref.height), GRAY)
-        if gray
-        else open_image(rows.image_path(ref.path))
-        for ref in {ref.path: ref for row in batch for ref in row.images}.values()
-    }
+    """Open the images of a batch; rows about one image share it, and gray ones of one size."""
+    shown = {ref.path: ref for row in batch for ref in row.images}
+    if gray:
+        sizes = {(ref.width, ref.height) for ref in shown.values()}
+        blank = {size: Image.new("RGB", size, GRAY) for size in sizes}
+        return [[blank[ref.width, ref.height] for ref in row.images] for row in batch]
+    opened = {path: open_image(rows.image_path(path)) for path in shown}
     return [[opened[ref.path] for ref in row.images] for row in batch]
