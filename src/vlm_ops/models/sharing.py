@@ -61,7 +61,7 @@ def begin(
     tails = [prompt[len(heads[of_row[row]]) :] for row, prompt in enumerate(prompts)]
     if any(map(blocks.filled, tails)):
         return None
-    pad, device = loaded.processor.tokenizer.pad_token_id, loaded.model.device  # type: ignore[attr-defined]
+    pad, device = loaded.processor.tokenizer.pad_token_id, loaded.model.device
     head_ids, head_mask = _padded(heads, pad, device)
     shown = [list(images[group[0]]) for group in groups if images[group[0]]]
     model = bare(loaded.model)
