@@ -21,7 +21,7 @@ data:
 """
 KEYS = {
     "rows", "refused", "over_limit", "memory_gb", "disk_gb", "seconds", "problems", "tokens",
-    "image_tokens", "adapter_parameters", "sample",
+    "image_tokens", "adapter_parameters", "sample", "fits_rows",
 }  # fmt: skip
 
 

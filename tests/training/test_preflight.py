@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from own_rows import Rows, own_rows, write_rows
+from published import published
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings, SftSettings
 from vlm_ops.errors import ModelError
-from vlm_ops.models.shape import shape_of
+from vlm_ops.models.shape import Shape, shape_of
 from vlm_ops.steps.plan import Work
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import preflight as room
@@ -285,3 +287,20 @@ def test_memory_is_half_to_twice_what_three_real_steps_take(
     rows = list(measure(squares, shape).lengths["train"].values())
     said = training_memory(shape, LoraSettings(), SftSettings(batch_size=32), rows, "packed")
     assert 0.5 < said.total / int(done.stdout) < 2.0
+
+
+def test_more_rows_fit_into_a_larger_gpu(tmp_path: Path) -> None:
+    config = configured(tmp_path, sft={"gradient_checkpointing": True})
+    config = config.model_copy(update={"stages": ("sft",)})
+    settings = ModelSettings(id="Qwen/Qwen2-VL-7B-Instruct")
+    shape = Shape(published(settings.id), None, settings, torch.bfloat16)  # type: ignore[arg-type]
+    fits = [room._fits(config, shape, [Length(tokens, 8, tokens - 60)]) for tokens in (900, 9_000)]
+    assert [*fits[0]] == [16, 24, 80]
+    for plan in fits:
+        assert [*plan.values()] == sorted(plan.values())
+    assert fits[0][16] > fits[1][16]
+    needed = training_memory(
+        shape, config.sft.lora, config.sft.model_copy(update={"batch_size": fits[0][24]}),
+        [Length(900, 8, 840)] * 64, "packed", on_gpu=True,
+    )  # fmt: skip
+    assert needed.total < 24 * 2**30 < 4 * needed.total

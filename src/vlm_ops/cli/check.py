@@ -133,9 +133,19 @@ def _tell_room(found: "Preflight") -> None:
         f"Trained: {found.adapter_parameters:,} weights, {_size(found.adapter_bytes)}\n"
         f"Memory:  about {_size(memory.total)} in training ({told}), beyond what the "
         f"libraries take; {_size(free['memory'])} free here\n"
-        f"Disk:    about {_size(found.disk)}; {_size(free['disk'])} free",
+        f"Disk:    about {_size(found.disk)}; {_size(free['disk'])} free\n"
+        f"GPUs:    {_fitting(found)} (estimated; batch_size times accumulation is a step)",
         markup=False,
     )
+
+
+def _fitting(found: "Preflight") -> str:
+    told = {0: "not one row", 1: "1 row"}
+    plan = (
+        f"{told.get(rows, f'{rows} rows')} in {gigabytes} GB"
+        for gigabytes, rows in found.fits.items()
+    )
+    return "a forward pass of " + ", ".join(plan)
 
 
 def _size(count: float) -> str:

@@ -65,6 +65,7 @@ def figures(looked: Looked, data: PreparedData) -> dict[str, Any]:
         "memory_gb": round(found.memory.total / GB, 3),
         "disk_gb": round(found.disk / GB, 3),
         "free_gb": {what: round(free / GB, 3) for what, free in found.free.items()},
+        "fits_rows": {f"{size} GB": rows for size, rows in found.fits.items()},
         "seconds": expected.seconds,
         "problems": list(found.problems),
         "notes": list(found.notes),

@@ -53,6 +53,8 @@ def training_memory(
     optim: OptimSettings,
     lengths: Sequence[Length],
     engine: Engine,
+    *,
+    on_gpu: bool | None = None,
 ) -> Memory:
     """Estimate the peak of a training beyond what the libraries take.
 
@@ -84,13 +86,15 @@ def training_memory(
         optim: Micro-batch, optimizer, checkpointing.
         lengths: Of the rows that are learned.
         engine: What trains.
+        on_gpu: Whether on a GPU; None for what is here.
     """
+    gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     trained = shape.trained_parameters(optim, lora)
     unpacked = shape.largest_layer() * shape.dtype.itemsize
     return Memory(
         weights=shape.weight_bytes() + unpacked,
         adapter=trained * (2 * FLOAT32 + _MOMENTS[optim.optimizer]),
-        activations=_activations(shape, lora, optim, lengths, engine),
+        activations=_activations(shape, lora, optim, lengths, engine, gpu),
     )
 
 
@@ -100,13 +104,15 @@ def _activations(
     optim: OptimSettings,
     lengths: Sequence[Length],
     engine: Engine,
+    gpu: bool,
 ) -> float:
     size = shape.dtype.itemsize
     batch = min(optim.batch_size, len(lengths))
     longest = max(row.tokens for row in lengths)
     tokens = batch * longest
     scored = tokens if engine == "trl" else min(CHUNK, batch * max(row.answer for row in lengths))
-    matrices = _matrices(shape, tokens, longest, engine)
+    # On a GPU a kernel attends, and keeps no matrix.
+    matrices = 0.0 if gpu else _matrices(shape, tokens, longest, engine)
     logits: int = _LOGITS * FLOAT32 * scored * shape.text.vocab_size
     mask = tokens * longest * (1 + size)
     text = _layers(shape.text, tokens, size, 4, optim.gradient_checkpointing)
@@ -121,7 +127,7 @@ def _activations(
 def _matrices(shape: Shape, tokens: int, longest: int, engine: Engine) -> float:
     """Return what plain attention keeps; nothing where a kernel attends."""
     plain = engine == "packed" and longest <= EAGER_UP_TO and shape.dtype == torch.bfloat16
-    if not plain or torch.cuda.is_available():
+    if not plain:
         return 0.0
     heads: int = shape.text.num_attention_heads * shape.text.num_hidden_layers
     return heads * tokens * longest * (FLOAT32 + 2 * shape.dtype.itemsize)

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
+
+import torch
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig, SftJob
@@ -37,6 +39,11 @@ from vlm_ops.training.sft import learned_rows
 from vlm_ops.training.stage import scored
 from vlm_ops.training.tokens import Length, Measured, measure
 
+_GPUS = (16, 24, 80)
+"""GB of memory of the GPUs that a plan is made for."""
+_MOST_ROWS = 64
+_USABLE = 0.8
+"""Of a GPU's memory: the libraries take some, and the estimate is rough."""
 NAMED = 20
 """Rows over the limit that are named; all are counted."""
 
@@ -55,6 +62,8 @@ class Preflight:
         memory: What the most demanding training holds at its peak.
         disk: Bytes of features, checkpoints and adapters.
         free: Bytes of ``memory`` and ``disk`` that are free here.
+        fits: How many rows of a forward pass fit into a GPU, by its size in GB; 0 where one does
+            not.
         problems: What will make the run fail, or the gate, if it is asked, refuse whatever is
             trained.
         notes: What is to be known besides.
@@ -69,6 +78,7 @@ class Preflight:
     memory: Memory
     disk: float
     free: Mapping[str, int]
+    fits: Mapping[int, int]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -120,9 +130,25 @@ def preflight(
         memory=memory,
         disk=disk,
         free=free,
+        fits=_fits(config, shape, lengths),
         problems=tuple(problems),
         notes=tuple(notes),
     )
+
+
+def _fits(config: PipelineConfig, shape: Shape, lengths: Sequence[Length]) -> dict[int, int]:
+    """Return the largest micro-batch, a power of two, for GPUs of several sizes."""
+    rows = [max(lengths, key=lambda length: length.tokens)] * _MOST_ROWS
+    if config.model.dtype == "auto":
+        shape = replace(shape, dtype=torch.bfloat16)
+    needed = {
+        size: _memory(config, shape, rows, on_gpu=True, batch_size=size).total
+        for size in (1 << power for power in range(_MOST_ROWS.bit_length()))
+    }
+    return {
+        gigabytes: max((s for s, b in needed.items() if b < _USABLE * gigabytes * GB), default=0)
+        for gigabytes in _GPUS
+    }
 
 
 def _stages(config: PipelineConfig) -> list[OptimSettings]:
@@ -135,12 +161,20 @@ def _training(config: PipelineConfig) -> tuple[OptimSettings, LoraSettings]:
 
 
 def _memory(
-    config: PipelineConfig, shape: Shape, lengths: Sequence[Length], **passes: int
+    config: PipelineConfig,
+    shape: Shape,
+    lengths: Sequence[Length],
+    *,
+    on_gpu: bool | None = None,
+    **passes: int,
 ) -> Memory:
     """Estimate the most demanding training; ``passes`` are other settings than it is told."""
     _, lora = _training(config)
     stages = (stage.model_copy(update=passes) for stage in _stages(config))
-    needed = (training_memory(shape, lora, stage, lengths, config.engine) for stage in stages)
+    needed = (
+        training_memory(shape, lora, stage, lengths, config.engine, on_gpu=on_gpu)
+        for stage in stages
+    )
     return max(needed, key=lambda found: found.total)
 
 
