@@ -38,7 +38,6 @@ def test_rank_eight_on_two_projections_counted_by_hand() -> None:
     lora = LoraSettings(rank=8, modules=("q_proj", "v_proj"))
     shape = shape_of(TINY)
     assert shape.adapter_parameters(lora) == 4 * 8 * ((256 + 256) + (256 + 128))
-    assert shape.adapter_bytes(lora) == 4 * shape.adapter_parameters(lora)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8", "none"])

@@ -18,7 +18,6 @@ from vlm_ops.models.loading import base_folder, compute_dtype, processor_in
 from vlm_ops.models.whole import parts
 from vlm_ops.store.fingerprint import fingerprint
 
-_FLOAT32 = 4
 _STORED = {"nf4": 0.5 + 0.127 / 8, "int8": 1.0}
 """Bytes of a quantised weight: NF4's 4 bits and 0.127 for its doubly quantised scales, one for 64
 weights (QLoRA, arXiv:2305.14314, section 3); int8 without its one scale for each output."""
@@ -126,10 +125,6 @@ class Shape:
             return self.adapter_parameters(lora)
         weights = {id(p): p.numel() for m in parts(self.model, lora.towers) for p in m.parameters()}
         return sum(weights.values())
-
-    def adapter_bytes(self, lora: LoraSettings) -> int:
-        """Return what an adapter takes: its weights are float32, in memory and in files."""
-        return _FLOAT32 * self.adapter_parameters(lora)
 
 
 def shape_of(settings: ModelSettings) -> Shape:
