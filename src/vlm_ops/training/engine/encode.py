@@ -166,7 +166,8 @@ class Encoder:
         if found:
             raise DataError(
                 f"{_some(found)}. To this model these are no words but marks of its own, as those "
-                f"for an image or the end of a turn: take them out of the text (data.prompt included)."
+                f"for an image or the end of a turn: take them out of the text (data.prompt "
+                f"included)."
             )
 
     def _refuse_long(self, rows: Sequence[EncodedRow]) -> None:
