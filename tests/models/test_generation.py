@@ -1,6 +1,7 @@
 """Sampled answers hang on their seed alone, and leave the draw of other code as it was."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.models import generation
-from vlm_ops.models.generation import Sampling, generate, sample
+from vlm_ops.models.generation import Sampling, generate, sample, stream
 from vlm_ops.models.loading import base_ref, load
 from vlm_ops.models.sharing import begin
 from vlm_ops.records import Chat, Turn, as_chat
@@ -47,6 +48,26 @@ def test_answers_of_a_seed(random_base: Path) -> None:
         for chat, row in zip(CHATS, images, strict=True)
     ]
     assert greedy == alone
+
+
+def test_a_streamed_answer_is_the_answer(random_base: Path) -> None:
+    settings = ModelSettings(id=str(random_base), quantization="none", dtype="float32")
+    loaded = load(base_ref(settings))
+    image = [Image.new("RGB", (96, 96), "red")]
+    (whole,) = generate(loaded, CHATS[:1], [image], max_new_tokens=12, batch_size=1)
+    greedy = Sampling(max_new_tokens=12, batch_size=1, temperature=0.0, samples=1, seed=3)
+    drawn = replace(greedy, temperature=1.0)
+    narrow = replace(drawn, top_p=1e-6)
+    pieces: list[str] = []
+    state = torch.get_rng_state()
+    assert stream(loaded, CHATS[0], image, greedy, pieces.append) == whole
+    assert "".join(pieces).strip() == whole
+    assert stream(loaded, CHATS[0], image, narrow, pieces.append) == whole
+    said = stream(loaded, CHATS[0], image, drawn, pieces.append)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert said != whole
+    assert sample(loaded, CHATS[:1], [image], drawn) == [said]
+    assert sample(loaded, CHATS[:1], [image], greedy) == [whole]
 
 
 def test_a_batch_of_chats_and_of_text_alone_is_answered_as_one_by_one(random_base: Path) -> None:

@@ -76,6 +76,21 @@ def read_chat(cell: Any) -> Chat:
     return _chat(cell, "assistant", _CHAT)
 
 
+def read_asked(cell: Any) -> Chat:
+    """Read a chat up to the last words of the user; what the assistant said to them is left away.
+
+    Args:
+        cell: A list of messages, also one that a program wrote as text.
+
+    Raises:
+        CellError: It is none, roles do not take turns, or a message can't be read.
+    """
+    messages = _loaded(cell, _CHAT) if isinstance(cell, str) else cell
+    if isinstance(messages, (list, tuple)) and messages and role_of(messages[-1]) == "assistant":
+        messages = messages[:-1]
+    return _chat(messages, "user", _CHAT)
+
+
 def prompt(value: Any) -> Asked:
     """Read what is asked: a text, or chat messages that end with the user.
 
@@ -150,7 +165,7 @@ def _chat(cell: Any, last: Literal["user", "assistant"], expected: str) -> Chat:
         if values and len(values) != marks.count(mark):
             found = f"{marks.count(mark)} times {mark}, of which {len(values)} are there"
             raise CellError("with a part that is empty", found, "expected all of them or none")
-    return Chat(_plain(turns), marks, tuple(held[IMAGE]), tuple(held[VIDEO]))
+    return Chat(plain(turns), marks, tuple(held[IMAGE]), tuple(held[VIDEO]))
 
 
 def _take_turns(roles: Sequence[str], last: str) -> None:
@@ -171,8 +186,12 @@ def _words(text: str, role: str, message: Any) -> str:
     return text.strip()
 
 
-def _plain(turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """Leave the marks out where they say what goes without saying: the images come first."""
+def plain(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Leave the marks out where they say what goes without saying: the images come first.
+
+    Raises:
+        CellError: The first words of the user hold a mark that stands for no image.
+    """
     first = next(number for number, turn in enumerate(turns) if turn.role == "user")
     words = asked(turns[first].text)
     if marks_in([words, *(turn.text for turn in turns[first + 1 :])]):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from vlm_ops.config.sections import Columns, DataForm
 from vlm_ops.data.cells import CellError, shown
-from vlm_ops.data.chats import Chat, read_chat
+from vlm_ops.data.chats import Chat, read_asked, read_chat
 from vlm_ops.data.image_cells import ImageCell, Place, image_cells, is_missing
 
 _CHATS = ("messages", "conversations")  # former name
@@ -22,12 +22,14 @@ class Form(NamedTuple):
         imageless: Whether there need be no column of images, because they stand in the messages of
             a chat, or videos in a column of theirs.
         question: What every row is asked; None where a column says it.
+        asks: Whether rows are to be answered, so that a chat may end with the user.
     """
 
     columns: Columns
     chat: str | None
     imageless: bool = False
     question: str | None = None
+    asks: bool = False
 
     def wanted(self) -> dict[str, str | None]:
         """Return the column of each setting that must be there."""
@@ -43,7 +45,7 @@ class Form(NamedTuple):
         """
         if self.chat is None:
             return None
-        chat = read_chat(cells.get(self.chat))
+        chat = (read_asked if self.asks else read_chat)(cells.get(self.chat))
         for inside, column in (
             (chat.images, self.columns.image),
             (chat.videos, self.columns.video),

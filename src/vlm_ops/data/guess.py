@@ -11,7 +11,7 @@ from vlm_ops.config.sections import Columns, DataForm
 from vlm_ops.data.cells import CellError, is_missing
 from vlm_ops.data.choices import choices_in
 from vlm_ops.data.decoding import ImageRefused
-from vlm_ops.data.forms import find_form
+from vlm_ops.data.forms import Form, find_form
 from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.data.rows import READERS
 from vlm_ops.errors import DataError
@@ -165,6 +165,57 @@ def guess(
     return Guess(form, columns | dict.fromkeys(chat, form), read, len(sample), asked)
 
 
+def guess_asked(
+    title: str,
+    there: Sequence[str],
+    sample: Sequence[Cells],
+    place: Place,
+    given: Mapping[str, str],
+    question: str | None = None,
+) -> Form:
+    """Find out what rows ask that are to be answered; answers need not be there.
+
+    Args:
+        title: Of the source, for messages.
+        there: Its columns.
+        sample: Its first rows.
+        place: Where image files are looked for.
+        given: Column by role, where a person says so.
+        question: What every row is asked; None where a column says it.
+
+    Raises:
+        DataError: A column that is given is not there, or none can be the question.
+    """
+    form, _ = _form(there, sample, given)
+    chat = form if form in _CHATS and question is None else None
+    words = () if chat else ("options",) if question else ("question", "options")
+    roles = ("video", "image", *words)
+    _check_given(given, roles, there, title)
+    columns = dict(given)
+    for role in (role for role in roles if role not in given):
+        left = [name for name in there if name not in (*columns.values(), chat)]
+        right = _readers(role, sample, place)
+        column = _likeliest(role, left, right)
+        if column is None and role == "image":
+            column = _all_read(left, right, len(sample))
+        if column is not None:
+            columns[role] = column
+    # A column of captions is no question, unless a person says so.
+    if "question" in roles and not ("question" in given or _asks(columns)):
+        raise DataError(
+            f"{title}: found no column that could hold the question, nor a chat. Columns there: "
+            f"{_listed(there)}. Say which it is (--column question=NAME), or ask all rows the "
+            f"same: give QUESTION beside --input."
+        )
+    wanted = next(name for name in get_args(DataForm) if name == (chat or COLUMNS))
+    found = find_form(wanted, Columns.model_validate(columns), there, question)
+    return found._replace(asks=True)
+
+
+def _asks(columns: Mapping[str, str]) -> bool:
+    return "question" in columns and not _are_captions(columns)
+
+
 def _are_captions(columns: Mapping[str, str]) -> bool:
     return "question" in columns and _plain(columns["question"]) in _CAPTIONS
 
@@ -200,14 +251,25 @@ def _has_thumbs(there: Sequence[str], sample: Sequence[Cells]) -> bool:
 
 def _best(role: str, left: Sequence[str], right: Callable[[str], int], rows: int) -> str | None:
     """Return the column whose name is usual for a role and whose cells are read best."""
-    usual = [name for usual in _NAMES[role] for name in left if _plain(name) == usual]
     if role in OPTIONAL:
-        return next((name for name in usual if rows and right(name) == rows), None)
-    if usual:
-        return max(usual, key=right)
-    if role in ("image", "images"):
-        return next((name for name in left if rows and right(name) == rows), None)
-    return None
+        return next((name for name in _usual(role, left) if rows and right(name) == rows), None)
+    if found := _likeliest(role, left, right):
+        return found
+    return _all_read(left, right, rows) if role in ("image", "images") else None
+
+
+def _usual(role: str, left: Sequence[str]) -> list[str]:
+    return [name for usual in _NAMES[role] for name in left if _plain(name) == usual]
+
+
+def _likeliest(role: str, left: Sequence[str], right: Callable[[str], int]) -> str | None:
+    """Return the column with a usual name whose cells are read best, the usual order first."""
+    return max(_usual(role, left), key=right, default=None)
+
+
+def _all_read(left: Sequence[str], right: Callable[[str], int], rows: int) -> str | None:
+    """Return the first column all of whose cells are read, whatever its name."""
+    return next((name for name in left if rows and right(name) == rows), None)
 
 
 def _readers(role: str, sample: Sequence[Cells], place: Place) -> Callable[[str], int]:

@@ -6,9 +6,11 @@ the images first. In a finished row a mark stands for an image; a video has beco
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from vlm_ops.records import IMAGE, ImageRef
+from vlm_ops.records import IMAGE
+
+Picture = TypeVar("Picture")
 
 VIDEO = "<video>"
 """Mark where a video belongs."""
@@ -16,7 +18,7 @@ _PLACE = re.compile(f"({re.escape(IMAGE)}|{re.escape(VIDEO)})")
 _OUTER = re.compile(rf"\A(?:\s|{_PLACE.pattern})*|(?:\s|{_PLACE.pattern})*\Z")
 
 
-class Placed(NamedTuple):
+class Placed(NamedTuple, Generic[Picture]):
     """Words and images of a row.
 
     Attributes:
@@ -25,7 +27,7 @@ class Placed(NamedTuple):
     """
 
     texts: list[str]
-    images: tuple[ImageRef, ...]
+    images: tuple[Picture, ...]
 
 
 def marks_in(texts: Iterable[str]) -> tuple[str, ...]:
@@ -59,8 +61,8 @@ def do_not_match(marks: Sequence[str], placed: bool, images: int, videos: int) -
 
 
 def in_place(
-    texts: Sequence[str], images: Sequence[ImageRef], videos: Sequence[Sequence[ImageRef]]
-) -> Placed:
+    texts: Sequence[str], images: Sequence[Picture], videos: Sequence[Sequence[Picture]]
+) -> Placed[Picture]:
     """Put the frames of videos where these stand.
 
     Args:
@@ -70,8 +72,9 @@ def in_place(
     """
     if not marks_in(texts):
         return Placed(list(texts), (*images, *(frame for frames in videos for frame in frames)))
-    left = {IMAGE: iter([[image] for image in images]), VIDEO: iter(videos)}
-    order: list[ImageRef] = []
+    singles: list[Sequence[Picture]] = [[image] for image in images]
+    left = {IMAGE: iter(singles), VIDEO: iter(videos)}
+    order: list[Picture] = []
 
     def shown(mark: re.Match[str]) -> str:
         found = next(left[mark[0]])

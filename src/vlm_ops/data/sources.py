@@ -20,7 +20,7 @@ from vlm_ops.config.sections import (
 from vlm_ops.data import hub
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.decoding import READING, check_file, reading
-from vlm_ops.data.files import Placed, Table, read_table
+from vlm_ops.data.files import Cells, Placed, Table, read_table
 from vlm_ops.data.forms import Form, find_form
 from vlm_ops.data.image_cells import ImageCell, ImageFile, Place
 from vlm_ops.data.parquet import holds_bytes_alone
@@ -223,29 +223,49 @@ def _raw_rows(
     place: Place,
     split: Split | None,
 ) -> Iterator[RawRow]:
-    columns, names = form.columns, form.columns.model_dump()
     for number, (where, cells) in enumerate(rows, start=1):
         # On the hub the number in the split, so that a drawn row keeps its id.
         numbered = f"{split}-{where.rpartition(':')[2]}" if split else str(number)
-        try:
-            if isinstance(cells, CellError):
-                raise cells
-            chat = form.read_chat(cells)
-        except CellError as error:
-            yield RawRow.without_cells(where, numbered, error, split)
-            continue
-        group = cells.get(columns.group) if columns.group else None
-        yield RawRow(
-            where=where,
-            id=cells.get(columns.id) if columns.id else numbered,
-            images=form.images(cells, chat, place),
-            videos=form.videos(cells, chat, place),
-            question=None if chat else form.question or cells.get(columns.question),
-            answers=None if chat else cells.get(columns.answers),
-            options=cells.get(columns.options) if columns.options else None,
-            chat=chat,
-            kind=cells.get(columns.kind) if columns.kind else ALL,
-            group="" if columns.group and group is None else group,
-            split=split,
-            columns=names,
-        )
+        yield raw_row(where, numbered, cells, form, place, split)
+
+
+def raw_row(
+    where: str,
+    numbered: str,
+    cells: Cells | CellError,
+    form: Form,
+    place: Place,
+    split: Split | None = None,
+) -> RawRow:
+    """Tell the cells of a row apart.
+
+    Args:
+        where: As ``rows.jsonl:12``.
+        numbered: Its id where no column holds one.
+        cells: By column, or why there are none.
+        form: Where they stand.
+        place: Where image files are looked for.
+        split: The split that the source puts the row in.
+    """
+    columns = form.columns
+    try:
+        if isinstance(cells, CellError):
+            raise cells
+        chat = form.read_chat(cells)
+    except CellError as error:
+        return RawRow.without_cells(where, numbered, error, split)
+    group = cells.get(columns.group) if columns.group else None
+    return RawRow(
+        where=where,
+        id=cells.get(columns.id) if columns.id else numbered,
+        images=form.images(cells, chat, place),
+        videos=form.videos(cells, chat, place),
+        question=None if chat else form.question or cells.get(columns.question),
+        answers=None if chat else cells.get(columns.answers),
+        options=cells.get(columns.options) if columns.options else None,
+        chat=chat,
+        kind=cells.get(columns.kind) if columns.kind else ALL,
+        group="" if columns.group and group is None else group,
+        split=split,
+        columns=columns.model_dump(),
+    )

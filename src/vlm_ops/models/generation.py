@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import TextStreamer
 
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.models.sharing import begin
@@ -21,9 +22,10 @@ class Sampling:
     Attributes:
         max_new_tokens: Longest answer.
         batch_size: Rows generated at once.
-        temperature: Of the softmax over the next token.
+        temperature: Of the softmax over the next token; 0 takes the likeliest one.
         samples: Answers to each row; its images are encoded once for all of them.
         seed: Of the draw.
+        top_p: Least share of the probability, 0..1, whose likeliest tokens are drawn from.
     """
 
     max_new_tokens: int
@@ -31,16 +33,19 @@ class Sampling:
     temperature: float
     samples: int
     seed: int
+    top_p: float = 1.0
 
     @property
     def options(self) -> dict[str, Any]:
         """What the model's own generation takes."""
+        if self.temperature == 0:
+            return _greedy(self.max_new_tokens)
         return {
             "max_new_tokens": self.max_new_tokens,
             "num_return_sequences": self.samples,
             "do_sample": True,
             "temperature": self.temperature,
-            "top_p": 1.0,
+            "top_p": self.top_p,
             "top_k": 0,
         }
 
@@ -70,13 +75,7 @@ def generate(
     Returns:
         One answer per row, special tokens and outer spaces removed.
     """
-    greedy = {
-        "max_new_tokens": max_new_tokens,
-        "do_sample": False,
-        "temperature": None,
-        "top_p": None,
-        "top_k": None,
-    }
+    greedy = _greedy(max_new_tokens)
     answers: list[str] = []
     for rows in _batches(len(chats), batch_size):
         answers += _generate_batch(loaded, chats[rows], images[rows], greedy)
@@ -109,6 +108,56 @@ def sample(
         for rows in _batches(len(chats), sampling.batch_size):
             answers += _generate_batch(loaded, chats[rows], images[rows], sampling.options)
     return answers
+
+
+def stream(
+    loaded: LoadedModel,
+    chat: Chat,
+    images: Sequence[Image.Image],
+    sampling: Sampling,
+    tell: Callable[[str], object],
+) -> str:
+    """Answer one chat and hand on the words as they come.
+
+    Args:
+        loaded: Model and processor.
+        chat: The user has the last word.
+        images: In the order of their parts.
+        sampling: How the answer is drawn; one sample.
+        tell: Called with each new piece of the answer.
+
+    Returns:
+        The answer, special tokens and outer spaces removed.
+    """
+    processor: Any = loaded.processor
+    streamer = _Streamer(processor.tokenizer, tell)
+    device = loaded.model.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(sampling.seed)
+        options = sampling.options | {"streamer": streamer}
+        return _generate_batch(loaded, [chat], [images], options)[0]
+
+
+class _Streamer(TextStreamer):
+    """Hands whole words on instead of printing them."""
+
+    def __init__(self, tokenizer: Any, tell: Callable[[str], object]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._tell = tell
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if text:
+            self._tell(text)
+
+
+def _greedy(max_new_tokens: int) -> dict[str, Any]:
+    return {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+    }
 
 
 def _batches(count: int, size: int) -> Iterator[slice]:
