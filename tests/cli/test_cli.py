@@ -124,11 +124,15 @@ def test_every_command_has_help_with_an_example_of_itself(name: str, text: str) 
         (("run", "demo", "--runs", "file/runs"), ("file/runs", "can't be written")),
         (("step", "prepare", "demo", "--runs", "file/runs"), ("file/runs", "can't be")),
         (("models", "demo", "--runs", "no-such"), ("no runs folder at", "no-such", "--runs")),
-        (("predict", "models:/demo@champion", "What?", "--image", "file"), ("no runs folder at",)),
+        (("predict", "models:/demo@champion", "What?"), ("no runs folder at",)),
         (("clean", "--runs", "no-such"), ("no-such: there is no such folder", "--runs")),
         (("deploy", "demo", "--runs", "no-such"), ("no Prefect server", "vlm-ops up")),
         (("predict", "tiny"), ("give either a question", "--output")),
-        (("predict", "tiny", "What?"), ("give either a question (with --image FILE)",)),
+        (("predict", "tiny", "What?", "--output", "x"), ("give either a question (with --image",)),
+        (("predict", "tiny", "What?", "--image", "file"), ("file: an image that can't be",)),
+        (("predict", "tiny", "What?", "--video", "file"), ("file: a video that can't be",)),
+        (("predict", "tiny", "What?", "--image", "empty"), ("empty: found no picture in this",)),
+        (("chat", "tiny", "--image", "no.png"), ("no.png: there is no such file",)),
         (("predict", "tiny", "What?", "--input", "x"), ("give either a question",)),
         (("predict", "tiny", "What?", "--image", "no.png"), ("no.png: there is no such file",)),
         (("predict", "tiny", "--input", "file", "--output", "no/a"), ("no folder no",)),
@@ -140,7 +144,9 @@ def test_bad_input_ends_with_words_on_stderr_alone(
     tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]
 ) -> None:
     (tmp_path / "file").write_text("")
-    message = refused(tmp_path, *arguments, "--json")
+    (tmp_path / "empty").mkdir()
+    as_json = () if arguments[0] == "chat" else ("--json",)
+    message = refused(tmp_path, *arguments, *as_json)
     for part in said:
         assert part in message
     assert not (tmp_path / "no-such").exists()
@@ -158,7 +164,7 @@ def test_a_key_in_a_file_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_text("")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     asked = ("What?", "--image", "a.png", "--json")
     message = refused(tmp_path, "predict", "no/such-model", *asked, HF_HUB_OFFLINE="1")
     assert "'no/such-model'" in message

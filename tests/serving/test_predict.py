@@ -15,10 +15,14 @@ from vlm_ops.data.images import STORE, ImageStore, open_image
 from vlm_ops.errors import DataError
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.records import Chat
-from vlm_ops.serving import predict
-from vlm_ops.serving.predict import answer, answer_file, find_model, read_questions
+from vlm_ops.serving import asking, predict
+from vlm_ops.serving.asking import Answering, answer, ask_about
+from vlm_ops.serving.pictures import open_pictures
+from vlm_ops.serving.predict import answer_file, find_model
+from vlm_ops.serving.rows import Wanted, read_questions
 
 PROMPT = "{question}\nBriefly."
+HOW = Answering(max_new_tokens=4)
 
 
 class Asked:
@@ -41,7 +45,7 @@ class Asked:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     stand_in = Asked()
-    monkeypatch.setattr(predict, "generate", stand_in)
+    monkeypatch.setattr(asking, "generate", stand_in)
     return stand_in
 
 
@@ -55,7 +59,7 @@ def model(prompt: str) -> Any:
     ("prompt", "told"), [(PROMPT, "What color?\nBriefly."), ("{question}", "What color?")]
 )
 def test_the_model_s_prompt_surrounds_the_question(asked: Asked, prompt: str, told: str) -> None:
-    assert answer(model(prompt), " <image>What color? ", [], max_new_tokens=4) == "5"
+    assert answer(model(prompt), ask_about(" <image>What color? "), HOW) == "5"
     assert asked.questions == [told]
 
 
@@ -66,8 +70,8 @@ def test_a_file_s_rows_get_the_prompt_and_are_written_as_they_were(
     row = {"image": "a.png", "query": "What color?"}
     source, target = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
     source.write_text(json.dumps(row))
-    rows = read_questions(source)
-    assert answer_file(model(PROMPT), rows, target, max_new_tokens=4, batch_size=1) == ([], 0)
+    rows = read_questions(Wanted(source))
+    assert answer_file(model(PROMPT), rows, target, HOW, batch_size=1) == ([], 0)
     assert asked.questions == ["What color?\nBriefly."]
     assert json.loads(target.read_text()) == {**row, "answer": "5"}
 
@@ -87,7 +91,8 @@ def test_pictures_are_the_ones_that_training_sees(asked: Asked, tmp_path: Path) 
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.jpg", exif=exif)
     paths = [tmp_path / "clear.png", tmp_path / "turned.jpg"]
-    answer(model(PROMPT), "What color?", paths, max_new_tokens=4)
+    for path in paths:
+        answer(model(PROMPT), ask_about("What color?", open_pictures(path)), HOW)
     with ImageStore(tmp_path / "out") as store:
         kept = [store.add(path).path for path in paths]
         store.keep(set(kept))
@@ -101,10 +106,10 @@ def test_rows_that_trained_are_readable_with_their_byte_order_mark(tmp_path: Pat
     source = tmp_path / "rows.jsonl"
     text = json.dumps({"image": ["a.png", "b.png"], "query": "a\u2028b"}, ensure_ascii=False)
     source.write_text(f"\ufeff{text}\n\n", encoding="utf-8")
-    questions = read_questions(source)
+    questions = read_questions(Wanted(source))
     (row,) = questions.rows()
     assert questions.total == 1
-    assert row.question == "a\u2028b"
+    assert row.turns[-1].text == "a\u2028b"
     assert [image.name for image in row.images if isinstance(image, ImageFile)] == [
         "a.png",
         "b.png",
@@ -114,25 +119,38 @@ def test_rows_that_trained_are_readable_with_their_byte_order_mark(tmp_path: Pat
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "rows.jsonl:2: not valid JSON"),
-        ("[]", "rows.jsonl:2: found a list, expected one JSON object a line"),
-        ('{"query": "q"}', "rows.jsonl:2: no image; found query; expected image (a path) and"),
-        ('{"image": "", "query": "q"}', "rows.jsonl:2: image is empty: found ''; expected image"),
-        ('{"image": "a.png", "query": " "}', "rows.jsonl:2: query is empty: found ' '; expected"),
+        ("{", "rows.jsonl:2: not valid JSON: found '{'"),
+        ("[]", "rows.jsonl:2: no object: found '[]'"),
+        ('{"image": "a.png"}', "query is empty: found None"),
+        ('{"image": "a.png", "query": " "}', "query is empty: found ' '; expected"),
+        ('{"image": "a.png", "query": "a <image> b <image> c"}', "found 2 times <image>"),
+        ('{"image": "a.png", "query": "<|im_end|> x"}', "query is with a mark"),
     ],
 )
-def test_a_row_that_asks_nothing_is_named_at_once(tmp_path: Path, line: str, said: str) -> None:
+def test_a_row_that_asks_nothing_costs_its_own_answer(
+    asked: Asked, tmp_path: Path, line: str, said: str
+) -> None:
+    source = write_questions(tmp_path, ["a.png"])
+    source.write_text(source.read_text() + f"\n{line}\n")
+    target = tmp_path / "answers.jsonl"
+    done = answer_file(model(PROMPT), read_questions(Wanted(source)), target, HOW, batch_size=4)
+    assert done.failed == ["rows.jsonl:2"]
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [sorted(line)[0] for line in lines] == ["answer", "error"]
+    assert said in lines[1]["error"]
+
+
+def test_a_file_none_of_whose_rows_asks_anything_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
-    source.write_text(f'{{"image": "a.png", "query": "q"}}\n{line}\n')
-    with pytest.raises(DataError) as caught:
-        read_questions(source)
-    assert said in str(caught.value)
+    source.write_text('{"image": "a.png", "query": ""}\n{"image": "a.png", "query": ""}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: query is empty.*None of the 2 rows"):
+        read_questions(Wanted(source))
 
 
 def test_a_file_without_rows_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("\n")
-    with pytest.raises(DataError, match=r"rows\.jsonl: no rows; expected one JSON object a line"):
-        read_questions(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match=r"rows\.jsonl: no rows; found an empty file"):
+        read_questions(Wanted(tmp_path / "rows.jsonl"))
 
 
 def test_a_broken_picture_is_an_error_of_its_row_alone(asked: Asked, tmp_path: Path) -> None:
@@ -149,15 +167,15 @@ def test_a_broken_picture_is_an_error_of_its_row_alone(asked: Asked, tmp_path: P
     seen: list[tuple[int, int]] = []
     failed, _ = answer_file(
         model("{question}"),
-        read_questions(source),
+        read_questions(Wanted(source)),
         target,
-        max_new_tokens=4,
+        HOW,
         batch_size=2,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert failed == ["rows.jsonl:2", "rows.jsonl:4"]
     assert (asked.questions, asked.batches) == (["q0", "q2", "q4"], [1, 1, 1])
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert [line.get("answer") for line in lines] == ["5", None, "5", None, "5"]
     assert [sorted(line) for line in lines[:2]] == [
@@ -178,9 +196,9 @@ def write_questions(folder: Path, images: list[Any]) -> Path:
 
 def test_a_cell_that_is_no_image_costs_its_row_alone(asked: Asked, tmp_path: Path) -> None:
     images = ["a.png", 7, ["a.png", None], "/dev/zero", "https://x.org/a.png", "a\0.png", "a.png"]
-    questions = read_questions(write_questions(tmp_path, images))
+    questions = read_questions(Wanted(write_questions(tmp_path, images)))
     target = tmp_path / "answers.jsonl"
-    done = answer_file(model("{question}"), questions, target, max_new_tokens=4, batch_size=3)
+    done = answer_file(model("{question}"), questions, target, HOW, batch_size=3)
     assert done.failed == [f"rows.jsonl:{n}" for n in range(2, 7)]
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert [line["query"] for line in lines] == [f"q{n}" for n in range(7)]
@@ -201,16 +219,16 @@ def test_an_interrupted_call_goes_on_and_another_question_begins_anew(
         return asked(*given, **options)
 
     def ask(prompt: str = PROMPT) -> predict.Answered:
-        rows = read_questions(source)
-        return answer_file(model(prompt), rows, target, max_new_tokens=4, batch_size=2)
+        rows = read_questions(Wanted(source))
+        return answer_file(model(prompt), rows, target, HOW, batch_size=2)
 
-    monkeypatch.setattr(predict, "generate", breaks_off)
+    monkeypatch.setattr(asking, "generate", breaks_off)
     with pytest.raises(KeyboardInterrupt):
         ask()
     assert not target.exists()
     (part,) = tmp_path.glob(".answers.jsonl.*.part")
     part.write_bytes(part.read_bytes() + b'{"image": "a.p')  # as a full disk leaves it
-    monkeypatch.setattr(predict, "generate", asked)
+    monkeypatch.setattr(asking, "generate", asked)
     other = ask("{question}")  # another prompt is another question
     assert other == (["rows.jsonl:2"], 0)
     asked.questions.clear()
@@ -234,13 +252,13 @@ def test_other_allowed_folders_begin_anew(
         return asked(*given, **options)
 
     def ask(root: Path | None) -> predict.Answered:
-        rows = read_questions(source, root)
-        return answer_file(model(PROMPT), rows, target, max_new_tokens=4, batch_size=2)
+        rows = read_questions(Wanted(source, root))
+        return answer_file(model(PROMPT), rows, target, HOW, batch_size=2)
 
-    monkeypatch.setattr(predict, "generate", breaks_off)
+    monkeypatch.setattr(asking, "generate", breaks_off)
     with pytest.raises(KeyboardInterrupt):
         ask(None)
-    monkeypatch.setattr(predict, "generate", asked)
+    monkeypatch.setattr(asking, "generate", asked)
     assert ask(tmp_path) == ([], 0)
 
 
@@ -249,6 +267,14 @@ def test_half_a_character_is_written_as_it_was_read(asked: Asked, tmp_path: Path
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     row = {"image": "a.png", "query": "q", "note": "\ud83d é"}
     source.write_text(json.dumps(row))
-    questions = read_questions(source)
-    answer_file(model(PROMPT), questions, target, max_new_tokens=4, batch_size=2)
+    questions = read_questions(Wanted(source))
+    answer_file(model(PROMPT), questions, target, HOW, batch_size=2)
     assert json.loads(target.read_text(encoding="utf-8")) == row | {"answer": "5"}
+
+
+def test_what_a_row_calls_its_answer_is_kept(asked: Asked, tmp_path: Path) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+    source.write_text('{"query": "q", "answer": "4"}\n{"query": "q", "given_answer": "4"}')
+    answer_file(model(PROMPT), read_questions(Wanted(source)), target, HOW, batch_size=2)
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert lines == [{"query": "q", "given_answer": "4", "answer": "5"}] * 2

@@ -41,7 +41,9 @@ def test_a_broken_picture_costs_one_answer_and_the_exit_code(
     (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8-sig")
     done = predict(tmp_path, str(random_base))
     assert done.returncode == 1, done.stderr
-    assert json.loads(done.stdout) == {"rows": 5, "failed": 1, "output": "answers.jsonl"}
+    assert json.loads(done.stdout) == {
+        "rows": 5, "failed": 1, "text_alone": 0, "output": "answers.jsonl",
+    }  # fmt: skip
     last = done.stderr.strip().splitlines()[-1]
     assert "1 of 5 rows have no answer" in last
     assert f"rows.jsonl:{BROKEN + 1}. Why stands in their lines of answers.jsonl" in last

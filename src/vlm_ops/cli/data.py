@@ -77,7 +77,7 @@ def inspect(
     from vlm_ops.data.located import Asked
     from vlm_ops.models.tokens import token_counts
 
-    asked = Asked(source, revision, _roles(columns), rows)
+    asked = Asked(source, revision, roles(columns), rows)
     target = folder or default_folder(source)
     with progress():
         found = look(asked, target, partial(token_counts, ModelSettings()))
@@ -109,7 +109,12 @@ def diff(
         _tell_difference(found)
 
 
-def _roles(columns: list[str]) -> dict[str, str]:
+def roles(columns: list[str]) -> dict[str, str]:
+    """Read what --column says: the name of a column by its role.
+
+    Raises:
+        ConfigError: It is no ROLE=NAME.
+    """
     found: dict[str, str] = {}
     for text in columns:
         role, equals, name = text.partition("=")

@@ -1,23 +1,36 @@
 """``predict``: ask a model."""
 
+import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from vlm_ops.cli.console import err, out, print_json
+from vlm_ops.cli.data import roles
 from vlm_ops.cli.run import AsJson, Runs
 from vlm_ops.config.names import registered_name
 from vlm_ops.errors import ConfigError, DataError, OutputError
 
 if TYPE_CHECKING:
-    from vlm_ops.artifacts import ModelRef
     from vlm_ops.models.loading import LoadedModel
-    from vlm_ops.serving.predict import Answered, Questions
+    from vlm_ops.serving.asking import Answering
+    from vlm_ops.serving.predict import Answered
+    from vlm_ops.serving.rows import Questions
 
 _SHOWN = 10
 """Rows without an answer that a message names; the file has all of them."""
+
+Name = Annotated[
+    str, typer.Argument(help="models:/demo@champion, models:/demo/3, tiny, a hub id, a folder.")
+]
+Images = Annotated[
+    list[Path], typer.Option("--image", help="Image file or a folder of them; repeatable.")
+]
+System = Annotated[str | None, typer.Option(help="What the model is told before all else.")]
+Longest = Annotated[int, typer.Option(min=1, help="Longest answer.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,76 +39,157 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[
-        str, typer.Argument(help="models:/demo@champion, models:/demo/3, tiny, a hub id, a folder.")
-    ],
-    question: Annotated[str | None, typer.Argument(help="What is asked about --image.")] = None,
-    image: Annotated[
-        list[Path], typer.Option("--image", help="Image file; repeat for several.")
+    model: Name,
+    question: Annotated[
+        str | None, typer.Argument(help="What is asked; may hold a mark <image> for each image.")
+    ] = None,
+    images: Images = [],  # noqa: B006
+    videos: Annotated[
+        list[Path], typer.Option("--video", help="Video file, shown as some frames; repeatable.")
     ] = [],  # noqa: B006
+    frames: Annotated[int, typer.Option(min=1, max=256, help="Frames of each video.")] = 8,
+    system: System = None,
     source: Annotated[
-        Path | None, typer.Option("--input", help="JSONL with image and query, instead.")
+        Path | None, typer.Option("--input", help="File of rows in any form that trains, instead.")
     ] = None,
     target: Annotated[
         Path | None, typer.Option("--output", help="JSONL to write the answers to.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 32,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 32,
+    columns: Annotated[
+        list[str],
+        typer.Option("--column", metavar="ROLE=NAME", help="Which column of --input it is."),
+    ] = [],  # noqa: B006
     images_root: Annotated[
         Path | None,
         typer.Option("--images-root", help="Folder of all images of --input; else its own."),
     ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 32,
+    max_new_tokens: Longest = 32,
+    temperature: Temperature = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    quantization: Annotated[
+        Literal["nf4", "int8", "none"] | None, typer.Option(help="Instead of the model's own.")
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"] | None,
+        typer.Option(help="Instead of the model's own."),
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Ask a model about an image, or about a file of them.
+    """Ask a model about images, a video or nothing to see, or about a file of rows.
 
     Example: vlm-ops predict models:/demo@champion --image chart.png "What color is it?"
     """
-    single = question is not None and bool(image) and source is None and target is None
-    batch = question is None and not image and source is not None and target is not None
+    single = question is not None and source is None and target is None
+    batch = not images and not videos and source is not None and target is not None
     if not single and not batch:
         raise ConfigError(
-            "give either a question (with --image FILE), or --input ROWS.jsonl and "
-            "--output ANSWERS.jsonl"
+            "give either a question (with --image FILE, --video FILE or words alone), or --input "
+            "ROWS and --output ANSWERS.jsonl"
         )
     registered_name(model)
-    _check_files([*image, *([source] if source else [])], target)
-    if question is not None:
-        from vlm_ops.serving.predict import answer
-
-        said = answer(_load(model, runs), question, image, max_new_tokens)
+    form = Form(model, runs, quantization, dtype)
+    how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+    if source is None or target is None:
+        said = _answer_one(form, _Shown(question or "", images, videos, frames, system), how, seed)
         if as_json:
             print_json({"answer": said})
         else:
             out.print(said, markup=False)
-    elif source is not None and target is not None:
-        from vlm_ops.serving.predict import read_questions
+        return
+    _check_files(source, target)
+    from vlm_ops.serving.asking import Answering
+    from vlm_ops.serving.rows import Wanted, read_questions
 
-        questions = read_questions(source, images_root)
-        limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-        failed, kept = _answer_all(_load(model, runs), questions, target, **limits)
-        if as_json:
-            print_json({"rows": questions.total, "failed": len(failed), "output": str(target)})
-        else:
-            again = f", {kept} lines of them from an interrupted call" if kept else ""
-            out.print(f"{questions.total - len(failed)} answers in {target}{again}")
-        _refuse(failed, questions.total, target)
+    wanted = Wanted(source, images_root, roles(columns), question, system, frames)
+    questions = read_questions(wanted)
+    answering = Answering.of(**how, seed=seed)
+    done, pace = _answer_all(form, questions, target, answering, batch_size)
+    if as_json:
+        counts = {"rows": questions.total, "failed": len(done.failed)}
+        print_json({**counts, "text_alone": questions.text_alone, "output": str(target)})
+    else:
+        _tell(done, pace, questions, target)
+    _refuse(done.failed, questions.total, target)
+
+
+class Form(NamedTuple):
+    """Which model is asked, and in which form it is loaded."""
+
+    model: str
+    runs: Path
+    quantization: str | None = None
+    dtype: str | None = None
+
+    def load(self) -> "LoadedModel":
+        """Load it, without what libraries say meanwhile."""
+        from transformers.utils import logging as library
+
+        from vlm_ops.ask import load
+
+        library.disable_progress_bar()
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        form = {"quantization": self.quantization, "dtype": self.dtype}
+        return load(self.model, runs=self.runs, **form).loaded
+
+
+class _Shown(NamedTuple):
+    question: str
+    images: list[Path]
+    videos: list[Path]
+    frames: int
+    system: str | None
+
+
+def _answer_one(form: Form, shown: _Shown, how: dict[str, Any], seed: int) -> str:
+    from vlm_ops.serving.pictures import open_pictures, open_video
+
+    # Before torch is imported and a model is looked for: a wrong path is told at once.
+    pictures = open_pictures(shown.images)
+    films = [open_video(video, shown.frames) for video in shown.videos]
+    from vlm_ops.serving.asking import Answering, answer, ask_about
+
+    answering = Answering.of(**how, seed=seed)
+    asked = ask_about(shown.question, pictures, films, shown.system)
+    return answer(form.load(), asked, answering)
+
+
+class _Pace:
+    """Says how many rows a second are answered, without those of an interrupted call."""
+
+    def __init__(self) -> None:
+        self._began, self._kept = 0.0, -1
+
+    def at(self, done: int) -> str:
+        now = time.monotonic()
+        if self._kept < 0:
+            self._began, self._kept = now, done
+        return f"{(done - self._kept) / max(now - self._began, 1e-3):.1f} rows/s"
 
 
 def _answer_all(
-    loaded: "LoadedModel", questions: "Questions", target: Path, **limits: int
-) -> "Answered":
+    form: Form, questions: "Questions", target: Path, how: "Answering", batch_size: int
+) -> tuple["Answered", str]:
+    """Answer all rows; returns what became of them, and the pace."""
     from vlm_ops.serving.predict import answer_file
 
+    model, pace = form.load(), _Pace()
     with err.status("answering") as status:
-        return answer_file(
-            loaded,
-            questions,
-            target,
-            progress=lambda done, total: status.update(f"answering {done}/{total}"),
-            **limits,
-        )
+
+        def show(done: int, total: int) -> None:
+            status.update(f"answering {done}/{total}, {pace.at(done)}")
+
+        done = answer_file(model, questions, target, how, batch_size=batch_size, progress=show)
+        return done, pace.at(questions.total)
+
+
+def _tell(done: "Answered", pace: str, questions: "Questions", target: Path) -> None:
+    said = questions.total - len(done.failed)
+    alone = f"; {questions.text_alone} rows show no image" if questions.text_alone else ""
+    again = f"; {done.kept} lines are of an interrupted call" if done.kept else ""
+    out.print(f"{said} answers in {target} ({pace}){again}{alone}", markup=False)
 
 
 def _refuse(failed: list[str], rows: int, target: Path) -> None:
@@ -103,37 +197,14 @@ def _refuse(failed: list[str], rows: int, target: Path) -> None:
     if failed:
         more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
         raise DataError(
-            f"{len(failed)} of {rows} rows have no answer, for an image of theirs can't be "
-            f"opened: {', '.join(failed[:_SHOWN])}{more}. Why stands in their lines of {target}, "
-            f"under 'error'."
+            f"{len(failed)} of {rows} rows have no answer: {', '.join(failed[:_SHOWN])}{more}. Why "
+            f"stands in their lines of {target}, under 'error'."
         )
 
 
-def _check_files(read: list[Path], target: Path | None) -> None:
+def _check_files(source: Path, target: Path) -> None:
     """Find what is missing before a model is loaded."""
-    for path in read:
-        if not path.is_file():
-            raise DataError(f"{path}: there is no such file")
-    if target is not None and not target.absolute().parent.is_dir():
+    if not source.is_file():
+        raise DataError(f"{source}: there is no such file")
+    if not target.absolute().parent.is_dir():
         raise OutputError(f"{target}: there is no folder {target.parent} to write it to; make it")
-
-
-def _load(model: str, runs: Path) -> "LoadedModel":
-    from transformers.utils import logging as library
-
-    from vlm_ops.models.loading import load
-
-    library.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    return load(_find(model, runs))
-
-
-def _find(model: str, runs: Path) -> "ModelRef":
-    from vlm_ops.serving.predict import find_model
-
-    if registered_name(model) is None:
-        return find_model(model, tracking_uri=None, cache=runs / "models")
-    from flows.servers.services import registry
-
-    with registry(runs) as uri:
-        return find_model(model, tracking_uri=uri, cache=runs / "models")
