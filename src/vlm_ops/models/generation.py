@@ -143,10 +143,11 @@ class _Streamer(TextStreamer):
 
     def __init__(self, tokenizer: Any, tell: Callable[[str], object]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._tell = tell
+        self._tell, self._begun = tell, False
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        if text:
+        if text := text if self._begun else text.lstrip():
+            self._begun = True
             self._tell(text)
 
 
