@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vlm_ops.models.loading import LoadedModel
     from vlm_ops.serving.asking import Answering
     from vlm_ops.serving.predict import Answered
-    from vlm_ops.serving.rows import Questions
+    from vlm_ops.serving.rows import Questions, Wanted
 
 _SHOWN = 10
 """Rows without an answer that a message names; the file has all of them."""
@@ -31,6 +31,33 @@ Images = Annotated[
 System = Annotated[str | None, typer.Option(help="What the model is told before all else.")]
 Longest = Annotated[int, typer.Option(min=1, help="Longest answer.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")]
+Question = Annotated[
+    str | None, typer.Argument(help="What is asked; may hold a mark <image> for each image.")
+]
+Videos = Annotated[
+    list[Path], typer.Option("--video", help="Video file, shown as some frames; repeatable.")
+]
+Frames = Annotated[int, typer.Option(min=1, max=256, help="Frames of each video.")]
+Input = Annotated[
+    Path | None, typer.Option("--input", help="File of rows in any form that trains, instead.")
+]
+Output = Annotated[Path | None, typer.Option("--output", help="JSONL to write the answers to.")]
+Columns = Annotated[
+    list[str], typer.Option("--column", metavar="ROLE=NAME", help="Which column of --input it is.")
+]
+ImagesRoot = Annotated[
+    Path | None,
+    typer.Option("--images-root", help="Folder of all images of --input; else its own."),
+]
+AtOnce = Annotated[int, typer.Option(min=1, help="Rows at once.")]
+TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from this share.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the draw.")]
+Quantization = Annotated[
+    Literal["nf4", "int8", "none"] | None, typer.Option(help="Instead of the model's own.")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"] | None, typer.Option(help="Instead of the model's own.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,41 +67,22 @@ def add_to(app: typer.Typer) -> None:
 
 def predict(
     model: Name,
-    question: Annotated[
-        str | None, typer.Argument(help="What is asked; may hold a mark <image> for each image.")
-    ] = None,
+    question: Question = None,
     images: Images = [],  # noqa: B006
-    videos: Annotated[
-        list[Path], typer.Option("--video", help="Video file, shown as some frames; repeatable.")
-    ] = [],  # noqa: B006
-    frames: Annotated[int, typer.Option(min=1, max=256, help="Frames of each video.")] = 8,
+    videos: Videos = [],  # noqa: B006
+    frames: Frames = 8,
     system: System = None,
-    source: Annotated[
-        Path | None, typer.Option("--input", help="File of rows in any form that trains, instead.")
-    ] = None,
-    target: Annotated[
-        Path | None, typer.Option("--output", help="JSONL to write the answers to.")
-    ] = None,
-    columns: Annotated[
-        list[str],
-        typer.Option("--column", metavar="ROLE=NAME", help="Which column of --input it is."),
-    ] = [],  # noqa: B006
-    images_root: Annotated[
-        Path | None,
-        typer.Option("--images-root", help="Folder of all images of --input; else its own."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 32,
+    source: Input = None,
+    target: Output = None,
+    columns: Columns = [],  # noqa: B006
+    images_root: ImagesRoot = None,
+    batch_size: AtOnce = 32,
     max_new_tokens: Longest = 32,
     temperature: Temperature = 0.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from this share.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
-    quantization: Annotated[
-        Literal["nf4", "int8", "none"] | None, typer.Option(help="Instead of the model's own.")
-    ] = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"] | None,
-        typer.Option(help="Instead of the model's own."),
-    ] = None,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    quantization: Quantization = None,
+    dtype: Dtype = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -91,28 +99,20 @@ def predict(
         )
     registered_name(model)
     form = Form(model, runs, quantization, dtype)
-    how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
-    if source is None or target is None:
-        said = _answer_one(form, _Shown(question or "", images, videos, frames, system), how, seed)
-        if as_json:
-            print_json({"answer": said})
-        else:
-            out.print(said, markup=False)
-        return
-    _check_files(source, target)
-    from vlm_ops.serving.asking import Answering
-    from vlm_ops.serving.rows import Wanted, read_questions
+    drawn = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    how = {"max_new_tokens": max_new_tokens, **drawn}
+    if source is not None and target is not None:
+        _check_files(source, target)
+        from vlm_ops.serving.rows import Wanted
 
-    wanted = Wanted(source, images_root, roles(columns), question, system, frames)
-    questions = read_questions(wanted)
-    answering = Answering.of(**how, seed=seed)
-    done, pace = _answer_all(form, questions, target, answering, batch_size)
+        wanted = Wanted(source, images_root, roles(columns), question, system, frames)
+        _answer_file(form, wanted, target, how, batch_size, as_json)
+        return
+    said = _answer_one(form, _Shown(question or "", images, videos, frames, system), how)
     if as_json:
-        counts = {"rows": questions.total, "failed": len(done.failed)}
-        print_json({**counts, "text_alone": questions.text_alone, "output": str(target)})
+        print_json({"answer": said})
     else:
-        _tell(done, pace, questions, target)
-    _refuse(done.failed, questions.total, target)
+        out.print(said, markup=False)
 
 
 class Form(NamedTuple):
@@ -143,7 +143,7 @@ class _Shown(NamedTuple):
     system: str | None
 
 
-def _answer_one(form: Form, shown: _Shown, how: dict[str, Any], seed: int) -> str:
+def _answer_one(form: Form, shown: _Shown, how: dict[str, Any]) -> str:
     from vlm_ops.serving.pictures import open_pictures, open_video
 
     # Before torch is imported and a model is looked for: a wrong path is told at once.
@@ -151,7 +151,7 @@ def _answer_one(form: Form, shown: _Shown, how: dict[str, Any], seed: int) -> st
     films = [open_video(video, shown.frames) for video in shown.videos]
     from vlm_ops.serving.asking import Answering, answer, ask_about
 
-    answering = Answering.of(**how, seed=seed)
+    answering = Answering.of(**how)
     asked = ask_about(shown.question, pictures, films, shown.system)
     return answer(form.load(), asked, answering)
 
@@ -167,6 +167,28 @@ class _Pace:
         if self._kept < 0:
             self._began, self._kept = now, done
         return f"{(done - self._kept) / max(now - self._began, 1e-3):.1f} rows/s"
+
+
+def _answer_file(
+    form: Form,
+    wanted: "Wanted",
+    target: Path,
+    how: dict[str, Any],
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    from vlm_ops.serving.asking import Answering
+    from vlm_ops.serving.rows import read_questions
+
+    answering = Answering.of(**how)
+    questions = read_questions(wanted)
+    done, pace = _answer_all(form, questions, target, answering, batch_size)
+    if as_json:
+        counts = {"rows": questions.total, "failed": len(done.failed)}
+        print_json({**counts, "text_alone": questions.text_alone, "output": str(target)})
+    else:
+        _tell(done, pace, questions, target)
+    _refuse(done.failed, questions.total, target)
 
 
 def _answer_all(
