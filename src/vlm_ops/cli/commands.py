@@ -5,7 +5,20 @@ import logging
 import typer
 
 from vlm_ops import __version__
-from vlm_ops.cli import bench, check, clean, data, demo, gate, models, predict, run, servers, step
+from vlm_ops.cli import (
+    bench,
+    check,
+    clean,
+    data,
+    demo,
+    export,
+    gate,
+    models,
+    predict,
+    run,
+    servers,
+    step,
+)
 from vlm_ops.cli.console import guarded
 
 app = typer.Typer(
@@ -16,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for group in (run, check, step, servers, models, gate, predict, data, clean, demo, bench):
+for group in (run, check, step, servers, models, gate, predict, export, data, clean, demo, bench):
     group.add_to(app)
 
 
