@@ -1,6 +1,7 @@
 """An exported model: of every family the same logits, tokens and answers as what it is made of."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from vlm_ops.errors import ModelError, OutputError
 from vlm_ops.model_ref import ModelRef
 from vlm_ops.models import export as files
 from vlm_ops.models.adapters import add_adapter
-from vlm_ops.models.generation import encode
+from vlm_ops.models.generation import encode, written
 from vlm_ops.models.loading import base_ref, load
-from vlm_ops.records import as_chat
+from vlm_ops.records import Chat, as_chat
 from vlm_ops.serving.agreement import check, fixed_questions
 from vlm_ops.serving.export import export
 from vlm_ops.store.fingerprint import sha256_file
@@ -45,6 +46,10 @@ def adapted(base: Path, folder: Path, lora: LoraSettings, **settings: Any) -> Mo
     return ref.model_copy(update=changes)
 
 
+def asked_of(processor: Any, chats: list[Chat], pictures: Any) -> Any:
+    return encode(processor, written(processor, chats), pictures)
+
+
 @pytest.fixture(scope="module")
 def model(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     return adapted(random_base, tmp_path_factory.mktemp("of") / "adapter", LoraSettings(rank=4))
@@ -65,7 +70,7 @@ def test_logits_and_tokens_are_those_of_base_and_adapter(
     asked = fixed_questions()[:2]
     pictures = [one.pictures for one in asked]
     told = [as_chat(ref.asked(one.question), 1) for one in asked]
-    expected = encode(loaded.processor, told, pictures)
+    expected = asked_of(loaded.processor, told, pictures)
     whole: Any = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
     bare: Any = AutoModelForImageTextToText.from_pretrained(base)
     for other, folder in (
@@ -73,7 +78,7 @@ def test_logits_and_tokens_are_those_of_base_and_adapter(
         (PeftModel.from_pretrained(bare, tmp_path / "alone"), "alone"),
     ):
         processor: Any = AutoProcessor.from_pretrained(tmp_path / folder)
-        found = encode(processor, [as_chat(one.question, 1) for one in asked], pictures)
+        found = asked_of(processor, [as_chat(one.question, 1) for one in asked], pictures)
         assert found["input_ids"].tolist() == expected["input_ids"].tolist()
         with torch.inference_mode():
             logits = other.eval()(**found).logits - loaded.model(**expected).logits
@@ -85,7 +90,7 @@ def test_logits_and_tokens_are_those_of_base_and_adapter(
             chat, add_generation_prompt=True, tokenize=True, return_dict=True,
             processor_kwargs={"add_special_tokens": False},
         )  # fmt: skip
-        one = encode(loaded.processor, told[:1], pictures[:1])
+        one = asked_of(loaded.processor, told[:1], pictures[:1])
         assert list(alone["input_ids"][0]) == one["input_ids"][0].tolist()
 
 
@@ -145,7 +150,9 @@ def test_a_whole_model_is_exported_as_it_is(
 def test_an_adapter_says_what_its_base_is(random_base: Path, tmp_path: Path) -> None:
     ref = adapted(random_base, tmp_path / "a", LoraSettings(rank=4, dora=True))
     done = export(ref, tmp_path / "out", "adapter")
-    assert done.notices == ("vLLM loads no DoRA adapter; for vLLM export with --merged",)
+    dora, unnamed = done.notices
+    assert dora == "vLLM loads no DoRA adapter; for vLLM export with --merged"
+    assert unnamed.startswith(f"the base {random_base.name!r} has no hub id")
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == random_base.name
     assert not (tmp_path / "out/model.safetensors").exists()
@@ -153,14 +160,15 @@ def test_an_adapter_says_what_its_base_is(random_base: Path, tmp_path: Path) -> 
 
 def test_the_base_of_a_package_is_named_by_its_hub_id(model: ModelRef, tmp_path: Path) -> None:
     package = tmp_path / "package"
-    (package / "base").mkdir(parents=True)
-    for path in Path(model.settings.id).iterdir():
-        (package / "base" / path.name).write_bytes(path.read_bytes())
+    assert model.adapter is not None
+    shutil.copytree(model.settings.id, package / "base")
+    shutil.copytree(model.adapter, package / "adapter")
     named = model.settings.model_copy(update={"id": "org/base", "revision": "c" * 40})
     described = model.model_copy(update={"settings": named})
     (package / "model.json").write_text(described.model_dump_json())
     settings = model.settings.model_copy(update={"id": str(package / "base")})
-    export(model.model_copy(update={"settings": settings}), tmp_path / "out", "adapter")
+    packed = model.model_copy(update={"settings": settings, "adapter": package / "adapter"})
+    assert export(packed, tmp_path / "out", "adapter").notices == ()
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("org/base", "c" * 40)
     told = (tmp_path / "out/README.md").read_text()

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from peft import PeftModel
+from transformers import ProcessorMixin
 
 from vlm_ops.artifacts import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from vlm_ops.errors import ModelError
@@ -28,16 +29,17 @@ def write_merged(model: ModelRef, into: Path) -> None:
         ModelError: The files are missing, or the adapter can't be merged.
         OSError: The folder can't be written.
     """
-    whole = as_stored(files_of(model))
-    if model.adapter is not None:
-        try:
+    folder = files_of(model)
+    try:
+        whole, processor = as_stored(folder), _asking_processor(model)
+        if model.adapter is not None:
             # DoRA's magnitudes and rsLoRA's scale are PEFT's to merge.
             adapted = PeftModel.from_pretrained(whole, model.adapter)
             whole = adapted.merge_and_unload(safe_merge=True)
-        except ValueError as error:
-            raise ModelError(f"{model.adapter}: can't be merged: {error}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{model.adapter or folder}: can't be exported: {error}") from error
     whole.save_pretrained(into)
-    write_processor(model, into)
+    processor.save_pretrained(into)
 
 
 def write_adapter(model: ModelRef, base: str, revision: str | None, into: Path) -> None:
@@ -55,18 +57,11 @@ def write_adapter(model: ModelRef, base: str, revision: str | None, into: Path) 
     """
     if model.adapter is None:
         raise ModelError("this model has no adapter: export it with --merged")
+    try:
+        processor = _asking_processor(model)
+    except OSError as error:
+        raise ModelError(f"{files_of(model)}: has no processor ({error})") from error
     copy_adapter(model.adapter, into, base, revision)
-    write_processor(model, into)
-
-
-def write_processor(model: ModelRef, into: Path) -> None:
-    """Write a model's processor, whose chat template puts the model's prompt around questions.
-
-    Raises:
-        OSError: There is none, or the folder can't be written.
-    """
-    processor = load_processor(model)
-    ask_with(processor, model.prompt)
     processor.save_pretrained(into)
 
 
@@ -93,3 +88,10 @@ def copy_adapter(adapter: Path, into: Path, base: str, revision: str | None = No
         config["revision"] = revision
     text = json.dumps(config, indent=2, sort_keys=True)
     (into / ADAPTER_CONFIG).write_text(text + "\n", "utf-8")
+
+
+def _asking_processor(model: ModelRef) -> ProcessorMixin:
+    """Load a model's processor, its prompt in the chat template."""
+    processor = load_processor(model)
+    ask_with(processor, model.prompt)
+    return processor

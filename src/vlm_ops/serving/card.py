@@ -140,7 +140,8 @@ def _asked(model: ModelRef, base: ModelSettings, form: Form) -> str:
     if form == "adapter":
         imports = f"from peft import PeftModel\n{imports}"
     revision = f", revision={base.revision!r}" if base.revision and is_on_hub(base) else ""
-    loading = _LOADING[form].format(base=base_name(base), revision=revision)
+    where = base.id if is_on_hub(base) else f"path/to/{base_name(base)}"
+    loading = _LOADING[form].format(base=where, revision=revision)
     special = (
         "No special token is added to what the chat template writes (`add_special_tokens`), as in "
         "training."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from safetensors import SafetensorError
 
 from vlm_ops.artifacts import ADAPTER_CONFIG
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ModelError, OutputError
 from vlm_ops.model_ref import ModelRef
 from vlm_ops.models.export import write_adapter, write_merged
@@ -66,7 +67,7 @@ def export(model: ModelRef, out: Path, form: Form, story: "Story | None" = None)
         kind = "a whole model" if model.weights is not None else "a bare base"
         raise ModelError(f"--adapter: this is {kind} and has no adapter; leave --adapter out")
     base = settings_of_base(model)
-    notices = tuple(_notices(model, form))
+    notices = tuple(_notices(model, base, form))
     asked, longest = _questions(story)
     try:
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=out.absolute().parent) as beside:
@@ -112,11 +113,14 @@ def _questions(story: "Story | None") -> tuple[list[Asked], int]:
     return [*own, *fixed_questions()], recorded.max_new_tokens
 
 
-def _notices(model: ModelRef, form: Form) -> list[str]:
+def _notices(model: ModelRef, base: ModelSettings, form: Form) -> list[str]:
     if form == "merged" or model.adapter is None:
         return []
     try:
         config = json.loads((model.adapter / ADAPTER_CONFIG).read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"{model.adapter}: is not an adapter ({error})") from error
-    return [_NO_DORA] if config.get("use_dora") else []
+    unnamed = (
+        f"the base {base_name(base)!r} has no hub id: whoever loads the adapter names its folder"
+    )
+    return [_NO_DORA] * bool(config.get("use_dora")) + [unnamed] * (not is_on_hub(base))

@@ -76,10 +76,10 @@ def settings_of_base(model: ModelRef) -> ModelSettings:
     A small base travels in the package, and the model is loaded from there: its description still
     says what the base is called.
     """
-    description = Path(model.settings.id).parent / DESCRIPTION
-    if not description.is_file():
+    package = Path(model.settings.id).parent
+    if model.adapter is None or model.adapter.parent != package:
         return model.settings
-    return ModelRef.model_validate_json(description.read_bytes()).settings
+    return ModelRef.model_validate_json((package / DESCRIPTION).read_bytes()).settings
 
 
 def packed_sources(package: Path) -> Iterator[Path]:
