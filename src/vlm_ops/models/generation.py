@@ -165,6 +165,7 @@ def _generate_batch(
     model: Any = loaded.model
     texts = written(processor, chats)
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=_computes_in_bf16(model)):
+        inputs: Any
         begun = begin(loaded, texts, images, options.get("num_return_sequences", 1))
         if begun is not None:
             inputs, options = begun._asdict(), options | {"num_return_sequences": 1}
