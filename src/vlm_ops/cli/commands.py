@@ -12,6 +12,7 @@ from vlm_ops.cli import (
     clean,
     data,
     demo,
+    export,
     gate,
     models,
     predict,
@@ -29,7 +30,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for group in (run, check, step, servers, models, gate, predict, chat, data, clean, demo, bench):
+for group in (
+    run, check, step, servers, models, gate, predict, chat, export, data, clean, demo, bench,
+):  # fmt: skip
     group.add_to(app)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import TextStreamer
+from transformers import BatchFeature, TextStreamer
 
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.models.sharing import begin
@@ -165,6 +165,44 @@ def _batches(count: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
+def written(processor: Any, chats: Sequence[Chat]) -> list[str]:
+    """Write chats as the chat template has it, up to where the model goes on.
+
+    Args:
+        processor: The model's.
+        chats: One per row; the user has the last word.
+    """
+    texts: list[str] = processor.apply_chat_template(
+        list(chats), add_generation_prompt=True, tokenize=False
+    )
+    return texts
+
+
+def encode(
+    processor: Any, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
+) -> BatchFeature:
+    """Return what a model reads; no special token is added to what the chat template wrote.
+
+    Args:
+        processor: The model's.
+        texts: One per row.
+        images: For each row its images, in the order of their marks.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` of shape (rows, tokens), padded on the left, and what
+        the model takes of the images.
+    """
+    found: BatchFeature = processor(
+        text=list(texts),
+        images=[list(row) for row in images] if any(images) else None,
+        padding=True,
+        padding_side="left",
+        add_special_tokens=False,
+        return_tensors="pt",
+    )
+    return found
+
+
 @torch.inference_mode()
 def _generate_batch(
     loaded: LoadedModel,
@@ -174,20 +212,14 @@ def _generate_batch(
 ) -> list[str]:
     processor: Any = loaded.processor
     model: Any = loaded.model
-    texts = processor.apply_chat_template(list(chats), add_generation_prompt=True, tokenize=False)
+    texts = written(processor, chats)
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=_computes_in_bf16(model)):
+        inputs: Any
         begun = begin(loaded, texts, images, options.get("num_return_sequences", 1))
         if begun is not None:
             inputs, options = begun._asdict(), options | {"num_return_sequences": 1}
         else:
-            inputs = processor(
-                text=texts,
-                images=[list(row) for row in images] if any(images) else None,
-                padding=True,
-                padding_side="left",
-                add_special_tokens=False,
-                return_tensors="pt",
-            ).to(model.device)
+            inputs = encode(processor, texts, images).to(model.device)
         output = model.generate(**inputs, **options, pad_token_id=processor.tokenizer.pad_token_id)
     new_tokens = output[:, inputs["input_ids"].shape[1] :]
     decoded = processor.batch_decode(new_tokens, skip_special_tokens=True)

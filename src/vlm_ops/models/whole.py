@@ -49,8 +49,8 @@ def save_whole(base: ModelRef, checkpoint: Path, towers: Sequence[Tower], into: 
     Raises:
         OutputError: The folder can't be written.
     """
-    model = _stored(base_folder(base.settings), "auto")
-    trained = _stored(checkpoint, model.dtype)
+    model = as_stored(base_folder(base.settings))
+    trained = as_stored(checkpoint, model.dtype)
     for target, source in zip(parts(model, towers), parts(trained, towers), strict=True):
         target.load_state_dict(source.state_dict())
     beside = into.with_name(f".{into.name}")
@@ -74,6 +74,12 @@ def parts(model: PreTrainedModel, towers: Sequence[Tower]) -> list[nn.Module]:
     return [*parts, head] if "text" in towers and head is not None else parts
 
 
-def _stored(folder: Path, dtype: Any) -> PreTrainedModel:
+def as_stored(folder: Path, dtype: Any = "auto") -> PreTrainedModel:
+    """Load a model as it is stored, not quantised, into the machine's own memory.
+
+    Args:
+        folder: With the weights, as transformers saves them.
+        dtype: What all weights become; ``auto`` leaves them as they are.
+    """
     model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
     return model

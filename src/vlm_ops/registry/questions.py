@@ -10,8 +10,10 @@ import logging
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
+from PIL import Image
 
 from vlm_ops.artifacts import AnswerSet, ModelRef
+from vlm_ops.data.decoding import decode
 from vlm_ops.errors import DataError, ModelError, RegistryError
 from vlm_ops.evaluation.protocol import ground_of_answers
 from vlm_ops.models.ground import differences
@@ -46,6 +48,15 @@ class Question(Frozen):
     question: str
     images: tuple[str, ...]
     answer: str
+
+    def pictures(self) -> list[Image.Image]:
+        """Open its images.
+
+        Raises:
+            ImageRefused: One of them can't be used.
+        """
+        # What has several frames was let in when it was prepared (data.frames: first).
+        return [decode(base64.b64decode(image), "first").image for image in self.images]
 
 
 class Recorded(Frozen):
@@ -163,20 +174,14 @@ def _telling(answers: list[Answer]) -> list[Answer]:
 
 def _answers(model: ModelRef, recorded: Recorded) -> list[str]:
     # These import torch and transformers, which no one who reads the registry has use for.
-    from vlm_ops.data.decoding import decode
     from vlm_ops.models.generation import generate
     from vlm_ops.models.loading import load
 
     questions = recorded.questions
-    # What has several frames was let in when it was prepared (data.frames: first).
-    pictures = [
-        [decode(base64.b64decode(image), "first").image for image in one.images]
-        for one in questions
-    ]
     return generate(
         load(model),
         [as_chat(model.asked(one.question), len(one.images), one.before) for one in questions],
-        pictures,
+        [one.pictures() for one in questions],
         max_new_tokens=recorded.max_new_tokens,
         batch_size=len(questions),
     )

@@ -34,6 +34,7 @@ from vlm_ops.registry.registration import (
     link,
 )
 from vlm_ops.registry.standing import read_state
+from vlm_ops.registry.story import Story, story_of
 from vlm_ops.registry.versions import (
     Champion,
     RegisteredVersion,
@@ -51,6 +52,7 @@ __all__ = [
     "RegisteredVersion",
     "Registry",
     "Standing",
+    "Story",
     "Submission",
     "VersionSummary",
 ]
@@ -132,6 +134,15 @@ class Registry(Connection):
         found = find_version(self.client, self.name, version)
         with tempfile.TemporaryDirectory() as scratch:
             return str(found.version), fetch_description(self.client, found, Path(scratch))
+
+    @answered
+    def story(self, version: str) -> Story:
+        """Return what is known of a version, a number or an alias, beside its files.
+
+        Raises:
+            RegistryError: There is no such version, or what was kept with it is not what it was.
+        """
+        return story_of(self.client, find_version(self.client, self.name, version))
 
     @answered
     def dataset(self, version: str) -> str | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.artifacts import WEIGHTS, ModelRef
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.identity import base_sha256
 from vlm_ops.store.fingerprint import sha256_file, sha256_files
@@ -67,6 +68,18 @@ def open_package(artifacts: Path) -> ModelRef:
             )
         changes["weights"] = artifacts / WEIGHTS
     return model.model_copy(update=changes)
+
+
+def settings_of_base(model: ModelRef) -> ModelSettings:
+    """Return how a model's base was found where the model was trained.
+
+    A small base travels in the package, and the model is loaded from there: its description still
+    says what the base is called.
+    """
+    package = Path(model.settings.id).parent
+    if model.adapter is None or model.adapter.parent != package:
+        return model.settings
+    return ModelRef.model_validate_json((package / DESCRIPTION).read_bytes()).settings
 
 
 def packed_sources(package: Path) -> Iterator[Path]:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -17,11 +16,11 @@ from mlflow.types.schema import AnyType
 from PIL import Image
 
 import vlm_ops
-from vlm_ops.artifacts import WEIGHTS, ModelRef
+from vlm_ops.artifacts import ADAPTER, WEIGHTS, ModelRef
 from vlm_ops.errors import ModelError
+from vlm_ops.models.export import copy_adapter
 from vlm_ops.models.loading import files_of, load_processor
 from vlm_ops.tracking.package import (
-    ADAPTER_WEIGHTS,
     CONTENT_TAG,
     DESCRIPTION,
     FILES,
@@ -129,7 +128,8 @@ def _params(model: ModelRef) -> dict[str, str]:
 def _stage_files(model: ModelRef, target: Path) -> None:
     target.mkdir()
     if model.adapter is not None:
-        _stage_adapter(model, target / "adapter")
+        # PEFT notes the folder that the base was loaded from; the package is told its base apart.
+        copy_adapter(model.adapter, target / ADAPTER, Path(model.settings.id).name)
     try:
         load_processor(model).save_pretrained(target / "processor")
     except OSError as error:
@@ -148,20 +148,6 @@ def _stage_files(model: ModelRef, target: Path) -> None:
     nowhere = {"settings": settings, "adapter": None, "weights": None}
     described = model.model_copy(update=nowhere)
     (target / DESCRIPTION).write_text(described.model_dump_json(indent=2) + "\n", "utf-8")
-
-
-def _stage_adapter(model: ModelRef, target: Path) -> None:
-    assert model.adapter is not None
-    target.mkdir()
-    try:
-        shutil.copyfile(model.adapter / ADAPTER_WEIGHTS, target / ADAPTER_WEIGHTS)
-        config = json.loads((model.adapter / "adapter_config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{model.adapter}: is not an adapter ({error})") from error
-    # PEFT notes the folder that the base was loaded from; the package is told its base apart.
-    config["base_model_name_or_path"] = Path(model.settings.id).name
-    text = json.dumps(config, indent=2, sort_keys=True)
-    (target / "adapter_config.json").write_text(text + "\n", "utf-8")
 
 
 def _stage_sources(target: Path) -> None:
