@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vlm_ops.config.pairs import Labelled
+from vlm_ops.config.pictures import BoxSettings
 from vlm_ops.config.sections import (
     ChartsData,
     Columns,
@@ -82,7 +83,8 @@ def open_source(data: DataSettings, *, seed: int, cache: Path) -> Source:
         columns, rows = read_table(data.path, cache)
         form = find_form(data.form, data.columns, columns, data.question)
         check_columns(form.wanted(), columns, data.path.name)
-        raw = _raw_rows(rows, form, Place.of(data.path.parent, data.images_root), None)
+        place = Place.of(data.path.parent, data.images_root)
+        raw = _raw_rows(rows, form, place, None, data.boxes)
         return Source(data.path.stem, str(data.path.name), raw, own_splits=False)
     folder = hub.fetch(data.id, data.revision, cache)
     return hub_source(data, folder, seed=seed, cache=cache)
@@ -114,7 +116,7 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
 
     def rows() -> Iterator[RawRow]:
         for split, (_, cells) in tables.items():
-            yield from _raw_rows(cells, forms[split], Place.of(folder), split)
+            yield from _raw_rows(cells, forms[split], Place.of(folder), split, data.boxes)
 
     title = f"{data.id} at {data.revision[:7]}"
     return Source(data.id, title, rows(), own_splits=True)
@@ -222,6 +224,7 @@ def _raw_rows(
     form: Form,
     place: Place,
     split: Split | None,
+    boxes: BoxSettings = BoxSettings(),  # noqa: B008 - frozen
 ) -> Iterator[RawRow]:
     columns, names = form.columns, form.columns.model_dump()
     for number, (where, cells) in enumerate(rows, start=1):
@@ -243,6 +246,7 @@ def _raw_rows(
             question=None if chat else form.question or cells.get(columns.question),
             answers=None if chat else cells.get(columns.answers),
             options=cells.get(columns.options) if columns.options else None,
+            boxes=form.boxes(cells, boxes),
             chat=chat,
             kind=cells.get(columns.kind) if columns.kind else ALL,
             group="" if columns.group and group is None else group,
