@@ -57,7 +57,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "kind": ("kind", "type", "question_type", "category", "task"),
     "options": ("options", "choices"),
-    "boxes": (
+    BOXES: (
         "objects", "boxes", "bboxes", "annotations", "detections", "answers", "answer", "label",
         "labels",
     ),
@@ -179,9 +179,7 @@ def guess(
     )
     if captions:
         columns["answers"], read["answers"] = columns.pop("question"), read.pop("question")
-    free = {*OPTIONAL, BOXES} | ({"question"} if captions else set())
-    if boxes:
-        free.update(_ASKED)
+    free = {*OPTIONAL, BOXES, *(_ASKED if boxes or captions else ())}
     if chat or "video" in columns:
         free.add("image")
     if missing := [role for role in roles if role not in columns and role not in free]:

@@ -169,7 +169,7 @@ def image_cells(value: Any, place: Place | None) -> tuple[ImageCell, ...]:
 
 
 def holds_no_image(value: Any) -> bool:
-    """Tell whether a cell is missing, or holds no bytes, or a mapping with neither bytes nor path."""
+    """Tell whether a cell holds nothing, no bytes, or a mapping with neither bytes nor path."""
     if isinstance(value, Mapping) and value.keys() & _KEYS:
         return all(holds_no_image(value.get(key)) for key in _KEYS)
     return is_missing(value) or (isinstance(value, bytes) and not value.strip())
