@@ -1,6 +1,7 @@
 """Objects of a picture as data sets are published with them, and what is learned of them."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -301,3 +302,25 @@ def test_boxes_are_learned_by_a_model_that_has_tokens_for_them(how: str, tmp_pat
     assert boxes_f1(said, row.answers) == 1.0
     places = processor.tokenizer.convert_tokens_to_ids(["<loc0102>", "<loc1023>"])
     assert [tokens.count(place) for place in places] == ([1, 2] if how == "loc" else [0, 0])
+
+
+def test_any_cell_is_read_or_refused() -> None:
+    rng = random.Random(0)
+    ends: list[Any] = [None, "", 0, -1, 1.5, float("nan"), True, "a", [], {}, b"x", 10**400, "[{'"]
+    keys = ["bbox", "bbox_2d", "label", "category", 3]
+
+    def anything(depth: int) -> Any:
+        kind = rng.random() + depth / 8
+        if kind < 0.3:
+            return {rng.choice(keys): anything(depth + 1) for _ in range(3)}
+        return [anything(depth + 1) for _ in range(rng.randint(0, 4))] if kind < 0.6 else (
+            rng.choice(ends)
+        )  # fmt: skip
+
+    for _ in range(5000):
+        cell = anything(0)
+        try:
+            said = read(str(cell) if rng.random() < 0.3 else cell, unit="permille")
+        except CellError:
+            continue
+        assert boxes_f1(said, [said]) == 1.0

@@ -21,7 +21,8 @@ _PERMILLE = 1000
 _LAST = 1023
 """The last of PaliGemma's 1,024 places. Source: ``refcoco_mask2str`` in big_vision
 (``pp/proj/paligemma/segmentation.py``): a fraction is rounded after it was multiplied by 1023."""
-_LARGEST = 1e9
+LARGEST = 1e9
+"""What is as large is no edge of a box, whatever it counts."""
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _NOTHING = re.compile(r"\[\s*\]")
 _LOC = re.compile(r"((?:<loc\d{4}>\s*){4})([^;<]*)")
@@ -114,7 +115,7 @@ def _box(item: Any) -> Box | None:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             return None
-        if not abs(number) < _LARGEST:  # NaN is not either
+        if not abs(number) < LARGEST:  # NaN is not either
             return None
     left, top, right, bottom = (number / _PERMILLE for number in numbers)
     return Box(str(item.get("label", "")).strip(), left, top, right, bottom)

@@ -1,13 +1,12 @@
 """Objects of a picture as data sets hold them, and the answer that is learned of them."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 from typing import Any, NamedTuple
 
 from vlm_ops.config.pictures import BoxSettings
-from vlm_ops.data.boxes import KEY, SEPARATOR, Box, written
+from vlm_ops.data.boxes import KEY, LARGEST, SEPARATOR, Box, written
 from vlm_ops.data.cells import CellError, is_missing, shown, spoken, unmarked
 from vlm_ops.data.written import read_objects
 
@@ -160,9 +159,9 @@ def _numbers(box: Any) -> tuple[float, ...]:
     for number in box:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise CellError("of another form", shown(box), _NUMBERS)
-        if not math.isfinite(number):
+        if not abs(number) < LARGEST:  # NaN is not either
             raise CellError("that are not finite", shown(box), _NUMBERS)
-    return tuple(box)
+    return tuple(map(float, box))
 
 
 def _boxes(things: Sequence[Thing], settings: BoxSettings, picture: Picture) -> list[Box]:
