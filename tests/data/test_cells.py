@@ -215,13 +215,13 @@ def test_any_cell_is_read_or_refused_in_a_short_line(role: str, cell: Any) -> No
 
 
 def test_the_table_of_roles_has_no_other_reader() -> None:
-    """A column that a configuration names has a role, or is one of images, videos, options."""
+    """A column that a configuration names has a role, or is one of those with more than a cell."""
     from vlm_ops.config.pairs import PairColumns
     from vlm_ops.config.sections import Columns
 
     columns: list[type[Frozen]] = [Columns, PairColumns]
     named = {name for kind in columns for name in kind.model_fields}
-    assert named - ROLES.keys() == {"image", "images", "options", "video"}
+    assert named - ROLES.keys() == {"boxes", "image", "images", "options", "video"}
 
 
 def test_the_fuzz_of_rows_finds_nothing() -> None:

@@ -96,6 +96,71 @@ def test_an_imagefolder(tmp_path: Path) -> None:
     assert prepared(found, tmp_path / "runs" / "prepared") == 20
 
 
+def with_objects(folder: Path, objects: Callable[[int], Any], **more: Any) -> Path:
+    rows = [
+        {"file_name": square(folder / f"{n}.png", n).name, "objects": objects(n), **more}
+        for n in range(20)
+    ]
+    write_rows(folder / "metadata.jsonl", rows)
+    return folder
+
+
+def test_boxes_are_found_configured_and_drawn(tmp_path: Path) -> None:
+    """Corners that read as widths would lie outside: how they are given is found out."""
+    folder = with_objects(
+        tmp_path / "photos", lambda n: {"bbox": [[12, 5, 24, 20]], "category": ["red"]}
+    )
+    found = look(folder, tmp_path / "inspected")
+    assert found.columns == {"image": "file_name", "boxes": "objects"}
+    assert found.read["boxes"] == found.sample == 20
+    assert (found.refused, found.ready) == (0, True)
+    values = yaml.safe_load(found.yaml.read_text())["data"]
+    assert values["boxes"] == {"given": "xyxy"}
+    assert values["columns"] == {"image": "file_name", "boxes": "objects"}
+    assert prepared(found, tmp_path / "runs" / "prepared") == 20
+    assert found.sheet is not None
+    with Image.open(found.sheet) as sheet:
+        red = sum(n for n, color in sheet.getcolors(1 << 20) or () if color == (0xD6, 0x27, 0x28))
+    assert red > 12 * 50, "a box with its label on each picture"
+
+
+def test_boxes_beside_answers_are_not_what_is_learned(tmp_path: Path) -> None:
+    def objects(n: int) -> Any:
+        return {"bbox": [[1, 1, 5, 5]], "category": ["red"]}
+
+    captioned = with_objects(tmp_path / "captioned", objects, text="A square.")
+    found = look(captioned, tmp_path / "a")
+    assert found.columns == {"image": "file_name", "answers": "text"}
+    found = look(captioned, tmp_path / "b", columns={"boxes": "objects"})
+    assert found.columns == {"image": "file_name", "boxes": "objects"}
+    assert prepared(found, tmp_path / "runs" / "prepared") == 20
+    asked = with_objects(tmp_path / "asked", objects, question="Where?")
+    found = look(asked, tmp_path / "c")
+    assert found.columns == {"image": "file_name", "boxes": "objects", "question": "question"}
+
+
+def test_qwens_answers_are_boxes(tmp_path: Path) -> None:
+    rows = plain(tmp_path / "own")
+    for row in rows:
+        row["label"] = json.dumps([{"bbox_2d": [100, 100, 900, 900], "label": "it"}])
+    found = look(write_rows(tmp_path / "own" / "rows.jsonl", rows), tmp_path / "inspected")
+    assert found.columns["boxes"] == "label"
+    assert found.columns["question"] == "query"
+    values = yaml.safe_load(found.yaml.read_text())["data"]
+    assert values["boxes"] == {"unit": "permille"}
+    assert found.refused == 0
+
+
+def test_some_rows_without_objects_are_told(tmp_path: Path) -> None:
+    folder = with_objects(
+        tmp_path / "photos",
+        lambda n: None if n == 3 else {"bbox": [[1, 1, 5, 5]], "category": ["red"]},
+    )
+    found = look(folder, tmp_path / "inspected")
+    assert (found.columns["boxes"], found.refused) == ("objects", 1)
+    assert "column 'objects': empty boxes" in found.why[0]
+
+
 def test_other_names_are_found_and_other_columns_left(tmp_path: Path) -> None:
     rows = [
         {"picture": row["image"], "Prompt": row["query"], "responses": 1, "target": "a b c",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from own_rows import Rows, square, write_rows
+from PIL import Image
 from videos import video
 
 COUNT = 24
@@ -143,6 +144,19 @@ def captions(folder: Path) -> Path:
     return folder
 
 
+def coco(folder: Path) -> Path:
+    """An ``imagefolder`` with ``objects`` in ``metadata.jsonl`` (``datasets``' documented form)."""
+    rows: Rows = []
+    for n in range(COUNT):
+        with Image.open(square(folder / f"{n}.png", n)) as picture:
+            picture.resize((100, 80)).save(folder / f"{n}.png")
+        boxes = [[50.0, 8.0, 40.0, 32.0], [10.0, 40.0, 20.0, 20.0 + n % 5]]
+        objects = {"bbox": boxes, "categories": [0, 1]}
+        rows.append({"file_name": f"{n}.png", "objects": objects})
+    write_rows(folder / "metadata.jsonl", rows)
+    return folder
+
+
 def science_qa(folder: Path) -> Path:
     """``derek-thomas/ScienceQA``: options, and the number of the right one."""
 
@@ -231,6 +245,11 @@ ROWS = {
     "sharegpt": Form(sharegpt, LLAVA, "User: Count to 3.", "It is 3.", images=0),
     "vqav2": Form(vqav2, "columns", "User:[i]What is 3?", "3", row="3"),
     "captions": Form(captions, "columns", "User:[i]Describe the image.", "A square, number 3."),
+    "coco": Form(
+        coco, "columns", "User:[i]Where are the objects? Answer with their boxes.",
+        '[{"bbox_2d": [500, 100, 900, 500], "label": "0"}, '
+        '{"bbox_2d": [100, 500, 300, 788], "label": "1"}]',
+    ),
     "science_qa": Form(
         science_qa, "columns", "User:[i]Which is 3?\nA. this\nB. that\nC. none", "A"
     ),

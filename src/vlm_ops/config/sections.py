@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vlm_ops.config.marks import find_mark
 from vlm_ops.config.names import is_registered, registered_name
+from vlm_ops.config.pictures import BoxSettings, VideoSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.store.frozen import Frozen, added
 
@@ -99,6 +100,9 @@ class Columns(Frozen):
     """List of the options of a multiple choice. They become lines of the question (``A. …``), and
     letter and text of the right one its accepted answers; the answer's cell holds a letter, a
     number counted from 0, or a text. A row without options is answered freely."""
+    boxes: str | None = added(None)
+    """Objects of the row's picture: a list of boxes and one of labels, or a list with both of each
+    (``data.boxes``). They are the answer; no column of answers or questions need be there then."""
     video: str | None = added(None)
     """One video or a list, as an image may be given. Its frames follow the row's images, or stand
     where the text has a mark ``<video>``; ``image`` need not be there then."""
@@ -108,6 +112,12 @@ class Columns(Frozen):
     """Rows that share it stay on one side of the split; None groups by image content."""
     kind: str | None = None
     """What is asked, for scores by kind; None calls every row ``all``."""
+
+    @model_validator(mode="after")
+    def _answer_once(self) -> "Columns":
+        if self.boxes is not None and (self.options is not None or self.answers != "label"):
+            raise ValueError("boxes are the answers: leave out boxes, or answers and options")
+        return self
 
 
 class SplitShares(Frozen):
@@ -139,15 +149,6 @@ class SplitNames(Frozen):
     train."""
 
 
-class VideoSettings(Frozen):
-    """Which frames of a video a model sees, as images in their order."""
-
-    frames: int = Field(default=8, ge=1, le=256)
-    """Frames taken evenly over its length, or at most with ``fps``."""
-    fps: float | None = Field(default=None, gt=0.0, le=60.0)
-    """Frames taken for each second; None takes ``frames``, however long it is."""
-
-
 DataForm = Literal["auto", "columns", "messages", "conversations"]  # former name
 
 
@@ -171,6 +172,8 @@ class DataCommon(Frozen):
     or ``stop``. Filled forms of one template are almost the same too."""
     video: VideoSettings = added(VideoSettings())
     """Which frames of a video are taken."""
+    boxes: BoxSettings = added(BoxSettings())
+    """How boxes are given, and how they are written (``columns.boxes``)."""
     max_refused: float = added(MAX_REFUSED, ge=0.0, lt=1.0)
     """Share of the rows that may be left out because they can't be used; more stop the run."""
     form: DataForm = added("auto")

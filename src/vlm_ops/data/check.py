@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from vlm_ops.config.sections import Supervise, VideoSettings, WithoutImage
+from vlm_ops.config.pictures import VideoSettings
+from vlm_ops.config.sections import Supervise, WithoutImage
 from vlm_ops.data.cells import shown
 from vlm_ops.data.chats import Chat
-from vlm_ops.data.decoding import ImageRefused
+from vlm_ops.data.decoding import ImageRefused, is_turned
 from vlm_ops.data.image_cells import ImageCell, ImageFile
 from vlm_ops.data.images import ImageStore
+from vlm_ops.data.objects import Marked, Picture
 from vlm_ops.data.places import do_not_match, in_place, marks_in
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import Complaints, Problem, RawRow, broken_row, read_cells
@@ -175,7 +177,9 @@ def check_rows(
                 if row.broken is not None:
                     complaints.look([broken_row(row, row.broken)])
                     continue
-                read, found = read_cells(row, _cells(row))
+                read, found = read_cells(row, _cells(row, seen))
+                if "boxes" in read:
+                    read["answers"] = read.pop("boxes")
                 if options := read.pop("options", None):
                     read["answers"] = options.answers
                     read["question"] = options.asked(read.get("question", ""))
@@ -231,15 +235,30 @@ def other_marks(row: RawRow, id_: str, marks: Sequence[str]) -> Problem:
     )
 
 
-def _cells(row: RawRow) -> dict[str, Any]:
+def _cells(row: RawRow, seen: Seen) -> dict[str, Any]:
     cells: dict[str, Any] = {"kind": row.kind}
     if row.chat is None:
-        cells |= {"question": row.question}
-        with_options = row.columns.get("options") is not None
-        cells |= (
-            {"options": (row.options, row.answers)} if with_options else {"answers": row.answers}
-        )
+        cells |= {"question": row.question} | _said(row, seen)
     return cells if row.group is None else cells | {"group": row.group}
+
+
+def _said(row: RawRow, seen: Seen) -> dict[str, Any]:
+    if row.boxes is not None:
+        return {"boxes": Marked(*row.boxes, _pictures(row, seen))}
+    if row.columns.get("options") is not None:
+        return {"options": (row.options, row.answers)}
+    return {"answers": row.answers}
+
+
+def _pictures(row: RawRow, seen: Seen) -> list[Picture] | None:
+    """Return what boxes have to fit; None where the row is refused for a picture."""
+    pictures = []
+    for cell, image in zip(row.images, seen.images, strict=True):
+        if isinstance(cell, ImageRefused) or isinstance(image, ImageRefused):
+            return None
+        turned = is_turned(cell.find() if isinstance(cell, ImageFile) else cell)
+        pictures.append(Picture(image.width, image.height, turned))
+    return pictures
 
 
 def _texts(row: RawRow, read: Mapping[str, Any]) -> list[str]:

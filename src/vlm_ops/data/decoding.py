@@ -173,6 +173,13 @@ def reading(source: Path | bytes) -> int | None:
         return None
 
 
+def is_turned(source: Path | bytes) -> bool:
+    """Tell by its header whether EXIF turns the picture of a file that was checked."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with Image.open(file, formats=FORMATS) as image:
+        return not is_upright(image)
+
+
 def check_file(path: Path, name: str) -> None:
     """Make sure, without opening it, that a file can be read: a regular one of a usable size.
 

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from vlm_ops.config.pictures import BoxSettings
 from vlm_ops.config.sections import Columns, DataForm
 from vlm_ops.data.cells import CellError, shown
 from vlm_ops.data.chats import Chat, read_asked, read_chat
-from vlm_ops.data.image_cells import ImageCell, Place, image_cells, is_missing
+from vlm_ops.data.image_cells import ImageCell, Place, holds_no_image, image_cells
+from vlm_ops.data.objects import WHERE
+from vlm_ops.errors import DataError
 
 _CHATS = ("messages", "conversations")  # former name
 _IMAGES = "images"
@@ -23,6 +26,7 @@ class Form(NamedTuple):
             a chat, or videos in a column of theirs.
         question: What every row is asked; None where a column says it.
         asks: Whether rows are to be answered, so that a chat may end with the user.
+        boxed: How boxes are given, and written as answers.
     """
 
     columns: Columns
@@ -30,10 +34,15 @@ class Form(NamedTuple):
     imageless: bool = False
     question: str | None = None
     asks: bool = False
+    boxed: BoxSettings = BoxSettings()
 
     def wanted(self) -> dict[str, str | None]:
         """Return the column of each setting that must be there."""
-        there = {"image": not self.imageless, "question": self.question is None}
+        there = {
+            "image": not self.imageless,
+            "question": self.question is None,
+            "answers": self.columns.boxes is None,
+        }
         names = self.columns.model_dump(exclude={name for name, is_ in there.items() if not is_})
         return {f"data.columns.{key}": value for key, value in names.items()}
 
@@ -51,7 +60,7 @@ class Form(NamedTuple):
             (chat.videos, self.columns.video),
         ):
             there = cells.get(column) if column else None
-            if inside and there != [] and not is_missing(there):
+            if inside and there != [] and not holds_no_image(there):
                 found = f"some in the messages, and {shown(there)} in {column!r}"
                 raise CellError("with images in two places", found, "expected them in one of them")
         return chat
@@ -70,6 +79,11 @@ class Form(NamedTuple):
         inside = chat is not None and chat.videos
         column = self.columns.video
         return image_cells(inside or (cells.get(column) if column else None), place)
+
+    def boxes(self, cells: Mapping[str, Any]) -> tuple[Any, BoxSettings] | None:
+        """Return the cell with the objects of a row's picture, and how it is to be read."""
+        column = self.columns.boxes
+        return (cells.get(column), self.boxed) if column else None
 
     def named(self, cells: Mapping[str, Any], place: Place) -> tuple[ImageCell, ...]:
         """Return images and videos of a row that may not be readable otherwise."""
@@ -90,9 +104,21 @@ def find_form(
         columns: Which column holds what.
         there: Columns of the source.
         question: What every row is asked; None where a column says it.
+
+    Raises:
+        DataError: Boxes are to be the answers of chats.
     """
     chat: str | None = form if form in _CHATS else None
-    if form == "auto" and question is None and not {columns.question, columns.answers} & set(there):
+    if columns.boxes is not None:
+        if chat is not None:
+            raise DataError(
+                f"data.columns.boxes {columns.boxes!r}: boxes are answers of their own, and "
+                f"data.form {form!r} has them in a chat; expected one of the two"
+            )
+        if columns.question not in there:
+            question = question or WHERE
+    named = {columns.question, columns.answers, columns.boxes}
+    if form == "auto" and question is None and not named & set(there):
         chat = next((name for name in _CHATS if name in there), None)
     if chat is None:
         imageless = columns.video is not None and columns.image not in there

@@ -4,15 +4,18 @@ A name alone is a guess; the readers that ``prepare`` uses are asked about a sam
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, get_args
 
 from vlm_ops.config.pairs import PairColumns, ThumbColumns
+from vlm_ops.config.pictures import BoxSettings
 from vlm_ops.config.sections import Columns, DataForm
 from vlm_ops.data.cells import CellError, is_missing
 from vlm_ops.data.choices import choices_in
-from vlm_ops.data.decoding import ImageRefused
+from vlm_ops.data.decoding import ImageRefused, decode
 from vlm_ops.data.forms import Form, find_form
 from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
+from vlm_ops.data.objects import Picture, likeliest, things_in
 from vlm_ops.data.rows import READERS
 from vlm_ops.errors import DataError
 from vlm_ops.store.names import nearest, short
@@ -24,7 +27,10 @@ PAIRS: Literal["pairs"] = "pairs"
 THUMBS: Literal["thumbs"] = "thumbs"
 """Forms beside the chats, which are called as their column (``data.form``)."""
 _ASKED = ("question", "answers")
+BOXES = "boxes"
 OPTIONAL = ("video", "id", "group", "kind", "options")
+_OPENED = 40
+"""Pictures of the sample that are opened to find out how boxes are given."""
 DESCRIBE = "Describe the image."
 """What rows of captions are asked."""
 _CAPTIONS = ("caption", "captions", "text", "description")
@@ -51,6 +57,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "kind": ("kind", "type", "question_type", "category", "task"),
     "options": ("options", "choices"),
+    BOXES: (
+        "objects", "boxes", "bboxes", "annotations", "detections", "answers", "answer", "label",
+        "labels",
+    ),
     "video": ("video", "videos", "video_path", "clip"),
     "images": ("images", *_IMAGES),
     "chosen": ("chosen",),
@@ -73,6 +83,10 @@ _WORDS = {
 }
 
 
+_READERS: dict[str, Callable[[Any], Any]] = {**READERS, BOXES: things_in}
+"""How a cell is read by itself."""
+
+
 class Guess(NamedTuple):
     """Which form rows have, and which column holds what.
 
@@ -83,6 +97,7 @@ class Guess(NamedTuple):
         sample: How many rows that is.
         question: What all rows are asked, where they hold captions.
         text_alone: Whether some rows have no image, as chats may.
+        boxes: How boxes are given, where a column holds them.
     """
 
     form: str
@@ -91,6 +106,7 @@ class Guess(NamedTuple):
     sample: int
     question: str | None = None
     text_alone: bool = False
+    boxes: BoxSettings = BoxSettings()
 
     def settings(self, there: Sequence[str]) -> dict[str, Any]:
         """Return what a section ``data`` has to say of the rows, whatever their source.
@@ -100,7 +116,8 @@ class Guess(NamedTuple):
         """
         alone = {"without_image": "accept"} if self.text_alone else {}
         asked = {"question": self.question} if self.question else {}
-        return {"columns": self.named(), "form": self._setting(there), **asked, **alone}
+        given = {"boxes": self.boxes} if BOXES in self.columns else {}
+        return {"columns": self.named(), "form": self._setting(there), **asked, **alone, **given}
 
     def named(self) -> Columns:
         """Return the columns as ``data.columns``."""
@@ -153,16 +170,49 @@ def guess(
         if column is not None:
             columns[role], read[role] = column, right(column)
     chat = [] if form in (COLUMNS, PAIRS, THUMBS) else [form]
-    captions = form == COLUMNS and "answers" not in {*columns, *given} and _are_captions(columns)
+    boxes = BOXES in columns and _keep_boxes(columns, read, given)
+    captions = (
+        not boxes
+        and form == COLUMNS
+        and "answers" not in {*columns, *given}
+        and _are_captions(columns)
+    )
     if captions:
         columns["answers"], read["answers"] = columns.pop("question"), read.pop("question")
-    free = {*OPTIONAL} | ({"question"} if captions else set())
+    free = {*OPTIONAL, BOXES, *(_ASKED if boxes or captions else ())}
     if chat or "video" in columns:
         free.add("image")
     if missing := [role for role in roles if role not in columns and role not in free]:
         raise DataError(_missing(missing, columns, there, title))
     asked = DESCRIBE if captions else None
-    return Guess(form, columns | dict.fromkeys(chat, form), read, len(sample), asked)
+    how = _boxes_of(columns, sample, place) if boxes else BoxSettings()
+    columns |= dict.fromkeys(chat, form)
+    return Guess(form, columns, read, len(sample), asked, boxes=how)
+
+
+def _keep_boxes(columns: dict[str, str], read: dict[str, int], given: Mapping[str, str]) -> bool:
+    """Leave either boxes or answers as what is learned; boxes only if nothing else is there."""
+    caption = _are_captions(columns) and "question" not in given
+    answered = "answers" in columns or caption
+    gone = {"answers"} | ({"question"} if caption else set())
+    kept = BOXES in given or not answered
+    for role in gone if kept else {BOXES}:
+        columns.pop(role, None)
+        read.pop(role, None)
+    return kept
+
+
+def _boxes_of(columns: Mapping[str, str], sample: Sequence[Cells], place: Place) -> BoxSettings:
+    """Find out how the boxes of some rows are given, by what fits into their pictures."""
+    seen: list[tuple[Any, Picture]] = []
+    for row in sample[:_OPENED]:
+        for cell in image_cells(row.get(columns["image"]), place) if "image" in columns else ():
+            with suppress(ImageRefused):
+                if isinstance(cell, ImageRefused):
+                    continue
+                data = cell.read() if isinstance(cell, ImageFile) else cell
+                seen.append((row.get(columns[BOXES]), Picture(*decode(data, "first").image.size)))
+    return likeliest(seen)
 
 
 def guess_asked(
@@ -224,8 +274,9 @@ def _form(
     there: Sequence[str], sample: Sequence[Cells], given: Mapping[str, str]
 ) -> tuple[str, tuple[str, ...]]:
     """Return the form, and the roles that columns have in it."""
-    if given.keys() & set(_ASKED):
-        return COLUMNS, ("video", "image", *_ASKED, *OPTIONAL[1:])
+    columns = "video", "image", BOXES, *_ASKED, *OPTIONAL[1:]
+    if given.keys() & {*_ASKED, BOXES}:
+        return COLUMNS, columns
     if {"chosen", "rejected"} <= {*given, *map(_plain, there)}:
         return PAIRS, tuple(PairColumns.model_fields)
     both = all(any(_plain(name) in _NAMES[role] for name in there) for role in _ASKED)
@@ -235,7 +286,7 @@ def _form(
     thumbs = tuple(ThumbColumns.model_fields)
     if given.keys() & set(thumbs[2:]) or _has_thumbs(there, sample):
         return THUMBS, thumbs
-    return COLUMNS, ("video", "image", *_ASKED, *OPTIONAL[1:])
+    return COLUMNS, columns
 
 
 def _has_thumbs(there: Sequence[str], sample: Sequence[Cells]) -> bool:
@@ -251,6 +302,8 @@ def _has_thumbs(there: Sequence[str], sample: Sequence[Cells]) -> bool:
 
 def _best(role: str, left: Sequence[str], right: Callable[[str], int], rows: int) -> str | None:
     """Return the column whose name is usual for a role and whose cells are read best."""
+    if role == BOXES:
+        return next((name for name in _usual(role, left) if 2 * right(name) > rows), None)
     if role in OPTIONAL:
         return next((name for name in _usual(role, left) if rows and right(name) == rows), None)
     if found := _likeliest(role, left, right):
@@ -288,7 +341,7 @@ def _reads(role: str, cell: Any, place: Place) -> bool:
 
 def _can_read(role: str, cell: Any) -> bool:
     try:
-        READERS[role](cell)
+        _READERS[role](cell)
     except CellError:
         return False
     return True

@@ -5,7 +5,6 @@ the folder that is allowed (:class:`Place`), whatever links and ``..`` lead to i
 """
 
 import binascii
-import math
 import os
 import re
 import unicodedata
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from vlm_ops.data.cells import is_missing
 from vlm_ops.data.decoding import ImageRefused, read_file, what_begins
 from vlm_ops.data.written import holds_list, read_list
 from vlm_ops.store.names import short
@@ -164,26 +164,20 @@ def image_cells(value: Any, place: Place | None) -> tuple[ImageCell, ...]:
         with suppress(ValueError):  # it is a path, then
             value = read_list(value)
     if not isinstance(value, (list, tuple)):
-        return () if is_missing(value) else (_image_cell(value, place),)
+        return () if holds_no_image(value) else (_image_cell(value, place),)
     return tuple(_items(value, place))
 
 
-def is_missing(value: Any) -> bool:
-    """Tell whether a cell holds nothing: null, not a number, an empty text, nothing at all."""
+def holds_no_image(value: Any) -> bool:
+    """Tell whether a cell holds nothing, no bytes, or a mapping with neither bytes nor path."""
     if isinstance(value, Mapping) and value.keys() & _KEYS:
-        return not any(_says_something(value.get(key)) for key in _KEYS)
-    return not _says_something(value)
-
-
-def _says_something(value: Any) -> bool:
-    if isinstance(value, (bytes, str)):
-        return bool(value.strip())
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
+        return all(holds_no_image(value.get(key)) for key in _KEYS)
+    return is_missing(value) or (isinstance(value, bytes) and not value.strip())
 
 
 def _items(values: list[Any] | tuple[Any, ...], place: Place | None) -> Iterator[ImageCell]:
     for number, value in enumerate(values, start=1):
-        if is_missing(value):
+        if holds_no_image(value):
             yield ImageRefused(
                 f"nothing as number {number} of {len(values)}",
                 "expected every image of the row: fill it in, or take it out of the list",
@@ -195,7 +189,7 @@ def _items(values: list[Any] | tuple[Any, ...], place: Place | None) -> Iterator
 
 def _image_cell(value: Any, place: Place | None) -> ImageCell:
     if isinstance(value, Mapping) and value.keys() & _KEYS:
-        value = value.get("bytes") if _says_something(value.get("bytes")) else value.get("path")
+        value = value.get("path" if holds_no_image(value.get("bytes")) else "bytes")
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if not isinstance(value, str):

@@ -103,6 +103,9 @@ def _reader(kind: Any) -> Callable[[Any], Any] | None:
     if type(kind).__name__ == "Value" and kind.dtype in ("float16", "float32"):
         short = np.dtype(kind.dtype).type
         return lambda value: None if value is None else float(str(short(value)))
+    if isinstance(kind, Mapping):
+        readers = _readers(kind)
+        return (lambda value: value and _read(dict(value), readers)) if readers else None
     inner = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
     if (read := _reader(inner) if inner is not None else None) is None:
         return None

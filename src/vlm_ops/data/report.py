@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from vlm_ops.data.boxes import boxes_in
 from vlm_ops.data.counts import Counts
 from vlm_ops.data.images import open_image
 from vlm_ops.data.near import NearImages
@@ -23,6 +24,7 @@ _MARGIN = 10
 _LINE = 15
 _LINES = 5
 _FONT_SIZE = 11
+_COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 
 
 class Dropped(NamedTuple):
@@ -116,6 +118,8 @@ def near_sheet(locate: Callable[[str], Path], near: Sequence[NearImages]) -> Ima
 def contact_sheet(folder: Path, rows: Sequence[Row], seed: int) -> Image.Image:
     """Draw a dozen training images, each with a question and its answer below.
 
+    Boxes of the answer are drawn on the picture.
+
     Args:
         folder: Folder that the image paths start from.
         rows: Training rows.
@@ -142,6 +146,7 @@ def contact_sheet(folder: Path, rows: Sequence[Row], seed: int) -> Image.Image:
         if row.images:
             small = open_image(folder / row.images[0].path)
             small.thumbnail((_PICTURE, _PICTURE))
+            _draw_boxes(small, row.answers[0], font)
             sheet.paste(small, (left + (_PICTURE - small.width) // 2, top))
         draw = ImageDraw.Draw(sheet)
         question = _wrapped(row.transcript, font, _PICTURE)[: _LINES - 1]
@@ -150,6 +155,21 @@ def contact_sheet(folder: Path, rows: Sequence[Row], seed: int) -> Image.Image:
         answer = _wrapped(f"→ {row.answers[0]}", font, _PICTURE)[0]
         draw.text((left, top + _PICTURE + len(question) * _LINE), answer, "#0a5", font)
     return sheet
+
+
+def _draw_boxes(picture: Image.Image, answer: str, font: Any) -> None:
+    """Draw the boxes that an answer holds, each with its label; per mille in JSON."""
+    draw = ImageDraw.Draw(picture)
+    for number, box in enumerate(boxes_in(answer) or ()):
+        if not (0 <= box.left <= box.right <= 1 and 0 <= box.top <= box.bottom <= 1):
+            continue  # of a text that was written elsewhere, in other units
+        color = _COLORS[number % len(_COLORS)]
+        x, y = round(box.left * picture.width), round(box.top * picture.height)
+        right, bottom = round(box.right * picture.width), round(box.bottom * picture.height)
+        draw.rectangle((x, y, right, bottom), outline=color, width=2)
+        at = (x + 3, y + 2)
+        draw.rectangle(draw.textbbox(at, box.label, font), fill="white")
+        draw.text(at, box.label, color, font)
 
 
 def _font() -> Any:

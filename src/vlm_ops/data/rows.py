@@ -14,12 +14,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from vlm_ops.config.pictures import BoxSettings
 from vlm_ops.data import cells as single
 from vlm_ops.data import chats
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.chats import Chat
 from vlm_ops.data.choices import choice
 from vlm_ops.data.image_cells import ImageCell
+from vlm_ops.data.objects import answer_with_boxes
 from vlm_ops.data.places import marks_in
 from vlm_ops.errors import DataError
 from vlm_ops.records import Split
@@ -36,8 +38,14 @@ _COLUMNS = 20
 """Columns of a source that a message names."""
 _LONGEST = 299
 """Characters of a problem in a message."""
-READERS = {**single.ROLES, **chats.ROLES, "options": choice}
-"""How a cell is read, by what its column holds; ``options`` stands for a pair with the answer."""
+READERS: dict[str, Callable[[Any], Any]] = {
+    **single.ROLES,
+    **chats.ROLES,
+    "options": choice,
+    "boxes": answer_with_boxes,
+}
+"""How a cell is read, by what its column holds; ``options`` stands for a pair with the answer,
+``boxes`` for their cell with what is known of the picture."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -55,6 +63,8 @@ class RawRow:
         group: The cell with what must not be split; None leaves it to the images.
         split: The split that the source puts the row in; None if it has no splits.
         options: The cell with the options of a multiple choice.
+        boxes: The cell with the objects of the picture, and how they are given; None where the
+            source has no column of them.
         videos: In the order the prompt shows them; their frames follow the images.
         chat: What was said, where question and answers are in one cell; theirs are empty then.
         columns: What the columns of these cells are called, for messages.
@@ -71,6 +81,7 @@ class RawRow:
     split: Split | None
     columns: Mapping[str, str | None] = field(default_factory=dict)
     options: Any = None
+    boxes: tuple[Any, BoxSettings] | None = None
     videos: tuple[ImageCell, ...] = ()
     chat: Chat | None = None
     broken: CellError | None = None
@@ -138,7 +149,7 @@ def read_cells(row: RawRow, cells: Mapping[str, Any]) -> tuple[dict[str, Any], l
     Args:
         row: Whose they are.
         cells: By role, of :data:`vlm_ops.data.cells.ROLES` and :data:`vlm_ops.data.chats.ROLES`,
-            and the pair of ``options`` and answer.
+            the pair of ``options`` and answer, and ``boxes``.
 
     Returns:
         What they hold, by role, and what is wrong with those that can't be read.

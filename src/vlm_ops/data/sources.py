@@ -82,7 +82,8 @@ def open_source(data: DataSettings, *, seed: int, cache: Path) -> Source:
         columns, rows = read_table(data.path, cache)
         form = find_form(data.form, data.columns, columns, data.question)
         check_columns(form.wanted(), columns, data.path.name)
-        raw = _raw_rows(rows, form, Place.of(data.path.parent, data.images_root), None)
+        place = Place.of(data.path.parent, data.images_root)
+        raw = _raw_rows(rows, form._replace(boxed=data.boxes), place, None)
         return Source(data.path.stem, str(data.path.name), raw, own_splits=False)
     folder = hub.fetch(data.id, data.revision, cache)
     return hub_source(data, folder, seed=seed, cache=cache)
@@ -114,7 +115,8 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
 
     def rows() -> Iterator[RawRow]:
         for split, (_, cells) in tables.items():
-            yield from _raw_rows(cells, forms[split], Place.of(folder), split)
+            form = forms[split]._replace(boxed=data.boxes)
+            yield from _raw_rows(cells, form, Place.of(folder), split)
 
     title = f"{data.id} at {data.revision[:7]}"
     return Source(data.id, title, rows(), own_splits=True)
@@ -263,6 +265,7 @@ def raw_row(
         question=None if chat else form.question or cells.get(columns.question),
         answers=None if chat else cells.get(columns.answers),
         options=cells.get(columns.options) if columns.options else None,
+        boxes=form.boxes(cells),
         chat=chat,
         kind=cells.get(columns.kind) if columns.kind else ALL,
         group="" if columns.group and group is None else group,

@@ -7,7 +7,7 @@ import av
 from av.container import InputContainer
 from PIL import Image
 
-from vlm_ops.config.sections import VideoSettings
+from vlm_ops.config.pictures import VideoSettings
 from vlm_ops.data.decoding import MAX_PIXELS, ImageRefused
 from vlm_ops.errors import Interrupted
 

@@ -23,7 +23,12 @@ def judge(rows: Sequence[Row], texts: Sequence[str]) -> list[Answer]:
             text=text,
             relaxed=relaxed_match(text, row.answers),
             exact=exact_match(text, row.answers),
-            own={name: float(metric(text, row.answers)) for name, metric in METRICS.items()},
+            own=_own(text, row),
         )
         for row, text in zip(rows, texts, strict=True)
     ]
+
+
+def _own(text: str, row: Row) -> dict[str, float]:
+    worth = {name: metric(text, row.answers) for name, metric in METRICS.items()}
+    return {name: float(value) for name, value in worth.items() if value is not None}

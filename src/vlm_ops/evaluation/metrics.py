@@ -8,6 +8,8 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
+from vlm_ops.evaluation.boxes import boxes_f1
+
 METRIC_VERSION = 1
 """Goes into every protocol hash and makes answers judged anew: raise it when a rule or the table
 of metrics below changes."""
@@ -78,9 +80,10 @@ def exact_match(prediction: str, answers: Iterable[str]) -> bool:
     return bool(said) and any(said == answer.strip() for answer in answers)
 
 
-METRICS: dict[str, Callable[[str, Iterable[str]], float]] = {}
-"""Metrics of your own by name, reported and tracked beside those above; the gate judges by relaxed
-accuracy. Each gives 0..1 for a prediction and its accepted answers (docs/extend.md)."""
+METRICS: dict[str, Callable[[str, Iterable[str]], float | None]] = {"boxes_f1": boxes_f1}
+"""Metrics by name, yours too, reported and tracked beside those above; the gate judges by relaxed
+accuracy. Each gives 0..1 for a prediction and its accepted answers, or None where it says nothing
+of them (docs/extend.md)."""
 
 
 def _matches(said: str, value: float | None, answer: str) -> bool:

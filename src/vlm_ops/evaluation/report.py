@@ -111,7 +111,7 @@ def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], w
             words.percent(found.score.relaxed_accuracy),
             words.spread(found.score),
             words.percent(found.score.exact_match),
-            *map(words.percent, found.score.own.values()),
+            *(_percent(found.score.own.get(name)) for name in score.own),
         ]
         for name, found in measured.items()
     ]
@@ -136,6 +136,10 @@ def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], w
         _breakdown("group", {name: found.by_group for name, found in measured.items()}),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else words.percent(value)
 
 
 def _breakdown(part: str, scores: Mapping[str, Mapping[str, Score]]) -> str:

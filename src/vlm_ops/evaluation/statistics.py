@@ -85,14 +85,20 @@ def score(answers: Sequence[Answer], resamples: int, seed: int, *, unit: Unit = 
         low=low,
         high=high,
         exact_match=float(np.mean([answer.exact for answer in answers])),
-        own={
-            name: float(np.mean([answer.own[name] for answer in answers]))
-            for name in answers[0].own
-        },
+        own=_own(answers),
         n=len(answers),
         n_images=len({answer.image_id for answer in answers}),
         n_groups=len({answer.group for answer in answers}),
     )
+
+
+def _own(answers: Sequence[Answer]) -> dict[str, float]:
+    """Return the means of the other metrics, each over the answers that it says something of."""
+    worth: dict[str, list[float]] = {}
+    for answer in answers:
+        for name, value in answer.own.items():
+            worth.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in worth.items()}
 
 
 def by_kind(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Score]:
