@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from vlm_ops.config.complaints import Places, explain
 from vlm_ops.config.names import registered_name
-from vlm_ops.config.sections import ModelSettings, VideoSettings
+from vlm_ops.config.pictures import VideoSettings
+from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ConfigError
 
 if TYPE_CHECKING:

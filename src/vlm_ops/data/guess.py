@@ -17,6 +17,7 @@ from vlm_ops.data.forms import Form, find_form
 from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
 from vlm_ops.data.objects import Picture, likeliest, things_in
 from vlm_ops.data.rows import READERS
+from vlm_ops.data.usual_names import BOXES, CAPTIONS, NAMES, REPLY, WORDS, plain
 from vlm_ops.errors import DataError
 from vlm_ops.store.names import nearest, short
 
@@ -27,61 +28,12 @@ PAIRS: Literal["pairs"] = "pairs"
 THUMBS: Literal["thumbs"] = "thumbs"
 """Forms beside the chats, which are called as their column (``data.form``)."""
 _ASKED = ("question", "answers")
-BOXES = "boxes"
 OPTIONAL = ("video", "id", "group", "kind", "options")
 _OPENED = 40
 """Pictures of the sample that are opened to find out how boxes are given."""
 DESCRIBE = "Describe the image."
 """What rows of captions are asked."""
-_CAPTIONS = ("caption", "captions", "text", "description")
 _CHATS = [form for form in get_args(DataForm) if form not in ("auto", COLUMNS)]
-_IMAGES = (
-    "image", "images", "img", "imgs", "image_path", "image_paths", "image_file", "img_path",
-    "file_name", "filename", "picture", "photo", "path", "file",
-)  # fmt: skip
-_QUESTION = (
-    "question", "query", "prompt", "instruction", "problem", "user", "input", "text", "caption",
-)  # fmt: skip
-_REPLY = ("completion", "response", "answer", "answers", "output")
-_NAMES: dict[str, tuple[str, ...]] = {
-    "image": _IMAGES,
-    "question": _QUESTION,
-    "answers": (
-        "answers", "answer", "label", "labels", "response", "output", "target", "completion",
-        "ground_truth", "solution", "caption", "text",
-    ),
-    "id": ("id", "row_id", "question_id", "uid", "uuid"),
-    "group": (
-        "group", "group_id", "source", "document", "document_id", "doc_id", "docid", "table_id",
-        "patient", "patient_id", "page_id",
-    ),
-    "kind": ("kind", "type", "question_type", "category", "task"),
-    "options": ("options", "choices"),
-    BOXES: (
-        "objects", "boxes", "bboxes", "annotations", "detections", "answers", "answer", "label",
-        "labels",
-    ),
-    "video": ("video", "videos", "video_path", "clip"),
-    "images": ("images", *_IMAGES),
-    "chosen": ("chosen",),
-    "rejected": ("rejected",),
-    "completion": _REPLY,
-    "label": ("label", "thumb", "thumbs", "thumbs_up", "feedback", "liked", "rating"),
-}  # fmt: skip
-"""Usual names of a column by its role, the likeliest first."""
-_NAMES["prompt"] = ("prompt", *_QUESTION)
-_WORDS = {
-    "image": "the image",
-    "images": "the images",
-    "question": "what is asked",
-    "prompt": "what is asked",
-    "answers": "the answer",
-    "chosen": "the better answer",
-    "rejected": "the worse answer",
-    "completion": "the answer",
-    "label": "the thumb",
-}
-
 
 _READERS: dict[str, Callable[[Any], Any]] = {**READERS, BOXES: things_in}
 """How a cell is read by itself."""
@@ -267,7 +219,7 @@ def _asks(columns: Mapping[str, str]) -> bool:
 
 
 def _are_captions(columns: Mapping[str, str]) -> bool:
-    return "question" in columns and _plain(columns["question"]) in _CAPTIONS
+    return "question" in columns and plain(columns["question"]) in CAPTIONS
 
 
 def _form(
@@ -277,9 +229,9 @@ def _form(
     columns = "video", "image", BOXES, *_ASKED, *OPTIONAL[1:]
     if given.keys() & {*_ASKED, BOXES}:
         return COLUMNS, columns
-    if {"chosen", "rejected"} <= {*given, *map(_plain, there)}:
+    if {"chosen", "rejected"} <= {*given, *map(plain, there)}:
         return PAIRS, tuple(PairColumns.model_fields)
-    both = all(any(_plain(name) in _NAMES[role] for name in there) for role in _ASKED)
+    both = all(any(plain(name) in NAMES[role] for name in there) for role in _ASKED)
     chat = next((name for name in _CHATS if name in there), None)
     if chat is not None and not both:
         return chat, ("video", "image", *OPTIONAL[1:])
@@ -291,11 +243,11 @@ def _form(
 
 def _has_thumbs(there: Sequence[str], sample: Sequence[Cells]) -> bool:
     """Tell whether each row holds one answer and what somebody thought of it."""
-    if not any(_plain(name) in _REPLY for name in there):
+    if not any(plain(name) in REPLY for name in there):
         return False
     for name in there:
         said = [row.get(name) for row in sample if not is_missing(row.get(name))]
-        if _plain(name) in _NAMES["label"] and said and all(_can_read("label", c) for c in said):
+        if plain(name) in NAMES["label"] and said and all(_can_read("label", c) for c in said):
             return True
     return False
 
@@ -312,7 +264,7 @@ def _best(role: str, left: Sequence[str], right: Callable[[str], int], rows: int
 
 
 def _usual(role: str, left: Sequence[str]) -> list[str]:
-    return [name for usual in _NAMES[role] for name in left if _plain(name) == usual]
+    return [name for usual in NAMES[role] for name in left if plain(name) == usual]
 
 
 def _likeliest(role: str, left: Sequence[str], right: Callable[[str], int]) -> str | None:
@@ -363,10 +315,6 @@ def _is_there(cell: ImageCell) -> bool:
         return False
 
 
-def _plain(name: str) -> str:
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
-
-
 def _check_given(
     given: Mapping[str, str], roles: Sequence[str], there: Sequence[str], title: str
 ) -> None:
@@ -386,8 +334,8 @@ def _check_given(
 def _missing(
     missing: Sequence[str], found: Mapping[str, str], there: Sequence[str], title: str
 ) -> str:
-    known = "".join(f" {_WORDS[role]} is in {found[role]!r}," for role in found if role in _WORDS)
-    lacks = " and ".join(f"{_WORDS[role]} ({role})" for role in missing)
+    known = "".join(f" {WORDS[role]} is in {found[role]!r}," for role in found if role in WORDS)
+    lacks = " and ".join(f"{WORDS[role]} ({role})" for role in missing)
     options = " ".join(f"--column {role}=NAME" for role in missing)
     return (
         f"{title}:{known} found no column that could hold {lacks}. Columns there: "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vlm_ops.config.sections import VideoSettings
+from vlm_ops.config.pictures import VideoSettings
 from vlm_ops.data.decoding import ImageRefused, decode, read_file, upright_rgb
 from vlm_ops.data.image_cells import ImageCell, ImageFile
 from vlm_ops.errors import DataError

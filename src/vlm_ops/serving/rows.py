@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from vlm_ops.config.sections import VideoSettings
+from vlm_ops.config.pictures import VideoSettings
 from vlm_ops.data import cells as read
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.choices import Choice, choices_in

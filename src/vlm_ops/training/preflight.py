@@ -110,16 +110,15 @@ def preflight(
     lengths = list(_of(measured, "train", learned).values()) or [Length(1, 1, 0)]
     memory = _memory(config, shape, lengths)
     disk = _disk(config, shape, measured, len(lengths))
-    device = device_memory()
-    free = {"memory": device.free, "disk": free_disk(config.execution.runs)}
-    ids = {row.id for row in (*learned, *validation)} if trains_rows else set()
-    marked = {id: found for id, found in measured.special.items() if id in ids}
+    device, disk_free = device_memory(), free_disk(config.execution.runs)
+    asked = {row.id for row in (*learned, *validation)} if trains_rows else set()
+    marked = {id: found for id, found in measured.special.items() if id in asked}
     notes = _notes(config, data)
     problems += _of_rows(over, marked, limit, config)
     (problems if judged else notes).extend(_of_gate(config, data))
     problems += _beyond_the_device(_memory(config, shape, lengths, batch_size=1), device)
     notes += _short_of_memory(memory, device)
-    problems += _short_of_disk(disk, free["disk"])
+    problems += _short_of_disk(disk, disk_free)
     return Preflight(
         measured=measured,
         learned=len(learned),
@@ -129,7 +128,7 @@ def preflight(
         adapter_bytes=FLOAT32 * shape.trained_parameters(optim, lora),
         memory=memory,
         disk=disk,
-        free=free,
+        free={"memory": device.free, "disk": disk_free},
         fits=_fits(config, shape, lengths),
         problems=tuple(problems),
         notes=tuple(notes),
