@@ -83,7 +83,7 @@ def look_ahead(context: Context, *, judged: bool) -> None:
 
     Args:
         context: Of the flow run, its rows prepared.
-        judged: Whether the gate is asked in the end; in a trial what it would say is a warning.
+        judged: Whether what the gate would say ends the run; else it is a warning.
 
     Raises:
         TrainingError: Whatever is trained would fail, or be refused.

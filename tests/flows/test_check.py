@@ -31,10 +31,11 @@ def asked(client: Any, what: str, flow_run: str) -> list[dict[str, Any]]:
 
 
 def test_a_night_that_can_not_pass_ends_before_sft_with_the_reason_in_its_state(
-    pair: Services, runs: Path, tmp_path: Path
+    pair: Services, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.retrain import retrain_here
 
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a deployment's")
     write_rows(tmp_path / "rows.jsonl", own_rows(tmp_path, 60, 6))
     (tmp_path / "own.yaml").write_text(CONFIG)
     changes = [f"execution.runs={runs}"]

@@ -46,9 +46,9 @@ VICUNA = (
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{% if message['role'] == 'assistant' %}</s>{% else %} {% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+    "{{ ' ' }}{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
 )
+"""As LLaVA 1.5 has it: nothing ends an answer."""
 GEMMA = (
     "<bos>{% for message in messages %}<start_of_turn>"
     "{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
@@ -246,7 +246,8 @@ def _internvl() -> tuple[Any, Any]:
         context_image_token="<IMG_CONTEXT>", video_token="<video>",
     )  # fmt: skip
     size = {"height": 32, "width": 32}
-    images = transformers.GotOcr2ImageProcessor(size=size, crop_to_patches=True, max_patches=4)
+    # As published: its processor asks for tiles.
+    images = transformers.GotOcr2ImageProcessor(size=size, crop_to_patches=False, max_patches=4)
     processor = transformers.InternVLProcessor(
         images, tokenizer, video_processor=transformers.InternVLVideoProcessor(size=size),
         image_seq_length=4, chat_template=CHATML.replace("IMAGE", "<IMG_CONTEXT>\n"),

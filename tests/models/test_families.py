@@ -80,6 +80,28 @@ def test_batched_answers_are_those_of_one_by_one(base: Path) -> None:
     assert len({*both}) > 1
 
 
+def test_rows_that_share_images_are_answered_as_one_by_one(base: Path) -> None:
+    loaded = load(base_ref(ModelSettings(id=str(base), **PLAIN)))
+    one, other = (Image.effect_noise(s, 80).convert("RGB") for s in ((80, 40), (33, 64)))
+    images = [[one], [other], [one], [one, other], [other], [one, other]]
+    asked = ("Why?", "Two words", "What is there in it?", "Which?", "Why is it so?", "And who?")
+    chats = [as_chat(question, len(shown)) for question, shown in zip(asked, images, strict=True)]
+    both = generate(loaded, chats, images, max_new_tokens=5, batch_size=6)
+    assert both == generate(loaded, chats, images, max_new_tokens=5, batch_size=1)
+
+
+def test_a_template_begins_and_ends_as_the_model_does(base: Path) -> None:
+    processor: Any = load_processor(base_ref(ModelSettings(id=str(base), **PLAIN)))
+    turn = {"role": "assistant", "content": [{"type": "text", "text": "four"}]}
+    written = processor.apply_chat_template([*as_chat("How many?", 1), turn], tokenize=False)
+    ends = written.rpartition("four")[2].strip()
+    assert ends == processor.tokenizer.eos_token
+    prompt = processor.apply_chat_template(
+        as_chat("How many?", 1), add_generation_prompt=True, tokenize=False
+    )
+    assert not prompt.endswith(ends)
+
+
 def test_a_bound_of_pixels_makes_fewer_tokens_or_is_refused(base: Path) -> None:
     picture = Image.effect_noise((400, 400), 80).convert("RGB")
     family = family_in(base)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef
 from vlm_ops.config.pipeline import AnswersJob
-from vlm_ops.data.images import open_image
+from vlm_ops.data.images import open_images
 from vlm_ops.data.progress import log_progress
 from vlm_ops.errors import OutputError
 from vlm_ops.evaluation.judging import judge
@@ -150,10 +150,8 @@ def _replies(
 
 def _images(batch: Sequence[Row], rows: RowsRef, gray: bool) -> list[list[Image.Image]]:
     """Open the images of a batch; rows about one image share it, and gray ones of one size."""
-    shown = {ref.path: ref for row in batch for ref in row.images}
-    if gray:
-        sizes = {(ref.width, ref.height) for ref in shown.values()}
-        blank = {size: Image.new("RGB", size, GRAY) for size in sizes}
-        return [[blank[ref.width, ref.height] for ref in row.images] for row in batch]
-    opened = {path: open_image(rows.image_path(path)) for path in shown}
-    return [[opened[ref.path] for ref in row.images] for row in batch]
+    if not gray:
+        return open_images(batch, rows.image_path)
+    sizes = {(image.width, image.height) for row in batch for image in row.images}
+    blank = {size: Image.new("RGB", size, GRAY) for size in sizes}
+    return [[blank[image.width, image.height] for image in row.images] for row in batch]

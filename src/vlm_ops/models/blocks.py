@@ -44,14 +44,15 @@ class Blocks:
     Args:
         processor: Tokenizer, image processor and chat template.
 
-    Attributes:
-        image_processor: The processor's.
     """
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
         self._mark: str = processor.image_token
-        self.image_processor: Any = processor.image_processor
+        self._images: Any = processor.image_processor
+        # InternVL's processor asks its image processor for tiles, which by itself makes none.
+        merged = processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs)
+        self._options: dict[str, Any] = merged["images_kwargs"]
         tokenizer = processor.tokenizer
         self._mark_id: int = tokenizer.convert_tokens_to_ids(self._mark)
         # Of Gemma 3 the mark in a text is another token than those that are filled.
@@ -75,9 +76,18 @@ class Blocks:
             model: Without its adapter's wrapper.
             images: Of each prompt that has any.
         """
-        made = self.image_processor([list(row) for row in images], return_tensors="pt")
+        options = self._options | {"return_tensors": "pt"}
+        made = self._images([list(row) for row in images], **options)
         taken = signature(model.get_image_features).parameters.keys() & made.keys()
         return {name: made[name].to(model.device) for name in taken}
+
+    def tiles(self, width: int, height: int) -> int:
+        """Return how many tiles an image becomes, or patches, where the processor counts those."""
+        count = getattr(self._images, "get_number_of_image_patches", None)
+        if count is None:
+            return 1
+        found = count(height, width, self._options)
+        return int(found[0] if isinstance(found, tuple) else found)
 
     def expand(self, tokens: Sequence[int], sizes: Iterable[Size]) -> Expanded:
         """Put the tokens of images in the place of their marks.
@@ -103,5 +113,5 @@ class Blocks:
         tokens = list(inputs["input_ids"][0])
         if "image_grid_thw" not in inputs:
             return Block(tokens, None)
-        (_, rows, columns), merged = inputs["image_grid_thw"][0], self.image_processor.merge_size
+        (_, rows, columns), merged = inputs["image_grid_thw"][0], self._images.merge_size
         return Block(tokens, (int(rows) // merged, int(columns) // merged))

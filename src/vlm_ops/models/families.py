@@ -37,7 +37,9 @@ class Family:
         bound: What an image processor is told for images of at most so many pixels a side; None
             where it makes all images of one size.
         unpacked: Why the packed engine can't train it; empty where it can.
-        processor: What makes a processor fit for training, ``module:function``; empty where it is.
+        processor: What makes a processor fit for training, ``module:function``, where that takes
+            more than ends in its chat template (:mod:`vlm_ops.models.ends`).
+        needs_image: Whether it can't be asked about no image.
     """
 
     model_type: str
@@ -49,6 +51,7 @@ class Family:
     bound: Callable[[int], dict[str, Any]] | None = None
     unpacked: str = ""
     processor: str = ""
+    needs_image: bool = False
 
     def image_options(self, side: int | None) -> dict[str, Any]:
         """Return what bounds the images of a processor to so many pixels a side.
@@ -112,9 +115,12 @@ def _both(side: int) -> dict[str, Any]:
 
 
 def _area(side: int) -> dict[str, Any]:
-    return {"max_pixels": side * side}
+    # The published least, for a larger bound: it would win over a smaller one.
+    return {"max_pixels": side * side, "min_pixels": min(side * side, _QWEN_LEAST)}
 
 
+_QWEN_LEAST = 56 * 56
+"""Pixels of the smallest image of Qwen2-VL and Qwen2.5-VL, as published."""
 _IDEFICS2_SHORTEST = 378
 """Pixels of the shortest side, as published."""
 _SEES_AHEAD = "tokens of {} see those after them, so that rows can't share their prompt"
@@ -138,6 +144,7 @@ _ALL = (
         _LLAVA,
         unpacked=_SEES_AHEAD.format("a prompt"),
         processor="vlm_ops.models.paligemma:two_parts",
+        needs_image=True,
     ),
     Family("gemma3", _LLAVA, patches=_pooled, unpacked=_SEES_AHEAD.format("an image")),
 )
@@ -162,6 +169,11 @@ def family_of(model_type: str) -> Family:
             f"model family {model_type!r} is not known; expected one of: {known}. How one is added "
             f"is in docs/extend.md."
         ) from None
+
+
+def has_windows(config: Any) -> bool:
+    """Tell whether a token of this model sees only so many before it, by its configuration."""
+    return getattr(config.get_text_config(), "sliding_window", None) is not None
 
 
 def family_in(folder: Path) -> Family:

@@ -28,6 +28,7 @@ from transformers import (
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import FRESH, ModelSettings
 from vlm_ops.errors import ModelError
+from vlm_ops.models.ends import with_ends
 from vlm_ops.models.families import Family, family_in
 from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
@@ -221,12 +222,13 @@ def open_processor(folder: Path, family: Family, **options: Any) -> ProcessorMix
     """Load the processor that lies in a folder, made fit for training.
 
     Raises:
+        ModelError: Its chat template can't write an answer.
         OSError: There is none.
     """
     processor: ProcessorMixin = AutoProcessor.from_pretrained(folder, **options)
-    if family.processor:
-        processor = pkgutil.resolve_name(family.processor)(processor)
-    return processor
+    made_fit = pkgutil.resolve_name(family.processor) if family.processor else with_ends
+    fit: ProcessorMixin = made_fit(processor)
+    return fit
 
 
 def compute_dtype(settings: ModelSettings) -> torch.dtype:

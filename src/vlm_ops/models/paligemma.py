@@ -5,6 +5,8 @@ from typing import Any
 import torch
 import transformers
 
+from vlm_ops.errors import DataError
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] != 'assistant' and not loop.first %}{{ '\\n' }}{% endif %}"
@@ -28,8 +30,17 @@ class PaliGemmaProcessor(transformers.PaliGemmaProcessor):
     """
 
     def __call__(self, images: Any = None, text: Any = None, **options: Any) -> Any:
-        """Write prompts with their images, or suffixes."""
+        """Write prompts with their images, or suffixes.
+
+        Raises:
+            DataError: A prompt has no image.
+        """
         if images is not None:
+            if not all(images):
+                raise DataError(
+                    "a row has no image, and PaliGemma answers about images alone: leave such rows "
+                    "out (data.without_image: refuse)"
+                )
             found = super().__call__(images=images, text=text, **options)
             # Type 1 alone would be supervised, and a prompt has none.
             found.pop("labels", None)

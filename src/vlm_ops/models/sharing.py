@@ -5,6 +5,7 @@ prompt in common. A batch is grouped by that; each group's beginning goes throug
 images included, and its keys and values are what all rows of the group go on from.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from vlm_ops.models.adapters import bare
 from vlm_ops.models.blocks import Blocks
-from vlm_ops.models.families import family_of
+from vlm_ops.models.families import family_of, has_windows
 from vlm_ops.models.loading import LoadedModel
 
 
@@ -48,15 +49,17 @@ def begin(
 
     Returns:
         None where nothing is in common, or where an image is not all in what is, or where this
-        family's positions or masks are not known from the tokens alone.
+        model's positions or masks are not known from the tokens alone: padding stands between a
+        beginning and its end, and would count in a window.
     """
     family = family_of(loaded.model.config.model_type)
     groups = _groups(images)
-    if family.unpacked or family.grid or len(groups) == len(texts) * samples:
+    windows = has_windows(loaded.model.config)
+    if family.unpacked or family.grid or windows or len(groups) == len(texts) * samples:
         return None
-    prompts = _prompts(loaded.processor, texts, images)
+    blocks = _blocks(loaded.processor)
+    prompts = _prompts(loaded.processor, blocks, texts, images)
     heads = [_common([prompts[row] for row in group]) for group in groups]
-    blocks = Blocks(loaded.processor)
     of_row = {row: number for number, group in enumerate(groups) for row in group}
     tails = [prompt[len(heads[of_row[row]]) :] for row, prompt in enumerate(prompts)]
     if any(map(blocks.filled, tails)):
@@ -83,6 +86,12 @@ def begin(
     )
 
 
+@functools.lru_cache(maxsize=1)
+def _blocks(processor: Any) -> Blocks:
+    """Return a processor's blocks; what it said of a size is remembered from batch to batch."""
+    return Blocks(processor)
+
+
 def _groups(images: Sequence[Sequence[Image.Image]]) -> list[list[int]]:
     """Return the rows that show the same images, those without any each for itself."""
     groups: dict[tuple[int, ...], list[int]] = {}
@@ -92,9 +101,8 @@ def _groups(images: Sequence[Sequence[Image.Image]]) -> list[list[int]]:
 
 
 def _prompts(
-    processor: Any, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
+    processor: Any, blocks: Blocks, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
 ) -> list[list[int]]:
-    blocks = Blocks(processor)
     tokens = processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [
         blocks.expand(row, [image.size for image in shown]).tokens

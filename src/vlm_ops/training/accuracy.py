@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.config.training import ACCURACY
-from vlm_ops.data.images import open_image
+from vlm_ops.data.images import open_images
 from vlm_ops.evaluation.metrics import relaxed_match
 from vlm_ops.models.adapters import bare
 from vlm_ops.models.generation import generate
@@ -56,7 +56,7 @@ def relaxed_accuracy(
         texts = generate(
             loaded,
             [row.chat for row in batch],
-            [[open_image(locate(image.path)) for image in row.images] for row in batch],
+            open_images(batch, locate),
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )

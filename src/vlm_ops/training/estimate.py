@@ -167,7 +167,8 @@ def features_on_disk(shape: Shape, tokens: int, room: FeatureSettings, runs: Pat
         room: What the configuration allows.
         runs: Folder that the files would be in.
     """
-    every: int = tokens * shape.text.hidden_size * shape.dtype.itemsize
+    deeper = len(getattr(shape.vision, "deepstack_visual_indexes", None) or ())
+    every: int = tokens * (1 + deeper) * shape.text.hidden_size * shape.dtype.itemsize
     memory, disk = room.memory_gb, room.disk_gb
     in_memory = free_memory() * MEMORY_SHARE if memory is None else memory * GB
     on_disk = free_disk(runs) * DISK_SHARE if disk is None else disk * GB

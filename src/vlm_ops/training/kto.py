@@ -6,6 +6,11 @@ from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference, KTO
 
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 
+_OF_TEXT = (
+    "input_ids", "attention_mask", "completion_mask", "token_type_ids", "mm_token_type_ids",
+)  # fmt: skip
+"""What differs where the answer does; ``KTOTrainer`` takes each with ``KL_`` before it."""
+
 
 class WithOther(DataCollatorForVisionUnpairedPreference):
     """TRL's collator; the answer to another question is the row's own ``other``.
@@ -20,8 +25,7 @@ class WithOther(DataCollatorForVisionUnpairedPreference):
         batch: dict[str, Any] = super().torch_call([dict(example) for example in examples])
         lent = [example | {"completion": example["other"]} for example in examples]
         other = super().torch_call(lent)
-        names = ("input_ids", "attention_mask", "completion_mask")
-        batch.update({f"KL_{name}": other[name] for name in names})
+        batch.update({f"KL_{name}": other[name] for name in _OF_TEXT if name in other})
         return batch
 
 

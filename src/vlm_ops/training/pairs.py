@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vlm_ops.artifacts import Preference, PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.pairs import Labelled, PreferenceForm, SampledPairs
 from vlm_ops.config.pipeline import PairsJob
-from vlm_ops.data.images import STORE, open_image
+from vlm_ops.data.images import STORE, open_images
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
 from vlm_ops.models.generation import Sampling, sample
@@ -169,7 +169,7 @@ class _Asked(NamedTuple):
 
     def answers(self, rows: Sequence[Row], seed: int) -> list[list[str]]:
         """Sample answers to each row."""
-        pictures = [[open_image(self.data.image_path(i.path)) for i in row.images] for row in rows]
+        pictures = open_images(rows, self.data.image_path)
         samples = self.settings.samples
         sampling = Sampling(
             max_new_tokens=self.job.max_new_tokens,

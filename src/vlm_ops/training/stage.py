@@ -19,7 +19,7 @@ from vlm_ops.data.split import draw_whole
 from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.model_ref import Start
 from vlm_ops.models.adapters import trainable_parameters
-from vlm_ops.models.families import family_in
+from vlm_ops.models.families import Family, family_in, has_windows
 from vlm_ops.models.loading import LoadedModel, base_folder, compute_dtype
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
@@ -193,8 +193,31 @@ def build(stage: Stage, optim: OptimSettings) -> Any:
 
 def _unpacked(stage: Stage) -> str:
     """Say why the packed engine can't train a model of this family; empty if it can."""
-    family = family_in(base_folder(stage.base.settings, weights=False))
+    family = _family(stage)
     return family.unpacked and f"of the family {family.model_type}, {family.unpacked}"
+
+
+def _refuse_imageless(stage: Stage, rows: Sequence[Any]) -> None:
+    family = _family(stage)
+    if family.needs_image and (found := [row.id for row in rows if not row.images]):
+        raise DataError(
+            f"{stage.name}: {len(found)} rows have no image (the first is {found[0]!r}), and "
+            f"{family.model_type} answers about images alone: leave them out "
+            f"(data.without_image: refuse)"
+        )
+
+
+def _family(stage: Stage) -> Family:
+    return family_in(base_folder(stage.base.settings, weights=False))
+
+
+def _beyond_window(config: Any, rows: Sequence[Sequence[EncodedRow]]) -> str:
+    """Say that a token would see more than the model lets it; empty if none would."""
+    window = config.get_text_config().sliding_window if has_windows(config) else None
+    longest = max((row.length for part in rows for row in part), default=0)
+    if window is None or longest <= window:
+        return ""
+    return f"a row has {longest} tokens, and a token of this model sees {window} before it"
 
 
 @dataclass(frozen=True)
@@ -217,6 +240,7 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     stage.tracker.params({"trainable_parameters": trainable_parameters(model)})
     train = stage.records("train")
     validation = scored(stage.records("validation"), stage.optim, seed, stage.name)
+    _refuse_imageless(stage, [*train, *validation])
     bf16 = compute_dtype(loaded.ref.settings) == torch.bfloat16
     arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, bf16=bf16)
     callbacks = [stage.stop, Curves(stage.tracker, stage.name)]
@@ -286,10 +310,14 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
     """Build the packed trainer; None if it does not compute what the plain model does."""
     parts = _parts(stage, optim)
     encoder = Encoder(parts.loaded.processor, row_limit(parts.options["model"], optim.max_length))
+    rows = (stage.encode(encoder, parts.train), stage.encode(encoder, parts.validation))
+    if why := _beyond_window(parts.loaded.model.config, rows):
+        logger.warning("%s: TRL's own trainer trains, several times slower: %s", stage.name, why)
+        return None
     packed = packed_options(
         parts.loaded,
         encoder,
-        (stage.encode(encoder, parts.train), stage.encode(encoder, parts.validation)),
+        rows,
         locate=stage.locate,
         settings=optim,
         room=room_in(stage.out, stage.job.features),

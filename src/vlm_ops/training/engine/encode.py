@@ -56,13 +56,12 @@ class Encoder:
         limit: Most tokens of one row; a longer one is refused, never cut.
 
     Attributes:
-        image_processor: The processor's.
+        blocks: How its images are written.
     """
 
     def __init__(self, processor: Any, limit: int) -> None:
         self._processor = processor
-        self._blocks = Blocks(processor)
-        self.image_processor: Any = processor.image_processor
+        self.blocks = Blocks(processor)
         self._limit = limit
         tokenizer = processor.tokenizer
         self._special = [
@@ -120,11 +119,11 @@ class Encoder:
 
     def block(self, image: ImageRef) -> list[int]:
         """Return the tokens that stand for an image."""
-        return self._blocks.of((image.width, image.height)).tokens
+        return self.blocks.of((image.width, image.height)).tokens
 
     def image_tokens(self, tokens: Sequence[int]) -> int:
         """Count those that the vision tower fills."""
-        return self._blocks.filled(tokens)
+        return self.blocks.filled(tokens)
 
     def tokens_of(self, image: ImageRef) -> int:
         """Count those of an image that the vision tower fills."""
@@ -196,7 +195,7 @@ class Encoder:
         self, record: AboutImages, prompt: list[int], completions: list[list[int]]
     ) -> EncodedRow:
         sizes = [(image.width, image.height) for image in record.images]
-        tokens, begins, grids = self._blocks.expand(prompt, sizes)
+        tokens, begins, grids = self.blocks.expand(prompt, sizes)
         return EncodedRow(
             record.id,
             record.images,

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -118,7 +117,6 @@ class FeatureStore:
         self._encoder = encoder
         self._locate = locate
         self._family = family_of(model.config.model_type)
-        self._takes = set(signature(model.get_image_features).parameters)
         self._uses = uses
         self._folder = room.folder
         self._identity = identity
@@ -229,24 +227,18 @@ class FeatureStore:
         inputs: list[Any] = []
         tiles = 0
         for image in images:
-            picture = open_image(self._locate(image.path))
-            inputs.append([picture])
+            inputs.append([open_image(self._locate(image.path))])
             tiles += self._tiles(image)
             if tiles >= TILES_AT_ONCE:
                 break
         rest = images[len(inputs) :]
         if self.frozen and tiles < _TILES_AT_LEAST:
             inputs += inputs[-1:] * (_TILES_AT_LEAST - tiles)
-        made = self._encoder.image_processor(inputs, return_tensors="pt")
-        taken = self._takes & made.keys()
-        return {name: made[name].to(self._model.device) for name in taken}, rest
+        return self._encoder.blocks.pixels(self._model, inputs), rest
 
     def _tiles(self, image: ImageRef) -> int:
-        count = getattr(self._encoder.image_processor, "get_number_of_image_patches", None)
-        if count is None:
-            return 1
-        found = count(image.height, image.width, {})
-        return -(-int(found[0] if isinstance(found, tuple) else found) // self._family.tile)
+        counted = self._encoder.blocks.tiles(image.width, image.height)
+        return -(-counted // self._family.tile)
 
     def _keep(self, key: str, features: torch.Tensor) -> None:
         if self._uses.get(key, 1) < 2:
