@@ -76,6 +76,8 @@ class Labelled(Frozen):
     """A hub id, as ``HuggingFaceH4/rlaif-v_formatted``."""
     revision: str | None = None
     """Commit of the hub id."""
+    subset: str | None = added(None)
+    """The hub data set's configuration name, if it has several."""
     split: str = "train"
     """Split of the hub data set."""
     validation: float = Field(default=0.1, gt=0.0, lt=1.0)

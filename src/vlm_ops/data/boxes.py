@@ -24,7 +24,7 @@ _LAST = 1023
 LARGEST = 1e9
 """What is as large is no edge of a box, whatever it counts."""
 _OBJECT = re.compile(r"\{[^{}]*\}")
-_NOTHING = re.compile(r"\[\s*\]")
+_NOTHING = re.compile(r"\[\s*\]\s*(?:```)?\s*$")
 _LOC = re.compile(r"((?:<loc\d{4}>\s*){4})([^;<]*)")
 
 
@@ -75,7 +75,7 @@ def boxes_in(text: str) -> tuple[Box, ...] | None:
     found = tuple(box for item in _items(text) if (box := _box(item)) is not None)
     if found or KEY in text:
         return found or None
-    return () if _NOTHING.search(text) and not re.search(r"\[\s*[^\s\]]", text) else None
+    return () if _NOTHING.search(text) else None
 
 
 def _down(box: Box, last: int) -> tuple[int, int, int, int]:
@@ -99,13 +99,15 @@ def _located(text: str) -> Iterator[Box]:
 
 def _items(text: str) -> Iterator[Any]:
     """Yield the objects of a text in JSON, or those that stand in another text."""
-    try:
+    with suppress(ValueError, RecursionError):
         found = json.loads(text)
-        yield from found if isinstance(found, list) else [found]
-    except (ValueError, RecursionError):
-        for piece in _OBJECT.findall(text):
-            with suppress(ValueError):
-                yield read_objects(piece)
+        items = found if isinstance(found, list) else [found]
+        if any(_box(item) is not None for item in items):
+            yield from items
+            return
+    for piece in _OBJECT.findall(text):
+        with suppress(ValueError):
+            yield read_objects(piece)
 
 
 def _box(item: Any) -> Box | None:

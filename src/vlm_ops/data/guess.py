@@ -247,9 +247,19 @@ def _has_thumbs(there: Sequence[str], sample: Sequence[Cells]) -> bool:
         return False
     for name in there:
         said = [row.get(name) for row in sample if not is_missing(row.get(name))]
-        if plain(name) in NAMES["label"] and said and all(_can_read("label", c) for c in said):
+        thumbs = said and all(_can_read("label", cell) for cell in said)
+        if plain(name) in NAMES["label"] and thumbs and (_is_thumb(name) or _says_both(said)):
             return True
     return False
+
+
+def _is_thumb(name: str) -> bool:
+    """Tell whether a column is called as nothing else is: a label may be a class."""
+    return plain(name) not in ("label", "rating")
+
+
+def _says_both(said: Sequence[Any]) -> bool:
+    return len({READERS["label"](cell) for cell in said}) > 1
 
 
 def _best(role: str, left: Sequence[str], right: Callable[[str], int], rows: int) -> str | None:

@@ -162,7 +162,9 @@ class _Hub(Located):
         )  # fmt: skip
 
     def pairs(self, found: Guess) -> Labelled:
-        return _labelled(found, id=self._id, revision=self._revision, split=self._train)
+        return _labelled(
+            found, id=self._id, revision=self._revision, subset=self._subset, split=self._train
+        )
 
     def rows(self, found: Guess, cache: Path) -> Iterator[RawRow]:
         return hub_source(self.settings(found), self._folder, seed=0, cache=cache).rows

@@ -144,7 +144,9 @@ def _things(one: Any, cell: Any) -> Iterator[Thing]:
     if not isinstance(boxes, (list, tuple)):
         raise CellError("of another form", shown(cell), _EXPECTED)
     if (boxes and not isinstance(_plain(boxes[0]), (list, tuple))) or (one is not cell):
-        boxes, labels = [boxes], [] if labels is None else [labels]
+        boxes = [boxes]
+    if labels is not None and not isinstance(labels, (list, tuple)):
+        labels = [labels]
     labels = labels if isinstance(labels, (list, tuple)) else []
     if len(boxes) != len(labels):
         found = f"{len(boxes)} boxes and {len(labels)} labels"

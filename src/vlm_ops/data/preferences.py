@@ -134,7 +134,7 @@ def _open_table(settings: Labelled, cache: Path, seed: int) -> tuple[str, Table,
     assert settings.id is not None  # the schema's own check, as the next
     assert settings.revision is not None
     folder = hub.fetch(settings.id, settings.revision, cache)
-    files = hub.HubFiles(folder, settings.id, cache)
+    files = hub.HubFiles(folder, settings.id, cache, settings.subset)
     table = hub.read_split(files, settings.split, settings.at_most, seed)
     return settings.id, table, Place.of(folder)
 

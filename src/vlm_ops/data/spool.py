@@ -129,16 +129,24 @@ def spool(rows: Iterable[CheckedRow], file: BinaryIO) -> Spooled:
     found = Spooled(file, places, places)
     for row in rows:
         lines = f"{row.record.model_dump_json()}\n{json.dumps(row.where)}\n"
-        try:
+        with _room(file):
             places.append(file.tell())
             file.write(lines.encode())
-        except OSError as error:
-            why = error.strerror or error
-            raise OutputError(f"{file.name}: can't be written ({why})") from error
         # One text for all rows of a group, one tuple for all that is said of a row's images.
         found.groups.append(intern(row.record.group))
         found.images.append(row.joined_by[: len(row.record.images)])
         found.splits.append(row.split)
         if not row.grouped:
             found.joined_by.append(row.joined_by)
+    with _room(file):
+        file.flush()
     return found
+
+
+@contextmanager
+def _room(file: BinaryIO) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise OutputError(f"{file.name}: can't be written ({why})") from error

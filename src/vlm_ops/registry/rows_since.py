@@ -84,7 +84,10 @@ def rows_since(champion: str, content: str | None, data: PreparedData) -> RowsSi
         DataError: The run's own rows are gone or damaged.
     """
     runs = data.folder.parent
-    gone = RowsSince(champion=champion, why_not=f"its prepared rows are not in {runs} any more")
+    why = f"its prepared rows are not in {runs} any more"
+    if content is None:
+        why = "the version does not tell which rows it was trained on"
+    gone = RowsSince(champion=champion, why_not=why)
     before = data if content == data.content else _at_hand(runs, content)
     if before is None:
         return gone
