@@ -135,7 +135,7 @@ def _why(error: ImageRefused) -> str:
     if error.what != "several images":
         return str(error)
     filmed = any(f" {name} " in error.found for name in _FILMS)
-    film = ", or show all frames as a video (--video, or a column video)" if filmed else ""
+    film = ", or show all frames as a video (predict --video, or a column video)" if filmed else ""
     return f"{error.found}; expected one picture: save the right one{film}"
 
 
