@@ -104,7 +104,7 @@ def test_pictures_in_a_parquet_file_are_asked_about(folder: Path) -> None:
     ],
 )
 def test_a_bad_row_says_what_is_wrong_with_it(folder: Path, row: dict[str, Any], said: str) -> None:
-    good = {"question": "q", "image": [], "video": None, "choices": None}
+    good: dict[str, Any] = {"question": "q", "image": [], "video": None, "choices": None}
     questions = read_questions(Wanted(write(folder, good, row)))
     first, second = questions.rows()
     assert first.open(2).question == "q"

@@ -24,7 +24,7 @@ from vlm_ops.serving.pictures import open_cell
 
 _SAMPLE = 100
 """Rows by which columns are guessed."""
-_BLIND = "{} is empty; expected what the row asks about, or [] where it is words alone"
+_EMPTY = "{} is empty; expected what the row asks about, or [] where it is words alone"
 
 
 class Wanted(NamedTuple):
@@ -114,8 +114,8 @@ class Questions(NamedTuple):
             for number, (where, cells) in enumerate(rows, start=1):
                 raw = raw_row(where, str(number), cells, self.form, self.place)
                 row = _asked_row(raw, {} if isinstance(cells, CellError) else cells, told)
-                blind = raw.chat is None and not row.why and _is_blind(row, shows)
-                yield row._replace(why=_BLIND.format(shows[0])) if blind else row
+                lost = raw.chat is None and not row.why and _lost_picture(row, shows)
+                yield row._replace(why=_EMPTY.format(shows[0])) if lost else row
 
 
 def read_questions(wanted: Wanted) -> Questions:
@@ -153,7 +153,7 @@ def read_questions(wanted: Wanted) -> Questions:
     return questions._replace(total=total, text_alone=text_alone)
 
 
-def _is_blind(row: AskedRow, shows: Sequence[str]) -> bool:
+def _lost_picture(row: AskedRow, shows: Sequence[str]) -> bool:
     """Tell whether a row shows nothing, where others do, and does not say so by an empty list."""
     said = any(row.cells.get(column) in ([], "[]") for column in shows)
     return bool(shows) and not (row.images or row.videos or said)
