@@ -123,6 +123,16 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert config.model.id == str(folder / "weights")
 
 
+def test_a_home_that_is_not_there_is_a_name_like_others(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(
+        "extends: demo\nmodel: {start: ~nosuchuser/a}\ndata: {type: files, path: ~nosuchuser/b}\n"
+    )
+    config = load_config(tmp_path / "my.yaml")
+    assert config.model.start == str(tmp_path / "~nosuchuser/a")
+    assert isinstance(config.data, FilesData)
+    assert config.data.path == tmp_path / "~nosuchuser/b"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

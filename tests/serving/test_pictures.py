@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from videos import green, video
 
+from vlm_ops.data.image_cells import ImageFile, Place
 from vlm_ops.errors import DataError
-from vlm_ops.serving.pictures import open_pictures, open_video
+from vlm_ops.serving.pictures import open_cell, open_pictures, open_video
 
 
 def save(folder: Path, name: str, color: str) -> Path:
@@ -66,6 +67,8 @@ def _folder(folder: Path) -> Path:
         (_folder, "found no picture in this folder, expected files that end with .jpg"),
         (_empty, "a.mp4: an image that can't be decoded"),
         (lambda folder: folder / "no.png", "no.png: there is no such file"),
+        (lambda folder: Path("~nosuchuser/a.png"), "~nosuchuser/a.png: there is no such file"),
+        (lambda folder: folder / ("n" * 300), "can't be read (File name too long)"),
     ],
 )
 def test_what_is_no_picture_is_named(
@@ -82,3 +85,19 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no\.mp4: there is no such file"):
         open_video(tmp_path / "no.mp4", 8)
     assert len(open_video(_animated(tmp_path), 8)) == 2
+    with pytest.raises(DataError, match=r"~\$a\.mp4: there is no such file"):
+        open_video("~$a.mp4", 8)
+    with pytest.raises(DataError, match="File name too long"):
+        open_video(tmp_path / ("n" * 300), 8)
+
+
+@pytest.mark.parametrize(("kind", "film"), [("GIF", True), ("WEBP", True), ("TIFF", False)])
+def test_a_video_is_advised_where_it_can_be_one(tmp_path: Path, kind: str, film: bool) -> None:
+    first, second = (Image.new("RGB", (8, 8), color) for color in ("red", "blue"))
+    first.save(tmp_path / "a", format=kind, save_all=True, append_images=[second])
+    for opens in (open_pictures, lambda path: open_cell(ImageFile(path.name, Place.of(tmp_path)))):
+        with pytest.raises(DataError) as caught:
+            opens(tmp_path / "a")
+        assert f"several frames or pages in a {kind} file" in str(caught.value)
+        assert ("--video" in str(caught.value)) is film
+        assert "frames: first" not in str(caught.value)

@@ -1,9 +1,14 @@
 """What is served is asked in the way that training and the gate asked it."""
 
 import json
+import math
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from squares import last_words
@@ -278,3 +283,55 @@ def test_what_a_row_calls_its_answer_is_kept(asked: Asked, tmp_path: Path) -> No
     answer_file(model(PROMPT), read_questions(Wanted(source)), target, HOW, batch_size=2)
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert lines == [{"query": "q", "given_answer": "4", "answer": "5"}] * 2
+
+
+def test_what_json_has_no_form_for_is_written_as_text(asked: Asked, tmp_path: Path) -> None:
+    held = {
+        "question": "q", "none": math.nan, "all": [math.inf, 1.5], "bytes": b"abc",
+        "price": Decimal("3.50"), "day": date(2024, 1, 1), "at": datetime(2024, 1, 1, 2),
+    }  # fmt: skip
+    source, target = tmp_path / "rows.parquet", tmp_path / "answers.jsonl"
+    pq.write_table(pa.Table.from_pylist([held]), source)
+    answer_file(model(PROMPT), read_questions(Wanted(source)), target, HOW, batch_size=1)
+    assert json.loads(target.read_text()) == {
+        "question": "q", "none": None, "all": [None, 1.5], "bytes": "3 bytes", "price": "3.50",
+        "day": "2024-01-01", "at": "2024-01-01T02:00:00", "answer": "5",
+    }  # fmt: skip
+
+
+def test_changed_pictures_and_another_draw_begin_anew(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_questions(tmp_path, ["a.png", "gone.png", "a.png"])
+    target = tmp_path / "answers.jsonl"
+
+    def breaks_off(*given: Any, **options: Any) -> list[str]:
+        if asked.batches:
+            raise KeyboardInterrupt
+        return asked(*given, **options)
+
+    def generates(does: Any) -> None:
+        monkeypatch.setattr(asking, "generate", does)
+        monkeypatch.setattr(asking, "sample", lambda *given: does(*given[:3]))
+
+    def ask(temperature: float = 0.0, size: int = 1) -> predict.Answered:
+        how = Answering(max_new_tokens=4, temperature=temperature)
+        return answer_file(
+            model(PROMPT), read_questions(Wanted(source)), target, how, batch_size=size
+        )
+
+    def interrupted(temperature: float) -> None:
+        asked.batches.clear()
+        generates(breaks_off)
+        with pytest.raises(KeyboardInterrupt):
+            ask(temperature)
+        generates(asked)
+
+    interrupted(0.0)
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "gone.png")
+    assert ask() == ([], 0)
+    interrupted(0.0)
+    assert ask(size=2) == ([], 1)
+    interrupted(1.0)
+    assert ask(1.0, size=2) == ([], 0)
+    assert ask(1.0) == ([], 1)

@@ -6,14 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
+
+from vlm_ops.cli.predict import check_files
+from vlm_ops.errors import DataError
 
 BROKEN = 3
 
 
-def predict(cwd: Path, model: str) -> "subprocess.CompletedProcess[str]":
+def predict(
+    cwd: Path, model: str, target: str = "answers.jsonl"
+) -> "subprocess.CompletedProcess[str]":
     """Answer rows.jsonl with a model."""
-    arguments = ["predict", model, "--input", "rows.jsonl", "--output", "answers.jsonl", "--json"]
+    arguments = ["predict", model, "--input", "rows.jsonl", "--output", target, "--json"]
     return subprocess.run(
         [sys.executable, "-m", "vlm_ops.cli", *arguments],
         cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
@@ -27,6 +33,26 @@ def test_a_row_that_asks_nothing_is_refused_before_a_model_is_looked_for(tmp_pat
     assert done.returncode == 1
     assert "rows.jsonl:1: query is empty" in done.stderr
     assert not (tmp_path / "answers.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("./rows.jsonl", "rows.jsonl: --output is the file of --input"),
+        ("link.jsonl", "link.jsonl: --output is the file of --input"),
+        ("folder", "folder: found a folder, expected a file"),
+        ("n" * 300, "can't be read (File name too long)"),
+    ],
+)
+def test_a_wrong_output_is_refused_before_a_row_is_answered(
+    tmp_path: Path, target: str, said: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"query": "q"}\n')
+    (tmp_path / "link.jsonl").symlink_to("rows.jsonl")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError) as caught:
+        check_files(tmp_path / "rows.jsonl", tmp_path / target)
+    assert said in str(caught.value)
 
 
 def test_a_broken_picture_costs_one_answer_and_the_exit_code(

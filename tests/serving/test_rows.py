@@ -52,7 +52,7 @@ def test_forms_that_train_are_asked(folder: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"image": ["a.png", "b.png"], "question": "Which of <image> and <image>?"},
         {"image": "a.png", "question": "Which?", "choices": ["red", "blue"], "answer": "A"},
-        {"image": None, "question": "Who are you?"},
+        {"image": [], "question": "Who are you?"},
         {"video": "a.mp4", "question": "What moves?"},
         {"video": "a.mp4", "image": "a.png", "question": "Is <image> in <video>?"},
     ]
@@ -104,7 +104,7 @@ def test_pictures_in_a_parquet_file_are_asked_about(folder: Path) -> None:
     ],
 )
 def test_a_bad_row_says_what_is_wrong_with_it(folder: Path, row: dict[str, Any], said: str) -> None:
-    good = {"question": "q", "image": None, "video": None, "choices": None}
+    good: dict[str, Any] = {"question": "q", "image": [], "video": None, "choices": None}
     questions = read_questions(Wanted(write(folder, good, row)))
     first, second = questions.rows()
     assert first.open(2).question == "q"
@@ -117,3 +117,41 @@ def test_a_column_that_is_not_there_is_named(folder: Path) -> None:
     source = write(folder, {"question": "q", "image": "a.png"})
     with pytest.raises(DataError, match=r"--column image=picture: rows\.jsonl has no column"):
         read_questions(Wanted(source, columns={"image": "picture"}))
+
+
+@pytest.mark.parametrize("lost", ["gone.png", "https://x.org/a.png?size=3"])
+@pytest.mark.parametrize("found", [["a.png"], []])
+def test_a_picture_that_is_lost_in_a_column_of_any_name_costs_its_row(
+    folder: Path, found: list[str], lost: str
+) -> None:
+    rows = [{"note": "x", "chart": name, "question": "q"} for name in (*found, lost)]
+    *good, bad = read_questions(Wanted(write(folder, *rows))).rows()
+    assert [len(row.open(1).images) for row in good] == [1] * len(found)
+    with pytest.raises(DataError, match="missing image"):
+        bad.open(1)
+
+
+@pytest.mark.parametrize("column", ["image", "chart"])
+def test_an_empty_picture_among_others_is_asked_only_if_the_row_says_so(
+    folder: Path, column: str
+) -> None:
+    empty: list[Any] = [None, " ", [], "[]"]
+    rows = [{column: cell, "question": "q"} for cell in ("a.png", *empty)]
+    questions = read_questions(Wanted(write(folder, *rows)))
+    assert [row.why.partition(";")[0] for row in questions.rows()] == [
+        "", f"{column} is empty", f"{column} is empty", "", "",
+    ]  # fmt: skip
+    assert questions.text_alone == 2
+
+
+def test_words_alone_are_asked_where_no_column_looks_like_pictures(folder: Path) -> None:
+    rows = [{"question": "What is in a.png?", "topic": "charts", "blob": 3}] * 2
+    assert told(read_questions(Wanted(write(folder, *rows)))) == [(0, ["What is in a.png?"])] * 2
+
+
+@pytest.mark.parametrize("extra", [{"options": "n/a"}, {"clip": "c1"}, {"choices": None}])
+def test_a_column_that_only_has_a_usual_name_costs_nothing(
+    folder: Path, extra: dict[str, Any]
+) -> None:
+    source = write(folder, {"image": "a.png", "question": "q", **extra})
+    assert told(read_questions(Wanted(source))) == [(1, ["q"])]

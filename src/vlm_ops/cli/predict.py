@@ -12,6 +12,7 @@ from vlm_ops.cli.data import roles
 from vlm_ops.cli.run import AsJson, Runs
 from vlm_ops.config.names import registered_name
 from vlm_ops.errors import ConfigError, DataError, OutputError
+from vlm_ops.store.files import looking_at
 
 if TYPE_CHECKING:
     from vlm_ops.models.loading import LoadedModel
@@ -102,7 +103,7 @@ def predict(
     drawn = {"temperature": temperature, "top_p": top_p, "seed": seed}
     how = {"max_new_tokens": max_new_tokens, **drawn}
     if source is not None and target is not None:
-        _check_files(source, target)
+        check_files(source, target)
         from vlm_ops.serving.rows import Wanted
 
         wanted = Wanted(source, images_root, roles(columns), question, system, frames)
@@ -224,9 +225,22 @@ def _refuse(failed: list[str], rows: int, target: Path) -> None:
         )
 
 
-def _check_files(source: Path, target: Path) -> None:
-    """Find what is missing before a model is loaded."""
-    if not source.is_file():
-        raise DataError(f"{source}: there is no such file")
+def check_files(source: Path, target: Path) -> None:
+    """Find what is wrong with the files of rows and answers, before a model is loaded.
+
+    Raises:
+        DataError: There are no rows, or the answers would take the place of rows or of a folder.
+        OutputError: The folder of the answers is not there.
+    """
+    with looking_at(source):
+        if not source.is_file():
+            raise DataError(f"{source}: there is no such file")
+    with looking_at(target):
+        if target.is_dir():
+            raise DataError(f"{target}: found a folder, expected a file to write; add its name")
+        if target.resolve() == source.resolve():
+            raise DataError(
+                f"{target}: --output is the file of --input, whose rows would be lost; name another"
+            )
     if not target.absolute().parent.is_dir():
         raise OutputError(f"{target}: there is no folder {target.parent} to write it to; make it")

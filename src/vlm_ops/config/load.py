@@ -20,6 +20,7 @@ from vlm_ops.config.names import is_registered
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import CHAMPION, FRESH
 from vlm_ops.errors import ConfigError
+from vlm_ops.store.files import at_home
 from vlm_ops.store.names import nearest
 
 _PATHS = (
@@ -201,13 +202,13 @@ def _anchor(values: dict[str, Any], folder: Path) -> None:
     for section, key in _PATHS:
         inner = values.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
-            inner[key] = str(folder.absolute() / Path(inner[key]).expanduser())
+            inner[key] = str(folder.absolute() / at_home(inner[key]))
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("id", "")).startswith(("./", "../")):
         model["id"] = str((folder / model["id"]).resolve())
     start = model.get("start") if isinstance(model, dict) else None
     if isinstance(start, str) and _is_folder(start):
-        values["model"]["start"] = str(folder.absolute() / Path(start).expanduser())
+        values["model"]["start"] = str(folder.absolute() / at_home(start))
 
 
 def _is_folder(start: str) -> bool:

@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple, get_args
 from vlm_ops.config.pairs import PairColumns, ThumbColumns
 from vlm_ops.config.pictures import BoxSettings
 from vlm_ops.config.sections import Columns, DataForm
-from vlm_ops.data.cells import CellError, is_missing
-from vlm_ops.data.choices import choices_in
+from vlm_ops.data.cells import is_missing
 from vlm_ops.data.decoding import ImageRefused, decode
-from vlm_ops.data.forms import Form, find_form
-from vlm_ops.data.image_cells import ImageCell, ImageFile, Place, image_cells
-from vlm_ops.data.objects import Picture, likeliest, things_in
+from vlm_ops.data.forms import find_form
+from vlm_ops.data.image_cells import ImageFile, Place, image_cells
+from vlm_ops.data.objects import Picture, likeliest
+from vlm_ops.data.readable import can_read, readers
 from vlm_ops.data.rows import READERS
 from vlm_ops.data.usual_names import BOXES, CAPTIONS, NAMES, REPLY, WORDS, plain
 from vlm_ops.errors import DataError
@@ -33,10 +33,8 @@ _OPENED = 40
 """Pictures of the sample that are opened to find out how boxes are given."""
 DESCRIBE = "Describe the image."
 """What rows of captions are asked."""
-_CHATS = [form for form in get_args(DataForm) if form not in ("auto", COLUMNS)]
-
-_READERS: dict[str, Callable[[Any], Any]] = {**READERS, BOXES: things_in}
-"""How a cell is read by itself."""
+CHATS = [form for form in get_args(DataForm) if form not in ("auto", COLUMNS)]
+"""Forms whose question and answer are in one column, called so."""
 
 
 class Guess(NamedTuple):
@@ -79,7 +77,7 @@ class Guess(NamedTuple):
     @property
     def chats(self) -> bool:
         """Whether question and answer are in one column."""
-        return self.form in _CHATS
+        return self.form in CHATS
 
     def _setting(self, there: Sequence[str]) -> DataForm:
         """Return what ``data.form`` has to say so that the rows are read in this form."""
@@ -88,7 +86,7 @@ class Guess(NamedTuple):
         return next(name for name in get_args(DataForm) if name == self.form)
 
     def _chat(self) -> str | None:
-        return self.form if self.form in _CHATS else None
+        return self.form if self.form in CHATS else None
 
 
 def guess(
@@ -111,13 +109,13 @@ def guess(
         DataError: A column that is given is not there, or none can be the image, the question or
             the answer.
     """
-    form, roles = _form(there, sample, given)
-    _check_given(given, roles, there, title)
+    form, roles = form_of(there, sample, given)
+    check_given(given, roles, there, title)
     columns: dict[str, str] = {}
     read: dict[str, int] = {}
     for role in roles:
         left = [name for name in there if name not in columns.values()]
-        right = _readers(role, sample, place)
+        right = readers(role, sample, place)
         column = given.get(role) or _best(role, left, right, len(sample))
         if column is not None:
             columns[role], read[role] = column, right(column)
@@ -127,7 +125,7 @@ def guess(
         not boxes
         and form == COLUMNS
         and "answers" not in {*columns, *given}
-        and _are_captions(columns)
+        and are_captions(columns)
     )
     if captions:
         columns["answers"], read["answers"] = columns.pop("question"), read.pop("question")
@@ -144,7 +142,7 @@ def guess(
 
 def _keep_boxes(columns: dict[str, str], read: dict[str, int], given: Mapping[str, str]) -> bool:
     """Leave either boxes or answers as what is learned; boxes only if nothing else is there."""
-    caption = _are_captions(columns) and "question" not in given
+    caption = are_captions(columns) and "question" not in given
     answered = "answers" in columns or caption
     gone = {"answers"} | ({"question"} if caption else set())
     kept = BOXES in given or not answered
@@ -167,62 +165,12 @@ def _boxes_of(columns: Mapping[str, str], sample: Sequence[Cells], place: Place)
     return likeliest(seen)
 
 
-def guess_asked(
-    title: str,
-    there: Sequence[str],
-    sample: Sequence[Cells],
-    place: Place,
-    given: Mapping[str, str],
-    question: str | None = None,
-) -> Form:
-    """Find out what rows ask that are to be answered; answers need not be there.
-
-    Args:
-        title: Of the source, for messages.
-        there: Its columns.
-        sample: Its first rows.
-        place: Where image files are looked for.
-        given: Column by role, where a person says so.
-        question: What every row is asked; None where a column says it.
-
-    Raises:
-        DataError: A column that is given is not there, or none can be the question.
-    """
-    form, _ = _form(there, sample, given)
-    chat = form if form in _CHATS and question is None else None
-    words = () if chat else ("options",) if question else ("question", "options")
-    roles = ("video", "image", *words)
-    _check_given(given, roles, there, title)
-    columns = dict(given)
-    for role in (role for role in roles if role not in given):
-        left = [name for name in there if name not in (*columns.values(), chat)]
-        right = _readers(role, sample, place)
-        column = _likeliest(role, left, right)
-        if column is None and role == "image":
-            column = _all_read(left, right, len(sample))
-        if column is not None:
-            columns[role] = column
-    # A column of captions is no question, unless a person says so.
-    if "question" in roles and not ("question" in given or _asks(columns)):
-        raise DataError(
-            f"{title}: found no column that could hold the question, nor a chat. Columns there: "
-            f"{_listed(there)}. Say which it is (--column question=NAME), or ask all rows the "
-            f"same: give QUESTION beside --input."
-        )
-    wanted = next(name for name in get_args(DataForm) if name == (chat or COLUMNS))
-    found = find_form(wanted, Columns.model_validate(columns), there, question)
-    return found._replace(asks=True)
-
-
-def _asks(columns: Mapping[str, str]) -> bool:
-    return "question" in columns and not _are_captions(columns)
-
-
-def _are_captions(columns: Mapping[str, str]) -> bool:
+def are_captions(columns: Mapping[str, str]) -> bool:
+    """Tell whether the column of the question is one that describes the image."""
     return "question" in columns and plain(columns["question"]) in CAPTIONS
 
 
-def _form(
+def form_of(
     there: Sequence[str], sample: Sequence[Cells], given: Mapping[str, str]
 ) -> tuple[str, tuple[str, ...]]:
     """Return the form, and the roles that columns have in it."""
@@ -232,7 +180,7 @@ def _form(
     if {"chosen", "rejected"} <= {*given, *map(plain, there)}:
         return PAIRS, tuple(PairColumns.model_fields)
     both = all(any(plain(name) in NAMES[role] for name in there) for role in _ASKED)
-    chat = next((name for name in _CHATS if name in there), None)
+    chat = next((name for name in CHATS if name in there), None)
     if chat is not None and not both:
         return chat, ("video", "image", *OPTIONAL[1:])
     thumbs = tuple(ThumbColumns.model_fields)
@@ -247,7 +195,7 @@ def _has_thumbs(there: Sequence[str], sample: Sequence[Cells]) -> bool:
         return False
     for name in there:
         said = [row.get(name) for row in sample if not is_missing(row.get(name))]
-        thumbs = said and all(_can_read("label", cell) for cell in said)
+        thumbs = said and all(can_read("label", cell) for cell in said)
         if plain(name) in NAMES["label"] and thumbs and (_is_thumb(name) or _says_both(said)):
             return True
     return False
@@ -265,21 +213,22 @@ def _says_both(said: Sequence[Any]) -> bool:
 def _best(role: str, left: Sequence[str], right: Callable[[str], int], rows: int) -> str | None:
     """Return the column whose name is usual for a role and whose cells are read best."""
     if role == BOXES:
-        return next((name for name in _usual(role, left) if 2 * right(name) > rows), None)
+        return next((name for name in usual(role, left) if 2 * right(name) > rows), None)
     if role in OPTIONAL:
-        return next((name for name in _usual(role, left) if rows and right(name) == rows), None)
+        return next((name for name in usual(role, left) if rows and right(name) == rows), None)
     if found := _likeliest(role, left, right):
         return found
     return _all_read(left, right, rows) if role in ("image", "images") else None
 
 
-def _usual(role: str, left: Sequence[str]) -> list[str]:
-    return [name for usual in NAMES[role] for name in left if plain(name) == usual]
+def usual(role: str, left: Sequence[str]) -> list[str]:
+    """Return the columns whose names are usual for a role, the likeliest first."""
+    return [name for known in NAMES[role] for name in left if plain(name) == known]
 
 
 def _likeliest(role: str, left: Sequence[str], right: Callable[[str], int]) -> str | None:
     """Return the column with a usual name whose cells are read best, the usual order first."""
-    return max(_usual(role, left), key=right, default=None)
+    return max(usual(role, left), key=right, default=None)
 
 
 def _all_read(left: Sequence[str], right: Callable[[str], int], rows: int) -> str | None:
@@ -287,47 +236,14 @@ def _all_read(left: Sequence[str], right: Callable[[str], int], rows: int) -> st
     return next((name for name in left if rows and right(name) == rows), None)
 
 
-def _readers(role: str, sample: Sequence[Cells], place: Place) -> Callable[[str], int]:
-    """Return what counts the cells of a column that can be read in a role."""
-    return lambda column: sum(_reads(role, row.get(column), place) for row in sample)
-
-
-def _reads(role: str, cell: Any, place: Place) -> bool:
-    if role == "options":
-        return _holds_options(cell)
-    if role in ("image", "images", "video"):
-        cells = image_cells(cell, place)
-        return bool(cells) and all(map(_is_there, cells))
-    return _can_read(role, cell)
-
-
-def _can_read(role: str, cell: Any) -> bool:
-    try:
-        _READERS[role](cell)
-    except CellError:
-        return False
-    return True
-
-
-def _holds_options(cell: Any) -> bool:
-    try:
-        return bool(choices_in(cell)) or is_missing(cell)
-    except CellError:
-        return False
-
-
-def _is_there(cell: ImageCell) -> bool:
-    try:
-        return not isinstance(cell, ImageRefused) and bool(
-            cell.find() if isinstance(cell, ImageFile) else cell
-        )
-    except ImageRefused:
-        return False
-
-
-def _check_given(
+def check_given(
     given: Mapping[str, str], roles: Sequence[str], there: Sequence[str], title: str
 ) -> None:
+    """Refuse a column that a person gives for no role, or that is not there.
+
+    Raises:
+        DataError: There is one.
+    """
     for role, column in given.items():
         if role not in roles:
             raise DataError(
@@ -337,7 +253,7 @@ def _check_given(
         if column not in there:
             raise DataError(
                 f"--column {role}={column}: {title} has no column {column!r}"
-                f"{nearest(column, there)}. Columns there: {_listed(there)}."
+                f"{nearest(column, there)}. Columns there: {listed(there)}."
             )
 
 
@@ -349,9 +265,10 @@ def _missing(
     options = " ".join(f"--column {role}=NAME" for role in missing)
     return (
         f"{title}:{known} found no column that could hold {lacks}. Columns there: "
-        f"{_listed(there)}. Say which it is: {options}."
+        f"{listed(there)}. Say which it is: {options}."
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names of columns as messages list them."""
     return ", ".join(short(name, 60) for name in names[:20]) + (" …" if len(names) > 20 else "")

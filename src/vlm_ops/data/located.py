@@ -24,6 +24,7 @@ from vlm_ops.data.rows import RawRow
 from vlm_ops.data.sources import hub_source, open_source
 from vlm_ops.errors import DataError
 from vlm_ops.records import Split
+from vlm_ops.store.files import at_home
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """What ``datasets`` calls the file of an ``imagefolder``."""
@@ -99,7 +100,7 @@ def locate(asked: Asked, cache: Path) -> Located:
     Raises:
         DataError: There is no such source, it is empty, or it can't be read.
     """
-    path = Path(asked.source).expanduser()
+    path = at_home(asked.source)
     if path.is_dir():
         path = _file_of(path)
     if path.is_file():

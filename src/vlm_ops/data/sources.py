@@ -1,7 +1,7 @@
 """Where rows come from: charts of real tables, files of one's own, a data set on the hub."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -149,16 +149,25 @@ def source_content(data: DataCommon | Labelled) -> str:
 
 
 def _file_content(path: Path, data: FilesData | Labelled, place: Place) -> str:
-    """Hash a file and the images that it names; those that it holds are part of the file."""
-    files: set[ImageFile] = set()
-    scaled = False
     with TemporaryDirectory() as cache:
         columns, rows = read_table(path, Path(cache))
-        for cell in _images(path, columns, rows, data, place):
-            if isinstance(cell, ImageFile):
-                files.add(cell)
-            elif isinstance(cell, bytes):
-                scaled = scaled or reading(cell) is not None
+        return content_of(path, _images(path, columns, rows, data, place))
+
+
+def content_of(path: Path, shown: Iterable[ImageCell]) -> str:
+    """Hash a file of rows and the images that it names; those that it holds are part of the file.
+
+    Args:
+        path: The file.
+        shown: The images and videos of all its rows.
+    """
+    files: set[ImageFile] = set()
+    scaled = False
+    for cell in shown:
+        if isinstance(cell, ImageFile):
+            files.add(cell)
+        elif isinstance(cell, bytes):
+            scaled = scaled or reading(cell) is not None
     by_path = sorted({Path(file.name): file for file in files}.items())
     with ThreadPoolExecutor(max_workers=4) as pool:
         hashes = list(pool.map(_hash_if_there, [file for _, file in by_path]))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.models.tiny import weights_folder
+from vlm_ops.store.files import at_home
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 
 TINY = "tiny"
@@ -24,7 +25,7 @@ def local_folder(settings: ModelSettings) -> Path | None:
     """Return the folder of a base that needs no hub; None for a hub id."""
     if settings.id == TINY:
         return weights_folder()
-    folder = Path(settings.id).expanduser()
+    folder = at_home(settings.id)
     return folder if folder.is_dir() else None
 
 

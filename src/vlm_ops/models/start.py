@@ -8,6 +8,7 @@ from vlm_ops.config.sections import CHAMPION, FRESH, ModelSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.model_ref import Start
 from vlm_ops.store.artifact import RECORD
+from vlm_ops.store.files import at_home
 from vlm_ops.store.fingerprint import SHORT, sha256_file
 
 _DESCRIPTION = "model.json"
@@ -37,7 +38,7 @@ def start_folder(settings: ModelSettings) -> Path:
     version, start = settings.start_version, settings.start
     if version is None and settings.start_is_registered:
         raise ModelError(f"model.start {start!r}: the registry was not asked which adapter that is")
-    named = Path(start).expanduser() if version is None else version.folder
+    named = at_home(start) if version is None else version.folder
     for folder in (named, named / ADAPTER):
         if all((folder / name).is_file() for name in ADAPTER_FILES):
             return folder

@@ -10,6 +10,7 @@ from vlm_ops.config.pictures import VideoSettings
 from vlm_ops.data.decoding import ImageRefused, decode, read_file, upright_rgb
 from vlm_ops.data.image_cells import ImageCell, ImageFile
 from vlm_ops.errors import DataError
+from vlm_ops.store.files import at_home, looking_at
 from vlm_ops.store.names import short
 
 Shown = str | Path | bytes | Image.Image
@@ -20,6 +21,9 @@ _ENDINGS = (
 )  # fmt: skip
 """Of the files of a folder that are taken for pictures."""
 
+_FILMS = ("GIF", "WEBP", "AVIF")
+"""Formats of pictures whose frames a video may be made of."""
+
 
 def files_of(paths: Sequence[str | Path]) -> list[Path]:
     """Return the picture files that are named; a folder stands for its pictures, in name order.
@@ -27,7 +31,7 @@ def files_of(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         DataError: A file is not there, or a folder holds no picture.
     """
-    return [file for path in paths for file in _files(Path(path).expanduser())]
+    return [file for path in paths for file in _files(at_home(path))]
 
 
 def open_pictures(shown: Shown | Sequence[Shown]) -> list[Image.Image]:
@@ -53,9 +57,10 @@ def open_video(path: str | Path, frames: int) -> list[Image.Image]:
     Raises:
         DataError: It is not there, is damaged, or holds no frame.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise _missing(file)
+    file = at_home(path)
+    with looking_at(file):
+        if not file.is_file():
+            raise _missing(file)
     try:
         return film(read_file(file, str(file)), VideoSettings(frames=frames))
     except ImageRefused as error:
@@ -90,22 +95,22 @@ def open_cell(cell: ImageCell, video: VideoSettings | None = None) -> list[Image
         return [decode(data).image] if video is None else film(data, video)
     except ImageRefused as error:
         named = f"{short(cell.name, 50)}: " if isinstance(cell, ImageFile) else ""
-        raise DataError(f"{error.what}: {named}{error}") from error
+        raise DataError(f"{error.what}: {named}{_why(error)}") from error
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    if not path.is_dir():
-        raise _missing(path)
-    pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in _ENDINGS)
+def _files(path: Path) -> list[Path]:
+    with looking_at(path):
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            raise _missing(path)
+        pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in _ENDINGS)
     if not pictures:
         raise DataError(
             f"{path}: found no picture in this folder, expected files that end with "
             f"{', '.join(_ENDINGS)}"
         )
-    yield from pictures
+    return pictures
 
 
 def _open(shown: Shown) -> Iterator[Image.Image]:
@@ -122,12 +127,16 @@ def _decoded(data: bytes | None, name: str) -> Image.Image:
     try:
         return decode(read_file(Path(name), name) if data is None else data).image
     except ImageRefused as error:
-        if error.what == "several images":
-            raise DataError(
-                f"{name}: {error.found}; expected one picture: save the right one, or show the "
-                f"frames as those of a video (--video {name})"
-            ) from error
-        raise DataError(f"{name}: {error}") from error
+        raise DataError(f"{name}: {_why(error)}") from error
+
+
+def _why(error: ImageRefused) -> str:
+    """Say why a picture is refused; ``data.frames``, which training has, is of no use here."""
+    if error.what != "several images":
+        return str(error)
+    filmed = any(f" {name} " in error.found for name in _FILMS)
+    film = ", or show all frames as a video (predict --video, or a column video)" if filmed else ""
+    return f"{error.found}; expected one picture: save the right one{film}"
 
 
 def _missing(path: Path) -> DataError:

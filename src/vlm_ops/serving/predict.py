@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import date, time
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.names import registered_name
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.cells import shown
+from vlm_ops.data.sources import content_of
 from vlm_ops.errors import DataError, ModelError
 from vlm_ops.models.generation import Progress
 from vlm_ops.models.loading import LoadedModel, base_ref
@@ -17,7 +19,7 @@ from vlm_ops.serving.asking import Answering, Asked, answers, too_long
 from vlm_ops.serving.rows import AskedRow, Questions
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.files import growing
-from vlm_ops.store.fingerprint import fingerprint, sha256_file
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import json_line
 
 GIVEN = "given_answer"
@@ -90,7 +92,7 @@ def answer_file(
         OutputError: The target can't be written.
     """
     failed: list[str] = []
-    with growing(target, _content(model, questions, how)) as (before, write):
+    with growing(target, _content(model, questions, how, batch_size)) as (before, write):
         rows = questions.rows()
         kept = 0
         for line, row in zip(before, rows, strict=False):
@@ -110,13 +112,15 @@ def answer_file(
     return Answered(failed, kept)
 
 
-def _content(model: LoadedModel, questions: Questions, how: Answering) -> str:
-    """Hash all that the answers hang on."""
+def _content(model: LoadedModel, questions: Questions, how: Answering, batch_size: int) -> str:
+    """Hash all that the answers hang on, the pictures among them."""
     wanted = questions.wanted
     said = [dict(wanted.columns), wanted.question, wanted.system, wanted.frames]
     place = [str(path) for path in questions.place]
-    source = sha256_file(wanted.source)
-    return fingerprint([source, place, said, model.ref.content, how.model_dump()])
+    shown_there = (cell for row in questions.rows() for cell in (*row.images, *row.videos))
+    source = content_of(wanted.source, shown_there)
+    draws = batch_size if how.temperature else None  # each batch has a draw of its own
+    return fingerprint([source, place, said, model.ref.content, how.model_dump(), draws])
 
 
 def _answered(
@@ -146,6 +150,14 @@ def _opened(model: LoadedModel, row: AskedRow, frames: int, how: Answering) -> A
 
 
 def _writable(cells: dict[str, Any]) -> dict[str, Any]:
-    """Return cells as JSON holds them; of what has no form there (bytes), what it is."""
-    held: dict[str, Any] = json.loads(json.dumps(cells, default=shown))
+    """Return cells as JSON holds them; what is no number there (NaN, infinity) is null."""
+    text = json.dumps(cells, default=_as_text)
+    held: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
     return held
+
+
+def _as_text(cell: Any) -> str:
+    """Return what JSON has no form for as text; of bytes, how many they are."""
+    if isinstance(cell, date | time):  # a datetime is a date
+        return cell.isoformat()
+    return shown(cell) if isinstance(cell, bytes | bytearray) else str(cell)

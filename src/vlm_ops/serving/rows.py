@@ -1,6 +1,6 @@
 """Rows that ask: every form that training rows take, with or without their answers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ from vlm_ops.data.cells import CellError
 from vlm_ops.data.choices import Choice, choices_in
 from vlm_ops.data.files import read_table
 from vlm_ops.data.forms import Form
-from vlm_ops.data.guess import guess_asked
+from vlm_ops.data.guess_asked import guess_asked
 from vlm_ops.data.image_cells import ImageCell, Place
 from vlm_ops.data.places import in_place
 from vlm_ops.data.rows import RawRow
@@ -24,6 +24,7 @@ from vlm_ops.serving.pictures import open_cell
 
 _SAMPLE = 100
 """Rows by which columns are guessed."""
+_EMPTY = "{} is empty; expected what the row asks about, or [] where it is words alone"
 
 
 class Wanted(NamedTuple):
@@ -108,10 +109,13 @@ class Questions(NamedTuple):
         system = self.wanted.system
         told = () if system is None else (Turn(role="system", text=read.question(system)),)
         with TemporaryDirectory() as cache:
-            _, rows = read_table(self.wanted.source, Path(cache))
+            there, rows = read_table(self.wanted.source, Path(cache))
+            shows = [c for c in (self.form.columns.image, self.form.columns.video) if c in there]
             for number, (where, cells) in enumerate(rows, start=1):
                 raw = raw_row(where, str(number), cells, self.form, self.place)
-                yield _asked_row(raw, {} if isinstance(cells, CellError) else cells, told)
+                row = _asked_row(raw, {} if isinstance(cells, CellError) else cells, told)
+                lost = raw.chat is None and not row.why and _lost_picture(row, shows)
+                yield row._replace(why=_EMPTY.format(shows[0])) if lost else row
 
 
 def read_questions(wanted: Wanted) -> Questions:
@@ -147,6 +151,12 @@ def read_questions(wanted: Wanted) -> Questions:
     if not ready:
         raise DataError(f"{first.where}: {first.why}. None of the {total} rows can be asked.")
     return questions._replace(total=total, text_alone=text_alone)
+
+
+def _lost_picture(row: AskedRow, shows: Sequence[str]) -> bool:
+    """Tell whether a row shows nothing, where others do, and does not say so by an empty list."""
+    said = any(row.cells.get(column) in ([], "[]") for column in shows)
+    return bool(shows) and not (row.images or row.videos or said)
 
 
 def _asked_row(raw: RawRow, cells: dict[str, Any], told: tuple[Turn, ...]) -> AskedRow:

@@ -5,7 +5,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from vlm_ops.errors import OutputError
+from vlm_ops.errors import DataError, OutputError
+
+
+def at_home(name: str | Path) -> Path:
+    """Return a path whose ``~`` is the home folder; it stays where it stands for none."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - Path's raises where there is no home
+
+
+@contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """Find out in the block what a path leads to.
+
+    Raises:
+        DataError: It can't be found out: the name is too long, or a folder may not be entered.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vlm_ops.errors import OutputError
-from vlm_ops.store.files import make_folder, write_whole
+from vlm_ops.store.files import at_home, make_folder, write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen
 
@@ -71,7 +71,7 @@ def outputs_named(runs: Path, *names: str) -> set[str]:
         names: Of models or adapters; what is no path in there counts for nothing.
     """
     root = runs.resolve()
-    paths = [Path(name).expanduser().resolve() for name in names]
+    paths = [at_home(name).resolve() for name in names]
     return {p.relative_to(root).parts[0] for p in paths if p.is_relative_to(root) and p != root}
 
 
