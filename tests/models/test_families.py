@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 from vlm_ops.cli.commands import app
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings, SftSettings
-from vlm_ops.errors import ModelError
+from vlm_ops.errors import DataError, ModelError
 from vlm_ops.models.adapters import add_adapter, trainable_parameters
 from vlm_ops.models.families import FAMILIES, family_in
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import base_ref, load, load_processor
 from vlm_ops.models.shape import shape_of
+from vlm_ops.models.sharing import begin
 from vlm_ops.records import Chat, as_chat
 from vlm_ops.training.estimate import training_memory
 from vlm_ops.training.tokens import Length
@@ -152,3 +153,26 @@ def test_a_processor_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     (base / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="no chat template"):
         load(base_ref(ModelSettings(id=str(base), **PLAIN)))
+
+
+def test_prompts_of_a_model_with_windows_share_nothing(tmp_path: Path) -> None:
+    """Padding between a beginning and its end would count in the window."""
+    base = write_family("llava_next", tmp_path)
+    config = json.loads((base / "config.json").read_text())
+    picture = Image.effect_noise((64, 64), 80).convert("RGB")
+    texts = ["USER: <image>\nWhy? ASSISTANT: ", "USER: <image>\nWhat is it? ASSISTANT: "]
+    shared = []
+    for window in (None, 24):
+        config["text_config"]["sliding_window"] = window
+        (base / "config.json").write_text(json.dumps(config))
+        loaded = load(base_ref(ModelSettings(id=str(base), **PLAIN)))
+        shared.append(begin(loaded, texts, [[picture], [picture]], 1) is not None)
+    assert shared == [True, False]
+
+
+def test_paligemma_is_not_asked_about_no_image(tmp_path: Path) -> None:
+    loaded = load(base_ref(ModelSettings(id=str(write_family("paligemma", tmp_path)), **PLAIN)))
+    picture = Image.effect_noise((32, 32), 80).convert("RGB")
+    chats = [as_chat("Why?", 1), as_chat("What is two and two?", 0)]
+    with pytest.raises(DataError, match="answers about images alone"):
+        generate(loaded, chats, [[picture], []], max_new_tokens=3, batch_size=2)

@@ -1,5 +1,6 @@
 """Every family trains: with the losses of TRL where it is packed, by TRL where it is not."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from trainings import pairs_of, prefer_job, sft_job, thumbs_of
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.training import Engine
+from vlm_ops.errors import DataError
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.protocol import ground_of_answers
 from vlm_ops.models.families import family_in
@@ -168,3 +170,29 @@ def test_labels_are_the_answer_and_the_end_of_its_turn(
         said = processor.tokenizer.decode(labels[labels != -100])
         answer, end = row.answers[0], processor.tokenizer.eos_token
         assert said.rstrip("\n").replace(" </s>", "</s>") == f"{answer}{end}"
+
+
+def test_rows_beyond_a_models_window_are_trained_by_trl(
+    squares: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = write_family("llava_next", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    config["text_config"]["sliding_window"] = 24
+    (base / "config.json").write_text(json.dumps(config))
+    with caplog.at_level(logging.WARNING):
+        job = sft_job(base, **STEPS)
+        made = sft.train_sft(job, data=squares, out=tmp_path, tracker=NullTracker())
+    assert made.engine == "trl"
+    assert "a token of this model sees 24 before it" in caplog.text
+
+
+def test_paligemma_learns_no_row_without_an_image(squares: PreparedData, tmp_path: Path) -> None:
+    base = write_family("paligemma", tmp_path / "base")
+
+    class Imageless(PreparedData):
+        def rows(self, split: Any) -> Any:
+            return [row.model_copy(update={"images": ()}) for row in super().rows(split)]
+
+    data = Imageless(**squares.model_dump(), folder=squares.folder)
+    with pytest.raises(DataError, match=r"\d+ rows have no image"):
+        sft.train_sft(sft_job(base), data=data, out=tmp_path, tracker=NullTracker())
