@@ -104,7 +104,8 @@ def test_thumbs_have_the_losses_of_trl(
     start: TrainedAdapter, squares: PreparedData, tmp_path: Path
 ) -> None:
     """An answer that is lent is longer or shorter than the row's own."""
-    rows, order, found = squares.rows("train")[:16], list(range(16)), {}
+    rows, order = squares.rows("train")[:16], list(range(16))
+    found: dict[str, tuple[list[float], list[float]]] = {}
     for engine in ENGINES:
         (out := tmp_path / engine).mkdir()
         job = prefer_job(engine=engine, loss="kto", **STEPS)
