@@ -144,8 +144,9 @@ def _check(context: Context, judged: bool, inputs: dict[str, Taken]) -> Any:
     data, threads = context.output(PreparedData, "prepare"), config.execution.threads
     found = look_in_child(config, data, judged=judged, threads=threads)
     publish_check(found)
+    told = _warnings(context)  # whenever rows are prepared
     for note in found["notes"]:
-        if note not in _warnings(context):  # those are told whenever rows are prepared
+        if note not in told:
             logger.warning("%s", note)
     if found["problems"]:
         raise TrainingError(

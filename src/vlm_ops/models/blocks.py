@@ -43,7 +43,6 @@ class Blocks:
 
     Args:
         processor: Tokenizer, image processor and chat template.
-
     """
 
     def __init__(self, processor: Any) -> None:

@@ -10,11 +10,9 @@ from typing import Any, Literal
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Tower
 from vlm_ops.errors import ModelError
-from vlm_ops.models.identity import local_folder
+from vlm_ops.models.identity import small_file
 
 logger = logging.getLogger(__name__)
-
-_TIMEOUT_S = 6.0
 
 Features = Literal["list", "tensor", "layers"]
 """How a model takes image features: one tensor for each image; all in one; or for each image those
@@ -205,16 +203,9 @@ def refuse_unfit(settings: ModelSettings) -> None:
     Raises:
         ModelError: Its family is not known, or gives images one size where a bound is asked for.
     """
-    folder = local_folder(settings)
-    if folder is None:
-        from huggingface_hub import hf_hub_download
-
-        try:
-            file = hf_hub_download(
-                settings.id, "config.json", revision=settings.revision, etag_timeout=_TIMEOUT_S
-            )
-        except Exception as error:  # the hub's own errors have no one root
-            logger.info("%s: its family is not known yet (%s)", settings.id, str(error)[:200])
-            return
-        folder = Path(file).parent
-    family_in(folder).image_options(settings.longest_edge)
+    try:
+        file = small_file(settings, "config.json")
+    except Exception as error:  # the hub's own errors have no one root
+        logger.info("%s: its family is not known yet (%s)", settings.id, str(error)[:200])
+        return
+    family_in(file.parent).image_options(settings.longest_edge)

@@ -18,6 +18,7 @@ _COUNTED_ONCE = {
 }
 """The tiny base's recipe counted when its first champions were registered. Its hash of that day
 stands for whatever the file holds now, so that those champions still stand on the same base."""
+_TIMEOUT_S = 6.0
 _HUB_BLOB = re.compile(r"[0-9a-f]{64}")
 
 
@@ -27,6 +28,21 @@ def local_folder(settings: ModelSettings) -> Path | None:
         return weights_folder()
     folder = at_home(settings.id)
     return folder if folder.is_dir() else None
+
+
+def small_file(settings: ModelSettings, name: str) -> Path:
+    """Return a small file of a base, which alone is fetched of a hub id.
+
+    Raises:
+        Exception: The hub's own, which have no one root, where it can't be fetched; of a local
+            folder none, also where there is no such file.
+    """
+    if (folder := local_folder(settings)) is not None:
+        return folder / name
+    from huggingface_hub import hf_hub_download
+
+    found = hf_hub_download(settings.id, name, revision=settings.revision, etag_timeout=_TIMEOUT_S)
+    return Path(found)
 
 
 def base_listing(folder: Path) -> dict[str, str]:

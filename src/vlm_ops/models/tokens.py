@@ -2,15 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.models.identity import local_folder
+from vlm_ops.models.identity import small_file
 
 logger = logging.getLogger(__name__)
 
 _FILE = "tokenizer.json"
-_TIMEOUT_S = 6.0
 
 
 def token_counts(settings: ModelSettings, texts: Sequence[str]) -> list[int] | None:
@@ -27,18 +25,9 @@ def token_counts(settings: ModelSettings, texts: Sequence[str]) -> list[int] | N
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(_tokenizer_file(settings)))
+        tokenizer = Tokenizer.from_file(str(small_file(settings, _FILE)))
         found = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     except Exception as error:  # the hub's and the tokenizer's own errors have no one root
         logger.info("%s: the length of answers is not known (%s)", settings.id, str(error)[:200])
         return None
     return [len(text.ids) for text in found]
-
-
-def _tokenizer_file(settings: ModelSettings) -> Path:
-    if (folder := local_folder(settings)) is not None:
-        return folder / _FILE
-    from huggingface_hub import hf_hub_download
-
-    found = hf_hub_download(settings.id, _FILE, revision=settings.revision, etag_timeout=_TIMEOUT_S)
-    return Path(found)

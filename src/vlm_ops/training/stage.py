@@ -19,7 +19,7 @@ from vlm_ops.data.split import draw_whole
 from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.model_ref import Start
 from vlm_ops.models.adapters import trainable_parameters
-from vlm_ops.models.families import Family, family_in, has_windows
+from vlm_ops.models.families import family_in, family_of, has_windows
 from vlm_ops.models.loading import LoadedModel, base_folder, compute_dtype
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
@@ -193,22 +193,18 @@ def build(stage: Stage, optim: OptimSettings) -> Any:
 
 def _unpacked(stage: Stage) -> str:
     """Say why the packed engine can't train a model of this family; empty if it can."""
-    family = _family(stage)
+    family = family_in(base_folder(stage.base.settings, weights=False))
     return family.unpacked and f"of the family {family.model_type}, {family.unpacked}"
 
 
-def _refuse_imageless(stage: Stage, rows: Sequence[Any]) -> None:
-    family = _family(stage)
-    if family.needs_image and (found := [row.id for row in rows if not row.images]):
+def _refuse_imageless(name: str, model_type: str, rows: Sequence[Any]) -> None:
+    found = [row.id for row in rows if not row.images]
+    if found and family_of(model_type).needs_image:
         raise DataError(
-            f"{stage.name}: {len(found)} rows have no image (the first is {found[0]!r}), and "
-            f"{family.model_type} answers about images alone: leave them out "
+            f"{name}: {len(found)} rows have no image (the first is {found[0]!r}), and "
+            f"{model_type} answers about images alone: leave them out "
             f"(data.without_image: refuse)"
         )
-
-
-def _family(stage: Stage) -> Family:
-    return family_in(base_folder(stage.base.settings, weights=False))
 
 
 def _beyond_window(config: Any, rows: Sequence[Sequence[EncodedRow]]) -> str:
@@ -240,7 +236,7 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     stage.tracker.params({"trainable_parameters": trainable_parameters(model)})
     train = stage.records("train")
     validation = scored(stage.records("validation"), stage.optim, seed, stage.name)
-    _refuse_imageless(stage, [*train, *validation])
+    _refuse_imageless(stage.name, loaded.model.config.model_type, [*train, *validation])
     bf16 = compute_dtype(loaded.ref.settings) == torch.bfloat16
     arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, bf16=bf16)
     callbacks = [stage.stop, Curves(stage.tracker, stage.name)]
