@@ -32,7 +32,11 @@ def test_a_model_answers_about_paths_and_pictures(random_base: Path, tmp_path: P
         model.answer("no.png", "Who?")
 
 
-def test_a_form_or_a_runs_folder_that_there_is_not_is_named(tmp_path: Path) -> None:
+def test_a_form_or_a_runs_folder_that_there_is_not_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `mlflow.set_tracking_uri`, called by another test of this process, leaves it behind.
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match=r"quantization: found 'int3'"):
         vlm_ops.load("tiny", quantization="int3")
     with pytest.raises(OutputError, match="no runs folder at"):
