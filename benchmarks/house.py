@@ -72,7 +72,7 @@ class Function:
 
 def main() -> None:
     """Count, print and end with 1 if a bar is crossed."""
-    bars = [*sizes(), duplicates()]
+    bars = [*sizes(), duplicates(), names()]
     print(f"Product code: {' and '.join(ROOMS)} without {', '.join(DEMO)}")
     for bar in bars:
         print(f"{bar.name:<36}{bar.found:>8,}  at most {bar.allowed:>7,}{'  OVER' * bar.over}")
@@ -102,6 +102,15 @@ def product() -> list[Path]:
     demo = [ROOT / folder for folder in DEMO]
     files = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
     return [path for path in files if not any(path.is_relative_to(folder) for folder in demo)]
+
+
+def names() -> Bar:
+    """Find test files of one name: pytest imports them by it and collects only the first."""
+    files: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        files.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    shared = tuple(" ".join(places) for places in files.values() if len(places) > 1)
+    return Bar("names of test files that stand twice", len(shared), 0, shared)
 
 
 def duplicates() -> Bar:
