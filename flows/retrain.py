@@ -19,6 +19,7 @@ from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ChampionMoved, RegistryError, ServiceError
 from vlm_ops.models.families import refuse_unfit
 from vlm_ops.registry.start import settle_start
+from vlm_ops.steps.cleaning import drop_features
 from vlm_ops.steps.table import TRIAL
 from vlm_ops.store.lock import only_run
 
@@ -51,6 +52,7 @@ def retrain(config_file: str, overrides: list[str] | None = None, promote: bool 
     context = _context(config, config_file)
     with only_run(context.runs), context:
         summary = _promotion(context) if promote else _trial(context)
+        drop_features(context.runs)
     return Completed(name=summary.state, data=summary.model_dump(mode="json"))
 
 

@@ -5,7 +5,7 @@ from squares import Models, make_data
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.evaluation.respondent import ModelRespondent
-from vlm_ops.models import generation, loading
+from vlm_ops.models import features, generation
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Models]:
     """Seers in place of models, so that whole stages can be taken in a second."""
     found = Models()
-    monkeypatch.setattr(loading, "load", found.load)
+    monkeypatch.setattr(features, "load_with_features", lambda ref, room: found.load(ref))
     monkeypatch.setattr(generation, "generate", found.generate)
     ModelRespondent.free()
     yield found

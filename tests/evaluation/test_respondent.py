@@ -15,7 +15,7 @@ from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.respondent import ModelRespondent
-from vlm_ops.models import generation, loading
+from vlm_ops.models import features, generation, loading
 from vlm_ops.records import Chat
 from vlm_ops.steps.plan import Outputs, perform, plan
 from vlm_ops.steps.table import CHAMPION
@@ -48,7 +48,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[ModelRef]:
         found.append(ref)
         return load(ref)
 
-    monkeypatch.setattr(loading, "load", counted)
+    monkeypatch.setattr(features, "load", counted)
     return found
 
 
@@ -124,7 +124,7 @@ def test_another_model_frees_the_first_before_it_is_loaded(
         kept.append(weakref.ref(found.model))
         return found
 
-    monkeypatch.setattr(loading, "load", watched)
+    monkeypatch.setattr(features, "load", watched)
     other = ref.model_copy(update={"prompt": "{question} Briefly."})
     asked(ref, squares, tmp_path / "a")
     asked(other, squares, tmp_path / "b")

@@ -11,6 +11,7 @@ from PIL import Image
 from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.models.pictures import Picture, opened
 from vlm_ops.records import SPLITS, Answer, Chat, ImageRef, Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.jsonl import write_jsonl
@@ -73,11 +74,11 @@ class Seer:
     fails_after: int | None = None
 
     def respond(
-        self, rows: Sequence[Row], images: Sequence[Sequence[Image.Image]], job: AnswersJob
+        self, rows: Sequence[Row], images: Sequence[Sequence[Picture]], job: AnswersJob
     ) -> list[str]:
         return self.say([row.question for row in rows], images)
 
-    def say(self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> list[str]:
+    def say(self, questions: Sequence[str], images: Sequence[Sequence[Picture]]) -> list[str]:
         if self.fails_after is not None and len(self.asked) >= self.fails_after:
             raise KeyboardInterrupt
         self.asked += questions
@@ -86,8 +87,8 @@ class Seer:
             self._answer(question, row[0]) for question, row in zip(questions, images, strict=True)
         ]
 
-    def _answer(self, question: str, image: Image.Image) -> str:
-        pixel = image.getpixel((0, 0))
+    def _answer(self, question: str, image: Picture) -> str:
+        pixel = opened(image).getpixel((0, 0))
         name = next((name for name, color in COLORS.items() if color == pixel), "gray")
         if not self.sees:
             name = "purple"
@@ -118,7 +119,7 @@ class Models:
         self,
         model: Any,
         chats: Sequence[Chat],
-        images: Sequence[Sequence[Image.Image]],
+        images: Sequence[Sequence[Picture]],
         *,
         max_new_tokens: int,
         batch_size: int,

@@ -7,17 +7,22 @@ from typing import Any
 import pytest
 from families import FAMILIES as MADE
 from families import families, write_family
+from pictures import picture
 from PIL import Image
 from typer.testing import CliRunner
 
 from vlm_ops.cli.commands import app
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.config.training import LoraSettings, SftSettings
+from vlm_ops.config.training import FeatureSettings, LoraSettings, SftSettings
 from vlm_ops.errors import DataError, ModelError
+from vlm_ops.evaluation.shown import kept
 from vlm_ops.models.adapters import add_adapter, trainable_parameters
-from vlm_ops.models.families import FAMILIES, family_in
-from vlm_ops.models.generation import generate
-from vlm_ops.models.loading import base_ref, load, load_processor
+from vlm_ops.models.families import FAMILIES, family_in, family_of, has_windows
+from vlm_ops.models.features import load_with_features
+from vlm_ops.models.generation import generate, written
+from vlm_ops.models.loading import LoadedModel, base_ref, load, load_processor
+from vlm_ops.models.pictures import Picture
+from vlm_ops.models.room import Room
 from vlm_ops.models.shape import shape_of
 from vlm_ops.models.sharing import begin
 from vlm_ops.records import Chat, as_chat
@@ -89,6 +94,37 @@ def test_rows_that_share_images_are_answered_as_one_by_one(base: Path) -> None:
     chats = [as_chat(question, len(shown)) for question, shown in zip(asked, images, strict=True)]
     both = generate(loaded, chats, images, max_new_tokens=5, batch_size=6)
     assert both == generate(loaded, chats, images, max_new_tokens=5, batch_size=1)
+    texts = written(loaded.processor, chats)
+    assert (begin(loaded, texts, images, 1) is not None) == shares(loaded)
+
+
+def shares(loaded: LoadedModel) -> bool:
+    config = loaded.model.config
+    return not family_of(config.model_type).unpacked and not has_windows(config)
+
+
+def test_what_the_tower_made_of_an_image_serves_every_answer(base: Path, tmp_path: Path) -> None:
+    ref = base_ref(ModelSettings(id=str(base), **PLAIN))
+    loaded = load_with_features(ref, Room.beside(tmp_path / "step", FeatureSettings()))
+    made = [picture(tmp_path, number, 40 + 30 * number, 64) for number in range(3)]
+    one, two, three = kept(made, tmp_path.joinpath)
+    images: list[list[Picture]] = [[one], [two, three], [one], [three], [two, three]]
+    if not family_in(base).needs_image:
+        images.append([])
+    asked = ("Why?", "Two words", "What is there in it?", "Which?", "Why is it so?", "And who?")
+    chats = [as_chat(question, len(row)) for question, row in zip(asked, images, strict=False)]
+
+    def answers(batch_size: int) -> list[str]:
+        return generate(loaded, chats, images, max_new_tokens=5, batch_size=batch_size)
+
+    store, found = loaded.features, answers(6)
+    assert store is not None
+    packed = shares(loaded)
+    assert (store.usage.computed, len(found)) == (3 * packed, len(chats))
+    assert found == answers(1)
+    assert store.usage.computed == 3 * packed
+    loaded.features = None
+    assert found == answers(1)
 
 
 def test_a_template_begins_and_ends_as_the_model_does(base: Path) -> None:

@@ -187,13 +187,17 @@ class PairsJob(Job):
         max_new_tokens: Longest answer.
         batch_size: Answers sampled at once.
         model: The base, where no SFT model is sampled from.
+        features: Room for image features.
     """
+
+    changes_nothing = frozenset({"features"})
 
     seed: int
     pairs: PairsSettings
     max_new_tokens: int
     batch_size: int
     model: ModelSettings | None = added(None)
+    features: FeatureSettings = FeatureSettings()
 
 
 class PreferJob(Job):
@@ -231,9 +235,10 @@ class AnswersJob(Job):
         max_rows: At most this many rows.
         ground: What computes the answers beside the model (:mod:`vlm_ops.models.ground`); a change
             asks again. Every model is asked in its dtype.
+        features: Room for image features.
     """
 
-    changes_nothing = frozenset({"batch_size"})
+    changes_nothing = frozenset({"batch_size", "features"})
 
     seed: int
     split: Split
@@ -243,6 +248,7 @@ class AnswersJob(Job):
     max_rows: int | None
     swapped: bool = False
     ground: dict[str, str] = {}
+    features: FeatureSettings = FeatureSettings()
 
 
 class ChooseJob(Job):

@@ -5,6 +5,7 @@ An interrupted attempt goes on after its last whole batch.
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -12,14 +13,16 @@ from pydantic import ValidationError
 
 from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef
 from vlm_ops.config.pipeline import AnswersJob
-from vlm_ops.data.images import open_images
 from vlm_ops.data.progress import log_progress
 from vlm_ops.errors import OutputError
 from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
+from vlm_ops.evaluation.shown import kept
 from vlm_ops.evaluation.swapped import swapped
 from vlm_ops.models.ground import DTYPE, dtype
+from vlm_ops.models.pictures import Picture
+from vlm_ops.models.room import Room
 from vlm_ops.records import Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
@@ -46,7 +49,7 @@ def ask(
     model: ModelRef,
     out: Path,
     tracker: Tracker,
-    open_model: OpenModel = ModelRespondent,
+    open_model: OpenModel | None = None,
 ) -> AnswerSet:
     """Ask a model every row of a split.
 
@@ -56,7 +59,7 @@ def ask(
         model: Who is asked, under its own prompt.
         out: Gets ``answers.jsonl``.
         tracker: Told nothing.
-        open_model: Makes a respondent of a model.
+        open_model: Makes a respondent of a model; None loads it.
 
     Returns:
         The answer set. Its ``protocol`` covers rows, decoding and metric, no prompt and no image.
@@ -68,11 +71,12 @@ def ask(
     asked = select_rows(rows, job.max_rows, job.seed)
     shown = swapped(asked, job.seed) if job.swapped else asked
     texts = _resume(out, asked, job.batch_size)
-    with (out / _PARTIAL).open("a", encoding="utf-8") as partial:
-        respondent = open_model(_on_ground(model, job))
+    opening = open_model or partial(ModelRespondent, room=Room.beside(out, job.features))
+    with (out / _PARTIAL).open("a", encoding="utf-8") as beside:
+        respondent = opening(_on_ground(model, job))
         for replies in _replies(respondent, model.reads(shown), len(texts), rows, job):
-            partial.writelines(reply.model_dump_json() + "\n" for reply in replies)
-            partial.flush()
+            beside.writelines(reply.model_dump_json() + "\n" for reply in replies)
+            beside.flush()
             texts += [reply.text for reply in replies]
     judged = judge(asked, texts)
     write_jsonl(out / ANSWERS, judged)
@@ -148,10 +152,10 @@ def _replies(
         report(start + len(batch), len(asked))
 
 
-def _images(batch: Sequence[Row], rows: RowsRef, gray: bool) -> list[list[Image.Image]]:
-    """Open the images of a batch; rows about one image share it, and gray ones of one size."""
+def _images(batch: Sequence[Row], rows: RowsRef, gray: bool) -> list[list[Picture]]:
+    """Return the images of a batch; gray ones of one size are one image."""
     if not gray:
-        return open_images(batch, rows.image_path)
+        return [[*kept(row.images, rows.image_path)] for row in batch]
     sizes = {(image.width, image.height) for row in batch for image in row.images}
     blank = {size: Image.new("RGB", size, GRAY) for size in sizes}
     return [[blank[image.width, image.height] for image in row.images] for row in batch]

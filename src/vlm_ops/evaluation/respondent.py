@@ -4,10 +4,10 @@ import gc
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from PIL import Image
-
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.models.pictures import Picture
+from vlm_ops.models.room import Room
 from vlm_ops.records import Row
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Respondent(Protocol):
     """Anything that answers questions about images."""
 
     def respond(
-        self, rows: Sequence[Row], images: Sequence[Sequence[Image.Image]], job: AnswersJob
+        self, rows: Sequence[Row], images: Sequence[Sequence[Picture]], job: AnswersJob
     ) -> list[str]:
         """Answer one batch: a row as the model reads it and its images, one answer per row."""
 
@@ -35,12 +35,13 @@ class ModelRespondent:
 
     _held: "LoadedModel | None" = None
 
-    def __init__(self, ref: ModelRef) -> None:
-        """Take a model by reference, without loading it."""
+    def __init__(self, ref: ModelRef, room: Room) -> None:
+        """Take a model by reference, without loading it, and room for features of images."""
         self._ref = ref
+        self._room = room
 
     def respond(
-        self, rows: Sequence[Row], images: Sequence[Sequence[Image.Image]], job: AnswersJob
+        self, rows: Sequence[Row], images: Sequence[Sequence[Picture]], job: AnswersJob
     ) -> list[str]:
         """Answer one batch, greedily.
 
@@ -58,12 +59,12 @@ class ModelRespondent:
         )
 
     def _load(self) -> "LoadedModel":
-        from vlm_ops.models.loading import load
+        from vlm_ops.models.features import load_with_features
 
         # No name here for what is held: it would keep the other model alive beside this one.
         if ModelRespondent._held is None or ModelRespondent._held.ref.content != self._ref.content:
             self.free()
-            ModelRespondent._held = load(self._ref)
+            ModelRespondent._held = load_with_features(self._ref, self._room)
         return ModelRespondent._held
 
     @staticmethod

@@ -43,6 +43,10 @@ class Blocks:
 
     Args:
         processor: Tokenizer, image processor and chat template.
+
+    Attributes:
+        filled_id: The token that the vision tower fills.
+        merged: Of how many patches a side one such token is made, where tokens have a grid.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -55,7 +59,8 @@ class Blocks:
         tokenizer = processor.tokenizer
         self._mark_id: int = tokenizer.convert_tokens_to_ids(self._mark)
         # Of Gemma 3 the mark in a text is another token than those that are filled.
-        self._filled: int = getattr(tokenizer, "image_token_id", None) or self._mark_id
+        self.filled_id: int = getattr(tokenizer, "image_token_id", None) or self._mark_id
+        self.merged: int = getattr(self._images, "merge_size", 1)
         self._of_size = functools.lru_cache(maxsize=None)(self._block_of_size)
 
     def of(self, size: Size) -> Block:
@@ -64,7 +69,7 @@ class Blocks:
 
     def filled(self, tokens: Sequence[int]) -> int:
         """Count the tokens that the vision tower fills."""
-        return tokens.count(self._filled)
+        return tokens.count(self.filled_id)
 
     def pixels(
         self, model: Any, images: Sequence[Sequence[Image.Image]]
@@ -112,5 +117,5 @@ class Blocks:
         tokens = list(inputs["input_ids"][0])
         if "image_grid_thw" not in inputs:
             return Block(tokens, None)
-        (_, rows, columns), merged = inputs["image_grid_thw"][0], self._images.merge_size
-        return Block(tokens, (int(rows) // merged, int(columns) // merged))
+        _, rows, columns = inputs["image_grid_thw"][0]
+        return Block(tokens, (int(rows) // self.merged, int(columns) // self.merged))

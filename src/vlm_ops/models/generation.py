@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import BatchFeature, TextStreamer
 
 from vlm_ops.models.loading import LoadedModel
+from vlm_ops.models.pictures import Picture, opened_once
 from vlm_ops.models.sharing import begin
 from vlm_ops.records import Chat
 
@@ -53,7 +53,7 @@ class Sampling:
 def generate(
     loaded: LoadedModel,
     chats: Sequence[Chat],
-    images: Sequence[Sequence[Image.Image]],
+    images: Sequence[Sequence[Picture]],
     *,
     max_new_tokens: int,
     batch_size: int,
@@ -87,7 +87,7 @@ def generate(
 def sample(
     loaded: LoadedModel,
     chats: Sequence[Chat],
-    images: Sequence[Sequence[Image.Image]],
+    images: Sequence[Sequence[Picture]],
     sampling: Sampling,
 ) -> list[str]:
     """Draw several answers to each chat; the draw of other code goes on undisturbed.
@@ -113,7 +113,7 @@ def sample(
 def stream(
     loaded: LoadedModel,
     chat: Chat,
-    images: Sequence[Image.Image],
+    images: Sequence[Picture],
     sampling: Sampling,
     tell: Callable[[str], object],
 ) -> str:
@@ -179,7 +179,7 @@ def written(processor: Any, chats: Sequence[Chat]) -> list[str]:
 
 
 def encode(
-    processor: Any, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
+    processor: Any, texts: Sequence[str], images: Sequence[Sequence[Picture]]
 ) -> BatchFeature:
     """Return what a model reads; no special token is added to what the chat template wrote.
 
@@ -194,7 +194,7 @@ def encode(
     """
     found: BatchFeature = processor(
         text=list(texts),
-        images=[list(row) for row in images] if any(images) else None,
+        images=opened_once(images) if any(images) else None,
         padding=True,
         padding_side="left",
         add_special_tokens=False,
@@ -207,7 +207,7 @@ def encode(
 def _generate_batch(
     loaded: LoadedModel,
     chats: Sequence[Chat],
-    images: Sequence[Sequence[Image.Image]],
+    images: Sequence[Sequence[Picture]],
     options: dict[str, Any],
 ) -> list[str]:
     processor: Any = loaded.processor

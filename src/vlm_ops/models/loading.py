@@ -10,7 +10,7 @@ import pkgutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from bitsandbytes.nn.modules import Linear4bit
@@ -35,6 +35,9 @@ from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sh
 from vlm_ops.models.start import find_start, kept_base, refuse_another_base, start_folder
 from vlm_ops.store.fingerprint import fingerprint
 
+if TYPE_CHECKING:
+    from vlm_ops.models.features import FeatureStore
+
 logger = logging.getLogger(__name__)
 
 _CANT_QUANTIZE = (ImportError, NotImplementedError)
@@ -50,11 +53,14 @@ class LoadedModel:
         model: With the adapter on it, if the reference has one.
         processor: Tokenizer, image processor and chat template.
         ref: What was loaded.
+        features: Of images of the store (:class:`~vlm_ops.models.features.FeatureStore`); without
+            it they are computed wherever they are shown.
     """
 
     model: PreTrainedModel | PeftModel
     processor: ProcessorMixin
     ref: ModelRef
+    features: "FeatureStore | None" = None
 
 
 def base_ref(settings: ModelSettings) -> ModelRef:
@@ -177,6 +183,8 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
         cause = str(error).rstrip(".")
         raise ModelError(f"{where}: can't be loaded as a model: {cause}.{advice}") from error
     model.train(trainable)
+    if not trainable:
+        model.requires_grad_(False)
     return LoadedModel(model=model, processor=processor, ref=ref)
 
 

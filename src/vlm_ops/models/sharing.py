@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 
 from vlm_ops.models.adapters import bare
 from vlm_ops.models.blocks import Blocks
-from vlm_ops.models.families import family_of, has_windows
+from vlm_ops.models.families import Family, family_of, has_windows
 from vlm_ops.models.loading import LoadedModel
+from vlm_ops.models.pictures import Kept, Picture, opened
 
 
 class Begun(NamedTuple):
@@ -36,7 +36,7 @@ class Begun(NamedTuple):
 def begin(
     loaded: LoadedModel,
     texts: Sequence[str],
-    images: Sequence[Sequence[Image.Image]],
+    images: Sequence[Sequence[Picture]],
     samples: int,
 ) -> Begun | None:
     """Compute the beginnings of prompts, each once.
@@ -48,14 +48,16 @@ def begin(
         samples: How many answers each prompt gets; its rows follow each other.
 
     Returns:
-        None where nothing is in common, or where an image is not all in what is, or where this
-        model's positions or masks are not known from the tokens alone: padding stands between a
+        None where there is nothing to save, or where an image is not all in what is in common, or
+        where this model's masks are not known from the tokens alone: padding stands between a
         beginning and its end, and would count in a window.
     """
     family = family_of(loaded.model.config.model_type)
     groups = _groups(images)
-    windows = has_windows(loaded.model.config)
-    if family.unpacked or family.grid or windows or len(groups) == len(texts) * samples:
+    known = loaded.features is not None and all(isinstance(p, Kept) for row in images for p in row)
+    if family.unpacked or has_windows(loaded.model.config):
+        return None
+    if len(groups) == len(texts) * samples and not (known and any(images)):
         return None
     blocks = _blocks(loaded.processor)
     prompts = _prompts(loaded.processor, blocks, texts, images)
@@ -66,18 +68,22 @@ def begin(
         return None
     pad, device = loaded.processor.tokenizer.pad_token_id, loaded.model.device
     head_ids, head_mask = _padded(heads, pad, device)
-    shown = [list(images[group[0]]) for group in groups if images[group[0]]]
+    shown = [images[group[0]] for group in groups if images[group[0]]]
     model = bare(loaded.model)
     cache = model.base_model(
         input_ids=head_ids,
         attention_mask=head_mask,
-        position_ids=(head_mask.cumsum(-1) - 1).clamp(min=0),
         use_cache=True,
-        **(blocks.pixels(model, shown) if shown else {}),
+        **(
+            _places(family, blocks, head_ids, head_mask, shown)
+            | _seen(loaded, blocks, shown, known)
+        ),
     ).past_key_values
     every = [row for row in range(len(texts)) for _ in range(samples)]
     chosen = torch.tensor([of_row[row] for row in every], device=device)
     cache.batch_select_indices(chosen)
+    if family.grid:
+        _shift(model.base_model, chosen, shown)
     tail_ids, tail_mask = _padded([tails[row] for row in every], pad, device)
     return Begun(
         torch.cat((head_ids[chosen], tail_ids), dim=1),
@@ -86,22 +92,64 @@ def begin(
     )
 
 
+def _seen(
+    loaded: LoadedModel, blocks: Blocks, shown: Sequence[Sequence[Picture]], known: bool
+) -> dict[str, Any]:
+    """Return what the model takes of images: their features, where they are kept, or pixels."""
+    if not shown:
+        return {}
+    model = bare(loaded.model)
+    if known:
+        assert loaded.features is not None
+        pictures = [picture for row in shown for picture in row if isinstance(picture, Kept)]
+        return {"mm_encoder_outputs": loaded.features.outputs(pictures)}
+    return blocks.pixels(model, [list(map(opened, row)) for row in shown])
+
+
+def _places(
+    family: Family,
+    blocks: Blocks,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    shown: Sequence[Sequence[Picture]],
+) -> dict[str, torch.Tensor]:
+    """Return the positions of beginnings, or what the model makes its own of (M-RoPE)."""
+    if not family.grid or not shown:
+        return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    grids = [blocks.of(picture.size).grid for row in shown for picture in row]
+    merged = blocks.merged
+    patches = [(1, rows * merged, columns * merged) for rows, columns in filter(None, grids)]
+    return {
+        "mm_token_type_ids": (ids == blocks.filled_id).int(),
+        "image_grid_thw": torch.tensor(patches, device=ids.device),
+    }
+
+
+def _shift(model: Any, chosen: torch.Tensor, shown: Sequence[Sequence[Picture]]) -> None:
+    """Tell a model with M-RoPE how far the words behind each beginning are moved."""
+    if shown:
+        model.rope_deltas = model.rope_deltas[chosen]
+    else:
+        model.rope_deltas = torch.zeros(len(chosen), 1, dtype=torch.long, device=chosen.device)
+
+
 @functools.lru_cache(maxsize=1)
 def _blocks(processor: Any) -> Blocks:
     """Return a processor's blocks; what it said of a size is remembered from batch to batch."""
     return Blocks(processor)
 
 
-def _groups(images: Sequence[Sequence[Image.Image]]) -> list[list[int]]:
+def _groups(images: Sequence[Sequence[Picture]]) -> list[list[int]]:
     """Return the rows that show the same images, those without any each for itself."""
-    groups: dict[tuple[int, ...], list[int]] = {}
+    groups: dict[tuple[str | int, ...], list[int]] = {}
     for row, shown in enumerate(images):
-        groups.setdefault(tuple(map(id, shown)) or (-1, row), []).append(row)
+        same = tuple(p.image.sha256 if isinstance(p, Kept) else id(p) for p in shown)
+        groups.setdefault(same or (-1, row), []).append(row)
     return list(groups.values())
 
 
 def _prompts(
-    processor: Any, blocks: Blocks, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
+    processor: Any, blocks: Blocks, texts: Sequence[str], images: Sequence[Sequence[Picture]]
 ) -> list[list[int]]:
     tokens = processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [

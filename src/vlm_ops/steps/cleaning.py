@@ -16,6 +16,7 @@ from pathlib import Path
 from vlm_ops.artifacts import PAIR_SPLITS, PreferencePairs, PreparedData
 from vlm_ops.data.images import FOLDER as IMAGES
 from vlm_ops.errors import OutputError
+from vlm_ops.models.room import FOLDER as FEATURES
 from vlm_ops.records import SPLITS, AboutImages
 from vlm_ops.steps.table import STEPS
 from vlm_ops.store.artifact import read_record
@@ -39,7 +40,7 @@ class Cleaning:
         unrecorded: Outputs of which no run tells, as earlier versions left them; they remain
             unless they are among ``folders``.
         past: Runs whose outputs are not kept for their sake.
-        left: What an interrupted removal left, in bytes.
+        left: What an interrupted removal or run left, features of images among it, in bytes.
     """
 
     runs: Path
@@ -80,6 +81,7 @@ class Cleaning:
             for run in self.past:  # last: what no run tells of would stay
                 forget(self.runs, run)
             _empty(trash)
+            drop_features(self.runs)
         except OSError as error:
             raise OutputError(
                 f"{error.filename or self.runs}: can't be removed ({error.strerror}). What is "
@@ -121,8 +123,17 @@ def find_unneeded(
         images={path: path.stat().st_size for path in unnamed},
         unrecorded=untold,
         past=tuple(run for run in past if run not in kept),
-        left=_size(runs / TRASH),
+        left=_size(runs / TRASH) + _size(runs / FEATURES),
     )
+
+
+def drop_features(runs: Path) -> None:
+    """Remove what vision towers made of images: the steps of a run share it, no later run needs it.
+
+    Args:
+        runs: The runs folder; its holder calls.
+    """
+    shutil.rmtree(runs / FEATURES, ignore_errors=True)
 
 
 def _kept(past: list[PastRun], keep: int, gates: set[str]) -> list[PastRun]:

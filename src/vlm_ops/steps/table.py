@@ -138,6 +138,7 @@ def _answers(
             split=split,
             max_rows=config.evaluate.max_rows,
             ground=ground_of_answers(config.model),
+            features=config.features,
             **{"gray": False} | images,
             **_asked(config),
         ),
@@ -191,7 +192,11 @@ _ALL = (
         work="pairs",
         version=3,
         job=lambda config: PairsJob(
-            seed=config.seed, pairs=config.pairs, **_asked(config), **_start(config)
+            seed=config.seed,
+            pairs=config.pairs,
+            features=config.features,
+            **_asked(config),
+            **_start(config),
         ),
         output=PreferencePairs,
         function="vlm_ops.training.pairs:make_pairs",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.config.training import ACCURACY
-from vlm_ops.data.images import open_images
 from vlm_ops.evaluation.metrics import relaxed_match
+from vlm_ops.evaluation.shown import kept
 from vlm_ops.models.adapters import bare
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import LoadedModel
@@ -48,7 +48,7 @@ def relaxed_accuracy(
         rows: As the model is asked, its prompt around each question.
         locate: Where an image path of the rows lies.
         max_new_tokens: Longest answer.
-        batch_size: Rows generated at once; the images of no more are open.
+        batch_size: Rows generated at once.
     """
     right = 0
     for start in range(0, len(rows), batch_size):
@@ -56,7 +56,7 @@ def relaxed_accuracy(
         texts = generate(
             loaded,
             [row.chat for row in batch],
-            open_images(batch, locate),
+            [kept(row.images, locate) for row in batch],
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )

@@ -11,11 +11,14 @@ from typing import NamedTuple
 from vlm_ops.artifacts import Preference, PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.pairs import Labelled, PreferenceForm, SampledPairs
 from vlm_ops.config.pipeline import PairsJob
-from vlm_ops.data.images import STORE, open_images
+from vlm_ops.data.images import STORE
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
+from vlm_ops.evaluation.shown import kept
+from vlm_ops.models.features import load_with_features
 from vlm_ops.models.generation import Sampling, sample
-from vlm_ops.models.loading import LoadedModel, load, start_ref
+from vlm_ops.models.loading import LoadedModel, start_ref
+from vlm_ops.models.room import Room
 from vlm_ops.models.start import find_start
 from vlm_ops.records import BARE_QUESTION, PreferencePair, Row, Split, Thumb
 from vlm_ops.store.fingerprint import fingerprint
@@ -73,7 +76,8 @@ def make_pairs(
     if isinstance(job.pairs, Labelled):
         made = _labelled(job, job.pairs, data, out)
     else:
-        made = _sampled(job, job.pairs, data, _model(job, data, sft), out)
+        model = _model(job, data, sft, Room.beside(out, job.features))
+        made = _sampled(job, job.pairs, data, model, out)
     parts = (made.train, made.validation)
     for name, pairs in zip(("train", "validation"), parts, strict=True):
         write_jsonl(out / f"{name}.jsonl", pairs)
@@ -103,11 +107,14 @@ def _tell(made: _Pairs, content: str, job: PairsJob, tracker: Tracker) -> None:
     tracker.table(f"{form}.json", _table(made.train[:200]))
 
 
-def _model(job: PairsJob, data: PreparedData, sft: TrainedAdapter | None) -> LoadedModel:
+def _model(
+    job: PairsJob, data: PreparedData, sft: TrainedAdapter | None, room: Room
+) -> LoadedModel:
     if sft is not None:
-        return load(sft.model)
+        return load_with_features(sft.model, room)
     assert job.model is not None  # the table's: there is an SFT model, or the base
-    return load(start_ref(job.model).model_copy(update={"prompt": data.prompt}))
+    base = start_ref(job.model).model_copy(update={"prompt": data.prompt})
+    return load_with_features(base, room)
 
 
 def _too_few(settings: SampledPairs, train: int, validation: int) -> str | None:
@@ -169,7 +176,7 @@ class _Asked(NamedTuple):
 
     def answers(self, rows: Sequence[Row], seed: int) -> list[list[str]]:
         """Sample answers to each row."""
-        pictures = open_images(rows, self.data.image_path)
+        pictures = [kept(row.images, self.data.image_path) for row in rows]
         samples = self.settings.samples
         sampling = Sampling(
             max_new_tokens=self.job.max_new_tokens,

@@ -21,6 +21,7 @@ from vlm_ops.model_ref import Start
 from vlm_ops.models.adapters import trainable_parameters
 from vlm_ops.models.families import family_in, family_of, has_windows
 from vlm_ops.models.loading import LoadedModel, base_folder, compute_dtype
+from vlm_ops.models.room import Room
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.arguments import training_arguments
@@ -28,7 +29,7 @@ from vlm_ops.training.curves import Curves
 from vlm_ops.training.early_stopping import EarlyStopping
 from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
-from vlm_ops.training.engine.rows import packed_options, room_in
+from vlm_ops.training.engine.rows import packed_options
 from vlm_ops.training.memory import free, ran_out, smaller
 from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
 from vlm_ops.training.stop import Stop
@@ -296,7 +297,8 @@ def _made_ready(stage: Stage, trainer: Any, parts: _Parts, engine: Engine) -> An
     set_weights(trainer.model, parts.weights)
     trainer.engine = engine
     if stage.accuracy is not None:
-        asked = replace(parts.loaded, model=trainer.model)
+        features = getattr(trainer, "features", None)
+        asked = replace(parts.loaded, model=trainer.model, features=features)
         accuracy = partial(stage.accuracy, asked, parts.validation)
         trainer.ask = lambda size: accuracy(batch_size=size)
     return trainer
@@ -316,7 +318,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
         rows,
         locate=stage.locate,
         settings=optim,
-        room=room_in(stage.out, stage.job.features),
+        room=Room.beside(stage.out, stage.job.features),
     )
     trainer = stage.packed(parts.loaded, packed | parts.options)
     _made_ready(stage, trainer, parts, "packed")

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.config.training import FeatureSettings, OptimSettings
-from vlm_ops.models.adapters import bare
+from vlm_ops.config.training import OptimSettings
+from vlm_ops.models.features import FeatureStore, identity_of
 from vlm_ops.models.loading import LoadedModel
-from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.models.room import Room
 from vlm_ops.training.arguments import total_steps
 from vlm_ops.training.engine.encode import EncodedRow, Encoder
-from vlm_ops.training.engine.features import FeatureStore, Room
 
 logger = logging.getLogger(__name__)
 
@@ -52,22 +51,12 @@ def packed_options(
         for key in {image.sha256 for row in part for image in row.images}:
             uses[key] += passes + again
     store = FeatureStore(
-        bare(loaded.model),
-        encoder,
-        locate,
-        uses=uses,
-        identity=fingerprint(
-            [loaded.ref.base_sha256, loaded.ref.settings.model_dump(exclude={"id", "revision"})]
-        ),
+        loaded.model,
+        encoder.blocks,
+        identity=identity_of(loaded.ref, loaded.model),
         room=room,
+        uses=uses,
+        # What is left of the step's images serves its own epochs alone.
+        lasts={image.sha256 for row in validation for image in row.images}.__contains__,
     )
-    return {"train": train, "validation": validation, "features": store}
-
-
-def room_in(out: Path, settings: FeatureSettings) -> Room:
-    """Return the room that a step's folder and the settings give to features."""
-    return Room(out / "features", _bytes(settings.memory_gb), _bytes(settings.disk_gb))
-
-
-def _bytes(gigabytes: float | None) -> int | None:
-    return None if gigabytes is None else int(gigabytes * 2**30)
+    return {"train": train, "validation": validation, "features": store, "locate": locate}

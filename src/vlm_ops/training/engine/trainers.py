@@ -3,7 +3,8 @@
 import itertools
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 from trl.trainer.sft_trainer import SFTTrainer
 
+from vlm_ops.evaluation.shown import kept
 from vlm_ops.models.adapters import bare
+from vlm_ops.models.features import FeatureStore
 from vlm_ops.training.accuracy import AskedOnValidation
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import EncodedRow
-from vlm_ops.training.engine.features import FeatureStore
 from vlm_ops.training.engine.forest import by_tree, longest_line, pack
 from vlm_ops.training.engine.head import add_head
 from vlm_ops.training.engine.lora import fuse_lora
@@ -64,6 +66,7 @@ class PackedTraining(CompleteCheckpoints):
         train: Training rows.
         validation: Rows to score.
         features: Of their images.
+        locate: Where an image path of the records lies.
         options: What the TRL trainer takes.
     """
 
@@ -79,9 +82,11 @@ class PackedTraining(CompleteCheckpoints):
         train: Sequence[EncodedRow],
         validation: Sequence[EncodedRow],
         features: FeatureStore,
+        locate: Callable[[str], Path],
         **options: Any,
     ) -> None:
         self.features = features
+        self._locate = locate
         self._every = [*train, *validation]
         self._sampler = ByImage(train, options["args"].data_seed)
         self._pad = options["processing_class"].tokenizer.pad_token_id
@@ -151,7 +156,7 @@ class PackedTraining(CompleteCheckpoints):
     def with_features(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Replace images by their features, and leave out what the model does not take."""
         with self.accelerator.autocast():
-            outputs = self.features.outputs(inputs["images"])
+            outputs = self.features.outputs(kept(inputs["images"], self._locate))
         known = {
             k: v for k, v in inputs.items() if k not in ("rows", "completion", "label", "images")
         }

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,19 @@ from typing import Any, cast
 
 import psutil
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from vlm_ops.data.images import open_image
+from vlm_ops.artifacts import ModelRef
+from vlm_ops.models.adapters import bare
+from vlm_ops.models.blocks import Blocks
 from vlm_ops.models.families import family_of
-from vlm_ops.records import ImageRef
-from vlm_ops.store.files import make_folder, replacing
-from vlm_ops.store.fingerprint import sha256_bytes
-from vlm_ops.training.engine.encode import Encoder
+from vlm_ops.models.feature_files import FeatureFiles
+from vlm_ops.models.ground import ground
+from vlm_ops.models.loading import LoadedModel, load
+from vlm_ops.models.pictures import Kept
+from vlm_ops.models.room import Room
+from vlm_ops.store.fingerprint import fingerprint, sha256_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +32,7 @@ _TILES_AT_LEAST = 4
 """Fewer are filled up. Matrix products of few rows are summed in another order (seen on a CPU with
 AMX: 1 to 3 tiles differ, 4 to 32 agree to the bit), and a training that goes on from a checkpoint
 meets its images in other company than one that was never cut off."""
-MEMORY_SHARE, DISK_SHARE = 0.25, 0.5
-_TENSOR = "features"
+MEMORY_SHARE = 0.25
 _CGROUP = Path("/sys/fs/cgroup")
 """Where Linux says what a container may use (cgroup v2)."""
 
@@ -71,21 +72,6 @@ class Usage:
         return text
 
 
-@dataclass(frozen=True)
-class Room:
-    """Where features are kept.
-
-    Attributes:
-        folder: For files; they are named by image, identity and dtype.
-        memory_bytes: Most bytes in memory; None takes a quarter of what is free.
-        disk_bytes: Most bytes in files; None takes half of what is free.
-    """
-
-    folder: Path
-    memory_bytes: int | None = None
-    disk_bytes: int | None = None
-
-
 class FeatureStore:
     """Features by image content: first in memory, then in memory-mapped files, else again.
 
@@ -95,63 +81,67 @@ class FeatureStore:
     gradients flow into them).
 
     Args:
-        model: With a vision tower; its ``get_image_features`` is asked.
-        encoder: Of the rows; with the image processor, and how many tokens stand for an image.
-        locate: Where an image path of the records lies.
-        uses: How often each image's features are needed, by content hash; others once.
-        identity: Of tower weights and processor settings.
+        model: With a vision tower, bare or with an adapter around it; its ``get_image_features``
+            is asked.
+        blocks: The image processor, and how many tokens stand for an image.
+        identity: Of tower weights and processor settings (:func:`identity_of`).
         room: For what is kept.
+        uses: How often this step needs each image's features, by content hash; others once.
+        lasts: Tells by content hash whether other steps or other models need them too.
     """
 
     def __init__(
         self,
         model: Any,
-        encoder: Encoder,
-        locate: Callable[[str], Path],
+        blocks: Blocks,
         *,
-        uses: Mapping[str, int],
         identity: str,
         room: Room,
+        uses: Mapping[str, int],
+        lasts: Callable[[str], bool] = lambda key: False,
     ) -> None:
-        self._model = model
-        self._encoder = encoder
-        self._locate = locate
-        self._family = family_of(model.config.model_type)
+        self._model = bare(model)
+        self._blocks = blocks
+        self._family = family_of(self._model.config.model_type)
         self._uses = uses
-        self._folder = room.folder
+        self._lasts = lasts
         self._identity = identity
         self._memory_limit = room.memory_bytes
-        self._disk_limit = room.disk_bytes
+        self._files = FeatureFiles(room)
         self._memory: dict[str, torch.Tensor] = {}
         self._latest: dict[str, torch.Tensor] = {}
-        self._intact: set[str] = set()
-        """Images whose file has been hashed since it was found or written."""
-        self.frozen = not _trains_vision(model)
-        self.usage = Usage()
-        # An attempt that was cut off has left them.
-        self.usage.disk_bytes = sum(
-            file.stat().st_size for file in room.folder.glob("*.safetensors")
-        )
+        self.frozen = not _trains_vision(self._model)
+        self._usage = Usage()
         if not self.frozen:
             logger.info("the vision tower is trained: its features are computed in every pass")
 
-    def outputs(self, images: Sequence[ImageRef]) -> dict[str, BaseModelOutputWithPooling] | None:
+    @property
+    def usage(self) -> Usage:
+        """What the store has done."""
+        self._usage.disk_bytes = self._files.bytes
+        self._usage.damaged = self._files.damaged
+        return self._usage
+
+    def outputs(self, pictures: Sequence[Kept]) -> dict[str, BaseModelOutputWithPooling] | None:
         """Return what the model's forward takes as ``mm_encoder_outputs``.
 
         Args:
-            images: In the order of their tokens; None is returned for none.
+            pictures: In the order of their tokens; None is returned for none.
         """
-        if not images:
+        if not pictures:
             return None
-        known = self._known(images)
-        missing = {image.sha256: image for image in images if image.sha256 not in known}
+        keys = [picture.image.sha256 for picture in pictures]
+        known = self._known(keys)
+        missing = {
+            key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known
+        }
         for key, features in zip(missing, self._encode(list(missing.values())), strict=True):
             known[key] = features
             if self.frozen:
                 self._keep(key, features)
         # A row cut off by the end of a step meets its image again in the next one.
         self._latest = known if self.frozen else {}
-        return {"image": self._as_taken([known[image.sha256] for image in images])}
+        return {"image": self._as_taken([known[key] for key in keys])}
 
     def _as_taken(self, features: Any) -> BaseModelOutputWithPooling:
         """Put images' features into the form that the model's forward takes."""
@@ -167,33 +157,34 @@ class FeatureStore:
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """Compute features afresh inside the block, and neither keep nor count them."""
-        kept = (self._uses, self._memory, self._latest, self.usage)
-        self._uses, self._memory, self._latest, self.usage = {}, {}, {}, Usage()
+        kept = (self._uses, self._lasts, self._memory, self._latest, self._usage)
+        self._uses, self._memory, self._latest, self._usage = {}, {}, {}, Usage()
+        self._lasts = lambda key: False
         try:
             yield
         finally:
-            self._uses, self._memory, self._latest, self.usage = kept
+            self._uses, self._lasts, self._memory, self._latest, self._usage = kept
 
     def close(self) -> None:
-        """Delete the files: they have served."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Delete the files that no other step needs: they have served."""
+        self._files.close()
 
-    def _known(self, images: Sequence[ImageRef]) -> dict[str, torch.Tensor]:
+    def _known(self, keys: Sequence[str]) -> dict[str, torch.Tensor]:
         known: dict[str, torch.Tensor] = {}
-        for key in dict.fromkeys(image.sha256 for image in images):
+        for key in dict.fromkeys(keys):
             features = self._memory.get(key, self._latest.get(key))
             if features is None and self.frozen:
-                features = self._read(key)
+                features = self._files.read(self._name(key))
             if features is not None:
                 known[key] = features.to(self._model.device)
-                self.usage.reused += 1
+                self._usage.reused += 1
         return known
 
-    def _encode(self, images: Sequence[ImageRef]) -> list[torch.Tensor]:
+    def _encode(self, pictures: Sequence[Kept]) -> list[torch.Tensor]:
         self._wait_for_device()
         started = time.perf_counter()
         encoded: list[torch.Tensor] = []
-        todo = list(images)
+        todo = list(pictures)
         while todo:
             pixels, rest = self._next_pixels(todo)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
@@ -201,108 +192,117 @@ class FeatureStore:
             encoded += self._by_image(made, todo[: len(todo) - len(rest)])
             todo = rest
         self._wait_for_device()
-        self.usage.computed += len(images)
-        self.usage.seconds += time.perf_counter() - started
+        self._usage.computed += len(pictures)
+        self._usage.seconds += time.perf_counter() - started
         return encoded
 
-    def _by_image(self, made: Any, images: Sequence[ImageRef]) -> list[torch.Tensor]:
+    def _by_image(self, made: Any, pictures: Sequence[Kept]) -> list[torch.Tensor]:
         """Return each image's features, (tokens, width), or (layers, tokens, width)."""
         last = made.pooler_output
         every = torch.cat(last) if isinstance(last, (list, tuple)) else last.flatten(0, -2)
         if self._family.features == "layers":
             others = (torch.cat(layer) for layer in made.deepstack_features)
             every = torch.stack([every, *others])
-        counts = [self._encoder.tokens_of(image) for image in images]
+        counts = [self._blocks.filled(self._blocks.of(picture.size).tokens) for picture in pictures]
         # What was filled up comes last.
-        return list(every.split([*counts, every.shape[-2] - sum(counts)], dim=-2))[: len(images)]
+        return list(every.split([*counts, every.shape[-2] - sum(counts)], dim=-2))[: len(pictures)]
 
     def _wait_for_device(self) -> None:
         if self._model.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _next_pixels(
-        self, images: list[ImageRef]
-    ) -> tuple[dict[str, torch.Tensor], list[ImageRef]]:
+    def _next_pixels(self, pictures: list[Kept]) -> tuple[dict[str, torch.Tensor], list[Kept]]:
         """Open as many images as one pass takes, and return the rest."""
         inputs: list[Any] = []
         tiles = 0
-        for image in images:
-            inputs.append([open_image(self._locate(image.path))])
-            tiles += self._tiles(image)
+        for picture in pictures:
+            inputs.append([picture.open()])
+            # Of some families the image processor counts patches.
+            tiles += -(-self._blocks.tiles(*picture.size) // self._family.tile)
             if tiles >= TILES_AT_ONCE:
                 break
-        rest = images[len(inputs) :]
+        rest = pictures[len(inputs) :]
         if self.frozen and tiles < _TILES_AT_LEAST:
             inputs += inputs[-1:] * (_TILES_AT_LEAST - tiles)
-        return self._encoder.blocks.pixels(self._model, inputs), rest
-
-    def _tiles(self, image: ImageRef) -> int:
-        counted = self._encoder.blocks.tiles(image.width, image.height)
-        return -(-counted // self._family.tile)
+        return self._blocks.pixels(self._model, inputs), rest
 
     def _keep(self, key: str, features: torch.Tensor) -> None:
-        if self._uses.get(key, 1) < 2:
-            return
+        lasts, again = self._lasts(key), self._uses.get(key, 1) > 1
+        if lasts:
+            self._files.write(self._name(key), features, shared=True)
+        if again and not self._keep_in_memory(key, features) and not lasts:
+            self._files.write(self._name(key), features, shared=False)
+
+    def _keep_in_memory(self, key: str, features: torch.Tensor) -> bool:
         size = features.numel() * features.element_size()
         if self._memory_limit is None:
             self._memory_limit = int(free_memory() * MEMORY_SHARE)
-        if self.usage.memory_bytes + size <= self._memory_limit:
-            # A copy: the tensor may be a view of the whole batch.
-            self._memory[key] = features.detach().to("cpu", copy=True)
-            self.usage.memory_bytes += size
-            return
-        if self._disk_limit is None:
-            self._disk_limit = _free_bytes(self._folder)
-        if self.usage.disk_bytes + size <= self._disk_limit:
-            try:
-                self._write(key, features.detach().cpu().contiguous())
-            except (OSError, SafetensorError) as error:
-                logger.warning("no more features are kept on disk: %s", error)
-                self._disk_limit = 0
-                return
-            self.usage.disk_bytes += self._path(key).stat().st_size
+        if self._usage.memory_bytes + size > self._memory_limit:
+            return False
+        # A copy: the tensor may be a view of the whole batch.
+        self._memory[key] = features.detach().to("cpu", copy=True)
+        self._usage.memory_bytes += size
+        return True
 
-    def _path(self, key: str) -> Path:
+    def _name(self, key: str) -> str:
         dtype = str(self._model.dtype).removeprefix("torch.")
-        name = sha256_bytes(f"{key} {self._identity} {dtype}".encode())
-        return self._folder / f"{name}.safetensors"
-
-    def _write(self, key: str, features: torch.Tensor) -> None:
-        make_folder(self._folder)
-        with replacing(self._path(key)) as beside:
-            save_file({_TENSOR: features}, beside, metadata={"sha256": _digest(features)})
-
-    def _read(self, key: str) -> torch.Tensor | None:
-        path = self._path(key)
-        if not path.exists():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                features: torch.Tensor = file.get_tensor(_TENSOR)
-                meta = file.metadata() or {}
-                if key in self._intact or meta.get("sha256") == _digest(features):
-                    self._intact.add(key)
-                    return features
-        except (SafetensorError, OSError):
-            pass
-        self.usage.disk_bytes -= path.stat().st_size
-        path.unlink()
-        self.usage.damaged += 1
-        logger.warning("%s: features were cut off or edited; they are computed again", path.name)
-        return None
+        return sha256_bytes(f"{key} {self._identity} {dtype}".encode())
 
 
-def _trains_vision(model: Any) -> bool:
-    towers = family_of(model.config.model_type).towers
-    return any(
-        parameter.requires_grad
-        for tower in ("vision", "connector")
-        for parameter in model.get_submodule(towers[tower]).parameters()
+def load_with_features(ref: ModelRef, room: Room) -> LoadedModel:
+    """Load a model to ask it, with a store that it shares with all that are asked.
+
+    Args:
+        ref: The model.
+        room: Of the step that asks.
+
+    Raises:
+        ModelError: As :func:`~vlm_ops.models.loading.load`.
+    """
+    loaded = load(ref)
+    loaded.features = FeatureStore(
+        loaded.model,
+        Blocks(loaded.processor),
+        identity=identity_of(ref, loaded.model),
+        room=room,
+        uses={},
+        lasts=lambda key: True,
+    )
+    return loaded
+
+
+def identity_of(ref: ModelRef, model: Any) -> str:
+    """Name what features depend on beside the image; models that have it in common share them.
+
+    Args:
+        ref: What was loaded.
+        model: It, maybe with an adapter.
+    """
+    adapted = any(
+        isinstance(module, BaseTunerLayer)
+        for tower in _towers(bare(model))
+        for module in tower.modules()
+    )
+    settings = ref.settings
+    return fingerprint(
+        {
+            "weights": ref.base_sha256 if ref.weights is None else ref.weights_sha256,
+            "adapter": ref.adapter_sha256 if adapted else None,
+            "quantization": settings.quantization,
+            "longest_edge": settings.longest_edge,
+            "ground": ground(settings),
+        }
     )
 
 
-def _digest(features: torch.Tensor) -> str:
-    return sha256_bytes(features.view(torch.uint8).numpy().tobytes())
+def _trains_vision(model: Any) -> bool:
+    return any(p.requires_grad for tower in _towers(model) for p in tower.parameters())
+
+
+def _towers(model: Any) -> list[torch.nn.Module]:
+    """Return what makes features of an image."""
+    towers = family_of(model.config.model_type).towers
+    return [model.get_submodule(towers[name]) for name in ("vision", "connector")]
 
 
 def free_memory() -> int:
@@ -312,8 +312,3 @@ def free_memory() -> int:
         limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
         free = min(free, int(limit) - int(used))
     return max(0, free)
-
-
-def _free_bytes(folder: Path) -> int:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return int(shutil.disk_usage(existing).free * DISK_SHARE)

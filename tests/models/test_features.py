@@ -7,27 +7,32 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from pictures import picture
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
-from vlm_ops.data.images import open_image
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.evaluation.shown import kept
+from vlm_ops.models import feature_files
+from vlm_ops.models.blocks import Blocks
+from vlm_ops.models.features import FeatureStore, identity_of
+from vlm_ops.models.loading import base_ref
+from vlm_ops.models.pictures import Kept
+from vlm_ops.models.room import Room
 from vlm_ops.pretraining.architecture import build_processor
-from vlm_ops.records import ImageRef
-from vlm_ops.training.engine import features
-from vlm_ops.training.engine.encode import Encoder
-from vlm_ops.training.engine.features import FeatureStore, Room
 
 BYTES = 64 * 256 * 4
 """Of one image's features: 64 tokens of width 256 in float32."""
 
-ROOM = ("folder", "memory_bytes", "disk_bytes")
+ROOM = ("own", "shared", "memory_bytes", "disk_bytes")
 
 Make = Callable[..., FeatureStore]
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> list[ImageRef]:
-    return [picture(tmp_path, number, width=96 + 8 * number) for number in range(4)]
+def images(tmp_path: Path) -> list[Kept]:
+    found = [picture(tmp_path, number, width=96 + 8 * number) for number in range(4)]
+    return kept(found, tmp_path.joinpath)
 
 
 @pytest.fixture
@@ -37,19 +42,16 @@ def tiny(random_tiny: Idefics3ForConditionalGeneration) -> Any:
 
 
 @pytest.fixture
-def make(
-    tiny: Any, tiny_processor: Idefics3Processor, images: list[ImageRef], tmp_path: Path
-) -> Make:
+def make(tiny: Any, tiny_processor: Idefics3Processor, images: list[Kept], tmp_path: Path) -> Make:
     """Make a store; every image is needed twice, unless it is told otherwise."""
 
     def store(**changes: Any) -> FeatureStore:
-        room: dict[str, Any] = {"folder": tmp_path / "features"}
+        room: dict[str, Any] = {"own": tmp_path / "features", "shared": tmp_path / "shared"}
         room |= {name: changes.pop(name) for name in ROOM if name in changes}
         options: dict[str, Any] = {
             "model": tiny,
-            "encoder": Encoder(tiny_processor, 2048),
-            "locate": tmp_path.joinpath,
-            "uses": {image.sha256: 2 for image in images},
+            "blocks": Blocks(tiny_processor),
+            "uses": {image.image.sha256: 2 for image in images},
             "identity": "these weights",
             "room": Room(**room),
             **changes,
@@ -59,7 +61,7 @@ def make(
     return store
 
 
-def look(store: FeatureStore, *images: ImageRef) -> list[torch.Tensor]:
+def look(store: FeatureStore, *images: Kept) -> list[torch.Tensor]:
     outputs = store.outputs(images)
     assert outputs is not None
     assert list(outputs) == ["image"]
@@ -67,9 +69,9 @@ def look(store: FeatureStore, *images: ImageRef) -> list[torch.Tensor]:
     return list(features)
 
 
-def own(model: Any, processor: Any, folder: Path, image: ImageRef) -> torch.Tensor:
+def own(model: Any, processor: Any, image: Kept) -> torch.Tensor:
     """What the model makes of the image by itself."""
-    inputs = processor.image_processor([[open_image(folder / image.path)]], return_tensors="pt")
+    inputs = processor.image_processor([[image.open()]], return_tensors="pt")
     with torch.no_grad():
         (features,) = model.get_image_features(**inputs).pooler_output
     found: torch.Tensor = features
@@ -86,9 +88,9 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_features_are_those_of_the_image_alone_in_the_order_asked(
-    make: Make, tiny: Any, tiny_processor: Any, images: list[ImageRef], tmp_path: Path
+    make: Make, tiny: Any, tiny_processor: Any, images: list[Kept], tmp_path: Path
 ) -> None:
-    expected = [own(tiny, tiny_processor, tmp_path, image) for image in images]
+    expected = [own(tiny, tiny_processor, image) for image in images]
     assert (expected[0] - expected[1]).abs().max() > 0.01
     store = make()
     same(look(store, *images), expected)
@@ -98,7 +100,7 @@ def test_features_are_those_of_the_image_alone_in_the_order_asked(
 
 
 def test_features_are_the_same_bits_in_any_company(
-    make: Make, tiny: Any, images: list[ImageRef]
+    make: Make, tiny: Any, images: list[Kept]
 ) -> None:
     """A training that goes on meets its images in other passes than one never cut off."""
     tiny.to(torch.bfloat16)
@@ -114,13 +116,13 @@ def test_an_image_of_several_tiles_is_one_of_them(make: Make, tiny: Any, tmp_pat
     processor.image_processor.do_image_splitting = True
     processor.image_processor.size = {"longest_edge": 512}
     shapes = [(96, 96), (200, 60), (60, 200), (128, 64), (64, 64)]
-    images = [picture(tmp_path, 9, *shape) for shape in shapes]
-    expected = [own(tiny, processor, tmp_path, image) for image in images]
+    images = kept([picture(tmp_path, 9, *shape) for shape in shapes], tmp_path.joinpath)
+    expected = [own(tiny, processor, image) for image in images]
     assert {len(features) // 64 for features in expected} == {17, 9}
-    same(look(make(encoder=Encoder(processor, 2048)), *images), expected)
+    same(look(make(blocks=Blocks(processor)), *images), expected)
 
 
-def test_an_image_needed_twice_is_encoded_once(make: Make, images: list[ImageRef]) -> None:
+def test_an_image_needed_twice_is_encoded_once(make: Make, images: list[Kept]) -> None:
     store = make()
     first = look(store, images[0], images[1], images[0])
     assert (store.usage.computed, store.usage.reused) == (2, 0)
@@ -135,8 +137,8 @@ def test_an_image_needed_twice_is_encoded_once(make: Make, images: list[ImageRef
     assert "2 times reused" in str(store.usage)
 
 
-def test_once_used_images_are_not_kept(make: Make, images: list[ImageRef], tmp_path: Path) -> None:
-    store = make(uses={images[1].sha256: 1})
+def test_once_used_images_are_not_kept(make: Make, images: list[Kept], tmp_path: Path) -> None:
+    store = make(uses={images[1].image.sha256: 1})
     look(store, images[0], images[1])
     assert store.usage.memory_bytes == 0
     look(store, images[2])
@@ -146,7 +148,7 @@ def test_once_used_images_are_not_kept(make: Make, images: list[ImageRef], tmp_p
 
 
 def test_a_row_cut_off_by_a_steps_end_meets_its_image_in_the_next_one(
-    make: Make, images: list[ImageRef]
+    make: Make, images: list[Kept]
 ) -> None:
     store = make(uses={})
     first = look(store, images[0], images[1])
@@ -156,7 +158,7 @@ def test_a_row_cut_off_by_a_steps_end_meets_its_image_in_the_next_one(
 
 
 def test_what_memory_has_no_room_for_is_read_from_files(
-    make: Make, images: list[ImageRef], tmp_path: Path
+    make: Make, images: list[Kept], tmp_path: Path
 ) -> None:
     store = make(memory_bytes=BYTES)
     first = look(store, *images[:3])
@@ -175,19 +177,19 @@ def test_what_memory_has_no_room_for_is_read_from_files(
 
 
 def test_a_file_is_hashed_once(
-    make: Make, images: list[ImageRef], monkeypatch: pytest.MonkeyPatch
+    make: Make, images: list[Kept], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading is a matter of pages; hashing all of them would not be."""
     first = make(memory_bytes=0)
     look(first, images[0])
     hashed: list[torch.Tensor] = []
-    digest = features._digest
+    digest = feature_files._digest
 
     def counted(found: torch.Tensor) -> str:
         hashed.append(found)
         return digest(found)
 
-    monkeypatch.setattr(features, "_digest", counted)
+    monkeypatch.setattr(feature_files, "_digest", counted)
     resumed = make(memory_bytes=0)
     for _ in range(3):
         look(resumed, images[0])
@@ -198,7 +200,7 @@ def test_a_file_is_hashed_once(
 
 
 def test_a_look_aside_keeps_and_counts_nothing(
-    make: Make, images: list[ImageRef], tmp_path: Path
+    make: Make, images: list[Kept], tmp_path: Path
 ) -> None:
     store = make()
     with store.aside():
@@ -209,9 +211,9 @@ def test_a_look_aside_keeps_and_counts_nothing(
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("change", [{"identity": "other weights"}, {"folder": Path("elsewhere")}])
+@pytest.mark.parametrize("change", [{"identity": "other weights"}, {"own": Path("elsewhere")}])
 def test_files_of_other_weights_are_not_read(
-    make: Make, images: list[ImageRef], change: dict[str, Any]
+    make: Make, images: list[Kept], change: dict[str, Any]
 ) -> None:
     look(make(memory_bytes=0), images[0])
     other = make(memory_bytes=0, disk_bytes=0, **change)
@@ -234,7 +236,7 @@ def empty(data: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [truncate, edit, empty])
 def test_a_damaged_file_is_computed_again_and_said(
     make: Make,
-    images: list[ImageRef],
+    images: list[Kept],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     damage: Callable[[bytes], bytes],
@@ -255,7 +257,7 @@ def test_a_damaged_file_is_computed_again_and_said(
 
 
 def test_without_room_everything_is_computed_again(
-    make: Make, images: list[ImageRef], tmp_path: Path
+    make: Make, images: list[Kept], tmp_path: Path
 ) -> None:
     store = make(memory_bytes=0, disk_bytes=0)
     look(store, images[0])
@@ -267,7 +269,7 @@ def test_without_room_everything_is_computed_again(
 
 @pytest.mark.parametrize("part", ["vision_model.encoder.layers.0.mlp.fc1", "connector"])
 def test_features_of_a_trained_tower_are_never_kept_and_pass_gradients_on(
-    make: Make, tiny: Any, images: list[ImageRef], tmp_path: Path, part: str
+    make: Make, tiny: Any, images: list[Kept], tmp_path: Path, part: str
 ) -> None:
     weight = next(tiny.model.get_submodule(part).parameters()).requires_grad_()
     store = make(memory_bytes=0)
@@ -285,24 +287,56 @@ def test_features_of_a_trained_tower_are_never_kept_and_pass_gradients_on(
     assert files(tmp_path) == []
 
 
-def test_a_frozen_tower_takes_no_gradients(make: Make, tiny: Any, images: list[ImageRef]) -> None:
+def test_a_frozen_tower_takes_no_gradients(make: Make, tiny: Any, images: list[Kept]) -> None:
     tiny.model.text_model.requires_grad_()
     store = make()
     assert store.frozen
     assert not any(features.requires_grad for features in look(store, *images))
 
 
-def test_closing_deletes_the_folder(make: Make, images: list[ImageRef], tmp_path: Path) -> None:
+def test_closing_deletes_the_folder(make: Make, images: list[Kept], tmp_path: Path) -> None:
     store = make(memory_bytes=0)
     look(store, images[0])
     assert (tmp_path / "features").is_dir()
     store.close()
     assert not (tmp_path / "features").exists()
     store.close()
-    assert (tmp_path / images[0].path).exists()
+    assert images[0].open()
 
 
 def test_no_images_are_no_features(make: Make) -> None:
     store = make()
     assert store.outputs([]) is None
     assert store.usage.computed == 0
+
+
+def test_what_others_need_is_read_by_them_and_outlives_the_step(
+    make: Make, images: list[Kept], tmp_path: Path
+) -> None:
+    lasts = {images[0].image.sha256}.__contains__
+    first = make(lasts=lasts, uses={})
+    found = look(first, *images[:2])
+    first.close()
+    assert [path.parent.name for path in tmp_path.rglob("*.safetensors")] == ["shared"]
+    other = make(lasts=lambda key: True, uses={})
+    assert torch.equal(look(other, images[0])[0], found[0])
+    assert (other.usage.computed, other.usage.reused) == (0, 1)
+
+
+def test_models_share_what_is_made_of_an_image_unless_its_tower_is_adapted(
+    random_base: Path, tiny: Any, tmp_path: Path
+) -> None:
+    base = base_ref(ModelSettings(id=str(random_base), quantization="none", dtype="float32"))
+    ref = base.model_copy(update={"adapter": tmp_path, "adapter_sha256": "a" * 64})
+
+    def adapted(module: str) -> Any:
+        return get_peft_model(copy.deepcopy(tiny), LoraConfig(target_modules=rf".*{module}"))
+
+    text = adapted(r"text_model.*q_proj")
+    plain = identity_of(base, tiny)
+    assert identity_of(ref, text) == plain
+    assert identity_of(ref, adapted(r"vision_model.*q_proj")) != plain
+    assert identity_of(ref, adapted(r"connector.*proj")) != plain
+    for change in ({"longest_edge": 96}, {"dtype": "bfloat16"}, {"quantization": "nf4"}):
+        settings = base.settings.model_copy(update=change)
+        assert identity_of(base.model_copy(update={"settings": settings}), tiny) != plain
