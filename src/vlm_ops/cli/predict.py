@@ -27,7 +27,8 @@ Name = Annotated[
     str, typer.Argument(help="models:/demo@champion, models:/demo/3, tiny, a hub id, a folder.")
 ]
 Images = Annotated[
-    list[Path], typer.Option("--image", help="Image file or a folder of them; repeatable.")
+    list[str],
+    typer.Option("--image", help="Image file, a folder of them, or https://…; repeatable."),
 ]
 System = Annotated[str | None, typer.Option(help="What the model is told before all else.")]
 Longest = Annotated[int, typer.Option(min=1, help="Longest answer.")]
@@ -36,7 +37,7 @@ Question = Annotated[
     str | None, typer.Argument(help="What is asked; may hold a mark <image> for each image.")
 ]
 Videos = Annotated[
-    list[Path], typer.Option("--video", help="Video file, shown as some frames; repeatable.")
+    list[str], typer.Option("--video", help="Video file, shown as some frames; repeatable.")
 ]
 Frames = Annotated[int, typer.Option(min=1, max=256, help="Frames of each video.")]
 Input = Annotated[
@@ -138,8 +139,8 @@ class Form(NamedTuple):
 
 class _Shown(NamedTuple):
     question: str
-    images: list[Path]
-    videos: list[Path]
+    images: list[str]
+    videos: list[str]
     frames: int
     system: str | None
 

@@ -93,7 +93,7 @@ def read_asked(cell: Any) -> Chat:
 
 
 def is_chat(cell: Any) -> bool:
-    """Tell whether a cell holds messages, also as a text that a program wrote, and no other words."""
+    """Tell whether a cell holds messages, also as a text that a program wrote."""
     with suppress(CellError):
         messages = _loaded(cell, _CHAT) if isinstance(cell, str) else cell
         return isinstance(messages, (list, tuple)) and any(map(role_of, messages))
