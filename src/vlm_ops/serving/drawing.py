@@ -57,11 +57,11 @@ def reach_out(boxes: Sequence[Box]) -> int:
 
 
 def draw(picture: Image.Image, boxes: Sequence[PixelBox]) -> Image.Image:
-    """Draw boxes with their labels on a copy of a picture; the font has Latin letters alone."""
+    """Draw boxes with their labels on a copy of a picture."""
     drawn = picture.copy()
     canvas = ImageDraw.Draw(drawn)
     side = min(picture.size)
-    line, font = max(1, side // 200), ImageFont.load_default(max(10, side // 30))
+    line, font = max(1, side // 200), _font(max(12, side // 30))
     labels = list(dict.fromkeys(box.label for box in boxes))
     right, low = picture.width - 1, picture.height - 1
     for box in boxes:
@@ -104,6 +104,14 @@ def write(picture: Image.Image, target: Path) -> None:
     """
     with replacing(target) as beside:
         picture.save(beside, FORMATS[target.suffix.lower()])
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the system's font with most letters; Pillow's own has those of English alone."""
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
 
 
 def _at(edge: float, length: int) -> int:
