@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2 as httpx
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from vlm_ops.errors import ConfigError, ModelError
 from vlm_ops.store.names import short
@@ -30,7 +30,8 @@ def check_hub_id(hub_id: str) -> None:
         validate_repo_id(hub_id)
     except HFValidationError as error:
         raise ConfigError(
-            f"--push {hub_id!r}: found no hub id ({short(str(error), 120)}), expected TEAM/NAME"
+            f"--push {hub_id!r}: found no hub id, expected TEAM/NAME, of letters, digits, '-', '_' "
+            f"and '.'"
         ) from error
     if huggingface_hub.get_token() is None:
         raise ModelError(f"--push {hub_id}: found no token of the hub; {_SIGN_IN}")
