@@ -202,8 +202,14 @@ def test_time_is_bounded_in_all(site: Site, path: str) -> None:
         ("https://127.0.0.2/a.png", "a private or reserved address, 127.0.0.2; expected a public"),
         ("https://inside.example/", "reserved address, 10.0.0.7, to which inside.example leads"),
         ("/to?https://10.0.0.1/a", "a redirect to 10.0.0.1: a private or reserved address"),
-        ("/to?http://8.8.8.8/a", "a redirect to 8.8.8.8: an address with http://; expected https://"),
-        ("/to?file:///etc/passwd", "a redirect to file:/etc/passwd: an address with file://; expected"),
+        (
+            "/to?http://8.8.8.8/a",
+            "a redirect to 8.8.8.8: an address with http://; expected https://",
+        ),
+        (
+            "/to?file:///etc/passwd",
+            "a redirect to file:/etc/passwd: an address with file://; expected",
+        ),
         ("/to?/to?/to?/to?/to?/to?/to?/a.png", "more than 5 redirects"),
         ("http://pictures.example/a.png", "http://; expected https://; else download"),
         ("ftp://pictures.example/a.png", "ftp://; expected https://, or the path of a file"),

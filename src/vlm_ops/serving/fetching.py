@@ -201,7 +201,9 @@ def _check(at: httpx.URL) -> None:
     """Refuse what is no https address."""
     if at.scheme != "https":
         right = "https://" if at.scheme == "http" else "https://, or the path of a file"
-        raise _refused(f"an address with {short(at.scheme, 20)}://", f"expected {right}; else {_INSTEAD}")
+        raise _refused(
+            f"an address with {short(at.scheme, 20)}://", f"expected {right}; else {_INSTEAD}"
+        )
     if not at.host:
         raise _refused("an address without a server", "expected https://SERVER/PATH")
 
