@@ -46,8 +46,8 @@ class Model:
         """Answer a question, with the prompt that the model was trained and measured with.
 
         Args:
-            images: A path, a folder of pictures, the bytes of a file, a PIL image, or a list of
-                these; an empty list for words alone.
+            images: A path, a folder of pictures, an ``https://`` address, the bytes of a file, a
+                PIL image, or a list of these; an empty list for words alone.
             question: May hold a mark ``<image>`` or ``<video>`` for each of them.
             videos: Paths of files.
             frames: Of each video, taken evenly over its length.
@@ -55,8 +55,8 @@ class Model:
             how: ``max_new_tokens`` (32), ``temperature`` (0, greedy), ``top_p`` (1), ``seed`` (0).
 
         Raises:
-            DataError: A picture can't be opened, a mark stands for none, or all is too long for
-                the model's context.
+            DataError: A picture can't be opened or fetched, a mark stands for none, or all is too
+                long for the model's context.
             ConfigError: What says how is unknown or out of bounds.
         """
         from vlm_ops.serving.asking import Answering, answer, ask_about

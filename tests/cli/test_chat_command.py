@@ -20,7 +20,7 @@ def test_a_talk_goes_on_after_what_can_t_be_done(random_base: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "no.png: there is no such file" in done.stderr
-    assert "/image: expected a file or a folder" in done.stderr
+    assert "/image: expected a file, a folder or https://…" in done.stderr
     assert "/imag: there is no such command" in done.stderr
     assert "1 pictures go with your next words" in done.stderr
     assert done.stdout.count("\n") >= 2

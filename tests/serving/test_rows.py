@@ -67,6 +67,33 @@ def test_forms_that_train_are_asked(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"chosen": "Red", "rejected": "Blue"},
+        {"completion": "Red", "label": True},
+        {"chosen": [{"role": "assistant", "content": "Red"}], "rejected": "Blue", "text": "note"},
+    ],
+)
+@pytest.mark.parametrize("prompt", ["What color?", CHAT[:1], json.dumps(CHAT[:1])])
+def test_what_pairs_and_thumbs_were_given_for_is_asked(
+    folder: Path, said: dict[str, Any], prompt: Any
+) -> None:
+    row = {"images": ["a.png"], "prompt": prompt, **said}
+    later = row | {"prompt": [*CHAT, {"role": "user", "content": "Why?"}][:3]}
+    questions = read_questions(Wanted(write(folder, row, later)))
+    assert told(questions) == [(1, ["What color?"]), (1, ["What color?", "Red", "And the shape?"])]
+    assert next(questions.rows()).cells == row
+
+
+def test_a_chosen_chat_is_asked_where_a_person_says_so(folder: Path) -> None:
+    row = {"images": ["a.png"], "chosen": CHAT[:2], "rejected": CHAT[:2]}
+    with pytest.raises(DataError, match="no column that could hold the question"):
+        read_questions(Wanted(write(folder, row)))
+    wanted = Wanted(write(folder, row), columns={"question": "chosen"})
+    assert told(read_questions(wanted)) == [(1, ["What color?"])]
+
+
 def test_one_question_and_a_system_prompt_for_all_rows(folder: Path) -> None:
     rows = folder / "rows.csv"
     rows.write_text("file_name,caption\na.png,A red square\nb.png,A blue square\n")

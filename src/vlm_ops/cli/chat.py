@@ -15,7 +15,7 @@ from vlm_ops.errors import DataError
 if TYPE_CHECKING:
     from vlm_ops.serving.talk import Talk
 
-_HELP = "/image FILE shows one more picture (or a folder of them), /exit leaves"
+_HELP = "/image FILE shows one more picture (or a folder of them, or https://…), /exit leaves"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -72,7 +72,9 @@ def _turn(talk: "Talk", words: str) -> None:
     command, _, named = words.partition(" ")
     if command == "/image":
         if not (name := named.strip()):
-            raise DataError("/image: expected a file or a folder, as in /image chart.png")
+            raise DataError(
+                "/image: expected a file, a folder or https://…, as in /image chart.png"
+            )
         pictures = open_pictures(name)
         talk.show(pictures)
         err.print(f"{len(pictures)} pictures go with your next words")

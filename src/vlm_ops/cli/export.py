@@ -11,10 +11,12 @@ from vlm_ops.cli.console import err, out, print_json, progress
 from vlm_ops.cli.models import opened
 from vlm_ops.cli.run import AsJson, Runs
 from vlm_ops.config.names import registered_name
+from vlm_ops.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlm_ops.artifacts import ModelRef
     from vlm_ops.registry.story import Story
+    from vlm_ops.serving.export import Exported
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,6 +32,10 @@ def export(
     merged: Annotated[
         bool, typer.Option("--merged/--adapter", help="Whole weights, or the adapter alone.")
     ] = True,
+    push: Annotated[
+        str | None, typer.Option(metavar="TEAM/NAME", help="Send it to the hub, once checked.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --push: not for all.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -41,6 +47,7 @@ def export(
     """
     # Read when transformers is imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    _check_push(push, private)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     found, story = _find(model, runs)
     from transformers.utils import logging as library
@@ -50,22 +57,45 @@ def export(
     library.disable_progress_bar()
     with progress():
         done = write(found, folder, "merged" if merged else "adapter", story)
-    agreement = done.agreement
     for notice in done.notices:
         err.print(f"Note: {notice}.", markup=False)
+    if not as_json:
+        _tell(done, found.settings.quantization)
+    pushed = {} if push is None else {"pushed": _push(folder, push, private)}
     if as_json:
         told = {"output": str(folder), "form": done.form, "notices": list(done.notices)}
-        print_json({**told, **agreement._asdict()})
-        return
+        print_json({**told, **done.agreement._asdict(), **pushed})
+    elif pushed:
+        out.print(f"sent to {pushed['pushed']}", markup=False)
+
+
+def _check_push(hub_id: str | None, private: bool) -> None:
+    """Refuse, before anything is written, what can't be sent."""
+    if hub_id is not None:
+        from vlm_ops.serving.push import check_hub_id
+
+        check_hub_id(hub_id)
+    elif private:
+        raise ConfigError("--private says who sees it on the hub: give --push TEAM/NAME too")
+
+
+def _push(folder: Path, hub_id: str, private: bool) -> str:
+    from vlm_ops.serving.push import push
+
+    with progress():
+        return push(folder, hub_id, private=private)
+
+
+def _tell(done: "Exported", quantization: str) -> None:
+    agreement = done.agreement
     out.print(
-        f"{done.form} model in {folder}: {agreement.same} of {agreement.asked} answers are the "
-        f"model's own, not quantised",
+        f"{done.form} model in {done.folder}: {agreement.same} of {agreement.asked} answers are "
+        f"the model's own, not quantised",
         markup=False,
     )
     if agreement.as_served is not None:
         out.print(
-            f"as it is served, in {found.settings.quantization}: {agreement.as_served} of "
-            f"{agreement.asked}",
+            f"as it is served, in {quantization}: {agreement.as_served} of {agreement.asked}",
             markup=False,
         )
 

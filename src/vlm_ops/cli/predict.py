@@ -15,6 +15,10 @@ from vlm_ops.errors import ConfigError, DataError, OutputError
 from vlm_ops.store.files import looking_at
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL.Image import Image
+
     from vlm_ops.models.loading import LoadedModel
     from vlm_ops.serving.asking import Answering
     from vlm_ops.serving.predict import Answered
@@ -27,7 +31,8 @@ Name = Annotated[
     str, typer.Argument(help="models:/demo@champion, models:/demo/3, tiny, a hub id, a folder.")
 ]
 Images = Annotated[
-    list[Path], typer.Option("--image", help="Image file or a folder of them; repeatable.")
+    list[str],
+    typer.Option("--image", help="Image file, a folder of them, or https://…; repeatable."),
 ]
 System = Annotated[str | None, typer.Option(help="What the model is told before all else.")]
 Longest = Annotated[int, typer.Option(min=1, help="Longest answer.")]
@@ -36,13 +41,16 @@ Question = Annotated[
     str | None, typer.Argument(help="What is asked; may hold a mark <image> for each image.")
 ]
 Videos = Annotated[
-    list[Path], typer.Option("--video", help="Video file, shown as some frames; repeatable.")
+    list[str], typer.Option("--video", help="Video file, shown as some frames; repeatable.")
 ]
 Frames = Annotated[int, typer.Option(min=1, max=256, help="Frames of each video.")]
 Input = Annotated[
     Path | None, typer.Option("--input", help="File of rows in any form that trains, instead.")
 ]
 Output = Annotated[Path | None, typer.Option("--output", help="JSONL to write the answers to.")]
+Draw = Annotated[
+    Path | None, typer.Option(help="New picture to draw the boxes of the answer on the image in.")
+]
 Columns = Annotated[
     list[str], typer.Option("--column", metavar="ROLE=NAME", help="Which column of --input it is.")
 ]
@@ -73,6 +81,7 @@ def predict(
     videos: Videos = [],  # noqa: B006
     frames: Frames = 8,
     system: System = None,
+    draw: Draw = None,
     source: Input = None,
     target: Output = None,
     columns: Columns = [],  # noqa: B006
@@ -92,11 +101,11 @@ def predict(
     Example: vlm-ops predict models:/demo@champion --image chart.png "What color is it?"
     """
     single = question is not None and source is None and target is None
-    batch = not images and not videos and source is not None and target is not None
+    batch = not (images or videos or draw) and source is not None and target is not None
     if not single and not batch:
         raise ConfigError(
-            "give either a question (with --image FILE, --video FILE or words alone), or --input "
-            "ROWS and --output ANSWERS.jsonl"
+            "give either a question (with --image FILE, --video FILE or words alone; --draw goes "
+            "with one image), or --input ROWS and --output ANSWERS.jsonl"
         )
     registered_name(model)
     form = Form(model, runs, quantization, dtype)
@@ -109,11 +118,8 @@ def predict(
         wanted = Wanted(source, images_root, roles(columns), question, system, frames)
         _answer_file(form, wanted, target, how, batch_size, as_json)
         return
-    said = _answer_one(form, _Shown(question or "", images, videos, frames, system), how)
-    if as_json:
-        print_json({"answer": said})
-    else:
-        out.print(said, markup=False)
+    shown = _Shown(question or "", images, videos, frames, system)
+    _answer_one(form, shown, how, _Told(as_json, draw))
 
 
 class Form(NamedTuple):
@@ -138,23 +144,66 @@ class Form(NamedTuple):
 
 class _Shown(NamedTuple):
     question: str
-    images: list[Path]
-    videos: list[Path]
+    images: list[str]
+    videos: list[str]
     frames: int
     system: str | None
 
 
-def _answer_one(form: Form, shown: _Shown, how: dict[str, Any]) -> str:
+class _Told(NamedTuple):
+    as_json: bool
+    draw: Path | None
+
+
+def _answer_one(form: Form, shown: _Shown, how: dict[str, Any], told: _Told) -> None:
+    from vlm_ops.serving import drawing
     from vlm_ops.serving.pictures import open_pictures, open_video
 
     # Before torch is imported and a model is looked for: a wrong path is told at once.
+    if told.draw is not None:
+        drawing.check_target(told.draw)
     pictures = open_pictures(shown.images)
+    if told.draw is not None and (len(pictures) != 1 or shown.videos):
+        raise DataError(
+            f"--draw: found {len(pictures)} images and {len(shown.videos)} videos, expected one "
+            f"image, since a box does not say in which one it is"
+        )
     films = [open_video(video, shown.frames) for video in shown.videos]
     from vlm_ops.serving.asking import Answering, answer, ask_about
 
     answering = Answering.of(**how)
     asked = ask_about(shown.question, pictures, films, shown.system)
-    return answer(form.load(), asked, answering)
+    said = answer(form.load(), asked, answering)
+    _tell_answer(said, pictures, told)
+
+
+def _tell_answer(said: str, pictures: "Sequence[Image]", told: _Told) -> None:
+    """Print an answer, with its boxes if it is about one picture, and draw them."""
+    from vlm_ops.data.boxes import boxes_in
+    from vlm_ops.serving import drawing
+
+    found = boxes_in(said) if len(pictures) == 1 else None
+    boxes = drawing.in_pixels(found or (), pictures[0].size) if found is not None else None
+    if told.as_json:
+        held = {} if boxes is None else {"boxes": [box._asdict() for box in boxes]}
+        print_json({"answer": said, **held})
+    else:
+        out.print(said, markup=False)
+    if out_of_it := drawing.reach_out(found or ()):
+        err.print(
+            f"Note: {out_of_it} boxes reach out of the picture and were cut; they are read as per "
+            f"mille, and the model may write something else.",
+            markup=False,
+        )
+    if told.draw is None:
+        return
+    if boxes is None:
+        raise DataError(
+            f"{told.draw}: nothing was drawn, since the answer has no boxes in it; expected "
+            f'[{{"bbox_2d": [250, 100, 500, 900], "label": "cat"}}] or <loc…> tokens'
+        )
+    drawing.write(drawing.draw(pictures[0], boxes), told.draw)
+    err.print(f"{len(boxes)} boxes drawn in {told.draw}", markup=False)
 
 
 class _Pace:

@@ -6,6 +6,7 @@ some are images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from vlm_ops.data.cells import (
@@ -89,6 +90,14 @@ def read_asked(cell: Any) -> Chat:
     if isinstance(messages, (list, tuple)) and messages and role_of(messages[-1]) == "assistant":
         messages = messages[:-1]
     return _chat(messages, "user", _CHAT)
+
+
+def is_chat(cell: Any) -> bool:
+    """Tell whether a cell holds messages, also as a text that a program wrote."""
+    with suppress(CellError):
+        messages = _loaded(cell, _CHAT) if isinstance(cell, str) else cell
+        return isinstance(messages, (list, tuple)) and any(map(role_of, messages))
+    return False
 
 
 def prompt(value: Any) -> Asked:

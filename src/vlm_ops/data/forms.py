@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from vlm_ops.config.pictures import BoxSettings
 from vlm_ops.config.sections import Columns, DataForm
 from vlm_ops.data.cells import CellError, shown
-from vlm_ops.data.chats import Chat, read_asked, read_chat
+from vlm_ops.data.chats import Chat, is_chat, read_asked, read_chat
 from vlm_ops.data.image_cells import ImageCell, Place, holds_no_image, image_cells
 from vlm_ops.data.objects import WHERE
 from vlm_ops.errors import DataError
@@ -49,12 +49,17 @@ class Form(NamedTuple):
     def read_chat(self, cells: Mapping[str, Any]) -> Chat | None:
         """Return a row's chat; None where question and answers have columns of their own.
 
+        The question of a row that is to be answered may be a chat, as the prompts of pairs are.
+
         Raises:
             CellError: It can't be read, or its images are in a column as well.
         """
-        if self.chat is None:
+        column = self.chat
+        if self.asks and self.question is None and is_chat(cells.get(self.columns.question)):
+            column = self.columns.question
+        if column is None:
             return None
-        chat = (read_asked if self.asks else read_chat)(cells.get(self.chat))
+        chat = (read_asked if self.asks else read_chat)(cells.get(column))
         for inside, column in (
             (chat.images, self.columns.image),
             (chat.videos, self.columns.video),

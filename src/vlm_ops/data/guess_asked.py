@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from vlm_ops.config.sections import Columns, DataForm
 from vlm_ops.data.cells import CellError
+from vlm_ops.data.chats import is_chat
 from vlm_ops.data.choices import choices_in
 from vlm_ops.data.decoding import what_begins
 from vlm_ops.data.forms import Form, find_form
@@ -79,8 +80,13 @@ def _asks(columns: Mapping[str, str]) -> bool:
 def _likeliest(role: str, left: Sequence[str], sample: Sequence[Cells], place: Place) -> str | None:
     """Return the column that is likeliest for a role: by its name, else by what it holds."""
     named = usual(role, left)
-    if role == "question" or (role == "image" and named):
-        return max(named, key=readers(role, sample, place), default=None)
+    right = readers(role, sample, place)
+    if role == "question":
+        # The prompt of a pair or a thumb may be a chat.
+        chats = {name: sum(is_chat(row.get(name)) for row in sample) for name in named}
+        return max(named, key=lambda name: right(name) + chats[name], default=None)
+    if role == "image" and named:
+        return max(named, key=right, default=None)
     may_be = left if role == "image" else named
     looks = {name: sum(_looks(role, row.get(name), place) for row in sample) for name in may_be}
     return max((name for name in may_be if looks[name]), key=lambda name: looks[name], default=None)

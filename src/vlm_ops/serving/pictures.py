@@ -1,4 +1,4 @@
-"""Pictures and videos that a person names: files, folders of pictures, bytes, PIL images."""
+"""Pictures and videos that a person names: files, folders, addresses, bytes, PIL images."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,13 @@ from vlm_ops.config.pictures import VideoSettings
 from vlm_ops.data.decoding import ImageRefused, decode, read_file, upright_rgb
 from vlm_ops.data.image_cells import ImageCell, ImageFile
 from vlm_ops.errors import DataError
+from vlm_ops.serving.fetching import Fetching, is_address
 from vlm_ops.store.files import at_home, looking_at
 from vlm_ops.store.names import short
 
 Shown = str | Path | bytes | Image.Image
-"""A path (of a file, or of a folder of pictures), the bytes of a file, or an opened picture."""
+"""A path (of a file, or of a folder of pictures), an address as text, the bytes of a file, or an
+opened picture."""
 _ENDINGS = (
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".jp2",
     ".ppm", ".pgm", ".pbm",
@@ -41,7 +43,7 @@ def open_pictures(shown: Shown | Sequence[Shown]) -> list[Image.Image]:
         shown: One, or several in the order in which the model sees them.
 
     Raises:
-        DataError: One is not there, is damaged, or holds several frames.
+        DataError: One is not there, can't be fetched, is damaged, or holds several frames.
     """
     several = [shown] if isinstance(shown, str | Path | bytes | Image.Image) else shown
     return [picture for each in several for picture in _open(each)]
@@ -57,6 +59,8 @@ def open_video(path: str | Path, frames: int) -> list[Image.Image]:
     Raises:
         DataError: It is not there, is damaged, or holds no frame.
     """
+    if is_address(path):
+        raise DataError(f"{path}: videos are not fetched; download it and name the file")
     file = at_home(path)
     with looking_at(file):
         if not file.is_file():
@@ -118,9 +122,19 @@ def _open(shown: Shown) -> Iterator[Image.Image]:
         yield upright_rgb(shown.copy())
     elif isinstance(shown, bytes):
         yield _decoded(shown, f"{len(shown)} bytes")
+    elif is_address(shown):
+        yield _fetched(str(shown))
     else:
         for file in files_of([shown]):
             yield _decoded(None, str(file))
+
+
+def _fetched(url: str) -> Image.Image:
+    name = short(url.partition("?")[0], 100)  # what follows may be a key
+    try:
+        return _decoded(Fetching().fetch(url), name)
+    except ImageRefused as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def _decoded(data: bytes | None, name: str) -> Image.Image:
