@@ -100,7 +100,7 @@ def unsure(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         ]
 
     monkeypatch.setattr(module, "sample", sample)
-    monkeypatch.setattr(module, "load", lambda ref: ref)
+    monkeypatch.setattr(module, "load_with_features", lambda ref, room: ref)
     return unsure
 
 

@@ -71,15 +71,14 @@ def ask(
     asked = select_rows(rows, job.max_rows, job.seed)
     shown = swapped(asked, job.seed) if job.swapped else asked
     texts = _resume(out, asked, job.batch_size)
-    opening = open_model or partial(ModelRespondent, room=Room.beside(out, job.features))
+    open_model = open_model or partial(ModelRespondent, room=Room.beside(out, job.features))
     with (out / _PARTIAL).open("a", encoding="utf-8") as beside:
-        respondent = opening(_on_ground(model, job))
+        respondent = open_model(_on_ground(model, job))
         for replies in _replies(respondent, model.reads(shown), len(texts), rows, job):
             beside.writelines(reply.model_dump_json() + "\n" for reply in replies)
             beside.flush()
             texts += [reply.text for reply in replies]
-    judged = judge(asked, texts)
-    write_jsonl(out / ANSWERS, judged)
+    write_jsonl(out / ANSWERS, judged := judge(asked, texts))
     (out / _PARTIAL).unlink()
     terms = protocol(asked, job)
     return AnswerSet(

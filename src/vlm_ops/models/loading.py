@@ -173,7 +173,6 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
         if ref.adapter is not None:
             model = PeftModel.from_pretrained(model, ref.adapter, is_trainable=trainable)
     except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
-        where = ref.adapter or folder
         advice = (
             f" If this device can't quantise to {ref.settings.quantization}, set "
             f"model.quantization: none."
@@ -181,11 +180,13 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
             else ""
         )
         cause = str(error).rstrip(".")
-        raise ModelError(f"{where}: can't be loaded as a model: {cause}.{advice}") from error
+        raise ModelError(
+            f"{ref.adapter or folder}: can't be loaded as a model: {cause}.{advice}"
+        ) from error
     model.train(trainable)
     if not trainable:
         model.requires_grad_(False)
-    return LoadedModel(model=model, processor=processor, ref=ref)
+    return LoadedModel(model, processor, ref)
 
 
 def files_of(ref: ModelRef) -> Path:

@@ -53,11 +53,10 @@ def begin(
         beginning and its end, and would count in a window.
     """
     family = family_of(loaded.model.config.model_type)
-    groups = _groups(images)
-    known = loaded.features is not None and all(isinstance(p, Kept) for row in images for p in row)
     if family.unpacked or has_windows(loaded.model.config):
         return None
-    if len(groups) == len(texts) * samples and not (known and any(images)):
+    groups = _groups(images)
+    if len(groups) == len(texts) * samples and not (any(images) and _known(loaded, images)):
         return None
     blocks = _blocks(loaded.processor)
     prompts = _prompts(loaded.processor, blocks, texts, images)
@@ -67,43 +66,39 @@ def begin(
     if any(map(blocks.filled, tails)):
         return None
     pad, device = loaded.processor.tokenizer.pad_token_id, loaded.model.device
-    head_ids, head_mask = _padded(heads, pad, device)
+    ids, mask = _padded(heads, pad, device)
     shown = [images[group[0]] for group in groups if images[group[0]]]
-    model = bare(loaded.model)
-    cache = model.base_model(
-        input_ids=head_ids,
-        attention_mask=head_mask,
-        use_cache=True,
-        **(
-            _places(family, blocks, head_ids, head_mask, shown)
-            | _seen(loaded, blocks, shown, known)
-        ),
-    ).past_key_values
+    model = bare(loaded.model).base_model
+    taken = _places(family, blocks, ids, mask, shown) | _seen(loaded, blocks, shown)
+    made = model(input_ids=ids, attention_mask=mask, use_cache=True, **taken)
     every = [row for row in range(len(texts)) for _ in range(samples)]
     chosen = torch.tensor([of_row[row] for row in every], device=device)
-    cache.batch_select_indices(chosen)
+    made.past_key_values.batch_select_indices(chosen)
     if family.grid:
-        _shift(model.base_model, chosen, shown)
-    tail_ids, tail_mask = _padded([tails[row] for row in every], pad, device)
+        _shift(model, chosen, shown)
+    more_ids, more_mask = _padded([tails[row] for row in every], pad, device)
     return Begun(
-        torch.cat((head_ids[chosen], tail_ids), dim=1),
-        torch.cat((head_mask[chosen], tail_mask), dim=1),
-        cache,
+        torch.cat((ids[chosen], more_ids), dim=1),
+        torch.cat((mask[chosen], more_mask), dim=1),
+        made.past_key_values,
     )
 
 
+def _known(loaded: LoadedModel, images: Sequence[Sequence[Picture]]) -> bool:
+    """Tell whether what the tower made of images may be kept somewhere."""
+    return loaded.features is not None and all(isinstance(p, Kept) for row in images for p in row)
+
+
 def _seen(
-    loaded: LoadedModel, blocks: Blocks, shown: Sequence[Sequence[Picture]], known: bool
+    loaded: LoadedModel, blocks: Blocks, shown: Sequence[Sequence[Picture]]
 ) -> dict[str, Any]:
     """Return what the model takes of images: their features, where they are kept, or pixels."""
     if not shown:
         return {}
-    model = bare(loaded.model)
-    if known:
-        assert loaded.features is not None
+    if loaded.features is not None and _known(loaded, shown):
         pictures = [picture for row in shown for picture in row if isinstance(picture, Kept)]
         return {"mm_encoder_outputs": loaded.features.outputs(pictures)}
-    return blocks.pixels(model, [list(map(opened, row)) for row in shown])
+    return blocks.pixels(bare(loaded.model), [list(map(opened, row)) for row in shown])
 
 
 def _places(
