@@ -221,6 +221,18 @@ class Thumb(AboutImages):
     label: bool
 
 
+class Reply(Frozen):
+    """What one model said.
+
+    Attributes:
+        text: The words, special tokens and outer spaces removed.
+        cut_off: Whether it ran to the longest answer without an end token.
+    """
+
+    text: str
+    cut_off: bool = added(False)
+
+
 class Answer(Frozen):
     """What one model said to one question, and what it is worth.
 
@@ -231,6 +243,8 @@ class Answer(Frozen):
         image_id: The row's.
         expected: Accepted answers.
         text: What the model said.
+        cut_off: Whether it ran to the longest answer without an end; in files of earlier versions
+            nobody knows, and it is False.
         relaxed: Whether it counts under ChartQA's relaxed accuracy.
         exact: Whether it equals an accepted answer, letter for letter after trimming.
         own: What it is worth under metrics of your own, 0..1 by name.
@@ -244,6 +258,7 @@ class Answer(Frozen):
     image_id: str
     expected: tuple[str, ...]
     text: str
+    cut_off: bool = added(False)
     relaxed: bool
     exact: bool
     own: dict[str, float] = {}

@@ -212,8 +212,8 @@ def test_a_home_that_is_not_there_is_a_name_like_others(tmp_path: Path) -> None:
         ),
         (
             "prefer: {loss: [hinge, ipo], label_smoothing: 0.1}",
-            "my.yaml:1: prefer: label_smoothing 0.1 does nothing: found loss [hinge, ipo], and only "
-            "aot, aot_unpaired, exo_pair, robust read it; take one of these",
+            "my.yaml:1: prefer: label_smoothing 0.1 does nothing: found loss [hinge, ipo], and "
+            "only aot, aot_unpaired, exo_pair, robust read it; take one of these",
         ),
         (
             "prefer: {label_smoothing: 0.1}",

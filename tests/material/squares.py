@@ -11,7 +11,7 @@ from PIL import Image
 from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.records import SPLITS, Answer, Chat, ImageRef, Row, Split, SplitSummary
+from vlm_ops.records import SPLITS, Answer, Chat, ImageRef, Reply, Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 
@@ -74,8 +74,8 @@ class Seer:
 
     def respond(
         self, rows: Sequence[Row], images: Sequence[Sequence[Image.Image]], job: AnswersJob
-    ) -> list[str]:
-        return self.say([row.question for row in rows], images)
+    ) -> list[Reply]:
+        return [Reply(text=text) for text in self.say([row.question for row in rows], images)]
 
     def say(self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> list[str]:
         if self.fails_after is not None and len(self.asked) >= self.fails_after:
@@ -114,7 +114,7 @@ class Models:
         self.loaded.append(ref)
         return SimpleNamespace(ref=ref)
 
-    def generate(
+    def replies(
         self,
         model: Any,
         chats: Sequence[Chat],
@@ -122,10 +122,11 @@ class Models:
         *,
         max_new_tokens: int,
         batch_size: int,
-    ) -> list[str]:
+    ) -> list[Reply]:
         ref: ModelRef = model.ref
         seer = Seer(sees=ref.adapter_sha256 not in self.cannot_see)
-        return self.seers.setdefault(ref.content, seer).say(last_words(chats), images)
+        said = self.seers.setdefault(ref.content, seer).say(last_words(chats), images)
+        return [Reply(text=text) for text in said]
 
     @property
     def asked(self) -> int:

@@ -186,8 +186,8 @@ class PreferSettings(OptimSettings):
     loss_weights: tuple[float, ...] | None = None
     """One for each loss; None weighs all by 1."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
-    """Share of pairs whose label is taken to be wrong; read by robust, exo_pair, aot and aot_unpaired, and
-    refused where none of these is asked for."""
+    """Share of pairs whose label is taken to be wrong; read by robust, exo_pair, aot and
+    aot_unpaired, and refused where none of these is asked for."""
     desirable_weight: float = added(1.0, gt=0.0)
     """Of a thumb up in kto and apo_zero_unpaired. Where there are more of one kind, the weights
     make up for it: (ups · this) : (downs · the other) between 1 and 4/3 is what KTO's authors

@@ -20,9 +20,8 @@ from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
 from vlm_ops.evaluation.swapped import swapped
 from vlm_ops.models.ground import DTYPE, dtype
-from vlm_ops.records import Row, RowsRef
+from vlm_ops.records import Reply, Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
-from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
 
@@ -34,9 +33,8 @@ GRAY = (128, 128, 128)
 _PARTIAL = "partial.jsonl"
 
 
-class _Reply(Frozen):
+class _Reply(Reply):
     id: str
-    text: str
 
 
 def ask(
@@ -67,14 +65,18 @@ def ask(
     """
     asked = select_rows(rows, job.max_rows, job.seed)
     shown = swapped(asked, job.seed) if job.swapped else asked
-    texts = _resume(out, asked, job.batch_size)
+    said = _resume(out, asked, job.batch_size)
     with (out / _PARTIAL).open("a", encoding="utf-8") as partial:
         respondent = open_model(_on_ground(model, job))
-        for replies in _replies(respondent, model.reads(shown), len(texts), rows, job):
+        for replies in _replies(respondent, model.reads(shown), len(said), rows, job):
             partial.writelines(reply.model_dump_json() + "\n" for reply in replies)
             partial.flush()
-            texts += [reply.text for reply in replies]
-    judged = judge(asked, texts)
+            said += replies
+    texts = [reply.text for reply in said]
+    judged = [
+        answer.model_copy(update={"cut_off": reply.cut_off})
+        for answer, reply in zip(judge(asked, texts), said, strict=True)
+    ]
     write_jsonl(out / ANSWERS, judged)
     (out / _PARTIAL).unlink()
     terms = protocol(asked, job)
@@ -100,7 +102,7 @@ def _on_ground(model: ModelRef, job: AnswersJob) -> ModelRef:
     return model.model_copy(update={"settings": settings})
 
 
-def _resume(out: Path, rows: Sequence[Row], batch_size: int) -> list[str]:
+def _resume(out: Path, rows: Sequence[Row], batch_size: int) -> list[_Reply]:
     """Return what an interrupted attempt left of whole batches.
 
     Whole batches only, so that rows share a batch with the same rows as without interruption.
@@ -119,7 +121,7 @@ def _resume(out: Path, rows: Sequence[Row], batch_size: int) -> list[str]:
     write_jsonl(partial, replies)
     if replies:
         logger.info("%s: going on after %d rows", out.name, len(replies))
-    return [reply.text for reply in replies]
+    return replies
 
 
 def _valid_replies(lines: Sequence[str], rows: Sequence[Row]) -> Iterator[_Reply]:
@@ -143,8 +145,11 @@ def _replies(
     report = log_progress(logger, label, before=done)
     for start in range(done, len(asked), job.batch_size):
         batch = asked[start : start + job.batch_size]
-        texts = model.respond(batch, _images(batch, rows, job.gray), job)
-        yield [_Reply(id=row.id, text=text) for row, text in zip(batch, texts, strict=True)]
+        said = model.respond(batch, _images(batch, rows, job.gray), job)
+        yield [
+            _Reply(id=row.id, text=reply.text, cut_off=reply.cut_off)
+            for row, reply in zip(batch, said, strict=True)
+        ]
         report(start + len(batch), len(asked))
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pipeline import AnswersJob
-from vlm_ops.records import Row
+from vlm_ops.records import Reply, Row
 
 if TYPE_CHECKING:
     from vlm_ops.models.loading import LoadedModel
@@ -19,7 +19,7 @@ class Respondent(Protocol):
 
     def respond(
         self, rows: Sequence[Row], images: Sequence[Sequence[Image.Image]], job: AnswersJob
-    ) -> list[str]:
+    ) -> list[Reply]:
         """Answer one batch: a row as the model reads it and its images, one answer per row."""
 
 
@@ -41,15 +41,15 @@ class ModelRespondent:
 
     def respond(
         self, rows: Sequence[Row], images: Sequence[Sequence[Image.Image]], job: AnswersJob
-    ) -> list[str]:
+    ) -> list[Reply]:
         """Answer one batch, greedily.
 
         Raises:
             ModelError: The model can't be loaded.
         """
-        from vlm_ops.models.generation import generate
+        from vlm_ops.models.generation import replies
 
-        return generate(
+        return replies(
             self._load(),
             [row.chat for row in rows],
             images,

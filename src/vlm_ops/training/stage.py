@@ -121,7 +121,17 @@ def train(stage: Stage) -> TrainedAdapter:
         best_step=outcome.best_step,
         steps=outcome.steps,
         metrics=outcome.metrics,
+        notices=_notices(stage, outcome),
     )
+
+
+def _notices(stage: Stage, outcome: Outcome) -> tuple[str, ...]:
+    if outcome.notice is None:
+        return ()
+    said = f"in {stage.name}, {outcome.notice}"
+    logger.warning("%s", said)
+    stage.tracker.tags({"notices": said})
+    return (said,)
 
 
 def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
