@@ -126,7 +126,7 @@ def of_trial(context: Context) -> Summary:
         status="trial",
         split="validation",
         scores={**scores, "candidate": scores[choice.candidate]},
-        notices=(*choice.notices, *found.notices),
+        notices=(*choice.warnings, *found.warnings),
         decision=None,
         model_version=None,
         champion_version=None,
@@ -154,7 +154,7 @@ def of_promotion(
         status="promoted" if promoted else "kept",
         split="test",
         scores=evaluation.scores,
-        notices=evaluation.notices,
+        notices=evaluation.warnings,
         decision=Decision(
             promote=judged.verdict.accepted,
             reasons=judged.verdict.reasons,

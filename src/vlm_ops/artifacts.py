@@ -140,7 +140,6 @@ class TrainedAdapter(Artifact):
         steps: Optimizer steps that were taken.
         metrics: Final numbers (``validation_loss``, ``reward_accuracy``, …).
         engine: What trained it: TRL's own trainer stands in where ``packed`` fails its check.
-        notices: What seems to have gone wrong, in words.
     """
 
     step = "train"
@@ -154,7 +153,6 @@ class TrainedAdapter(Artifact):
     steps: int
     metrics: dict[str, float]
     engine: Engine = "packed"
-    notices: tuple[str, ...] = added(())
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return it if its files are still there, with its prompt, which was not kept at first."""
@@ -278,16 +276,10 @@ class AnswerSet(Artifact):
 
 
 class ValidationScores(Artifact):
-    """How every model did on validation.
-
-    Attributes:
-        scores: By name; ``majority`` is among them.
-        notices: What their answers show to have gone wrong, in words.
-    """
+    """How every model did on validation, by name; ``majority`` is among them."""
 
     step = "validation"
     scores: dict[str, Score]
-    notices: tuple[str, ...] = added(())
 
 
 class Choice(Artifact):
@@ -299,7 +291,6 @@ class Choice(Artifact):
         validation: Relaxed accuracy on validation by model.
         model: The candidate's files.
         start: The adapter that the first training went on from; None for a fresh one.
-        notices: What seems to have gone wrong in the trainings, in words.
     """
 
     step = "choose"
@@ -309,7 +300,6 @@ class Choice(Artifact):
     validation: dict[str, float]
     model: ModelRef
     start: Start | None = added(None)
-    notices: tuple[str, ...] = added(())
 
     def completed(self, inputs: Mapping[str, Any]) -> Self:
         """Return the choice with the candidate's files where they are now: they may have moved."""
@@ -331,7 +321,6 @@ class Evaluation(Artifact):
         logged_models: Where the tracker keeps models, by name.
         protocol: Hash of rows, decoding and metric.
         start: The adapter that the first training went on from; None for a fresh one.
-        notices: What seems to have gone wrong in the trainings or in the answers, in words.
     """
 
     step = "evaluate"
@@ -344,7 +333,6 @@ class Evaluation(Artifact):
     logged_models: dict[str, str]
     protocol: str
     start: Start | None = added(None)
-    notices: tuple[str, ...] = added(())
 
     def majority(self) -> list[Answer]:
         """Read the most frequent training answer of each kind, judged on the test rows.

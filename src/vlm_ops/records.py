@@ -221,18 +221,6 @@ class Thumb(AboutImages):
     label: bool
 
 
-class Reply(Frozen):
-    """What one model said.
-
-    Attributes:
-        text: The words, special tokens and outer spaces removed.
-        cut_off: Whether it ran to the longest answer without an end token.
-    """
-
-    text: str
-    cut_off: bool = added(False)
-
-
 class Answer(Frozen):
     """What one model said to one question, and what it is worth.
 

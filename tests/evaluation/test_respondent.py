@@ -16,7 +16,8 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.respondent import ModelRespondent
 from vlm_ops.models import generation, loading
-from vlm_ops.records import Chat, Reply
+from vlm_ops.models.replies import Reply
+from vlm_ops.records import Chat
 from vlm_ops.steps.plan import Outputs, perform, plan
 from vlm_ops.steps.table import CHAMPION
 from vlm_ops.tracker import NullTracker

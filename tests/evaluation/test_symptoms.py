@@ -11,7 +11,8 @@ from test_evaluate import Notebook, stage
 
 from vlm_ops.artifacts import ANSWERS, PreparedData
 from vlm_ops.evaluation.symptoms import FEWEST_ANSWERS, symptoms
-from vlm_ops.records import Answer, Chat, Reply
+from vlm_ops.models.replies import Reply
+from vlm_ops.records import Answer, Chat
 from vlm_ops.store.jsonl import read_jsonl
 
 
@@ -105,7 +106,7 @@ def test_report_tracker_and_record_name_them_first(
     told = Told()
     found = stage(own, told)
     evaluation = found["evaluate"]
-    same, endless = evaluation.notices
+    same, endless = evaluation.warnings
     rows = len(own.rows("test"))
     assert same.startswith(f"all {rows} answers of sft are the same, 'no', ")
     # The candidate is the preferred model: said once, under its first name.
@@ -119,7 +120,7 @@ def test_report_tracker_and_record_name_them_first(
     kept = read_jsonl(found["preferred on test"].folder / ANSWERS, Answer)
     assert all(answer.cut_off for answer in kept)
     # A trial reads them off the validation rows.
-    assert [said.split(" are the same")[0] for said in found["validation"].notices][:1] == [
+    assert [said.split(" are the same")[0] for said in found["validation"].warnings][:1] == [
         f"all {len(own.rows('validation'))} answers of sft"
     ]
 
@@ -128,6 +129,6 @@ def test_a_run_in_which_nothing_went_wrong_says_nothing(own: PreparedData, model
     models.cannot_see = set()
     told = Told()
     found = stage(own, told)
-    assert found["evaluate"].notices == found["validation"].notices == ()
+    assert found["evaluate"].warnings == found["validation"].warnings == ()
     assert "notices" not in told.labels
     assert "To be looked at" not in (found["evaluate"].folder / "report.md").read_text()

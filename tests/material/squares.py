@@ -11,7 +11,8 @@ from PIL import Image
 from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.records import SPLITS, Answer, Chat, ImageRef, Reply, Row, Split, SplitSummary
+from vlm_ops.models.replies import Reply
+from vlm_ops.records import SPLITS, Answer, Chat, ImageRef, Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 

@@ -31,7 +31,9 @@ def noisy(seed: int, falls: float, points: int = 50) -> list[dict[str, Any]]:
 def test_noise_around_one_value_is_no_fall() -> None:
     said = [unmoved(noisy(seed, falls=0.0)) for seed in range(100)]
     assert sum(one is not None for one in said) >= 93
-    assert "the training loss did not fall: 2.0" in str(said[0])
+    assert "the training loss did not fall: 1.929 at first, 2.037 over the last half" in str(
+        said[0]
+    )
 
 
 def test_a_loss_that_rises_did_not_fall() -> None:
@@ -83,14 +85,14 @@ def test_a_training_that_learns_nothing_says_so_in_record_tags_and_log(
     told = Tagged()
     asked = job(random_base, learning_rate=rate, max_steps=10, evaluations=1, batch_size=4)
     found = train_sft(asked, data=squares, out=tmp_path, tracker=told)
-    assert bool(found.notices) == ("notices" in told.labels) == flat
+    assert bool(found.warnings) == ("notices" in told.labels) == flat
     assert ("did not fall" in caplog.text) == flat
     if flat:
-        (said,) = found.notices
+        (said,) = found.warnings
         assert said.startswith("in sft, the training loss did not fall: ")
         assert told.labels["notices"] == said
     write_record(found)
     again = read_record(tmp_path, TrainedAdapter)
     assert again is not None
-    assert again.notices == found.notices
-    assert ("notices" in (tmp_path / "record.json").read_text()) == flat
+    assert again.warnings == found.warnings
+    assert ("warnings" in (tmp_path / "record.json").read_text()) == flat

@@ -20,7 +20,8 @@ from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
 from vlm_ops.evaluation.swapped import swapped
 from vlm_ops.models.ground import DTYPE, dtype
-from vlm_ops.records import Reply, Row, RowsRef
+from vlm_ops.models.replies import Reply
+from vlm_ops.records import Answer, Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
@@ -72,17 +73,13 @@ def ask(
             partial.writelines(reply.model_dump_json() + "\n" for reply in replies)
             partial.flush()
             said += replies
-    texts = [reply.text for reply in said]
-    judged = [
-        answer.model_copy(update={"cut_off": reply.cut_off})
-        for answer, reply in zip(judge(asked, texts), said, strict=True)
-    ]
+    judged = _judged(asked, said)
     write_jsonl(out / ANSWERS, judged)
     (out / _PARTIAL).unlink()
     terms = protocol(asked, job)
     return AnswerSet(
         folder=out,
-        content=fingerprint([terms, texts]),
+        content=fingerprint([terms, [reply.text for reply in said]]),
         model=model.content,
         protocol=terms,
         split=job.split,
@@ -91,6 +88,14 @@ def ask(
         relaxed_accuracy=sum(answer.relaxed for answer in judged) / len(judged),
         ground=job.ground,
     )
+
+
+def _judged(rows: Sequence[Row], said: Sequence[_Reply]) -> list[Answer]:
+    answers = judge(rows, [reply.text for reply in said])
+    return [
+        answer.model_copy(update={"cut_off": reply.cut_off})
+        for answer, reply in zip(answers, said, strict=True)
+    ]
 
 
 def _on_ground(model: ModelRef, job: AnswersJob) -> ModelRef:

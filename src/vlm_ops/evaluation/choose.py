@@ -74,7 +74,7 @@ def choose(
         },
         model=model,
         start=(sft or chosen).start,
-        notices=tuple(said for one in (sft, prefer) if one is not None for said in one.notices),
+        warnings=tuple(said for one in (sft, prefer) if one is not None for said in one.warnings),
     )
 
 

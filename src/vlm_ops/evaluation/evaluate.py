@@ -69,7 +69,7 @@ def evaluate(
     measured = _measure(job, data, answers)
     _track(tracker, choice, measured)
     terms = answers["candidate_answers"].protocol
-    notices = (*choice.notices, *_symptoms(measured))
+    notices = (*choice.warnings, *_symptoms(measured))
     _tell(tracker, notices)
     write_report(out, measured, Findings(choice.why, terms, notices), job)
     write_jsonl(out / MAJORITY, measured["majority"].answers)
@@ -88,7 +88,7 @@ def evaluate(
         scores={name: found.score for name, found in measured.items()},
         logged_models={name: uri for name, uri in logged.items() if uri is not None},
         protocol=terms,
-        notices=notices,
+        warnings=notices,
     )
 
 

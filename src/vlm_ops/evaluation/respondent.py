@@ -8,7 +8,8 @@ from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pipeline import AnswersJob
-from vlm_ops.records import Reply, Row
+from vlm_ops.models.replies import Reply
+from vlm_ops.records import Row
 
 if TYPE_CHECKING:
     from vlm_ops.models.loading import LoadedModel

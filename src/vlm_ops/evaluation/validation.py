@@ -35,7 +35,7 @@ def score_validation(
     if not trained:
         raise DataError(f"{data.folder}: the majority baseline needs training rows, found none")
     said = {name.removesuffix("_answers"): found.read() for name, found in answers.items()}
-    notices = symptoms(said)
+    warnings = symptoms(said)
     rows = select_rows(data.validation, job.max_rows, job.seed)
     said["majority"] = majority(trained, rows)
     scores = {name: score(found, job.resamples, job.seed) for name, found in said.items()}
@@ -44,4 +44,6 @@ def score_validation(
         tracker.metrics(
             {f"validation/{name}/relaxed_accuracy{end}": value for end, value in numbers.items()}
         )
-    return ValidationScores(folder=out, content=fingerprint(scores), scores=scores, notices=notices)
+    return ValidationScores(
+        folder=out, content=fingerprint(scores), scores=scores, warnings=warnings
+    )

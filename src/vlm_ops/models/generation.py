@@ -9,8 +9,9 @@ from PIL import Image
 from transformers import BatchFeature, TextStreamer
 
 from vlm_ops.models.loading import LoadedModel
+from vlm_ops.models.replies import Reply
 from vlm_ops.models.sharing import begin
-from vlm_ops.records import Chat, Reply
+from vlm_ops.records import Chat
 
 Progress = Callable[[int, int], None]
 

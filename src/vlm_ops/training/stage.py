@@ -121,11 +121,11 @@ def train(stage: Stage) -> TrainedAdapter:
         best_step=outcome.best_step,
         steps=outcome.steps,
         metrics=outcome.metrics,
-        notices=_notices(stage, outcome),
+        warnings=_warnings(stage, outcome),
     )
 
 
-def _notices(stage: Stage, outcome: Outcome) -> tuple[str, ...]:
+def _warnings(stage: Stage, outcome: Outcome) -> tuple[str, ...]:
     if outcome.notice is None:
         return ()
     said = f"in {stage.name}, {outcome.notice}"
