@@ -175,7 +175,8 @@ class Context:
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         failed: RunStatus = "KILLED" if stopped else "FAILED"
         try:
-            self.mlflow.finish(run_id, "FINISHED" if error is None else failed)
+            said = f"{type(error).__name__}: {error}"
+            self.mlflow.finish(run_id, *(("FINISHED",) if error is None else (failed, said)))
         except ServiceError as unanswered:
             if error is None:
                 raise

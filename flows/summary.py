@@ -74,7 +74,8 @@ class Summary(Frozen):
         rows: What changed in them since those of the champion that the candidate was judged
             against; None without one, and in a trial.
         refused: Rows that can't be used and are left out.
-        notices: What is to be known of the rows before the scores are read.
+        notices: What is to be known before the scores are read: of the rows, and of what seems to
+            have gone wrong in a training or in the answers.
         showcase: File with one unseen image where the candidate is right and the base wrong.
     """
 
@@ -118,13 +119,14 @@ def of_trial(context: Context) -> Summary:
     Args:
         context: Of the flow run, all stages of a trial taken.
     """
-    scores = context.output(ValidationScores, "validation").scores
-    candidate = context.output(Choice, "choose").candidate
+    found, choice = context.output(ValidationScores, "validation"), context.output(Choice, "choose")
+    scores = found.scores
     return _summary(
         context,
         status="trial",
         split="validation",
-        scores={**scores, "candidate": scores[candidate]},
+        scores={**scores, "candidate": scores[choice.candidate]},
+        notices=(*choice.warnings, *found.warnings),
         decision=None,
         model_version=None,
         champion_version=None,
@@ -152,6 +154,7 @@ def of_promotion(
         status="promoted" if promoted else "kept",
         split="test",
         scores=evaluation.scores,
+        notices=evaluation.warnings,
         decision=Decision(
             promote=judged.verdict.accepted,
             reasons=judged.verdict.reasons,
@@ -166,14 +169,14 @@ def of_promotion(
     )
 
 
-def _summary(context: Context, **found: Any) -> Summary:
+def _summary(context: Context, notices: tuple[str, ...], **found: Any) -> Summary:
     choice = context.output(Choice, "choose")
     data = context.output(PreparedData, "prepare")
     return Summary(
         start=context.start,
         rows=context.rows,
         refused=data.refused,
-        notices=data.notices,
+        notices=(*data.notices, *notices),
         name=context.config.registered_model,
         candidate=choice.why,
         mlflow_run_id=context.parent_run,
@@ -264,6 +267,8 @@ def _tags(summary: Summary) -> dict[str, str]:
     tags: dict[str, str] = {"status": summary.status}
     if summary.start is not None:
         tags["start"] = summary.start
+    if summary.notices:
+        tags["notices"] = "\n".join(summary.notices)
     if summary.decision is not None and summary.model_version is not None:
         tags["verdict"] = "accepted" if summary.decision.promote else "refused"
         tags["model_version"] = summary.model_version

@@ -231,6 +231,8 @@ class Answer(Frozen):
         image_id: The row's.
         expected: Accepted answers.
         text: What the model said.
+        cut_off: Whether it ran to the longest answer without an end; in files of earlier versions
+            nobody knows, and it is False.
         relaxed: Whether it counts under ChartQA's relaxed accuracy.
         exact: Whether it equals an accepted answer, letter for letter after trimming.
         own: What it is worth under metrics of your own, 0..1 by name.
@@ -244,6 +246,7 @@ class Answer(Frozen):
     image_id: str
     expected: tuple[str, ...]
     text: str
+    cut_off: bool = added(False)
     relaxed: bool
     exact: bool
     own: dict[str, float] = {}

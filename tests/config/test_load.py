@@ -211,6 +211,19 @@ def test_a_home_that_is_not_there_is_a_name_like_others(tmp_path: Path) -> None:
             "my.yaml:1: prefer: exo_pair needs label_smoothing above 0; its paper takes 0.001",
         ),
         (
+            "prefer: {loss: [hinge, ipo], label_smoothing: 0.1}",
+            "my.yaml:1: prefer: label_smoothing 0.1 does nothing: found loss [hinge, ipo], and "
+            "only aot, aot_unpaired, exo_pair, robust read it; take one of these",
+        ),
+        (
+            "prefer: {label_smoothing: 0.1}",
+            "prefer: label_smoothing 0.1 does nothing: found loss [mpo]",
+        ),
+        (
+            "prefer: {loss: kto, label_smoothing: 0.1}",
+            "prefer: label_smoothing 0.1 does nothing: found loss [kto]",
+        ),
+        (
             "prefer: {loss: [kto, sft]}",
             "prefer: kto takes single answers and stands alone, found [kto, sft]; desirable_weight",
         ),
@@ -268,6 +281,8 @@ def test_losses_that_fit_together_are_taken() -> None:
     assert (prefer.loss, prefer.loss_weights) == (("sigmoid", "bco_pair", "sft"), (0.8, 0.2, 1.0))
     exo = load_config("demo", ["prefer.loss=[exo_pair]", "prefer.label_smoothing=0.001"]).prefer
     assert exo.label_smoothing == 0.001
+    mixed = load_config("demo", ["prefer.loss=[sigmoid, robust]", "prefer.label_smoothing=0.1"])
+    assert mixed.prefer.label_smoothing == 0.1
 
 
 def test_thumbs_take_kto_and_pairs_take_it_too() -> None:

@@ -19,7 +19,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Models]:
     """Seers in place of models, so that whole stages can be taken in a second."""
     found = Models()
     monkeypatch.setattr(features, "load_with_features", lambda ref, room: found.load(ref))
-    monkeypatch.setattr(generation, "generate", found.generate)
+    monkeypatch.setattr(generation, "replies", found.replies)
     ModelRespondent.free()
     yield found
     ModelRespondent.free()

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -6,14 +7,15 @@ import pytest
 from PIL import Image
 from squares import Models, Seer, make_data, trained
 
-from vlm_ops.artifacts import AnswerSet, Evaluation, ModelRef, PreparedData
+from vlm_ops.artifacts import ANSWERS, AnswerSet, Evaluation, ModelRef, PreparedData
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import DataError
-from vlm_ops.records import BARE_QUESTION
+from vlm_ops.models.replies import Reply
+from vlm_ops.records import BARE_QUESTION, Answer, Chat
 from vlm_ops.steps.plan import Outputs, Work, perform, plan
 from vlm_ops.steps.table import steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
-from vlm_ops.store.jsonl import write_jsonl
+from vlm_ops.store.jsonl import read_jsonl, write_jsonl
 from vlm_ops.tracker import NullTracker
 
 SFT = trained("sft", "a-sft")
@@ -276,3 +278,61 @@ def test_every_plan_survives_the_way_to_another_process(
         there = Work.from_request(json.loads(json.dumps(work.request())))
         assert there.first() == work.first()
     assert isinstance(outputs["base on test"], AnswerSet)
+
+
+class Told(Notebook):
+    """Remembers labels too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels: dict[str, str] = {}
+
+    def tags(self, values: Any) -> None:
+        self.labels |= values
+
+
+def test_report_tracker_and_record_name_them_first(
+    own: PreparedData, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sft model says one word; the preferred one is right and never stops."""
+    models.cannot_see = {None}
+    right = models.replies
+
+    def replies(model: Any, chats: Sequence[Chat], *given: Any, **how: Any) -> list[Reply]:
+        said = right(model, chats, *given, **how)
+        if model.ref.adapter_sha256 == "a-sft":
+            return [Reply(text="no")] * len(said)
+        if model.ref.adapter_sha256 == "b-prefer":
+            return [Reply(text=one.text, cut_off=True) for one in said]
+        return said
+
+    monkeypatch.setattr("vlm_ops.models.generation.replies", replies)
+    told = Told()
+    found = stage(own, told)
+    evaluation = found["evaluate"]
+    same, endless = evaluation.warnings
+    rows = len(own.rows("test"))
+    assert same.startswith(f"all {rows} answers of sft are the same, 'no', ")
+    # The candidate is the preferred model: said once, under its first name.
+    assert endless.startswith(f"{rows} of {rows} answers of preferred do not end by themselves")
+    assert told.labels["notices"].split("\n") == [same, endless]
+    _, first, second, why, *_ = (evaluation.folder / "report.md").read_text().split("\n\n")
+    assert first.startswith(f"**To be looked at:** All {rows} answers of sft are the same")
+    assert second.startswith(f"**To be looked at:** {rows} of {rows} answers of preferred")
+    assert why.startswith("The candidate is")
+    assert json.loads((evaluation.folder / "report.json").read_text())["notices"] == [same, endless]
+    kept = read_jsonl(found["preferred on test"].folder / ANSWERS, Answer)
+    assert all(answer.cut_off for answer in kept)
+    # A trial reads them off the validation rows.
+    assert [said.split(" are the same")[0] for said in found["validation"].warnings][:1] == [
+        f"all {len(own.rows('validation'))} answers of sft"
+    ]
+
+
+def test_a_run_in_which_nothing_went_wrong_says_nothing(own: PreparedData, models: Models) -> None:
+    models.cannot_see = set()
+    told = Told()
+    found = stage(own, told)
+    assert found["evaluate"].warnings == found["validation"].warnings == ()
+    assert "notices" not in told.labels
+    assert "To be looked at" not in (found["evaluate"].folder / "report.md").read_text()

@@ -16,6 +16,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.respondent import ModelRespondent
 from vlm_ops.models import features, generation, loading
+from vlm_ops.models.replies import Reply
 from vlm_ops.records import Chat
 from vlm_ops.steps.plan import Outputs, perform, plan
 from vlm_ops.steps.table import CHAMPION
@@ -138,10 +139,10 @@ def test_a_model_with_a_prompt_is_asked_under_it(
 ) -> None:
     told: list[str] = []
 
-    def generate(model: object, chats: list[Chat], *_: object, **__: object) -> list[str]:
+    def replies(model: object, chats: list[Chat], *_: object, **__: object) -> list[Reply]:
         told.extend(last_words(chats))
-        return ["1"] * len(chats)
+        return [Reply(text="1")] * len(chats)
 
-    monkeypatch.setattr(generation, "generate", generate)
+    monkeypatch.setattr(generation, "replies", replies)
     asked(ref.model_copy(update={"prompt": "{question} Briefly."}), squares, tmp_path / "a")
     assert told == [f"{row.question} Briefly." for row in squares.rows("test")]

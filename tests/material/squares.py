@@ -12,6 +12,7 @@ from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.models.pictures import Picture, opened
+from vlm_ops.models.replies import Reply
 from vlm_ops.records import SPLITS, Answer, Chat, ImageRef, Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.jsonl import write_jsonl
@@ -75,8 +76,8 @@ class Seer:
 
     def respond(
         self, rows: Sequence[Row], images: Sequence[Sequence[Picture]], job: AnswersJob
-    ) -> list[str]:
-        return self.say([row.question for row in rows], images)
+    ) -> list[Reply]:
+        return [Reply(text=text) for text in self.say([row.question for row in rows], images)]
 
     def say(self, questions: Sequence[str], images: Sequence[Sequence[Picture]]) -> list[str]:
         if self.fails_after is not None and len(self.asked) >= self.fails_after:
@@ -115,7 +116,7 @@ class Models:
         self.loaded.append(ref)
         return SimpleNamespace(ref=ref)
 
-    def generate(
+    def replies(
         self,
         model: Any,
         chats: Sequence[Chat],
@@ -123,10 +124,11 @@ class Models:
         *,
         max_new_tokens: int,
         batch_size: int,
-    ) -> list[str]:
+    ) -> list[Reply]:
         ref: ModelRef = model.ref
         seer = Seer(sees=ref.adapter_sha256 not in self.cannot_see)
-        return self.seers.setdefault(ref.content, seer).say(last_words(chats), images)
+        said = self.seers.setdefault(ref.content, seer).say(last_words(chats), images)
+        return [Reply(text=text) for text in said]
 
     @property
     def asked(self) -> int:

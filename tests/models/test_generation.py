@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.models import generation
-from vlm_ops.models.generation import Sampling, generate, sample, stream
+from vlm_ops.models.generation import Sampling, generate, replies, sample, stream
 from vlm_ops.models.loading import base_ref, load
 from vlm_ops.models.sharing import begin
 from vlm_ops.records import Chat, Turn, as_chat
@@ -48,6 +48,43 @@ def test_answers_of_a_seed(random_base: Path) -> None:
         for chat, row in zip(CHATS, images, strict=True)
     ]
     assert greedy == alone
+
+
+def test_an_answer_without_an_end_is_cut_off(random_base: Path) -> None:
+    """The end is whatever the model's generation configuration names: one token, several, none."""
+    settings = ModelSettings(id=str(random_base), quantization="none", dtype="float32")
+    loaded = load(base_ref(settings))
+    images = [[Image.new("RGB", (96, 96), color)] for color in ("red", "green", "blue")]
+    configuration: Any = loaded.model.generation_config
+    end = configuration.eos_token_id
+
+    def cut_off(size: int) -> list[bool]:
+        found = replies(loaded, CHATS, images, max_new_tokens=6, batch_size=size)
+        return [reply.cut_off for reply in found]
+
+    try:
+        configuration.eos_token_id = None  # a lost end token
+        assert cut_off(3) == [True] * 3
+        words = _first_tokens(loaded, CHATS[0], images[0])
+        configuration.eos_token_id = [end, words[1]]
+        ended = cut_off(3)
+        assert not ended[0]
+        assert ended == cut_off(1)
+        configuration.eos_token_id = words[0]
+        assert not cut_off(1)[0]
+    finally:
+        configuration.eos_token_id = end
+
+
+def _first_tokens(loaded: Any, chat: Chat, images: Sequence[Image.Image]) -> list[int]:
+    """Return the first two tokens of a greedy answer."""
+    inputs = generation.encode(
+        loaded.processor, generation.written(loaded.processor, [chat]), [images]
+    )
+    options = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False}
+    output = loaded.model.generate(**inputs, **options)
+    found: list[int] = output[0, -2:].tolist()
+    return found
 
 
 def test_a_streamed_answer_is_the_answer(random_base: Path) -> None:

@@ -85,6 +85,19 @@ def test_finished_run_can_be_resumed(mlflow_server: str, client: MlflowClient, r
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
+def test_what_ended_a_run_is_its_tag_until_it_goes_on(
+    mlflow_server: str, client: MlflowClient, run_id: str
+) -> None:
+    runs = Runs(mlflow_server)
+    runs.finish(run_id, "FAILED", "TrainingError: sft: the loss is nan at step 4" + "!" * 9000)
+    said = client.get_run(run_id).data.tags["error"]
+    assert said.startswith("TrainingError: sft: the loss is nan at step 4")
+    runs.resume(run_id)
+    assert "error" not in client.get_run(run_id).data.tags
+    runs.finish(run_id, "FINISHED")
+    assert "error" not in client.get_run(run_id).data.tags
+
+
 def test_finishing_a_run_prints_nothing(
     mlflow_server: str, run_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ import torch
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from vlm_ops.config.training import Loss
+from vlm_ops.config.training import SMOOTHED, Loss
 from vlm_ops.training.losses import LOSSES, LogProbs, PreferenceLoss
 
 PROMPT = 4
@@ -147,6 +147,14 @@ def test_the_mpo_mixture_is_trls(smoothing: float, beta: float) -> None:
         for name, weight in MPO.items()
     ]
     assert found.item() == pytest.approx(sum(parts), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_settings_know_which_losses_trl_smooths(name: str) -> None:
+    """Else ``label_smoothing`` would be refused where it counts, or taken where it does nothing."""
+    answers = Answers()
+    little, much = (of_trl(answers, [name], [1.0], 0.7, smooth) for smooth in (0.01, 0.3))
+    assert (little.item() != much.item()) == (name in SMOOTHED)
 
 
 def test_losses_differ_from_each_other() -> None:

@@ -154,7 +154,7 @@ def _tell_trial(summary: dict[str, Any], runs: Path, again: str) -> None:
 
 
 def _tell_notices(summary: dict[str, Any]) -> None:
-    """Say which rows neither trained nor measured anything."""
+    """Say what is to be known beside the scores: rows left out, what seems to have gone wrong."""
     from vlm_ops.evaluation.words import sentence
 
     for notice in summary["notices"]:

@@ -22,6 +22,8 @@ Loss = Literal[
     "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft",
 ]  # fmt: skip
 """Losses that compare two answers to one question."""
+SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
+"""Those that read ``label_smoothing``, here as in TRL; plain DPO (``sigmoid``) is none of them."""
 Unpaired = Literal["kto", "apo_zero_unpaired"]
 """Losses that take one answer and a thumb."""
 
@@ -184,7 +186,8 @@ class PreferSettings(OptimSettings):
     loss_weights: tuple[float, ...] | None = None
     """One for each loss; None weighs all by 1."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
-    """Share of pairs whose label is taken to be wrong; read by robust, aot and exo_pair."""
+    """Share of pairs whose label is taken to be wrong; read by robust, exo_pair, aot and
+    aot_unpaired, and refused where none of these is asked for."""
     desirable_weight: float = added(1.0, gt=0.0)
     """Of a thumb up in kto and apo_zero_unpaired. Where there are more of one kind, the weights
     make up for it: (ups · this) : (downs · the other) between 1 and 4/3 is what KTO's authors
@@ -213,6 +216,16 @@ class PreferSettings(OptimSettings):
             )
         if "exo_pair" in self.loss and self.label_smoothing == 0.0:
             raise ValueError("exo_pair needs label_smoothing above 0; its paper takes 0.001")
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_is_read(self) -> "PreferSettings":
+        if self.label_smoothing > 0.0 and not SMOOTHED & {*self.loss}:
+            raise ValueError(
+                f"label_smoothing {self.label_smoothing:g} does nothing: found loss "
+                f"[{', '.join(self.loss)}], and only {', '.join(sorted(SMOOTHED))} read it; take "
+                f"one of these (robust is DPO with wrong labels), or leave label_smoothing out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -22,10 +22,10 @@ from vlm_ops.evaluation.shown import kept
 from vlm_ops.evaluation.swapped import swapped
 from vlm_ops.models.ground import DTYPE, dtype
 from vlm_ops.models.pictures import Picture
+from vlm_ops.models.replies import Reply
 from vlm_ops.models.room import Room
-from vlm_ops.records import Row, RowsRef
+from vlm_ops.records import Answer, Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
-from vlm_ops.store.frozen import Frozen
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
 
@@ -37,9 +37,8 @@ GRAY = (128, 128, 128)
 _PARTIAL = "partial.jsonl"
 
 
-class _Reply(Frozen):
+class _Reply(Reply):
     id: str
-    text: str
 
 
 def ask(
@@ -70,20 +69,20 @@ def ask(
     """
     asked = select_rows(rows, job.max_rows, job.seed)
     shown = swapped(asked, job.seed) if job.swapped else asked
-    texts = _resume(out, asked, job.batch_size)
+    said = _resume(out, asked, job.batch_size)
     open_model = open_model or partial(ModelRespondent, room=Room.beside(out, job.features))
     with (out / _PARTIAL).open("a", encoding="utf-8") as beside:
         respondent = open_model(_on_ground(model, job))
-        for replies in _replies(respondent, model.reads(shown), len(texts), rows, job):
+        for replies in _replies(respondent, model.reads(shown), len(said), rows, job):
             beside.writelines(reply.model_dump_json() + "\n" for reply in replies)
             beside.flush()
-            texts += [reply.text for reply in replies]
-    write_jsonl(out / ANSWERS, judged := judge(asked, texts))
+            said += replies
+    write_jsonl(out / ANSWERS, judged := _judged(asked, said))
     (out / _PARTIAL).unlink()
     terms = protocol(asked, job)
     return AnswerSet(
         folder=out,
-        content=fingerprint([terms, texts]),
+        content=fingerprint([terms, [reply.text for reply in said]]),
         model=model.content,
         protocol=terms,
         split=job.split,
@@ -92,6 +91,14 @@ def ask(
         relaxed_accuracy=sum(answer.relaxed for answer in judged) / len(judged),
         ground=job.ground,
     )
+
+
+def _judged(rows: Sequence[Row], said: Sequence[_Reply]) -> list[Answer]:
+    answers = judge(rows, [reply.text for reply in said])
+    return [
+        answer.model_copy(update={"cut_off": reply.cut_off})
+        for answer, reply in zip(answers, said, strict=True)
+    ]
 
 
 def _on_ground(model: ModelRef, job: AnswersJob) -> ModelRef:
@@ -103,7 +110,7 @@ def _on_ground(model: ModelRef, job: AnswersJob) -> ModelRef:
     return model.model_copy(update={"settings": settings})
 
 
-def _resume(out: Path, rows: Sequence[Row], batch_size: int) -> list[str]:
+def _resume(out: Path, rows: Sequence[Row], batch_size: int) -> list[_Reply]:
     """Return what an interrupted attempt left of whole batches.
 
     Whole batches only, so that rows share a batch with the same rows as without interruption.
@@ -122,7 +129,7 @@ def _resume(out: Path, rows: Sequence[Row], batch_size: int) -> list[str]:
     write_jsonl(partial, replies)
     if replies:
         logger.info("%s: going on after %d rows", out.name, len(replies))
-    return [reply.text for reply in replies]
+    return replies
 
 
 def _valid_replies(lines: Sequence[str], rows: Sequence[Row]) -> Iterator[_Reply]:
@@ -146,8 +153,11 @@ def _replies(
     report = log_progress(logger, label, before=done)
     for start in range(done, len(asked), job.batch_size):
         batch = asked[start : start + job.batch_size]
-        texts = model.respond(batch, _images(batch, rows, job.gray), job)
-        yield [_Reply(id=row.id, text=text) for row, text in zip(batch, texts, strict=True)]
+        said = model.respond(batch, _images(batch, rows, job.gray), job)
+        yield [
+            _Reply(id=row.id, text=reply.text, cut_off=reply.cut_off)
+            for row, reply in zip(batch, said, strict=True)
+        ]
         report(start + len(batch), len(asked))
 
 

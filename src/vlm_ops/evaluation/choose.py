@@ -74,6 +74,7 @@ def choose(
         },
         model=model,
         start=(sft or chosen).start,
+        warnings=tuple(said for one in (sft, prefer) if one is not None for said in one.warnings),
     )
 
 

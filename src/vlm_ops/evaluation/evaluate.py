@@ -1,5 +1,6 @@
 """The evaluate step: every model's answers to the test rows, scored and compared."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from vlm_ops.errors import DataError
 from vlm_ops.evaluation.examples import log_examples, write_showcase
 from vlm_ops.evaluation.measured import Measured, majority, measure
 from vlm_ops.evaluation.protocol import select_rows
-from vlm_ops.evaluation.report import write_report
+from vlm_ops.evaluation.report import Findings, write_report
+from vlm_ops.evaluation.symptoms import symptoms
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
+
+logger = logging.getLogger(__name__)
 
 _LOGGED = ("base", "sft", "candidate")
 
@@ -64,7 +68,10 @@ def evaluate(
     logged = {name: tracker.model(name, ref) for name, ref in models.items()}
     measured = _measure(job, data, answers)
     _track(tracker, choice, measured)
-    write_report(out, measured, choice.why, answers["candidate_answers"].protocol, job)
+    terms = answers["candidate_answers"].protocol
+    notices = (*choice.warnings, *_symptoms(measured))
+    _tell(tracker, notices)
+    write_report(out, measured, Findings(choice.why, terms, notices), job)
     write_jsonl(out / MAJORITY, measured["majority"].answers)
     for name in ("report.json", "report.md"):
         tracker.file(out / name)
@@ -80,8 +87,24 @@ def evaluate(
         start=choice.start,
         scores={name: found.score for name, found in measured.items()},
         logged_models={name: uri for name, uri in logged.items() if uri is not None},
-        protocol=answers["candidate_answers"].protocol,
+        protocol=terms,
+        warnings=notices,
     )
+
+
+def _symptoms(measured: Mapping[str, Measured]) -> tuple[str, ...]:
+    """Look at each model's answers once, under its first name, and at none on wrong images."""
+    asked = ("base", "sft", "preferred", "candidate")
+    own = {name: measured[name] for name in asked if name in measured}
+    first = {found.model: name for name, found in reversed(own.items())}
+    return symptoms({name: own[name].answers for name in own if name in first.values()})
+
+
+def _tell(tracker: Tracker, notices: tuple[str, ...]) -> None:
+    for notice in notices:
+        logger.warning("%s", notice)
+    if notices:
+        tracker.tags({"notices": "\n".join(notices)})
 
 
 def _measure(

@@ -41,16 +41,29 @@ class Comparison(NamedTuple):
     difference: Difference
 
 
+class Findings(NamedTuple):
+    """What is said beside the numbers.
+
+    Attributes:
+        why: The candidate's choice in words.
+        protocol: Under which all models answered.
+        notices: What seems to have gone wrong, in words.
+    """
+
+    why: str
+    protocol: str
+    notices: tuple[str, ...] = ()
+
+
 def write_report(
-    out: Path, measured: Mapping[str, Measured], why: str, protocol: str, job: EvaluateJob
+    out: Path, measured: Mapping[str, Measured], said: Findings, job: EvaluateJob
 ) -> None:
     """Write ``report.json`` and ``report.md``.
 
     Args:
         out: Folder of the evaluation.
         measured: By model.
-        why: The candidate's choice in words.
-        protocol: Under which all of them answered.
+        said: What goes with the numbers.
         job: The bootstrap's resamples and seed.
     """
     compared = [
@@ -67,20 +80,19 @@ def write_report(
         for model, than in _COMPARED
         if {model, than} <= measured.keys() and _asked(measured[model]) != _asked(measured[than])
     ]
-    write_whole(out / "report.json", _as_json(measured, compared, why, protocol))
-    write_whole(out / "report.md", _as_markdown(measured, compared, why))
+    write_whole(out / "report.json", _as_json(measured, compared, said))
+    write_whole(out / "report.md", _as_markdown(measured, compared, said))
 
 
 def _asked(found: Measured) -> tuple[str, bool, bool]:
     return found.model, found.gray, found.swapped
 
 
-def _as_json(
-    measured: Mapping[str, Measured], compared: list[Comparison], why: str, protocol: str
-) -> str:
+def _as_json(measured: Mapping[str, Measured], compared: list[Comparison], said: Findings) -> str:
     report = {
-        "why": why,
-        "protocol": protocol,
+        "notices": said.notices,
+        "why": said.why,
+        "protocol": said.protocol,
         "models": {
             name: {
                 "model": found.model,
@@ -102,7 +114,9 @@ def _dumped(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
     return {name: score.model_dump() for name, score in scores.items()}
 
 
-def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], why: str) -> str:
+def _as_markdown(
+    measured: Mapping[str, Measured], compared: list[Comparison], said: Findings
+) -> str:
     score = measured["candidate"].score
     overall = [
         [
@@ -121,7 +135,8 @@ def _as_markdown(measured: Mapping[str, Measured], compared: list[Comparison], w
     ]
     parts = [
         "# Evaluation",
-        words.sentence(why),
+        *(f"**To be looked at:** {words.sentence(notice)}" for notice in said.notices),
+        words.sentence(said.why),
         f"{score.n} test rows about {score.n_images} images in {score.n_groups} groups that no "
         f"training saw. Relaxed accuracy: numbers within 5 %, else exact. Intervals hold 95 % "
         f"and resample whole groups{words.few_groups(score.n_groups)}.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.models.pictures import Picture
+from vlm_ops.models.replies import Reply
 from vlm_ops.models.room import Room
 from vlm_ops.records import Row
 
@@ -19,7 +20,7 @@ class Respondent(Protocol):
 
     def respond(
         self, rows: Sequence[Row], images: Sequence[Sequence[Picture]], job: AnswersJob
-    ) -> list[str]:
+    ) -> list[Reply]:
         """Answer one batch: a row as the model reads it and its images, one answer per row."""
 
 
@@ -42,15 +43,15 @@ class ModelRespondent:
 
     def respond(
         self, rows: Sequence[Row], images: Sequence[Sequence[Picture]], job: AnswersJob
-    ) -> list[str]:
+    ) -> list[Reply]:
         """Answer one batch, greedily.
 
         Raises:
             ModelError: The model can't be loaded.
         """
-        from vlm_ops.models.generation import generate
+        from vlm_ops.models.generation import replies
 
-        return generate(
+        return replies(
             self._load(),
             [row.chat for row in rows],
             images,

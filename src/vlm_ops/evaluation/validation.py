@@ -8,6 +8,7 @@ from vlm_ops.errors import DataError
 from vlm_ops.evaluation.measured import majority
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.evaluation.statistics import score
+from vlm_ops.evaluation.symptoms import symptoms
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
@@ -34,6 +35,7 @@ def score_validation(
     if not trained:
         raise DataError(f"{data.folder}: the majority baseline needs training rows, found none")
     said = {name.removesuffix("_answers"): found.read() for name, found in answers.items()}
+    warnings = symptoms(said)
     rows = select_rows(data.validation, job.max_rows, job.seed)
     said["majority"] = majority(trained, rows)
     scores = {name: score(found, job.resamples, job.seed) for name, found in said.items()}
@@ -42,4 +44,6 @@ def score_validation(
         tracker.metrics(
             {f"validation/{name}/relaxed_accuracy{end}": value for end, value in numbers.items()}
         )
-    return ValidationScores(folder=out, content=fingerprint(scores), scores=scores)
+    return ValidationScores(
+        folder=out, content=fingerprint(scores), scores=scores, warnings=warnings
+    )

@@ -9,6 +9,7 @@ from transformers import BatchFeature, TextStreamer
 
 from vlm_ops.models.loading import LoadedModel
 from vlm_ops.models.pictures import Picture, opened_once
+from vlm_ops.models.replies import Reply
 from vlm_ops.models.sharing import begin
 from vlm_ops.records import Chat
 
@@ -59,7 +60,28 @@ def generate(
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Answer chats about images greedily.
+    """Answer chats about images greedily, as :func:`replies` does; return the words alone."""
+    found = replies(
+        loaded,
+        chats,
+        images,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [reply.text for reply in found]
+
+
+def replies(
+    loaded: LoadedModel,
+    chats: Sequence[Chat],
+    images: Sequence[Sequence[Picture]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> list[Reply]:
+    """Answer chats about images greedily, and say which answers did not end by themselves.
 
     Rows are padded on the left and padding is masked, so that answers do not depend on which rows
     share a batch.
@@ -73,10 +95,10 @@ def generate(
         progress: Called with (rows done, rows in all) after every batch.
 
     Returns:
-        One answer per row, special tokens and outer spaces removed.
+        One answer per row.
     """
     greedy = _greedy(max_new_tokens)
-    answers: list[str] = []
+    answers: list[Reply] = []
     for rows in _batches(len(chats), batch_size):
         answers += _generate_batch(loaded, chats[rows], images[rows], greedy)
         if progress is not None:
@@ -106,7 +128,8 @@ def sample(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(sampling.seed)
         for rows in _batches(len(chats), sampling.batch_size):
-            answers += _generate_batch(loaded, chats[rows], images[rows], sampling.options)
+            found = _generate_batch(loaded, chats[rows], images[rows], sampling.options)
+            answers += [reply.text for reply in found]
     return answers
 
 
@@ -135,7 +158,7 @@ def stream(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(sampling.seed)
         options = sampling.options | {"streamer": streamer}
-        return _generate_batch(loaded, [chat], [images], options)[0]
+        return _generate_batch(loaded, [chat], [images], options)[0].text
 
 
 class _Streamer(TextStreamer):
@@ -209,7 +232,7 @@ def _generate_batch(
     chats: Sequence[Chat],
     images: Sequence[Sequence[Picture]],
     options: dict[str, Any],
-) -> list[str]:
+) -> list[Reply]:
     processor: Any = loaded.processor
     model: Any = loaded.model
     texts = written(processor, chats)
@@ -223,7 +246,16 @@ def _generate_batch(
         output = model.generate(**inputs, **options, pad_token_id=processor.tokenizer.pad_token_id)
     new_tokens = output[:, inputs["input_ids"].shape[1] :]
     decoded = processor.batch_decode(new_tokens, skip_special_tokens=True)
-    return [answer.strip() for answer in decoded]
+    ended = torch.isin(new_tokens, _ends(model).to(new_tokens.device)).any(dim=1).tolist()
+    return [
+        Reply(text=text.strip(), cut_off=not end) for text, end in zip(decoded, ended, strict=True)
+    ]
+
+
+def _ends(model: Any) -> torch.Tensor:
+    """Return the tokens that end an answer of a model: none, one or several."""
+    found = model.generation_config.eos_token_id
+    return torch.tensor([] if found is None else found, dtype=torch.long).reshape(-1)
 
 
 def _computes_in_bf16(model: Any) -> bool:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from vlm_ops.errors import OutputError
 from vlm_ops.store.files import write_whole
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 
 RECORD = "record.json"
 
@@ -28,6 +28,7 @@ class Artifact(Frozen):
         computed: What computed it, for people: versions, kind of device, threads
             (:mod:`vlm_ops.steps.provenance`). It names no folder. Empty in records of earlier
             versions.
+        warnings: What seems to have gone wrong in the work, in words.
         folder: Where the record was read from or will be written to.
     """
 
@@ -37,6 +38,7 @@ class Artifact(Frozen):
     content: str
     seconds: float = 0.0
     computed: dict[str, str] = {}
+    warnings: tuple[str, ...] = added(())
     folder: Path = Field(exclude=True)
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:

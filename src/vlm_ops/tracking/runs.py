@@ -20,6 +20,9 @@ from vlm_ops.tracking.entries import as_params, as_tags
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
+ERROR = "error"
+"""Tag of a run that failed or was killed: by what. It goes when the run goes on."""
+
 
 class Runs(Connection):
     """The runs of one MLflow server.
@@ -73,6 +76,8 @@ class Runs(Connection):
     def resume(self, run_id: str) -> None:
         """Set a run that was cut off to running again, so that a retry goes on in it."""
         self.client.update_run(run_id, status="RUNNING")
+        if ERROR in self.client.get_run(run_id).data.tags:
+            self.client.delete_tag(run_id, ERROR)
 
     @answered
     def log_outcome(
@@ -84,8 +89,16 @@ class Runs(Connection):
         self.client.log_batch(run_id, metrics=metrics, tags=as_tags(tags))
 
     @answered
-    def finish(self, run_id: str, status: RunStatus) -> None:
-        """End a run."""
+    def finish(self, run_id: str, status: RunStatus, error: str | None = None) -> None:
+        """End a run.
+
+        Args:
+            run_id: The run.
+            status: How it ended.
+            error: What ended it, in words; kept as the tag ``error``.
+        """
+        if error is not None:
+            self.client.log_batch(run_id, tags=as_tags({ERROR: error}))
         self.client.set_terminated(run_id, status)
 
     @answered

@@ -55,8 +55,9 @@ class Curves(TrainerCallback):
         }
         loss = logs.get("loss", logs.get("eval_loss"))
         if loss is not None and not math.isfinite(loss):
+            of = "loss" if "loss" in logs else "validation loss"
             raise TrainingError(
-                f"{self._stage}: the loss is {loss} at step {state.global_step}; training stops, "
+                f"{self._stage}: the {of} is {loss} at step {state.global_step}; training stops, "
                 f"and the last good checkpoint stays in {args.output_dir}. A smaller "
                 f"learning_rate (found {args.learning_rate:g}) or max_grad_norm usually helps."
             )

@@ -17,6 +17,7 @@ from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.training.arguments import CHECKPOINTS
 from vlm_ops.training.checkpoints import STATE, newest_complete
 from vlm_ops.training.early_stopping import stops
+from vlm_ops.training.flat import unmoved
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,14 @@ class Outcome:
         best_step: Optimizer step of the chosen checkpoint.
         steps: Optimizer steps taken.
         metrics: The chosen checkpoint's numbers on validation.
+        notice: What seems to have gone wrong, in words; None where nothing does.
     """
 
     sha256: str
     best_step: int
     steps: int
     metrics: dict[str, float]
+    notice: str | None = None
 
 
 def to_the_end(
@@ -83,6 +86,7 @@ def to_the_end(
         best_step=best_step,
         steps=state.global_step,
         metrics=_validation_metrics(state.log_history, best_step),
+        notice=unmoved(state.log_history),
     )
 
 

@@ -25,12 +25,13 @@ from vlm_ops.training.engine.preferences import PackedDpo, PackedKto, PackedPref
 from vlm_ops.training.engine.reference import Reference
 from vlm_ops.training.kto import TrlKto, WithOther
 from vlm_ops.training.losses import PreferenceLoss, ThumbsLoss
+from vlm_ops.training.means import PairMeans
 from vlm_ops.training.rows import preference_rows, thumb_rows
 from vlm_ops.training.stage import Stage, train
 from vlm_ops.training.thumbs import mismatched, unpaired
 
 
-class TrlDpo(CompleteCheckpoints, DPOTrainer):
+class TrlDpo(PairMeans, CompleteCheckpoints, DPOTrainer):
     """TRL's trainer with checkpoints that carry a mark when they are complete."""
 
 

@@ -24,13 +24,14 @@ from vlm_ops.training.accuracy import AskedOnValidation, relaxed_accuracy
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.trainers import PackedSft
+from vlm_ops.training.means import SftMeans
 from vlm_ops.training.rows import sft_rows
 from vlm_ops.training.stage import Stage, train
 
 logger = logging.getLogger(__name__)
 
 
-class TrlSft(AskedOnValidation, CompleteCheckpoints, SFTTrainer):
+class TrlSft(AskedOnValidation, SftMeans, CompleteCheckpoints, SFTTrainer):
     """TRL's trainer with checkpoints that carry a mark when they are complete."""
 
 

@@ -122,7 +122,17 @@ def train(stage: Stage) -> TrainedAdapter:
         best_step=outcome.best_step,
         steps=outcome.steps,
         metrics=outcome.metrics,
+        warnings=_warnings(stage, outcome),
     )
+
+
+def _warnings(stage: Stage, outcome: Outcome) -> tuple[str, ...]:
+    if outcome.notice is None:
+        return ()
+    said = f"in {stage.name}, {outcome.notice}"
+    logger.warning("%s", said)
+    stage.tracker.tags({"notices": said})
+    return (said,)
 
 
 def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:

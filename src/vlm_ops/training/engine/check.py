@@ -181,5 +181,5 @@ def _still(trainer: Any) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for means in trainer._metrics.values():
+        for means in (*trainer._metrics.values(), *trainer.sums.values()):
             means.clear()

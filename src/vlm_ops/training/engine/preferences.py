@@ -12,6 +12,7 @@ from vlm_ops.training.engine.head import Scores
 from vlm_ops.training.engine.reference import Reference
 from vlm_ops.training.engine.trainers import PackedTraining
 from vlm_ops.training.losses import LogProbs, moved_by
+from vlm_ops.training.means import PairMeans, ThumbMeans
 from vlm_ops.training.stop import Stop
 
 
@@ -108,7 +109,7 @@ class PackedPreferences(PackedTraining):
         """Return the loss of a batch, and its numbers by name."""
 
 
-class PackedDpo(PackedPreferences, DPOTrainer):
+class PackedDpo(PairMeans, PackedPreferences, DPOTrainer):
     """Training on pairs: ``loss`` is a :class:`~vlm_ops.training.losses.PreferenceLoss`."""
 
     def judge(
@@ -133,7 +134,7 @@ class PackedDpo(PackedPreferences, DPOTrainer):
         }
 
 
-class PackedKto(PackedPreferences, KTOTrainer):
+class PackedKto(ThumbMeans, PackedPreferences, KTOTrainer):
     """Training on thumbs: ``loss`` is a :class:`~vlm_ops.training.losses.ThumbsLoss`.
 
     A row's second completion is the answer to another question, by which KTO estimates how far the

@@ -21,6 +21,7 @@ from vlm_ops.training.engine.encode import EncodedRow
 from vlm_ops.training.engine.forest import by_tree, longest_line, pack
 from vlm_ops.training.engine.head import add_head
 from vlm_ops.training.engine.lora import fuse_lora
+from vlm_ops.training.means import SftMeans
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class PackedTraining(CompleteCheckpoints):
         return known if outputs is None else known | {"mm_encoder_outputs": outputs}
 
 
-class PackedSft(AskedOnValidation, PackedTraining, SFTTrainer):
+class PackedSft(AskedOnValidation, SftMeans, PackedTraining, SFTTrainer):
     """SFT with TRL's loss on packed rows."""
 
     def compute_loss(

@@ -1,0 +1,53 @@
+"""Answers that show at a glance that something went wrong, whatever their score is."""
+
+from collections.abc import Mapping, Sequence
+
+from vlm_ops.records import Answer
+
+FEWEST_ANSWERS = 20
+"""Of a model about whose answers anything is said."""
+MOST_CUT_OFF = 0.9
+"""Share of answers that ran to the limit, from which on a model does not know where to stop."""
+_SHOWN = 60
+
+
+def symptoms(models: Mapping[str, Sequence[Answer]]) -> tuple[str, ...]:
+    """Say of which models all answers are the same, and which do not stop.
+
+    Args:
+        models: Judged answers by the model's name; each model once, on its own images.
+    """
+    return tuple(
+        said for name, answers in models.items() for said in _of_one(name, answers) if said
+    )
+
+
+def _of_one(name: str, answers: Sequence[Answer]) -> tuple[str | None, ...]:
+    if len(answers) < FEWEST_ANSWERS:
+        return ()
+    return _all_the_same(name, answers), _without_end(name, answers)
+
+
+def _all_the_same(name: str, answers: Sequence[Answer]) -> str | None:
+    wanted = {answer.expected for answer in answers}
+    if len({answer.text for answer in answers}) > 1 or len(wanted) == 1:
+        return None
+    text = answers[0].text
+    shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…") if text else "empty"
+    return (
+        f"all {len(answers)} answers of {name} are the same, {shown}, and the rows have "
+        f"{len(wanted)} different ones: it looks at neither image nor question. After a training, "
+        f"a smaller learning_rate or fewer epochs may help; look at the training answers as well"
+    )
+
+
+def _without_end(name: str, answers: Sequence[Answer]) -> str | None:
+    count = sum(answer.cut_off for answer in answers)
+    if count < MOST_CUT_OFF * len(answers):
+        return None
+    return (
+        f"{count} of {len(answers)} answers of {name} do not end by themselves but ran to "
+        f"evaluate.max_new_tokens. It does not know where to stop: answers are longer than that, "
+        f"it repeats itself, or the end token is lost (in the chat template that it was trained "
+        f"with, or eos_token_id in its generation_config.json)"
+    )
