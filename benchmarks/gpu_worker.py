@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from engine import Run
@@ -218,7 +218,7 @@ def _stock(
     loaded: LoadedModel, chats: list[Any], images: list[Any], sampling: Sampling
 ) -> list[str]:
     """Answer as TRL's trainers do between steps: the processor's batch, the model's generate."""
-    processor, model = loaded.processor, loaded.model
+    processor, model = loaded.processor, cast("Any", loaded.model)
     answers: list[str] = []
     torch.manual_seed(sampling.seed)
     for place in range(0, len(chats), sampling.batch_size):

@@ -33,7 +33,6 @@ _256M: dict[str, Any] = {
         "patch_size": 16,
     },
     "scale": 4,
-    "tied": True,
     "longest_edge": 2048,
 }
 SIZES: dict[str, dict[str, Any]] = {
@@ -58,7 +57,6 @@ SIZES: dict[str, dict[str, Any]] = {
             "patch_size": 14,
         },
         "scale": 3,
-        "tied": False,
         "longest_edge": 1536,
     },
 }
@@ -103,11 +101,11 @@ def config_of(name: str, processor: Idefics3Processor) -> Idefics3Config:
     }
     text = {"model_type": "llama", "max_position_embeddings": 8192, "rms_norm_eps": 1e-5}
     return Idefics3Config(
-        text_config=text | size["text"] | special | {"tie_word_embeddings": size["tied"]},
+        text_config=text | size["text"] | special | {"tie_word_embeddings": False},
         vision_config=size["vision"],
         scale_factor=size["scale"],
         image_token_id=tokenizer.convert_tokens_to_ids(processor.image_token),
-        tie_word_embeddings=size["tied"],
+        tie_word_embeddings=False,
         **special,
     )
 
@@ -141,7 +139,6 @@ def _drawn(config: Idefics3Config) -> Idefics3ForConditionalGeneration:
     with torch.device("meta"):
         model = Idefics3ForConditionalGeneration(config).bfloat16()
     model.to_empty(device=device)
-    model.tie_weights()
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
