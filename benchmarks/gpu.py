@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,12 @@ _NO_CARD = (
 )
 
 
-def main() -> None:
-    """Measure, and write what was found."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and write what was found.
+
+    Args:
+        arguments: Of the command line; None takes this process's.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of both files")
     parser.add_argument("--minutes", type=float, default=9.0, help="never more than this")
     parser.add_argument("--folder", type=Path, help="keeps weights and images between calls")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not options.small and not torch.cuda.is_available():
         sys.exit(_NO_CARD.format(torch.version.cuda))
     options.out.mkdir(parents=True, exist_ok=True)

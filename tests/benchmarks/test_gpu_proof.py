@@ -27,11 +27,11 @@ SCRIPT = Path(gpu.__file__)
 
 
 @pytest.mark.slow
-def test_the_small_form_measures_every_part(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--small", "--out", str(tmp_path)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+def test_the_small_form_measures_every_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu.main(["--small", "--out", str(tmp_path)])
+    done = capsys.readouterr()
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert [part["name"] for part in report["parts"]] == [part.name for part in TINY]
     for part in report["parts"]:
@@ -39,7 +39,7 @@ def test_the_small_form_measures_every_part(tmp_path: Path) -> None:
         assert part["times"] > 0
         assert len(part["ratios"]) == part["pairs"]
         assert (part["quantization"], part["tokens_image"]) == ("nf4", 64)
-        assert f"{part['name']}, at most" in done.stderr
+        assert f"{part['name']}, at most" in done.err
     sft, dpo, answers, samples = report["parts"]
     assert sft["engine_check"].startswith("agrees with")
     assert dpo["engine_check"].startswith("agrees with")
@@ -47,8 +47,8 @@ def test_the_small_form_measures_every_part(tmp_path: Path) -> None:
     assert {run["answers"] for run in samples["runs"]} == {6}
     if not torch.cuda.is_available():
         assert (report["card"], sft["bar"]["met"]) == (None, None)
-        assert "peak memory below 5.02 GB: not measured" in done.stdout
-    assert (tmp_path / "gpu.md").read_text().strip() in done.stdout
+        assert "peak memory below 5.02 GB: not measured" in done.out
+    assert (tmp_path / "gpu.md").read_text().strip() in done.out
 
 
 def test_without_a_card_it_says_so() -> None:
@@ -183,7 +183,7 @@ def test_drawn_weights_load_as_the_hubs_do_and_are_trained_in_tiles(
     weights = tmp_path / "smaller" / "model.safetensors"
     assert weights.is_symlink()
     assert weights.resolve().name == sha256_file(weights)
-    model = load(base_ref(settings_of("smaller", tmp_path, "float32"))).model
+    model: Any = load(base_ref(settings_of("smaller", tmp_path, "float32"))).model
     values = dict(model.named_parameters())
     assert {name for name, value in values.items() if "norm" in name and not value.any()} == {
         name for name in values if "norm" in name and name.endswith("bias")
