@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Run:
 
     A ``trial`` is a short one that looks for the best settings: the packed engine does not compare
     itself with the plain model there, which takes a second or two whatever the settings.
+    ``settings`` are the training's own, as a configuration names them.
     """
 
     task: str
@@ -60,6 +61,7 @@ class Run:
     attention: str = "sdpa"
     parity: bool = False
     trial: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _compare(options: Options, shape: str, folder: Path) -> dict[str, Any]:
         epochs=options.epochs, batch=batch, micro=batch, dtype="float32", folder=str(folder),
     )  # fmt: skip
     report: dict[str, Any] = asdict(base)
-    for name in ("engine", "micro", "dtype", "folder", "attention", "parity", "trial"):
+    for name in ("engine", "micro", "dtype", "folder", "attention", "parity", "trial", "settings"):
         report.pop(name)
     if options.parity:
         report |= _parity(base)
@@ -139,7 +141,7 @@ def _compare(options: Options, shape: str, folder: Path) -> dict[str, Any]:
         pairs = zip(seen["packed"], seen["trl"], strict=True)
         ratios = [ours[name] / theirs[name] for ours, theirs in pairs]
         report[f"ratio_{name.removesuffix('_gb')}"] = statistics.median(ratios)
-    return report | {"hardware": _hardware(), "versions": _versions()}
+    return report | {"hardware": hardware(), "versions": versions()}
 
 
 def _parity(base: Run) -> dict[str, Any]:
@@ -179,22 +181,26 @@ def _search(base: Run, options: Options) -> tuple[Run, dict[str, float]]:
     return best, tried
 
 
-def _start(what: str, values: dict[str, Any]) -> dict[str, Any]:
-    worker = Path(__file__).with_name("engine_worker.py")
-    environment = os.environ | {
+def worker_environment() -> dict[str, str]:
+    """Return the environment that a process of a benchmark runs in: no hub, as a step's."""
+    return os.environ | {
         # As the pipeline runs its steps.
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
         # The command leaves a script's own folder off the path of imports.
         "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(worker.parent), os.environ.get("PYTHONPATH")])
+            filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
         ),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def _start(what: str, values: dict[str, Any]) -> dict[str, Any]:
+    worker = Path(__file__).with_name("engine_worker.py")
     done = subprocess.run(
         [sys.executable, str(worker), what, json.dumps(values)],
-        env=environment, capture_output=True, text=True, check=False,
+        env=worker_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         sys.exit(f"{what} {values} failed:\n{done.stderr[-4000:]}")
@@ -234,13 +240,15 @@ def _median(runs: list[dict[str, Any]], name: str) -> float:
     return statistics.median(float(run[name]) for run in runs)
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """Return the processor and how many cores it has."""
     names = Path("/proc/cpuinfo")
     lines = names.read_text().splitlines() if names.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
     return {"cpu": model or platform.processor(), "cores": os.cpu_count()}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that both engines rest on."""
     packages = ("torch", "transformers", "trl", "peft", "bitsandbytes")
     return {name: importlib.metadata.version(name) for name in packages}

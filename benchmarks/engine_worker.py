@@ -13,12 +13,12 @@ import torch
 from engine import Run
 from work import LORA, Pairs, Rows, demo_rows, paired, reference, settings_of, shaped, start
 
-from vlm_ops.artifacts import PreparedData, TrainedAdapter
+from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob, SftJob
-from vlm_ops.config.training import PreferSettings, SftSettings
+from vlm_ops.config.training import LoraSettings, PreferSettings, SftSettings
 from vlm_ops.data.images import open_image
 from vlm_ops.models.generation import generate
-from vlm_ops.models.loading import load
+from vlm_ops.models.loading import LoadedModel, load
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.engine.check import Check, write_check
 from vlm_ops.training.engine.encode import Encoder
@@ -65,24 +65,47 @@ def _logged(trainer: Any, name: str) -> list[float]:
     return [entry[name] for entry in trainer.state.log_history if name in entry]
 
 
-def build(run: Run, data: PreparedData, out: Path) -> tuple[Any, float]:
+def base_of(run: Run) -> tuple[ModelRef, TrainedAdapter | None]:
+    """Find, or make, what a training begins with.
+
+    Args:
+        run: What to do.
+
+    Returns:
+        What is loaded, and the adapter of it that preferences go on from.
+    """
+    folder = Path(run.folder)
+    ref = reference(run.model, folder, run.dtype)
+    if run.task == "sft":
+        return ref, None
+    base = start(ref, folder, lora_of(run))
+    return base.model, base
+
+
+def lora_of(run: Run) -> LoraSettings:
+    """Return the adapter that is trained."""
+    return LoraSettings.model_validate(run.settings.get("lora", LORA))
+
+
+def build(
+    run: Run, data: PreparedData, out: Path, loaded: LoadedModel | None = None
+) -> tuple[Any, float]:
     """Load a model and build a trainer for it.
 
     Args:
         run: What to do.
-        data: The demo's rows.
+        data: Whose training rows are taken.
         out: For its files.
+        loaded: The model, if it is loaded already.
 
     Returns:
         The trainer, and when the model was loaded.
     """
-    folder = Path(run.folder)
-    ref = reference(run.model, folder, run.dtype)
     rows: list[Any] = shaped(data, run.shape, run.rows)
     if len(rows) < run.rows:
         raise SystemExit(f"{run.shape}: {len(rows)} rows, asked for {run.rows}")
-    base = start(ref, folder) if run.task == "dpo" else None
-    loaded = load(base.model if base else ref, trainable=True)
+    ref, base = base_of(run)
+    loaded = loaded or load(ref, trainable=True)
     if run.engine == "trl":
         loaded.model.set_attn_implementation({"text_config": run.attention})
     if base is not None:
@@ -107,12 +130,14 @@ def _stage(run: Run, rows: list[Any], base: TrainedAdapter | None, data: Any, ou
         "accumulation": run.batch // run.micro,
         "learning_rate": 1e-4,
         "evaluations": 1,
-    }
+        "lora": lora_of(run),
+    } | {key: value for key, value in run.settings.items() if key != "lora"}
     engine: Any = run.engine
     if base is None:
         model = settings_of(run.model, Path(run.folder), run.dtype)
-        job = SftJob(seed=0, model=model, sft=SftSettings(**changes, lora=LORA), engine=engine)
-        chosen = Rows(**data.model_dump(), folder=data.folder, chosen=tuple(rows))
+        job = SftJob(seed=0, model=model, sft=SftSettings(**changes), engine=engine)
+        given = data.model_dump(exclude={"chosen"})
+        chosen = Rows(**given, folder=data.folder, chosen=tuple(rows))
         return sft_stage(job, chosen, out, NullTracker())
     pairs = Pairs(
         folder=out, content="bench", train=len(rows), validation=1, images=Path(),

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Idefics3Config, Idefics3ForConditionalGeneration
-from transformers.models.idefics3 import Idefics3ImageProcessor
+from shapes import SIZES, write_base
 
 from vlm_ops.artifacts import ModelRef, PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
@@ -17,61 +16,14 @@ from vlm_ops.data.images import STORE
 from vlm_ops.data.prepare import prepare
 from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import base_ref, load
-from vlm_ops.pretraining.architecture import build_processor
 from vlm_ops.records import PreferencePair, Row, Split
-from vlm_ops.store.fingerprint import sha256_file
+from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.mistakes import pair_with
 
 LORA = LoraSettings(rank=16, alpha=32)
 
-_SIZES: dict[str, dict[str, Any]] = {
-    "smolvlm-256m": {
-        "text": {
-            "hidden_size": 576,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 30,
-            "num_attention_heads": 9,
-            "num_key_value_heads": 3,
-            "head_dim": 64,
-            "vocab_size": 49280,
-        },
-        "vision": {
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "image_size": 512,
-            "patch_size": 16,
-        },
-        "scale": 4,
-        "tied": True,
-    },
-    "smolvlm-2.2b": {
-        "text": {
-            "hidden_size": 2048,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 32,
-            "head_dim": 64,
-            "vocab_size": 49155,
-        },
-        "vision": {
-            "hidden_size": 1152,
-            "intermediate_size": 4304,
-            "num_hidden_layers": 27,
-            "num_attention_heads": 16,
-            "image_size": 384,
-            "patch_size": 14,
-        },
-        "scale": 3,
-        "tied": False,
-    },
-}
-"""Layer sizes of SmolVLM-256M-Instruct and SmolVLM-Instruct, from their ``config.json``."""
-
-MODELS = ("tiny", *_SIZES)
+MODELS = ("tiny", *SIZES)
 
 
 class Rows(PreparedData):
@@ -164,18 +116,18 @@ def settings_of(model: str, folder: Path, dtype: str) -> ModelSettings:
         folder: Of the benchmark.
         dtype: ``float32`` or ``bfloat16``.
     """
-    name = model if model == "tiny" else str(_random_base(model, folder))
+    name = model if model == "tiny" else str(write_base(model, folder))
     return ModelSettings.model_validate({"id": name, "dtype": dtype})
 
 
-def start(ref: ModelRef, folder: Path) -> TrainedAdapter:
+def start(ref: ModelRef, folder: Path, lora: LoraSettings = LORA) -> TrainedAdapter:
     """Write the adapter that preference training begins with, once: small random numbers."""
-    out = folder / f"start-{ref.base_sha256[:12]}"
+    out = folder / f"start-{fingerprint([ref.base_sha256, lora.model_dump()])[:12]}"
     weights = out / "adapter" / "adapter_model.safetensors"
     if not weights.exists():
         torch.manual_seed(0)
         loaded: Any = load(ref, trainable=True)
-        model = add_adapter(loaded.model, LORA)
+        model = add_adapter(loaded.model, lora)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
@@ -197,39 +149,3 @@ def start(ref: ModelRef, folder: Path) -> TrainedAdapter:
 def reference(model: str, folder: Path, dtype: str) -> ModelRef:
     """Find, or make, the base."""
     return base_ref(settings_of(model, folder, dtype))
-
-
-def _random_base(model: str, folder: Path) -> Path:
-    out = folder / model
-    if (done := out / "done").exists():
-        return out
-    size = _SIZES[model]
-    processor = build_processor()
-    edge = size["vision"]["image_size"]
-    tokens = (edge // size["vision"]["patch_size"] // size["scale"]) ** 2
-    tiles = model == "smolvlm-2.2b"
-    images = Idefics3ImageProcessor(
-        do_image_splitting=tiles,
-        size={"longest_edge": 4 * edge if tiles else edge},
-        max_image_size={"longest_edge": edge},
-    )
-    processor.image_processor, processor.image_seq_len = images, tokens
-    tokenizer = processor.tokenizer
-    special = {
-        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
-    }
-    text = {"model_type": "llama", "max_position_embeddings": 8192, "rms_norm_eps": 1e-5}
-    config = Idefics3Config(
-        text_config=text | size["text"] | special | {"tie_word_embeddings": size["tied"]},
-        vision_config=size["vision"],
-        scale_factor=size["scale"],
-        image_token_id=tokenizer.convert_tokens_to_ids(processor.image_token),
-        tie_word_embeddings=size["tied"],
-        **special,
-    )
-    torch.manual_seed(0)
-    drawn = Idefics3ForConditionalGeneration(config).bfloat16()
-    drawn.save_pretrained(out)
-    processor.save_pretrained(out)
-    done.touch()
-    return out

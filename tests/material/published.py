@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
+from shapes import config_of, processor_of
 from transformers import (
-    Idefics3Config,
     LlavaConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -19,19 +19,7 @@ _QWEN2_VISION: dict[str, Any] = {
 
 
 def _smolvlm() -> PreTrainedConfig:
-    return Idefics3Config(
-        text_config={
-            "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
-            "num_hidden_layers": 24, "num_attention_heads": 32, "num_key_value_heads": 32,
-            "vocab_size": 49155, "pad_token_id": 2,
-        },
-        vision_config={
-            "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
-            "num_attention_heads": 16, "patch_size": 14, "image_size": 384,
-        },
-        scale_factor=3,
-        tie_word_embeddings=False,
-    )  # fmt: skip
+    return config_of("smolvlm-2.2b", processor_of("smolvlm-2.2b"))
 
 
 def _llava() -> PreTrainedConfig:
