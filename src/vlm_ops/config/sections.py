@@ -23,10 +23,14 @@ Supervise = Literal["all", "last"]
 """Which answers of a chat become a row."""
 WithoutImage = Literal["refuse", "accept"]
 """What is done with a row that has no image."""
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""What matrix products run in."""
 FRESH = "base"
 """``model.start`` of a training with a fresh adapter."""
 CHAMPION = "champion"
 """``model.start`` of a training that goes on from whoever is champion when the run begins."""
+CHECKPOINT_MINUTES = 10.0
+"""How old the newest checkpoint of a training may get."""
 MAX_REFUSED = 0.01
 """Share of a source's rows that may be refused."""
 
@@ -62,8 +66,9 @@ class ModelSettings(Frozen):
     quantization: Literal["nf4", "int8", "none"] = "nf4"
     """``nf4``: 4-bit NormalFloat with double quantisation (QLoRA); ``int8``: LLM.int8
     (arXiv:2208.07339); ``none``: as stored."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type; ``auto`` takes bfloat16 where the hardware multiplies it fast."""
+    dtype: Dtype = "auto"
+    """Compute type; ``auto`` takes bfloat16 where the hardware multiplies it fast, else float16 on a
+    GPU and float32 on a CPU. ``float16`` is for GPUs alone."""
     longest_edge: int | None = Field(default=None, ge=32, le=4096)
     """Pixels of the longest side that the processor keeps; None keeps the model's own."""
 
@@ -345,3 +350,7 @@ class ExecutionSettings(Frozen):
     """CPU threads of a step; None leaves it to torch."""
     retries: int = Field(default=1, ge=0, le=10)
     """How often a step that was killed from outside is tried again in the same run."""
+    checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
+    """A training that was killed loses this much work at most, and a step: when the newest
+    checkpoint is that old, one is written at the end of the step. Those after each validation
+    come anyway."""

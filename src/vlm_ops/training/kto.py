@@ -5,6 +5,7 @@ from typing import Any
 from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference, KTOTrainer
 
 from vlm_ops.training.checkpoints import CompleteCheckpoints
+from vlm_ops.training.stoppable import Stoppable
 
 _OF_TEXT = (
     "input_ids", "attention_mask", "completion_mask", "token_type_ids", "mm_token_type_ids",
@@ -29,7 +30,7 @@ class WithOther(DataCollatorForVisionUnpairedPreference):
         return batch
 
 
-class TrlKto(CompleteCheckpoints, KTOTrainer):
+class TrlKto(Stoppable, CompleteCheckpoints, KTOTrainer):
     """TRL's trainer on rows that bring the answer to another question along."""
 
     def __init__(self, **options: Any) -> None:

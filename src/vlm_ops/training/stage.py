@@ -30,7 +30,9 @@ from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options, room_in
 from vlm_ops.training.memory import free, ran_out, smaller
+from vlm_ops.training.one_device import on_one_device, refuse_ranks
 from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
+from vlm_ops.training.punctual import Punctual
 from vlm_ops.training.stop import Stop
 from vlm_ops.training.weights import adapter_weights, set_weights
 
@@ -103,8 +105,9 @@ def train(stage: Stage) -> TrainedAdapter:
     Raises:
         Interrupted: SIGTERM came; a checkpoint is written.
         TrainingError: The loss is not a number, or a single row does not fit into memory; the
-            last good checkpoint is kept.
+            last good checkpoint is kept. Or a launcher has started several processes.
     """
+    refuse_ranks()
     stage.tracker.params(stage.job.model_dump())
     engine, outcome = _train_in_memory(stage)
     digest = outcome.sha256
@@ -134,15 +137,15 @@ def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
                 raise
             optim = smaller(optim, error, stage.fewest)
         finally:
+            # The error and its traceback, which holds the model that did not fit, are gone by now.
             stage.stop.let_go()
-        # Not before here: the error's traceback holds the model that did not fit.
-        free()
+            free()
 
 
 def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
     engine: Engine = trainer.engine
     stage.tracker.tags({"engine": engine})
-    asked = stage.job.model_dump(mode="json", exclude={"features"})
+    asked = stage.job.model_dump(mode="json", exclude=set(stage.job.changes_nothing))
     if stage.start is not None:  # by content, wherever it lies
         asked["model"]["start"] = stage.start.adapter_sha256
         asked["model"].pop("start_version", None)
@@ -237,14 +240,18 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     train = stage.records("train")
     validation = scored(stage.records("validation"), stage.optim, seed, stage.name)
     _refuse_imageless(stage.name, loaded.model.config.model_type, [*train, *validation])
-    bf16 = compute_dtype(loaded.ref.settings) == torch.bfloat16
-    arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, bf16=bf16)
-    callbacks = [stage.stop, Curves(stage.tracker, stage.name)]
+    dtype = compute_dtype(loaded.ref.settings)
+    arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, dtype=dtype)
+    callbacks = [
+        stage.stop,
+        Punctual(stage.job.checkpoint_minutes),
+        Curves(stage.tracker, stage.name),
+    ]
     if optim.early_stopping is not None:
         callbacks.append(EarlyStopping(optim.early_stopping))
     options = {
         "model": model,
-        "args": stage.config(**arguments),
+        "args": on_one_device(stage.config(**arguments)),
         "processing_class": loaded.processor,
         "callbacks": callbacks,
     }
