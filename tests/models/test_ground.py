@@ -94,17 +94,16 @@ def test_a_gpu_that_emulates_bfloat16_takes_float16(
     """As T4 and V100, 7.5 and 7.0: both are asked, the driver without torch and torch."""
 
     class Driver:
-        cuInit = staticmethod(lambda _: 0)
-        cuDeviceGet = staticmethod(lambda *_: 0)
+        def __getattr__(self, name: str) -> Any:
+            return self.attribute if name == "cuDeviceGetAttribute" else lambda *_: 0
 
-        @staticmethod
-        def cuDeviceGetAttribute(found: Any, attribute: int, gpu: Any) -> int:
+        def attribute(self, found: Any, attribute: int, gpu: Any) -> int:
             assert attribute == 75
             found._obj.value = major
             return 0
 
     monkeypatch.setattr(ground, "device", lambda: "cuda")
-    monkeypatch.setattr(ground.ctypes, "CDLL", lambda _: Driver)
+    monkeypatch.setattr(ground.ctypes, "CDLL", lambda _: Driver())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
         torch.cuda,

@@ -58,5 +58,5 @@ def test_several_processes_are_refused(
     random_base: Path, squares: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TrainingError, match="WORLD_SIZE is 2: .* takes one process and one GPU"):
+    with pytest.raises(TrainingError, match=r"WORLD_SIZE is 2: .* takes one process and one GPU"):
         train_sft(job(random_base), data=squares, out=tmp_path, tracker=NullTracker())

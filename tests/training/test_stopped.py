@@ -1,11 +1,12 @@
 """A training that SIGTERM stops at any moment goes on as if it had not been stopped."""
 
+import functools
 import json
 import logging
 import os
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,16 +126,18 @@ def same(one: TrainedAdapter, other: TrainedAdapter) -> None:
     assert best_and_scores(one.folder) == best_and_scores(other.folder)
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module")
 def whole(
-    request: pytest.FixtureRequest,
-    random_base: Path,
-    squares: PreparedData,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Engine, TrainedAdapter]:
-    """A training that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole")
-    return request.param, train(asked(random_base, request.param), squares, out)
+    random_base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Engine], TrainedAdapter]:
+    """A training that nothing disturbed, made once for each engine."""
+
+    @functools.cache
+    def made(engine: Engine) -> TrainedAdapter:
+        out = tmp_path_factory.mktemp(f"whole-{engine}")
+        return train(asked(random_base, engine), squares, out)
+
+    return made
 
 
 MOMENTS = {
@@ -152,17 +155,21 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("engine", "moment"),
+    [("packed", moment) for moment in MOMENTS] + [("trl", "in-a-step"), ("trl", "in-a-validation")],
+)
 def test_it_goes_on_as_if_it_had_not_been_stopped(
-    whole: tuple[Engine, TrainedAdapter],
+    whole: Callable[[Engine], TrainedAdapter],
     random_base: Path,
     squares: PreparedData,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    engine: Engine,
     moment: str,
 ) -> None:
-    engine, undisturbed = whole
+    undisturbed = whole(engine)
     event, step, time, checkpoint = MOMENTS[moment]
     with monkeypatch.context() as patch:
         seen = stopped_at(patch, engine, event, step, time)
@@ -258,14 +265,15 @@ def test_it_stops_while_the_model_is_asked(
 
 
 def test_checkpoints_by_time_disturb_nothing(
-    whole: tuple[Engine, TrainedAdapter],
+    whole: Callable[[Engine], TrainedAdapter],
     random_base: Path,
     squares: PreparedData,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    engine, undisturbed = whole
+    engine: Engine = "packed"
+    undisturbed = whole(engine)
     saved: list[int] = []
     often = asked(random_base, engine).model_copy(update={"checkpoint_minutes": 1e-9})
 

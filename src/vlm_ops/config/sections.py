@@ -67,8 +67,8 @@ class ModelSettings(Frozen):
     """``nf4``: 4-bit NormalFloat with double quantisation (QLoRA); ``int8``: LLM.int8
     (arXiv:2208.07339); ``none``: as stored."""
     dtype: Dtype = "auto"
-    """Compute type; ``auto`` takes bfloat16 where the hardware multiplies it fast, else float16 on a
-    GPU and float32 on a CPU. ``float16`` is for GPUs alone."""
+    """Compute type; ``auto`` takes bfloat16 where the hardware multiplies it fast, else float16 on
+    a GPU and float32 on a CPU. ``float16`` is for GPUs alone."""
     longest_edge: int | None = Field(default=None, ge=32, le=4096)
     """Pixels of the longest side that the processor keeps; None keeps the model's own."""
 

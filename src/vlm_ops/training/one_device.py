@@ -29,8 +29,9 @@ def refuse_ranks() -> None:
 
 
 def on_one_device(args: Any) -> Any:
-    """Let a trainer take the first of several GPUs, where :func:`~vlm_ops.models.loading.load` puts
-    models; transformers would spread batches over all of them, which TRL refuses.
+    """Let a trainer take the first of several GPUs, where models are loaded to.
+
+    transformers would spread batches over all of them, which TRL refuses.
 
     Args:
         args: Of a transformers ``Trainer``; changed and returned.

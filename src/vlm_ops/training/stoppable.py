@@ -1,4 +1,4 @@
-"""A trainer that ends between two forward passes, and loses nothing by it but an unfinished step."""
+"""A trainer that ends between two forward passes and loses no more than an unfinished step."""
 
 from typing import Any
 
