@@ -239,7 +239,7 @@ def test_it_stops_while_the_model_is_asked(
 ) -> None:
     """In the middle of an answer: a long one takes longer than a forward pass."""
     settings = asked(random_base, max_steps=1, evaluations=1, best_by="accuracy")
-    settings = settings.model_copy(update={"max_new_tokens": 50})
+    settings = settings.model_copy(update={"max_new_tokens": 12})
     undisturbed = train(settings, squares, tmp_path / "whole")
     begin, tokens = generation.begin, 0
 
