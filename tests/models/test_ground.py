@@ -1,5 +1,6 @@
 """What computes is told without torch, and is what torch finds too."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def test_a_gpu_that_emulates_bfloat16_takes_float16(
             return 0
 
     monkeypatch.setattr(ground, "device", lambda: "cuda")
-    monkeypatch.setattr(ground.ctypes, "CDLL", lambda _: Driver())
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
         torch.cuda,

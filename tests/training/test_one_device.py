@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import PartialState
+from accelerate import PartialState
 from test_sft import job
 from transformers import TrainingArguments
 

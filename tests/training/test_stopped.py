@@ -19,7 +19,7 @@ from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.training import Engine, LoraSettings
 from vlm_ops.errors import Interrupted
-from vlm_ops.models import generation
+from vlm_ops.models import generation, sharing
 from vlm_ops.models.adapters import bare
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import sft
@@ -241,7 +241,7 @@ def test_it_stops_while_the_model_is_asked(
     settings = asked(random_base, max_steps=1, evaluations=1, best_by="accuracy")
     settings = settings.model_copy(update={"max_new_tokens": 12})
     undisturbed = train(settings, squares, tmp_path / "whole")
-    begin, tokens = generation.begin, 0
+    begin, tokens = sharing.begin, 0
 
     def counted(*args: Any) -> Any:
         nonlocal tokens
@@ -311,7 +311,8 @@ def test_what_ran_out_of_memory_is_given_back(
     engine: Engine,
 ) -> None:
     """Model and trainer are gone before the next ones are loaded."""
-    former, left = getattr(sft, CLASSES[engine]), []
+    former = getattr(sft, CLASSES[engine])
+    left: list[weakref.ref[Any]] = []
     alive: list[int] = []
 
     class Narrow(former):  # type: ignore[misc, valid-type]

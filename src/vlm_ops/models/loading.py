@@ -239,8 +239,8 @@ def compute_dtype(settings: ModelSettings) -> torch.dtype:
     """
     if settings.dtype == "float16" and not torch.cuda.is_available():
         raise ModelError(
-            "model.dtype float16 is for GPUs: there is none here, and a CPU multiplies float16 tens "
-            "of times as slowly as float32; set model.dtype: auto"
+            "model.dtype float16 is for GPUs: there is none here, and a CPU takes tens of times "
+            "as long for a product as in float32; set model.dtype: auto"
         )
     if settings.dtype == "bfloat16" and not (torch.cuda.is_available() or cpu_multiplies_bf16()):
         logger.warning(

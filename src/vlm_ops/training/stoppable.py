@@ -72,7 +72,7 @@ class Stoppable:
             self.control.should_training_stop = True
         return metrics
 
-    def _run_epoch(self, **options: Any) -> None:
+    def _run_epoch(self, *args: Any, **options: Any) -> None:
         """Take its steps, unless that validation was the end of the training."""
         if not self.control.should_training_stop:
-            super()._run_epoch(**options)  # type: ignore[misc]
+            super()._run_epoch(*args, **options)  # type: ignore[misc]
