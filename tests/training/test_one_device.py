@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import PartialState
 from test_sft import job
 from transformers import TrainingArguments
+from transformers.training_args import PartialState
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.training import SftSettings
