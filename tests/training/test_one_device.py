@@ -8,7 +8,6 @@ import pytest
 import torch
 from test_sft import job
 from transformers import TrainingArguments
-from transformers.training_args import PartialState
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.training import SftSettings
@@ -26,7 +25,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ("get_device_name", "NVIDIA A10"), ("is_bf16_supported", True),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda *_, found=answer, **__: found)
-    monkeypatch.setattr(PartialState, "default_device", torch.device("cuda"))
+    monkeypatch.setattr("accelerate.PartialState.default_device", torch.device("cuda"))
 
 
 def arguments(out: Path, **changes: Any) -> TrainingArguments:
