@@ -82,7 +82,7 @@ def load(
             weights, a step's folder.
         runs: Folder with the registered models; not looked at where ``MLFLOW_TRACKING_URI`` is set.
         quantization: ``nf4``, ``int8`` or ``none``; None takes the model's own.
-        dtype: ``float32``, ``bfloat16`` or ``auto``; None takes the model's own.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``; None takes the model's own.
 
     Raises:
         ModelError: There is no such model, or the device can't hold it in this form.

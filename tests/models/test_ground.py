@@ -1,10 +1,12 @@
 """What computes is told without torch, and is what torch finds too."""
 
+import ctypes
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +19,10 @@ from vlm_ops.models.loading import compute_dtype
 @pytest.fixture
 def afresh() -> Iterator[None]:
     """What was found of this machine is forgotten before and after."""
-    for found in (ground.device, ground.cpu_multiplies_bf16):
+    for found in (ground.device, ground.cpu_multiplies_bf16, ground.gpu_multiplies_bf16):
         found.cache_clear()
     yield
-    for found in (ground.device, ground.cpu_multiplies_bf16):
+    for found in (ground.device, ground.cpu_multiplies_bf16, ground.gpu_multiplies_bf16):
         found.cache_clear()
 
 
@@ -84,3 +86,31 @@ def test_nothing_heavy_is_imported_to_tell() -> None:
         [sys.executable, "-c", script], env=os.environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("major", "expected"), [(7, "float16"), (8, "bfloat16"), (9, "bfloat16")])
+def test_a_gpu_that_emulates_bfloat16_takes_float16(
+    major: int, expected: str, afresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As T4 and V100, 7.5 and 7.0: both are asked, the driver without torch and torch."""
+
+    class Driver:
+        def __getattr__(self, name: str) -> Any:
+            return self.attribute if name == "cuDeviceGetAttribute" else lambda *_: 0
+
+        def attribute(self, found: Any, attribute: int, gpu: Any) -> int:
+            assert attribute == 75
+            found._obj.value = major
+            return 0
+
+    monkeypatch.setattr(ground, "device", lambda: "cuda")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or major >= 8,
+    )
+    settings = ModelSettings(dtype="auto")
+    assert ground.dtype(settings) == expected
+    assert str(compute_dtype(settings)) == f"torch.{expected}"

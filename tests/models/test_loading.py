@@ -49,3 +49,11 @@ def test_a_device_that_cannot_quantise_is_told_what_to_set(
     monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", refuse)
     with pytest.raises(ModelError, match=r"no 4-bit kernels.*set model\.quantization: none"):
         load(base_ref(ModelSettings(id=str(random_base))))
+
+
+def test_float16_is_refused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ModelSettings(dtype="float16")
+    with pytest.raises(ModelError, match=r"float16 is for GPUs.*set model.dtype: auto"):
+        compute_dtype(asked)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert compute_dtype(asked) == torch.float16

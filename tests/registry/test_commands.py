@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from flows.servers.environment import environment
 from vlm_ops.cli.commands import app
-from vlm_ops.config.sections import GateSettings
+from vlm_ops.config.gate import GateSettings
 from vlm_ops.registry.registry import Registry
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from vlm_ops.config.sections import GateSettings
+from vlm_ops.config.gate import GateSettings
 from vlm_ops.registry.registry import Registry
 
 LONGEST = 60

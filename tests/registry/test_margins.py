@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vlm_ops.config.sections import GateSettings
+from vlm_ops.config.gate import GateSettings
 from vlm_ops.errors import RegistryError
 
 HARDER = GateSettings(over_champion=0.02)

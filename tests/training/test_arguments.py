@@ -23,7 +23,7 @@ STEPS, WARMUP = 20, 4
 def trainer(tmp_path: Path, model: torch.nn.Module | None = None, **changes: Any) -> Trainer:
     """A trainer of one linear layer with our arguments."""
     settings = SftSettings(**{"max_steps": STEPS, "warmup_ratio": 0.2, **changes})
-    arguments = training_arguments(settings, rows=8, seed=0, out=tmp_path, bf16=False)
+    arguments = training_arguments(settings, rows=8, seed=0, out=tmp_path, dtype=torch.float32)
     made = Trainer(
         model=model or torch.nn.Linear(2, 2), args=SFTConfig(**arguments), eval_dataset=[{}]
     )
@@ -89,6 +89,13 @@ def test_curves_are_logged_that_often(
     train_sft(asked, data=squares, out=tmp_path, tracker=curves)
     # The first and the last step always have a point.
     assert [entry["step"] for entry in curves.seen if "loss" in entry] == [1, 3, 6, 7]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_products_run_in_the_type_that_was_chosen(tmp_path: Path, dtype: torch.dtype) -> None:
+    found = training_arguments(SftSettings(max_steps=1), rows=8, seed=0, out=tmp_path, dtype=dtype)
+    assert found["bf16"] == (dtype == torch.bfloat16)
+    assert found["fp16"] == (dtype == torch.float16)
 
 
 def test_adamw_is_the_fused_one_that_it_was(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ import pytest
 
 from vlm_ops.errors import TrainingError
 from vlm_ops.store.fingerprint import sha256_file
-from vlm_ops.training.checkpoints import COMPLETE, STATE, CompleteCheckpoints, newest_complete
+from vlm_ops.training.checkpoints import (
+    COMPLETE,
+    STATE,
+    CompleteCheckpoints,
+    newest_complete,
+    validation_is_due,
+)
 
 SETTINGS: dict[str, Any] = {
     "seed": 3,
@@ -75,14 +81,11 @@ def test_steps_are_compared_as_numbers(tmp_path: Path) -> None:
     assert newest_complete(tmp_path, SETTINGS) == tmp_path / "checkpoint-11"
 
 
-def test_a_step_whose_validation_is_due_is_saved_after_it(tmp_path: Path) -> None:
-    for step in (20, 25):
-        early = save(tmp_path, step, 0, 10)
-        assert early.control.should_save
-        assert newest_complete(tmp_path, SETTINGS) is None
-    scored = save(tmp_path, 20, 0, 10, 20)
-    assert not scored.control.should_save
-    assert newest_complete(tmp_path, SETTINGS) == tmp_path / "checkpoint-20"
+def test_a_validation_is_due_until_its_step_was_scored(tmp_path: Path) -> None:
+    for step in (0, 20, 25):
+        assert validation_is_due(10, Trainer(tmp_path, step, (5, 10), None).state)
+        assert not validation_is_due(10, Trainer(tmp_path, step, (10, step), None).state)
+    assert not validation_is_due(10, Trainer(tmp_path, 21, (10,), None).state)
 
 
 def test_a_checkpoint_that_is_written_again_is_not_complete_meanwhile(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ Quantization = Annotated[
     Literal["nf4", "int8", "none"] | None, typer.Option(help="Instead of the model's own.")
 ]
 Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16"] | None, typer.Option(help="Instead of the model's own.")
+    Literal["auto", "float32", "bfloat16", "float16"] | None,
+    typer.Option(help="Instead of the model's own."),
 ]
 
 

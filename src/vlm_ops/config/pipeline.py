@@ -4,15 +4,16 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from vlm_ops.config.gate import GateSettings
 from vlm_ops.config.pairs import DatasetThumbs, PairsSettings, SampledPairs
 from vlm_ops.config.sections import (
+    CHECKPOINT_MINUTES,
     FRESH,
     ChartsData,
     DataSettings,
     EvaluateSettings,
     ExecutionSettings,
     FilesData,
-    GateSettings,
     ModelSettings,
     RegisterSettings,
 )
@@ -165,9 +166,10 @@ class SftJob(Job):
             default of ``evaluate``.
         engine: What trains.
         features: Room for image features.
+        checkpoint_minutes: How old the newest checkpoint may get.
     """
 
-    changes_nothing = frozenset({"features"})
+    changes_nothing = frozenset({"checkpoint_minutes", "features"})
 
     seed: int
     model: ModelSettings
@@ -176,6 +178,7 @@ class SftJob(Job):
     max_new_tokens: int | None = added(None)
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
+    checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
 
 
 class PairsJob(Job):
@@ -208,11 +211,12 @@ class PreferJob(Job):
         prefer: Training settings.
         engine: What trains.
         features: Room for image features.
+        checkpoint_minutes: How old the newest checkpoint may get.
         model: The base, where no SFT model is trained further.
         prompt: Its prompt.
     """
 
-    changes_nothing = frozenset({"features"})
+    changes_nothing = frozenset({"checkpoint_minutes", "features"})
 
     model: ModelSettings | None = added(None)
     prompt: str = added(BARE_QUESTION)
@@ -220,6 +224,7 @@ class PreferJob(Job):
     prefer: PreferSettings
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
+    checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
 
 
 class AnswersJob(Job):

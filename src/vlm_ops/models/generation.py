@@ -236,7 +236,8 @@ def _generate_batch(
     processor: Any = loaded.processor
     model: Any = loaded.model
     texts = written(processor, chats)
-    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=_computes_in_bf16(model)):
+    half = _half(model)
+    with torch.autocast(model.device.type, dtype=half, enabled=half is not None):
         inputs: Any
         begun = begin(loaded, texts, images, options.get("num_return_sequences", 1))
         if begun is not None:
@@ -258,6 +259,10 @@ def _ends(model: Any) -> torch.Tensor:
     return torch.tensor([] if found is None else found, dtype=torch.long).reshape(-1)
 
 
-def _computes_in_bf16(model: Any) -> bool:
+def _half(model: Any) -> torch.dtype | None:
+    """Return the type of two bytes that products run in, if it is one."""
+    device = model.device.type
     # While weights are trained in float32, the trainer's autocast says what products run in.
-    return bool(model.dtype == torch.bfloat16 or torch.is_autocast_enabled(model.device.type))
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return model.dtype if model.dtype in (torch.bfloat16, torch.float16) else None

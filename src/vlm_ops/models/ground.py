@@ -17,6 +17,9 @@ LIBRARIES = ("bitsandbytes", "peft", "torch", "transformers")
 DTYPE = "dtype"
 """Key of the compute dtype in a ground."""
 
+_DRIVER = "libcuda.so.1"
+_CAPABILITY_MAJOR = 75
+"""``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` of the driver's API."""
 _CPU_FLAGS = Path("/proc/cpuinfo")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -49,11 +52,13 @@ def version(library: str) -> str:
         return "none"
 
 
-def dtype(settings: ModelSettings) -> Literal["float32", "bfloat16"]:
+def dtype(settings: ModelSettings) -> Literal["float32", "bfloat16", "float16"]:
     """Return the type that matrix products of a model run in on this machine."""
     if settings.dtype != "auto":
         return settings.dtype
-    return "bfloat16" if device() == "cuda" or cpu_multiplies_bf16() else "float32"
+    if device() == "cuda":
+        return "bfloat16" if gpu_multiplies_bf16() else "float16"
+    return "bfloat16" if cpu_multiplies_bf16() else "float32"
 
 
 @functools.cache
@@ -67,13 +72,27 @@ def device() -> Literal["cpu", "cuda"]:
         built = distribution("torch").locate_file("torch/lib/libtorch_cuda.so")
         if not Path(str(built)).exists():
             return "cpu"
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(_DRIVER)
     except (PackageNotFoundError, OSError):
         return "cpu"
     count = ctypes.c_int(0)
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
         return "cpu"
     return "cuda" if count.value else "cpu"
+
+
+@functools.cache
+def gpu_multiplies_bf16() -> bool:
+    """Whether the first GPU multiplies bfloat16 in hardware: Ampere (8.0) and later.
+
+    Source: ``torch.cuda.is_bf16_supported(including_emulation=False)``.
+    """
+    driver = ctypes.CDLL(_DRIVER)
+    major, gpu = ctypes.c_int(0), ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(gpu), 0):
+        return False
+    failed = driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, gpu)
+    return not failed and major.value >= 8
 
 
 @functools.cache

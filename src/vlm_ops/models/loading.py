@@ -241,7 +241,16 @@ def open_processor(folder: Path, family: Family, **options: Any) -> ProcessorMix
 
 
 def compute_dtype(settings: ModelSettings) -> torch.dtype:
-    """Choose the type that matrix products run in: bfloat16 only where it is fast."""
+    """Choose the type that matrix products run in: bfloat16 only where it is fast.
+
+    Raises:
+        ModelError: float16 on a CPU.
+    """
+    if settings.dtype == "float16" and not torch.cuda.is_available():
+        raise ModelError(
+            "model.dtype float16 is for GPUs: there is none here, and a CPU takes tens of times "
+            "as long for a product as in float32; set model.dtype: auto"
+        )
     if settings.dtype == "bfloat16" and not (torch.cuda.is_available() or cpu_multiplies_bf16()):
         logger.warning(
             "model.dtype bfloat16: this CPU has no instructions for it; a product takes %.1f times "
@@ -249,9 +258,12 @@ def compute_dtype(settings: ModelSettings) -> torch.dtype:
             cost_of_bf16(),
         )
     if settings.dtype != "auto":
-        return torch.float32 if settings.dtype == "float32" else torch.bfloat16
+        asked: torch.dtype = getattr(torch, settings.dtype)
+        return asked
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        # A GPU before Ampere can emulate bfloat16, several times slower than float16.
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float16
     return torch.bfloat16 if cpu_multiplies_bf16() else torch.float32
 
 

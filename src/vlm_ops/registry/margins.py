@@ -1,6 +1,6 @@
 """The gate's settings that a registered model carries, so that no run brings its own."""
 
-from vlm_ops.config.sections import GateSettings
+from vlm_ops.config.gate import GateSettings
 from vlm_ops.errors import RegistryError
 from vlm_ops.registry import tags
 from vlm_ops.registry.moving import Mover, new_margins

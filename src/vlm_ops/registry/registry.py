@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 
 from vlm_ops.artifacts import ModelRef
-from vlm_ops.config.sections import GateSettings
+from vlm_ops.config.gate import GateSettings
 from vlm_ops.errors import RegistryError
 from vlm_ops.records import Look
 from vlm_ops.registry import former, promotion, tags

@@ -103,7 +103,12 @@ class Step:
 
 
 def _training(config: PipelineConfig) -> dict[str, Any]:
-    return {"seed": config.seed, "engine": config.engine, "features": config.features}
+    return {
+        "seed": config.seed,
+        "engine": config.engine,
+        "features": config.features,
+        "checkpoint_minutes": config.execution.checkpoint_minutes,
+    }
 
 
 def _start(config: PipelineConfig) -> dict[str, Any]:

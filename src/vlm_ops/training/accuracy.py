@@ -28,7 +28,9 @@ class AskedOnValidation:
         trainer: Any = self
         output = super().evaluation_loop(*args, **options)  # type: ignore[misc]
         if self.ask is not None:
-            with _own_forward(bare(trainer.model)), trainer.accelerator.autocast():
+            model = bare(trainer.model)
+            heeded = _before_each_pass(model, trainer.heed)
+            with heeded, _own_forward(model), trainer.accelerator.autocast():
                 output.metrics[f"eval_{ACCURACY}"] = self.ask(trainer.args.eval_batch_size)
         return output
 
@@ -62,6 +64,16 @@ def relaxed_accuracy(
         )
         right += sum(relaxed_match(t, r.answers) for t, r in zip(texts, batch, strict=True))
     return right / len(rows)
+
+
+@contextmanager
+def _before_each_pass(model: Any, heed: Callable[[], None]) -> Iterator[None]:
+    """Look for SIGTERM at every token: a long answer takes many forward passes."""
+    hook = model.register_forward_pre_hook(lambda *_: heed())
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

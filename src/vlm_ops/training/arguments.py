@@ -23,7 +23,7 @@ def total_steps(settings: OptimSettings, rows: int) -> int:
 
 
 def training_arguments(
-    settings: OptimSettings, *, rows: int, seed: int, out: Path, bf16: bool
+    settings: OptimSettings, *, rows: int, seed: int, out: Path, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Translate settings into the arguments that TRL's configs share.
 
@@ -32,7 +32,8 @@ def training_arguments(
         rows: Training rows.
         seed: Of the order of rows and of dropout.
         out: The step's folder.
-        bf16: Whether products run in bfloat16 autocast.
+        dtype: What products run in, by autocast; float16 scales the loss too, so that small
+            gradients are not lost.
     """
     steps = total_steps(settings, rows)
     interval = math.ceil(steps / settings.evaluations)
@@ -61,7 +62,8 @@ def training_arguments(
         "logging_steps": settings.logging_steps or max(1, steps // _LOGS_PER_TRAINING),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
-        "bf16": bf16,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "max_length": None,

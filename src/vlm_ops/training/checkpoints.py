@@ -23,12 +23,6 @@ class CompleteCheckpoints:
 
     The mark holds a hash of every file and the settings of the training.
 
-    Both the regular saving and the one on SIGTERM (:class:`~vlm_ops.training.stop.Stop`) pass
-    through ``_save_checkpoint``. The latter may come between the last step before a validation
-    and the validation itself. A training that went on from there would never score that step and
-    could choose another one than an undisturbed training: such a checkpoint is saved after its
-    validation instead.
-
     Attributes:
         settings: Written into the mark; a training with other settings does not go on from it.
     """
@@ -36,19 +30,26 @@ class CompleteCheckpoints:
     settings: dict[str, Any] = {}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        trainer: Any = self
-        if _validation_is_due(trainer.args.eval_steps, trainer.state):
-            trainer.control.should_save = True
-            return
-        folder = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
-        # On SIGTERM a finished checkpoint may be written once more.
+        folder = folder_of(self)
+        # One that was saved before its validation is written once more after it.
         (folder / COMPLETE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         mark = {"settings": self.settings, "files": _hashes(folder)}
         write_whole(folder / COMPLETE, json.dumps(mark, indent=1))
 
 
-def _validation_is_due(every: int, state: Any) -> bool:
+def folder_of(trainer: Any) -> Path:
+    """Return where a trainer's checkpoint of its last completed step lies, or would lie."""
+    return Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
+
+
+def validation_is_due(every: int, state: Any) -> bool:
+    """Return whether a training is at a step that has to be scored and is not yet.
+
+    Args:
+        every: Steps between two validations; the start and the last step are scored too.
+        state: The trainer's; its history is read.
+    """
     step = state.global_step
     if step % every and step < state.max_steps:
         return False

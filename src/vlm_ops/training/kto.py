@@ -6,6 +6,7 @@ from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference, KTO
 
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.means import ThumbMeans
+from vlm_ops.training.stoppable import Stoppable
 
 _OF_TEXT = (
     "input_ids", "attention_mask", "completion_mask", "token_type_ids", "mm_token_type_ids",
@@ -30,7 +31,7 @@ class WithOther(DataCollatorForVisionUnpairedPreference):
         return batch
 
 
-class TrlKto(ThumbMeans, CompleteCheckpoints, KTOTrainer):
+class TrlKto(Stoppable, ThumbMeans, CompleteCheckpoints, KTOTrainer):
     """TRL's trainer on rows that bring the answer to another question along."""
 
     def __init__(self, **options: Any) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 from transformers import PrinterCallback, TrainerState
 
 from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ADAPTER_WEIGHTS
-from vlm_ops.errors import Interrupted, TrainingError
+from vlm_ops.errors import TrainingError
 from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.training.arguments import CHECKPOINTS
-from vlm_ops.training.checkpoints import STATE, newest_complete
+from vlm_ops.training.checkpoints import STATE, newest_complete, validation_is_due
 from vlm_ops.training.early_stopping import stops
 from vlm_ops.training.flat import unmoved
 
@@ -63,16 +63,12 @@ def to_the_end(
     state = TrainerState.load_from_json(str(resume / STATE)) if resume is not None else None
     # transformers would take one more step from a last checkpoint.
     if state is None or not _is_over(state, trainer.args, patience):
-        trainer.args.eval_on_start = resume is None
+        trainer.args.eval_on_start = state is None or validation_is_due(
+            trainer.args.eval_steps, state
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         state = trainer.state
-    if not _is_over(state, trainer.args, patience):
-        # A signal that is heard before the optimizer's step has its checkpoint one step earlier.
-        raise Interrupted(
-            f"stopped at step {state.global_step} of {state.max_steps}; the same command goes on "
-            f"from {newest_complete(checkpoints, trainer.settings)}"
-        )
     best_step = state.best_global_step
     if best_step is None:
         raise TrainingError(f"{checkpoints}: no step was scored on validation; move it away")
@@ -101,6 +97,8 @@ def keep_adapter(checkpoint: Path, out: Path) -> str:
 
 
 def _is_over(state: TrainerState, args: Any, patience: int | None) -> bool:
+    if validation_is_due(args.eval_steps, state):
+        return False
     return state.global_step >= args.max_steps or stops(state, args, patience)
 
 

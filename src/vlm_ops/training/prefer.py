@@ -28,10 +28,11 @@ from vlm_ops.training.losses import PreferenceLoss, ThumbsLoss
 from vlm_ops.training.means import PairMeans
 from vlm_ops.training.rows import preference_rows, thumb_rows
 from vlm_ops.training.stage import Stage, train
+from vlm_ops.training.stoppable import Stoppable
 from vlm_ops.training.thumbs import mismatched, unpaired
 
 
-class TrlDpo(PairMeans, CompleteCheckpoints, DPOTrainer):
+class TrlDpo(Stoppable, PairMeans, CompleteCheckpoints, DPOTrainer):
     """TRL's trainer with checkpoints that carry a mark when they are complete."""
 
 
@@ -183,7 +184,9 @@ def _packed(
     of = [loaded.ref.content, pairs.content, loaded.processor.chat_template]
     reference = Reference(
         out / "reference.safetensors",
-        identity=fingerprint([*of, args.train_batch_size, job.seed, args.bf16]),
+        identity=fingerprint(
+            [*of, args.train_batch_size, job.seed, args.bf16, *(["float16"] if args.fp16 else [])]
+        ),
         rows=len(options["train"]) + len(options["validation"]),
     )
     return build(job.prefer, **options, reference=reference)

@@ -27,11 +27,12 @@ from vlm_ops.training.engine.trainers import PackedSft
 from vlm_ops.training.means import SftMeans
 from vlm_ops.training.rows import sft_rows
 from vlm_ops.training.stage import Stage, train
+from vlm_ops.training.stoppable import Stoppable
 
 logger = logging.getLogger(__name__)
 
 
-class TrlSft(AskedOnValidation, SftMeans, CompleteCheckpoints, SFTTrainer):
+class TrlSft(AskedOnValidation, Stoppable, SftMeans, CompleteCheckpoints, SFTTrainer):
     """TRL's trainer with checkpoints that carry a mark when they are complete."""
 
 

@@ -19,7 +19,7 @@ from vlm_ops.data.split import draw_whole
 from vlm_ops.errors import DataError, TrainingError
 from vlm_ops.model_ref import Start
 from vlm_ops.models.adapters import trainable_parameters
-from vlm_ops.models.families import family_in, family_of, has_windows
+from vlm_ops.models.families import family_in
 from vlm_ops.models.loading import LoadedModel, base_folder, compute_dtype
 from vlm_ops.models.room import Room
 from vlm_ops.store.fingerprint import fingerprint
@@ -31,8 +31,11 @@ from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options
 from vlm_ops.training.memory import free, ran_out, smaller
+from vlm_ops.training.one_device import on_one_device, refuse_ranks
 from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
+from vlm_ops.training.punctual import Punctual
 from vlm_ops.training.stop import Stop
+from vlm_ops.training.unfit import beyond_window, refuse_imageless
 from vlm_ops.training.weights import adapter_weights, set_weights
 
 logger = logging.getLogger(__name__)
@@ -104,8 +107,9 @@ def train(stage: Stage) -> TrainedAdapter:
     Raises:
         Interrupted: SIGTERM came; a checkpoint is written.
         TrainingError: The loss is not a number, or a single row does not fit into memory; the
-            last good checkpoint is kept.
+            last good checkpoint is kept. Or a launcher has started several processes.
     """
+    refuse_ranks()
     stage.tracker.params(stage.job.model_dump())
     engine, outcome = _train_in_memory(stage)
     digest = outcome.sha256
@@ -145,15 +149,15 @@ def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
                 raise
             optim = smaller(optim, error, stage.fewest)
         finally:
+            # The error and its traceback, which holds the model that did not fit, are gone by now.
             stage.stop.let_go()
-        # Not before here: the error's traceback holds the model that did not fit.
-        free()
+            free()
 
 
 def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
     engine: Engine = trainer.engine
     stage.tracker.tags({"engine": engine})
-    asked = stage.job.model_dump(mode="json", exclude={"features"})
+    asked = stage.job.model_dump(mode="json", exclude=set(stage.job.changes_nothing))
     if stage.start is not None:  # by content, wherever it lies
         asked["model"]["start"] = stage.start.adapter_sha256
         asked["model"].pop("start_version", None)
@@ -208,25 +212,6 @@ def _unpacked(stage: Stage) -> str:
     return family.unpacked and f"of the family {family.model_type}, {family.unpacked}"
 
 
-def _refuse_imageless(name: str, model_type: str, rows: Sequence[Any]) -> None:
-    found = [row.id for row in rows if not row.images]
-    if found and family_of(model_type).needs_image:
-        raise DataError(
-            f"{name}: {len(found)} rows have no image (the first is {found[0]!r}), and "
-            f"{model_type} answers about images alone: leave them out "
-            f"(data.without_image: refuse)"
-        )
-
-
-def _beyond_window(config: Any, rows: Sequence[Sequence[EncodedRow]]) -> str:
-    """Say that a token would see more than the model lets it; empty if none would."""
-    window = config.get_text_config().sliding_window if has_windows(config) else None
-    longest = max((row.length for part in rows for row in part), default=0)
-    if window is None or longest <= window:
-        return ""
-    return f"a row has {longest} tokens, and a token of this model sees {window} before it"
-
-
 @dataclass(frozen=True)
 class _Parts:
     """What every trainer is built of."""
@@ -247,15 +232,19 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     stage.tracker.params({"trainable_parameters": trainable_parameters(model)})
     train = stage.records("train")
     validation = scored(stage.records("validation"), stage.optim, seed, stage.name)
-    _refuse_imageless(stage.name, loaded.model.config.model_type, [*train, *validation])
-    bf16 = compute_dtype(loaded.ref.settings) == torch.bfloat16
-    arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, bf16=bf16)
-    callbacks = [stage.stop, Curves(stage.tracker, stage.name)]
+    refuse_imageless(stage.name, loaded.model.config.model_type, [*train, *validation])
+    dtype = compute_dtype(loaded.ref.settings)
+    arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, dtype=dtype)
+    callbacks = [
+        stage.stop,
+        Punctual(stage.job.checkpoint_minutes),
+        Curves(stage.tracker, stage.name),
+    ]
     if optim.early_stopping is not None:
         callbacks.append(EarlyStopping(optim.early_stopping))
     options = {
         "model": model,
-        "args": stage.config(**arguments),
+        "args": on_one_device(stage.config(**arguments)),
         "processing_class": loaded.processor,
         "callbacks": callbacks,
     }
@@ -319,7 +308,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
     parts = _parts(stage, optim)
     encoder = Encoder(parts.loaded.processor, row_limit(parts.options["model"], optim.max_length))
     rows = (stage.encode(encoder, parts.train), stage.encode(encoder, parts.validation))
-    if why := _beyond_window(parts.loaded.model.config, rows):
+    if why := beyond_window(parts.loaded.model.config, rows):
         logger.warning("%s: TRL's own trainer trains, several times slower: %s", stage.name, why)
         return None
     packed = packed_options(

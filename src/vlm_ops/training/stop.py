@@ -1,36 +1,42 @@
 """SIGTERM while a training runs: heard whichever trainer is at work, and never lost."""
 
+import random
 import signal
 from typing import Any
 
-from transformers.trainer_jit_checkpoint import CheckpointManager, JITCheckpointCallback
+import numpy
+import torch
+from transformers import TrainerCallback
 
 from vlm_ops.errors import Interrupted
 
 
-class Stop(JITCheckpointCallback):
-    """transformers' way to save on SIGTERM, one for all trainers that a training builds.
+class Stop(TrainerCallback):
+    """Whether SIGTERM came, and where random numbers stood when the last step ended.
 
-    With ``enable_jit_checkpoint`` every trainer has a callback of its own. The signal's handler
-    then keeps a trainer that gave up in memory, and what that one heard the next does not know.
+    One for all trainers that a training builds; it knows none of them, so that the signal's handler
+    keeps no model in memory. transformers' own way (``enable_jit_checkpoint``) does, and waits for
+    the end of a step, where dropout has drawn its numbers and nothing can begin it again.
+
+    Attributes:
+        asked: Whether it came.
     """
 
     def __init__(self) -> None:
-        self.trainer: Any = None
-        # No wait for a SIGKILL that may follow: a checkpoint that it cuts off has no mark.
-        self.jit_manager: Any = CheckpointManager(trainer=None, kill_wait=0)
+        self.asked = False
+        self._before: list[Any] = []
+        self._random: dict[str, Any] = _random_numbers()
 
     def watch(self, trainer: Any) -> None:
-        """Save this trainer and end its training when SIGTERM comes."""
-        self.jit_manager.trainer = trainer
-        self.jit_manager.setup_signal_handler()
+        """Let this trainer (:class:`~vlm_ops.training.stoppable.Stoppable`) end on SIGTERM."""
+        trainer.stop = self
+        if not self._before:
+            self._before = [signal.signal(signal.SIGTERM, self._hear)]
 
     def let_go(self) -> None:
-        """Forget the trainer, if there is one; SIGTERM does what it did before."""
-        if self.jit_manager.trainer is not None:
-            self.jit_manager.trainer = None
-            before = self.jit_manager._original_sigterm_handler
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        """Hear no more: SIGTERM does what it did before."""
+        if self._before:
+            signal.signal(signal.SIGTERM, self._before.pop() or signal.SIG_DFL)
 
     def check(self, said: str) -> None:
         """Look whether SIGTERM came.
@@ -41,5 +47,34 @@ class Stop(JITCheckpointCallback):
         Raises:
             Interrupted: It came; with these words.
         """
-        if self.jit_manager.is_checkpoint_requested:
+        if self.asked:
             raise Interrupted(said)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Remember the random numbers before the epoch draws from them."""
+        self._random = _random_numbers()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Remember them before a validation that may follow."""
+        self._random = _random_numbers()
+
+    def rewind(self) -> None:
+        """Put random numbers back to where they stood when the last step ended."""
+        random.setstate(self._random["python"])
+        numpy.random.set_state(self._random["numpy"])
+        torch.set_rng_state(self._random["cpu"])
+        if "cuda" in self._random:
+            torch.cuda.set_rng_state(self._random["cuda"])
+
+    def _hear(self, *_: Any) -> None:
+        self.asked = True
+
+
+def _random_numbers() -> dict[str, Any]:
+    """Take what a checkpoint keeps of them (transformers' ``Trainer._save_rng_state``)."""
+    on_gpu = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    return on_gpu | {
+        "python": random.getstate(),
+        "numpy": numpy.random.get_state(),
+        "cpu": torch.get_rng_state(),
+    }

@@ -34,10 +34,11 @@ ROWS = 4
 """How many rows are compared: with three questions an image, a shared prefix and a second tree."""
 CHECK = "engine.json"
 _NOISE = 0.02
-_AT_MOST = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (2e-2, 0.25)}
+_HALF = (2e-2, 0.25)
+_AT_MOST = {torch.float32: (1e-3, 1e-2), torch.bfloat16: _HALF, torch.float16: _HALF}
 """How far loss and gradients may be apart, relative to the plain model's, by the type that products
 run in. Rounding was measured to make 1e-6 in float32; in bfloat16 0.0015 of the loss and 0.07
-between gradients (docs/engine.md)."""
+between gradients (docs/engine.md). float16 rounds more finely: not measured."""
 _FLOOR = 0.1
 """Of the denominator of the loss' relative difference."""
 _AGREES = "agrees with"
@@ -109,7 +110,7 @@ def compare(trainer: Any, plain_batch: Callable[[], dict[str, Any]], weights: We
         if ran_out(error):
             raise
         return Check(engine="trl", said=f"fails where the plain model does not: {error!r}")
-    return _judge(plain, packed, torch.bfloat16 if trainer.args.bf16 else torch.float32)
+    return _judge(plain, packed, _dtype(trainer.args))
 
 
 def read_check(out: Path) -> Check | None:
@@ -146,6 +147,11 @@ def _judge(plain: _Side, packed: _Side, dtype: torch.dtype) -> Check:
         f"at most {most_apart:g})"
     )
     return Check(engine="packed" if agrees else "trl", said=found)
+
+
+def _dtype(args: Any) -> torch.dtype:
+    half = torch.bfloat16 if args.bf16 else torch.float16
+    return half if args.bf16 or args.fp16 else torch.float32
 
 
 def _norm(tensors: Iterable[torch.Tensor]) -> float:

@@ -13,7 +13,6 @@ from vlm_ops.training.engine.reference import Reference
 from vlm_ops.training.engine.trainers import PackedTraining
 from vlm_ops.training.losses import LogProbs, moved_by
 from vlm_ops.training.means import PairMeans, ThumbMeans
-from vlm_ops.training.stop import Stop
 
 
 class PackedPreferences(PackedTraining):
@@ -26,7 +25,6 @@ class PackedPreferences(PackedTraining):
     """
 
     # Of the TRL self.
-    callback_handler: Any
     _metrics: Any
     _total_train_tokens: int
 
@@ -42,10 +40,10 @@ class PackedPreferences(PackedTraining):
             Interrupted: SIGTERM came; what was asked is kept.
         """
         super().get_ready()
-        stop = next(c for c in self.callback_handler.callbacks if isinstance(c, Stop))
 
         def ask(batch: dict[str, Any]) -> LogProbs:
-            stop.check("stopped while the reference was asked; it goes on from there")
+            if self.stop is not None:
+                self.stop.check("stopped while the reference was asked; it goes on from there")
             with torch.no_grad(), self.accelerator.autocast():
                 return self.log_probs(self.model, self._prepare_inputs(batch))[0]
 

@@ -22,6 +22,7 @@ from vlm_ops.training.engine.forest import by_tree, longest_line, pack
 from vlm_ops.training.engine.head import add_head
 from vlm_ops.training.engine.lora import fuse_lora
 from vlm_ops.training.means import SftMeans
+from vlm_ops.training.stoppable import Stoppable
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class ByImage(Sampler[int]):
         return (number for group in groups for number in group)
 
 
-class PackedTraining(CompleteCheckpoints):
+class PackedTraining(Stoppable, CompleteCheckpoints):
     """Mixin before a TRL trainer: order, packing and features.
 
     The model computes as TRL has it until :meth:`get_ready` is called.
@@ -73,7 +74,6 @@ class PackedTraining(CompleteCheckpoints):
 
     # Of the TRL self.
     model: Any
-    args: Any
     accelerator: Any
     _prepare_inputs: Any
 

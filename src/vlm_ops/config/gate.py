@@ -1,0 +1,69 @@
+"""What a candidate must show before it may be promoted: the section ``gate`` of a configuration.
+
+As :mod:`vlm_ops.config.sections`.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from vlm_ops.store.frozen import Frozen
+
+Gain = Annotated[float, Field(ge=0.0, le=1.0)]
+"""A margin that only a better one passes."""
+
+
+class GateSettings(Frozen):
+    """What a candidate must show on the test rows before the gate accepts it.
+
+    No number turns a comparison off. ``null`` does, and the decision says each time what was not
+    asked. The comparison with the champion can't be turned off, only loosened within bounds.
+    """
+
+    renamed = {"over_blind": "over_gray"}  # former name
+    reworded = {"over_base": (-1, None), "over_gray": (-1, None), "over_champion": (-1, -0.1)}
+
+    over_base: Gain | None = 0.0
+    """The lower end of the interval of candidate minus base must lie above this; null does not
+    ask."""
+    over_champion: float = Field(default=0.0, ge=-0.1, le=1.0)
+    """The lower end of the interval of candidate minus champion must lie above this. Below 0 it
+    asks for non-inferiority only: that the candidate is not that much worse."""
+    over_gray: Gain | None = 0.1
+    """The lower end of the interval of candidate minus its own score on gray images must lie
+    above this: a model that does not need the picture is refused; null does not ask."""
+    over_swapped: Gain | None = 0.0
+    """The lower end of the interval of candidate minus its own score on images of other rows of
+    the same kind must lie above this; null does not ask. Unlike a gray image, such an image is no
+    surprise to a model."""
+    over_majority: Gain | None = 0.0
+    """The lower end of the interval of candidate minus the most frequent training answer of each
+    kind must lie above this: that answer sees neither image nor question; null does not ask."""
+    floor: float | None = Field(default=None, ge=0.0, le=1.0)
+    """The candidate's relaxed accuracy must be at least this, whoever the champion is; None sets
+    no floor. Where every margin is null and there is no champion, something must be asked: 0 says
+    that any model may be the first."""
+    kind_tolerance: float = Field(default=0.05, ge=0.0, le=0.2)
+    """So much may be lost against the champion on any one kind of question. A candidate that lost
+    more, beyond chance, is refused, however much better it is on all kinds together."""
+
+    @field_validator("over_base", "over_gray", "over_swapped", "over_majority", mode="before")
+    @classmethod
+    def _asks(cls, margin: Any) -> Any:
+        if margin == -1:
+            raise ValueError(
+                "-1 would ask nothing; write null to leave this comparison out, which every "
+                "decision then says"
+            )
+        return margin
+
+    @model_validator(mode="after")
+    def _can_pass(self) -> "GateSettings":
+        for name in type(self).model_fields:
+            if name.startswith("over_") and getattr(self, name) == 1.0:
+                raise ValueError(
+                    f"{name} 1.0 can never be passed: two accuracies differ by 1 at most, and "
+                    f"the difference must lie above the margin; 0 asks for any gain beyond chance, "
+                    f"0.02 for more than 2 points"
+                )
+        return self
