@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import vlm_ops.errors
+from flows.forked import Forked, fork
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
@@ -105,14 +107,8 @@ def _in_child(folder: Path, values: dict[str, Any], name: str) -> _Ended:
     file, result = folder / "request.json", folder / "error.json"
     result.unlink(missing_ok=True)
     write_whole(file, json.dumps(values | {"result": str(result)}, indent=2))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "vlm_ops.steps.process", str(file), str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | _environment(values["threads"]),
-        start_new_session=True,
-    )
+    environment = os.environ | _environment(values["threads"])
+    child = fork(file, environment) or _anew(file, environment)
     log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{name}")
     assert child.stdout is not None
     try:
@@ -121,6 +117,17 @@ def _in_child(folder: Path, values: dict[str, Any], name: str) -> _Ended:
     except BaseException:
         _pass_on(_stop(child, logger), logger, log)
         raise
+
+
+def _anew(file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "vlm_ops.steps.process", str(file), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
 
 
 def _environment(threads: int | None) -> dict[str, str]:
@@ -154,7 +161,7 @@ def _pass_on(lines: Iterable[bytes], logger: logging.Logger, log: Path) -> list[
     return last
 
 
-def _stop(child: "subprocess.Popen[bytes]", logger: logging.Logger) -> list[bytes]:
+def _stop(child: "Forked | subprocess.Popen[bytes]", logger: logging.Logger) -> list[bytes]:
     """Ask a child to stop and return what it still says; kill it if it takes too long."""
     if child.poll() is not None:
         return []
@@ -162,11 +169,13 @@ def _stop(child: "subprocess.Popen[bytes]", logger: logging.Logger) -> list[byte
         "stopping; a training writes its checkpoint first, which may take up to %d s", _GRACE_S
     )
     child.send_signal(signal.SIGTERM)
+    killer = threading.Timer(_GRACE_S, child.kill)
+    killer.start()
     try:
-        return child.communicate(timeout=_GRACE_S)[0].splitlines()
-    except subprocess.TimeoutExpired:
-        return []
+        assert child.stdout is not None
+        return child.stdout.readlines()
     finally:
+        killer.cancel()
         # Also when the user, by a second Ctrl-C, does not want to wait.
         child.kill()
         child.wait()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from step_processes import is_step
 
 from flows.child import run_in_child
 from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef, PreparedData, TrainedAdapter
@@ -89,8 +90,8 @@ def when_it_waits(step: Work, act: Callable[[psutil.Process], object]) -> thread
                 time.sleep(0.02)
                 continue
             pipe.unlink()  # this process looks for the record when the child is gone
-            for child in psutil.Process().children():
-                if "vlm_ops.steps.process" in child.cmdline():
+            for child in psutil.Process().children(recursive=True):
+                if is_step(child):
                     act(child)
                     while child.is_running() and time.monotonic() < deadline:
                         time.sleep(0.02)

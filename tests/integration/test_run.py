@@ -13,6 +13,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 from small import call, command, environment, kept_up, versions, vlm_ops, write_small
+from step_processes import is_step
 
 from flows.servers.services import services
 from vlm_ops.artifacts import AnswerSet, Choice, PreparedData
@@ -298,8 +299,8 @@ def _wait_for_checkpoint(
     while time.monotonic() < deadline:
         assert run.poll() is None
         if set(runs.glob("sft-*/checkpoints/*/complete.json")) - before:
-            for child in psutil.Process(run.pid).children():
-                if "vlm_ops.steps.process" in child.cmdline():
+            for child in psutil.Process(run.pid).children(recursive=True):
+                if is_step(child):
                     return child
         time.sleep(0.02)
     raise AssertionError("no checkpoint appeared")
