@@ -264,5 +264,6 @@ class FeatureSettings(Frozen):
     memory_gb: float | None = Field(default=None, ge=0.0)
     """In memory; None takes a quarter of what is free when training starts."""
     disk_gb: float | None = Field(default=None, ge=0.0)
-    """In files of the step's folder, once memory is full; None takes half of what is free. They
-    are deleted when the step ends; one that was stopped goes on with them."""
+    """In files; None takes half of what is free. What other steps need too lies in ``features/`` of
+    the runs folder to the run's end; the rest, once memory is full, in the step's own to its end. A
+    run that was stopped goes on with them, ``vlm-ops clean`` removes them."""

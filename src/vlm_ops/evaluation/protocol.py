@@ -12,7 +12,7 @@ from vlm_ops.models.ground import ground
 from vlm_ops.records import Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
 
-ASKING_VERSION = 2
+ASKING_VERSION = 3
 """Raised when a change of how models are asked may change an answer."""
 
 

@@ -60,7 +60,7 @@ class FeatureFiles:
         """
         folder = self._room.shared if shared else self._room.own
         if self._limit is None:
-            self._limit = self.bytes + _free_bytes(folder)
+            self._limit = int((self.bytes + _free_bytes(folder)) * DISK_SHARE)
         path = folder / f"{name}.safetensors"
         if path.exists() or self.bytes + features.numel() * features.element_size() > self._limit:
             return
@@ -103,4 +103,4 @@ def _digest(features: torch.Tensor) -> str:
 
 def _free_bytes(folder: Path) -> int:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return int(shutil.disk_usage(existing).free * DISK_SHARE)
+    return shutil.disk_usage(existing).free

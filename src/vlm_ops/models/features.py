@@ -156,7 +156,7 @@ class FeatureStore:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Compute features afresh inside the block, and neither keep nor count them."""
+        """Neither keep nor count features inside the block; from files they are read."""
         kept = (self._uses, self._lasts, self._memory, self._latest, self._usage)
         self._uses, self._memory, self._latest, self._usage = {}, {}, {}, Usage()
         self._lasts = lambda key: False
@@ -185,9 +185,11 @@ class FeatureStore:
         started = time.perf_counter()
         encoded: list[torch.Tensor] = []
         todo = list(pictures)
+        grads = torch.is_grad_enabled() and not self.frozen
         while todo:
             pixels, rest = self._next_pixels(todo)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            # Tensors of inference mode could not be trained on later.
+            with torch.inference_mode(False), torch.set_grad_enabled(grads):
                 made = self._model.get_image_features(**pixels)
             encoded += self._by_image(made, todo[: len(todo) - len(rest)])
             todo = rest

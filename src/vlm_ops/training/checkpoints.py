@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer_utils import rotate_checkpoints
+
 from vlm_ops.errors import TrainingError
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import sha256_file
@@ -30,12 +32,20 @@ class CompleteCheckpoints:
     settings: dict[str, Any] = {}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        trainer: Any = self
         folder = folder_of(self)
         # One that was saved before its validation is written once more after it.
         (folder / COMPLETE).unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        args: Any = trainer.args
+        limit, args.save_total_limit = args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        finally:
+            args.save_total_limit = limit
         mark = {"settings": self.settings, "files": _hashes(folder)}
         write_whole(folder / COMPLETE, json.dumps(mark, indent=1))
+        # Not before: the one that is deleted may be the only other one to go on from.
+        rotate_checkpoints(args.output_dir, limit, trainer.state.best_model_checkpoint)
 
 
 def folder_of(trainer: Any) -> Path:

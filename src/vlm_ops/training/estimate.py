@@ -159,21 +159,24 @@ def _layers(config: Any, tokens: int, size: int, wide: int, again: bool) -> floa
     return count * tokens * size * width + one
 
 
-def features_on_disk(shape: Shape, tokens: int, room: FeatureSettings, runs: Path) -> float:
-    """Estimate the bytes of image features that memory has no room for.
+def features_on_disk(
+    shape: Shape, own: int, shared: int, room: FeatureSettings, runs: Path
+) -> float:
+    """Estimate the bytes of image features in files.
 
     Args:
         shape: The model.
-        tokens: Image tokens of all images whose features are kept.
+        own: Image tokens of images that one training needs again: in files once memory is full.
+        shared: Of those that several steps need: always in files.
         room: What the configuration allows.
         runs: Folder that the files would be in.
     """
     deeper = len(getattr(shape.vision, "deepstack_visual_indexes", None) or ())
-    every: int = tokens * (1 + deeper) * shape.text.hidden_size * shape.dtype.itemsize
+    each: int = (1 + deeper) * shape.text.hidden_size * shape.dtype.itemsize
     memory, disk = room.memory_gb, room.disk_gb
     in_memory = free_memory() * MEMORY_SHARE if memory is None else memory * GB
     on_disk = free_disk(runs) * DISK_SHARE if disk is None else disk * GB
-    return max(0.0, min(every - in_memory, on_disk))
+    return min(max(0.0, own * each - in_memory) + shared * each, on_disk)
 
 
 def trained_files(shape: Shape, lora: LoraSettings, optim: OptimSettings) -> float:

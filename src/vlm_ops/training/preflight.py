@@ -180,9 +180,11 @@ def _memory(
 def _disk(config: PipelineConfig, shape: Shape, measured: Measured, rows: int) -> float:
     """Estimate what features, checkpoints and adapters take."""
     optim, lora = _training(config)
-    kept = _kept_image_tokens(measured, optim, lora, rows)
     files = sum(trained_files(shape, lora, stage) for stage in _stages(config))
-    return files + features_on_disk(shape, kept, config.features, config.execution.runs)
+    if set(lora.towers) != {"text"}:  # its features change, and each model has its own
+        return files
+    own, shared = _kept_image_tokens(measured, optim, rows)
+    return files + features_on_disk(shape, own, shared, config.features, config.execution.runs)
 
 
 def _asked(
@@ -317,15 +319,12 @@ def _short_of_disk(disk: float, free: int) -> list[str]:
     ]
 
 
-def _kept_image_tokens(
-    measured: Measured, optim: OptimSettings, lora: LoraSettings, rows: int
-) -> int:
-    """Count image tokens of images that are needed more than once, while their tower is frozen."""
-    if set(lora.towers) != {"text"}:
-        return 0
+def _kept_image_tokens(measured: Measured, optim: OptimSettings, rows: int) -> tuple[int, int]:
+    """Count image tokens of images that a training needs again, and of those that others need."""
     seen = total_steps(optim, rows) * optim.batch_size * optim.accumulation
     train = measured.images["train"] if math.ceil(seen / rows) > 1 else {}
-    return sum((train | measured.images["validation"]).values())
+    shared = measured.images["validation"] | measured.images["test"]
+    return sum(train.values()), sum(shared.values())
 
 
 def _of(measured: Measured, split: Split, rows: Sequence[Row]) -> dict[str, Length]:

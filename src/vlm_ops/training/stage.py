@@ -112,6 +112,7 @@ def train(stage: Stage) -> TrainedAdapter:
     refuse_ranks()
     stage.tracker.params(stage.job.model_dump())
     engine, outcome = _train_in_memory(stage)
+    stage.stop.check("stopped when all was trained; the same command keeps it")
     digest = outcome.sha256
     return TrainedAdapter(
         stage=stage.name,
