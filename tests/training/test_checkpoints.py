@@ -10,6 +10,7 @@ import pytest
 
 from vlm_ops.errors import TrainingError
 from vlm_ops.store.fingerprint import sha256_file
+from vlm_ops.training import checkpoints
 from vlm_ops.training.checkpoints import (
     COMPLETE,
     STATE,
@@ -29,18 +30,21 @@ class Saver:
     """Stands for transformers' trainer: saving makes a folder."""
 
     def __init__(self, out: Path, step: int, scored: tuple[int, ...], best: int | None) -> None:
-        self.args = SimpleNamespace(output_dir=str(out), eval_steps=10)
+        self.args = SimpleNamespace(output_dir=str(out), eval_steps=10, save_total_limit=3)
         history = [{"step": done, "eval_loss": 1.0} for done in scored]
         self.state = SimpleNamespace(
-            global_step=step, max_steps=25, log_history=history, best_global_step=best
-        )
+            global_step=step, max_steps=25, log_history=history, best_global_step=best,
+            best_model_checkpoint=None if best is None else str(out / f"checkpoint-{best}"),
+        )  # fmt: skip
         self.control = SimpleNamespace(should_save=False)
         self.marked_while_saving: bool | None = None
+        self.limit_while_saving: int | None = 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         (folder / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
         self.marked_while_saving = (folder / COMPLETE).exists()
+        self.limit_while_saving = self.args.save_total_limit
         (folder / WEIGHTS).write_bytes(f"weights of step {self.state.global_step}".encode())
         state = {"best_global_step": self.state.best_global_step}
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
@@ -63,6 +67,25 @@ def save(out: Path, step: int, *scored: int, best: int | None = None) -> Trainer
 
 def steps(out: Path) -> set[str]:
     return {path.name.removeprefix("checkpoint-") for path in out.iterdir()}
+
+
+def test_an_older_one_goes_only_when_the_newer_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (5, 10, 15):
+        save(tmp_path, step, best=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_hashes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, 20, best=20)
+    assert newest_complete(tmp_path, SETTINGS) == tmp_path / "checkpoint-15"
+    found = save(tmp_path, 20, best=20)
+    assert (found.limit_while_saving, found.args.save_total_limit) == (None, 3)
+    assert steps(tmp_path) == {"10", "15", "20"}
+
+
+def killed(folder: Path) -> dict[str, str]:
+    raise KeyboardInterrupt
 
 
 def test_the_newest_complete_one_is_gone_on_from_and_the_rest_removed(tmp_path: Path) -> None:
