@@ -12,13 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from step_processes import is_step
 
+from flows import forked
 from flows.child import run_in_child
+from flows.forked import close_host
 from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ModelSettings
@@ -180,3 +183,38 @@ def test_a_child_whose_parent_is_gone_already_does_nothing(waiting: Work) -> Non
         str(psutil.Process().ppid()),
     ]
     assert subprocess.run(alone, timeout=120, check=False).returncode == STOPPED
+
+
+def test_steps_are_forked_from_one_process_until_that_is_killed(waiting: Work) -> None:
+    hosts: list[psutil.Process] = []
+
+    def end(child: psutil.Process, *, host_too: bool) -> None:
+        hosts.append(child.parent())
+        (hosts[-1] if host_too else child).send_signal(signal.SIGKILL)
+
+    for host_too in (False, True, False):
+        pipe = waiting.first().folder / RECORD
+        if not pipe.exists():
+            os.mkfifo(pipe)
+        when_it_waits(waiting, partial(end, host_too=host_too))
+        with pytest.raises(TransientError, match=r"step 'sft' was killed by SIGKILL"):
+            run(waiting)
+    assert hosts[0] == hosts[1] != hosts[2]
+    close_host()
+    assert not hosts[2].is_running()
+
+
+def test_where_a_gpu_is_seen_each_step_is_started_anew(
+    waiting: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents: list[int] = []
+
+    def end(child: psutil.Process) -> None:
+        parents.append(child.ppid())
+        child.send_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(forked, "device", lambda: "cuda")
+    when_it_waits(waiting, end)
+    with pytest.raises(Interrupted, match="goes on from"):
+        run(waiting)
+    assert parents == [os.getpid()]

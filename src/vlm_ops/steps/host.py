@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 from pathlib import Path
 
 from vlm_ops.parent import die_with_parent
@@ -33,12 +34,14 @@ def main(channel: int, parent: int) -> int:
         parent: Process whose end is this one's end too.
 
     Returns:
-        The exit code: of a step in its own process, else 0.
+        The exit code: of a step in its own process; else 0, or 1 where nothing can be forked.
     """
     die_with_parent(parent)
     modules = {step.function.partition(":")[0] for step in STEPS.values() if step.heavy}
     for name in sorted({*modules, "vlm_ops.models.features", "vlm_ops.tracking.mlflow"}):
         importlib.import_module(name)
+    if threading.active_count() > 1:
+        return 1  # a fork has none of the other threads, and may wait for what they hold
     gc.collect()
     gc.freeze()  # what a fork never touches it shares
     asker = socket.socket(fileno=channel)
