@@ -21,6 +21,7 @@ from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.generation import encode, written
 from vlm_ops.models.loading import base_ref, load
 from vlm_ops.records import Chat, as_chat
+from vlm_ops.serving import agreement
 from vlm_ops.serving.agreement import check, fixed_questions
 from vlm_ops.serving.export import export
 from vlm_ops.store.fingerprint import sha256_file
@@ -48,6 +49,12 @@ def adapted(base: Path, folder: Path, lora: LoraSettings, **settings: Any) -> Mo
 
 def asked_of(processor: Any, chats: list[Chat], pictures: Any) -> Any:
     return encode(processor, written(processor, chats), pictures)
+
+
+@pytest.fixture(autouse=True)
+def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(fixed_questions()) == 200
+    monkeypatch.setattr(agreement, "MOST_QUESTIONS", 20)
 
 
 @pytest.fixture(scope="module")

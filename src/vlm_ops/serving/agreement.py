@@ -1,6 +1,7 @@
 """Whether an exported model answers as the model that it was made of does."""
 
 import gc
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,6 @@ _BATCH = 8
 _SHOWN = 5
 """Rows that a message names."""
 
-_FIXED = 20
 _COLORS = ("red", "green", "blue", "orange", "purple", "black")
 _ASKED = (
     "What color is the largest shape?",
@@ -69,11 +69,13 @@ class Agreement(NamedTuple):
 
 
 def fixed_questions() -> list[Asked]:
-    """Draw a few pictures of shapes, always the same, and ask about each."""
+    """Draw pictures of shapes, always the same, and ask a few questions about each."""
     draw = random.Random(0)
+    pictures = [_shapes(draw) for _ in range(-(-MOST_QUESTIONS // len(_ASKED)))]
+    asked = itertools.product(pictures, _ASKED)
     return [
-        Asked(f"fixed-{number}", (), _ASKED[number % len(_ASKED)], [_shapes(draw)])
-        for number in range(_FIXED)
+        Asked(f"fixed-{number}", (), question, [picture])
+        for number, (picture, question) in enumerate(itertools.islice(asked, MOST_QUESTIONS))
     ]
 
 
