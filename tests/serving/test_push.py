@@ -158,7 +158,10 @@ def test_nothing_is_sent_where_something_else_lies(hub: Hub, folder: Path) -> No
     hub.there, hub.tags = True, ["diffusers"]
     theirs = {"unet/diffusion.safetensors": b"1", "model.safetensors": b"2", "README.md": b"3"}
     hub.files = dict(theirs)
-    with pytest.raises(ModelError, match=r"3 files whose README\.md has no tag vlm-ops.*stays in"):
+    with pytest.raises(
+        ModelError,
+        match=r"^--push team/charts: found .* 3 files whose README\.md has no tag vlm-ops.*stays in",
+    ):
         push(folder, HUB_ID, private=False)
     assert (hub.files, hub.commits) == (theirs, [])
 
@@ -190,7 +193,7 @@ def test_errors_of_an_upload_are_told_by_what_is_behind_them() -> None:
 
 def test_what_is_to_be_private_is_not_sent_where_all_see_it(hub: Hub, folder: Path) -> None:
     hub.there = True
-    with pytest.raises(ModelError, match="that is not private, expected a private or a new one"):
+    with pytest.raises(ModelError, match=r"^--push team/charts: found a repository that is not"):
         push(folder, HUB_ID, private=True)
     assert hub.files == {}
     assert hub.commits == []

@@ -42,8 +42,8 @@ def _all_the_same(name: str, answers: Sequence[Answer]) -> str | None:
     shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…") if text else "empty"
     return (
         f"all {len(answers)} answers of {name} are the same, {shown}, and the rows have "
-        f"{len(wanted)} different ones: it may look at neither image nor question. After a training, "
-        f"a smaller learning_rate or fewer epochs may help; look at the training answers as well"
+        f"{len(wanted)} different ones: it may look at neither image nor question. After a "
+        f"training, a smaller learning_rate or fewer epochs may help; look at the training answers as well"
     )
 
 

@@ -57,7 +57,7 @@ def reach_out(boxes: Sequence[Box]) -> int:
 
 
 def like_fractions(boxes: Sequence[Box]) -> int:
-    """Count the boxes within one per mille of the upper left corner: fractions read as per mille."""
+    """Count the boxes within a per mille of the upper left corner: they may be fractions."""
     return sum(all(0 <= edge <= 1 / 1000 for edge in box[1:]) for box in boxes)
 
 

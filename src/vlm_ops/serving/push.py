@@ -73,6 +73,8 @@ def push(folder: Path, hub_id: str, *, private: bool) -> str:
             commit_message="Export of vlm-ops",
             delete_patterns=sorted(filter(_EARLIER.fullmatch, files)),
         )
+    except ModelError:
+        raise
     except (OSError, ValueError, httpx.HTTPError, RuntimeError) as error:
         raise _failed(folder, hub_id, private, _why(error)) from error
     return str(made)
