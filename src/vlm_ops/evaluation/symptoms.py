@@ -43,7 +43,8 @@ def _all_the_same(name: str, answers: Sequence[Answer]) -> str | None:
     return (
         f"all {len(answers)} answers of {name} are the same, {shown}, and the rows have "
         f"{len(wanted)} different ones: it may look at neither image nor question. After a "
-        f"training, a smaller learning_rate or fewer epochs may help; look at the training answers as well"
+        f"training, a smaller learning_rate or fewer epochs may help; look at the training "
+        f"answers as well"
     )
 
 
