@@ -182,14 +182,15 @@ def test_a_training_of_the_engines_benchmark_leaves_no_features(
 def test_both_sides_answer_in_one_type(random_base: Path, dtype: torch.dtype) -> None:
     settings = ModelSettings(id=str(random_base), quantization="none", dtype="float32")
     loaded = load(base_ref(settings))
-    loaded.model.to(dtype)
+    model: Any = loaded.model
+    model.to(dtype)
     seen: list[torch.dtype | None] = []
 
     def look(*_: Any) -> None:
         on = torch.is_autocast_enabled("cpu")
         seen.append(torch.get_autocast_dtype("cpu") if on else None)
 
-    loaded.model.register_forward_pre_hook(look)
+    model.register_forward_pre_hook(look)
     chats, images = [as_chat("What?", 1)], [[Image.new("RGB", (32, 32))]]
     options = Sampling(max_new_tokens=1, batch_size=1, temperature=0.0, samples=1, seed=0)
     generate(loaded, chats, images, max_new_tokens=1, batch_size=1)
