@@ -41,7 +41,8 @@ def train(run: Run) -> dict[str, Any]:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as out:
-        trainer, began = build(run, data, Path(out))
+        # Features of images are kept beside a step's folder: within this one, so that they go.
+        trainer, began = build(run, data, Path(out) / "step")
         built = perf_counter()
         trainer.train()
         ended = perf_counter()
@@ -95,7 +96,7 @@ def build(
     Args:
         run: What to do.
         data: Whose training rows are taken.
-        out: For its files.
+        out: For its files; features of images are kept in its parent.
         loaded: The model, if it is loaded already.
 
     Returns:
@@ -112,6 +113,7 @@ def build(
         rows = paired(rows, seed=0)
     if run.parity:
         rows = _in_our_order(rows, loaded, run)
+    out.mkdir(exist_ok=True)
     stage = _stage(run, rows, base, data, out)
     if run.trial:
         write_check(out, Check(engine="packed", said="agrees with it: not compared"), "trial")
@@ -160,8 +162,9 @@ def _only_the_steps(trainer: Any, run: Run) -> None:
         args.logging_steps = 1
         if run.engine == "trl":
             args.train_sampling_strategy = "sequential"
-    elif run.engine == "trl":
-        # As stock TRL has them; the pipeline turns them back to float32.
+    elif run.engine == "trl" and not args.fp16:
+        # As stock TRL has them; the pipeline turns them back to float32. In float16 they stay so:
+        # the loss scaler takes no gradients in bfloat16.
         for name, parameter in trainer.model.named_parameters():
             if parameter.requires_grad and "magnitude" not in name:
                 parameter.data = parameter.data.to(torch.bfloat16)

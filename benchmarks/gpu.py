@@ -130,7 +130,7 @@ def _listen(part: Part, folder: Path, budget: float, found: dict[str, Any]) -> s
             timer.cancel()
             process.kill()
         errors.seek(0)
-        last = errors.read().strip().rpartition("\n")[2][-500:]
+        last = found.pop("failed", "") or errors.read().strip().rpartition("\n")[2][-500:]
     if late.is_set():
         return f"took longer than its {budget:.0f} s"
     return f"its process ended with {code}: {last}" if code else ""
@@ -140,6 +140,11 @@ def _take(line: str, found: dict[str, Any]) -> None:
     try:
         said = json.loads(line)
     except ValueError:  # a library's own words
+        return
+    if not isinstance(said, dict) or not said.keys() & {"about", "side", "failed"}:
+        return
+    if "failed" in said:
+        found["failed"] = said["failed"]
         return
     if (about := said.pop("about", None)) is not None:
         found |= about

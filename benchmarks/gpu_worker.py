@@ -1,6 +1,7 @@
 """One part of ``benchmarks/gpu.py``: prints a line of JSON for each thing that it finds.
 
-``about`` says what the work is, ``side`` and ``pair`` what a run took, ``error`` that it failed.
+``about`` says what the work is, ``side`` and ``pair`` what a run took, ``error`` that it failed,
+and ``failed`` that the whole part did.
 """
 
 import gc
@@ -9,7 +10,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,16 +53,32 @@ def main(part: Part, folder: Path, until: float) -> None:
         folder: Of the benchmark.
         until: When to be done, in seconds since the epoch; no pair begins that would end later.
     """
+    run, data = ready(part, folder)
+    if data is None:
+        return
+    trained = part.task in ("sft", "dpo")
+    one = _training(run, data, until) if trained else _answering(run, part, data)
+    _in_turns(one, part.pairs, until)
+
+
+def ready(part: Part, folder: Path) -> tuple[Run, Rows | None]:
+    """Find, or make, the model and the rows of a part, and say what they are.
+
+    Args:
+        part: Which.
+        folder: Of the benchmark.
+
+    Returns:
+        The work, and its rows; none where weights are all that is asked for.
+    """
     run = _run(part, folder)
     if part.task == "weights":
         ref = reference(run.model, folder, run.dtype)
         say(about={"weights": _weights(run.model), "content": ref.base_sha256})
-        return
+        return run, None
     data = drawn_rows(part, folder)
     say(about=_about(run, part, data))
-    trained = part.task in ("sft", "dpo")
-    one = _training(run, data, until) if trained else _answering(run, part, data)
-    _in_turns(one, part.pairs, until)
+    return run, data
 
 
 def say(**found: Any) -> None:
@@ -81,13 +99,14 @@ def _run(part: Part, folder: Path) -> Run:
 
 
 def _model(model: str, folder: Path) -> str:
-    if model not in RECIPES:
+    if (recipe := RECIPES.get(model)) is None:
         return model
     try:
-        reference(RECIPES[model], folder, "auto")
-    except VlmOpsError:
+        reference(recipe, folder, "auto")
+    except (VlmOpsError, OSError) as error:
+        say(about={"not_published": f"{type(error).__name__}: {error}"[:500]})
         return model
-    return RECIPES[model]
+    return recipe
 
 
 def _weights(model: str) -> str:
@@ -137,9 +156,9 @@ def _training(run: Run, data: Rows, until: float) -> Callable[[str], Found]:
     """
     began = time.time()
     first = replace(run, trial=False, rows=min(ROWS, run.rows))
-    with tempfile.TemporaryDirectory() as out:
-        found = _guarded(lambda: _trained(first, data, Path(out)))
-        check = Path(out) / CHECK
+    with _fresh() as out:
+        found = _guarded(lambda: _trained(first, data, out))
+        check = out / CHECK
         said = json.loads(check.read_text())["said"] if check.exists() else found.get("error")
     took = (time.time() - began) / first.rows
     while run.rows >= 4 * run.batch and time.time() + 2 * run.rows * took > until:
@@ -148,11 +167,20 @@ def _training(run: Run, data: Rows, until: float) -> Callable[[str], Found]:
     say(about={"engine_check": said, "rows": run.rows, "images": len(shown)})
 
     def one(side: str) -> Found:
-        with tempfile.TemporaryDirectory() as out:
-            chosen = replace(run, engine="packed" if side == "ours" else "trl")
-            return _trained(chosen, data, Path(out))
+        with _fresh() as out:
+            return _trained(replace(run, engine="packed" if side == "ours" else "trl"), data, out)
 
     return one
+
+
+@contextmanager
+def _fresh() -> Iterator[Path]:
+    """Make a step's folder for one run.
+
+    Features of images are kept beside it. They go with it, so that every run computes its own.
+    """
+    with tempfile.TemporaryDirectory() as room:
+        yield Path(room) / "step"
 
 
 def _trained(run: Run, data: Rows, out: Path) -> Found:
@@ -224,8 +252,8 @@ def _stock(
     for place in range(0, len(chats), sampling.batch_size):
         rows = slice(place, place + sampling.batch_size)
         inputs: Any = encode(processor, written(processor, chats[rows]), images[rows])
-        bf16 = model.dtype == torch.bfloat16
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+        half = model.dtype if model.dtype in (torch.bfloat16, torch.float16) else None
+        with torch.autocast(model.device.type, dtype=half, enabled=half is not None):
             output = model.generate(
                 **inputs.to(model.device), **sampling.options,
                 pad_token_id=processor.tokenizer.pad_token_id,
@@ -307,4 +335,8 @@ def _chart(folder: Path, number: int, edge: int) -> ImageRef:
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     die_with_parent(asked["parent"])
-    main(Part(**asked["part"]), Path(asked["folder"]), asked["until"])
+    try:
+        main(Part(**asked["part"]), Path(asked["folder"]), asked["until"])
+    except Exception as error:
+        say(failed=f"{type(error).__name__}: {error}"[:500])
+        raise

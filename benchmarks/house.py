@@ -35,7 +35,7 @@ training, `data inspect`, `data diff`, `clean` and `check`; a start at any regis
 check before each training, rows against the champion's; pictures at an address, drawn boxes, an
 export sent to the hub."""
 FUNCTION_LINES, LONG_FUNCTIONS = 50, 4
-PARAMETERS, WIDE_FUNCTIONS = 6, 7
+PARAMETERS, WIDE_FUNCTIONS = 6, 8
 FILE_LINES, LONG_FILES = 350, 0
 SAME_LINES = 6
 SYNTAX_ONLY = """

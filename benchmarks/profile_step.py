@@ -36,7 +36,7 @@ def main() -> None:
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as out:
             began = time.perf_counter()
-            trainer, _ = build(run, demo_rows(folder), Path(out))
+            trainer, _ = build(run, demo_rows(folder), Path(out) / "step")
             before = time.perf_counter() - began
             spent = profile(trainer)
         steps = options.rows // batch

@@ -8,7 +8,7 @@ import torch
 from shapes import SIZES, write_base
 
 from vlm_ops.artifacts import ModelRef, PreferencePairs, PreparedData, TrainedAdapter
-from vlm_ops.config.load import load_config
+from vlm_ops.config.load import load_config, presets
 from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings
@@ -112,10 +112,12 @@ def settings_of(model: str, folder: Path, dtype: str) -> ModelSettings:
     """Return how a model is loaded; shapes without weights are drawn at random, once.
 
     Args:
-        model: One of ``MODELS``.
+        model: One of ``MODELS``; or a preset, whose model the hub or its cache has.
         folder: Of the benchmark.
-        dtype: ``float32`` or ``bfloat16``.
+        dtype: As ``model.dtype``.
     """
+    if model in presets():
+        return load_config(model).model.model_copy(update={"dtype": dtype})
     name = model if model == "tiny" else str(write_base(model, folder))
     return ModelSettings.model_validate({"id": name, "dtype": dtype})
 

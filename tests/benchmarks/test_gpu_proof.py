@@ -2,25 +2,33 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import engine_worker
 import gpu
 import gpu_worker
 import pytest
 import torch
+from engine import Run
+from engine_worker import base_of, lora_of
 from gpu_parts import BAR_GB, FULL, RECIPES, TINY, Part
 from PIL import Image
 from published import PARAMETERS
-from shapes import SIZES, config_of, processor_of
+from shapes import SIZES, config_of, processor_of, write_base
 from transformers.models.auto.modeling_auto import AutoModelForImageTextToText
 from work import settings_of
 
 from vlm_ops.config.load import load_config
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.models.generation import Sampling, generate
 from vlm_ops.models.loading import base_ref, load
+from vlm_ops.records import as_chat
 from vlm_ops.store.fingerprint import sha256_file
 
 SCRIPT = Path(gpu.__file__)
@@ -75,7 +83,7 @@ def test_a_part_that_fails_or_is_late_is_named_and_the_others_go_on(
     failed, late, other = report["parts"]
     assert failed["status"] == late["status"] == "failed"
     assert "its process ended with 1: " in failed["why"]
-    assert "'nothing'" in failed["why"]
+    assert failed["why"].endswith("KeyError: 'nothing'")
     assert late["why"].startswith("took longer than its")
     assert other["status"] == "measured"
     assert json.loads((tmp_path / "gpu.json").read_text()) == report
@@ -86,6 +94,110 @@ def test_parts_without_time_are_named(tmp_path: Path) -> None:
     report = gpu.measure(FULL, tmp_path, tmp_path, time.time() + 1)
     assert {part["status"] for part in report["parts"]} == {"not measured"}
     assert "- sft smolvlm-2.2b, 1 a pass: not measured: only 0 s were left" in gpu.table(report)
+
+
+def test_what_libraries_print_is_no_finding() -> None:
+    found: dict[str, Any] = {"runs": []}
+    for line in ("5", "null", '"words"', '{"loss": 1.0}', "[1]", "{'loss': 1.0}"):
+        gpu._take(line, found)
+    assert found == {"runs": []}
+    gpu._take('{"failed": "RuntimeError: of\\ntwo lines"}', found)
+    assert found.pop("failed") == "RuntimeError: of\ntwo lines"
+
+
+def _in_the_hubs_cache(recipe: str, name: str, folder: Path) -> ModelSettings:
+    """Put drawn weights where the hub's library keeps a preset's, as if they were fetched."""
+    asked = load_config(recipe).model
+    kept = folder / f"models--{asked.id.replace('/', '--')}" / "snapshots" / str(asked.revision)
+    shutil.copytree(write_base(name, folder), kept)
+    return asked
+
+
+@pytest.mark.slow
+def test_every_part_of_the_true_shapes_is_ready_up_to_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One model's weights are in the hub's cache, and the other's are not."""
+    drawn, published = RECIPES
+    for name in RECIPES:
+        monkeypatch.setitem(SIZES, name, SMALLER)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    asked = _in_the_hubs_cache(RECIPES[published], published, tmp_path / "hub")
+    for part in FULL:
+        run, data = gpu_worker.ready(part, tmp_path)
+        lines = [json.loads(line)["about"] for line in capsys.readouterr().out.splitlines()]
+        about = {key: value for line in lines for key, value in line.items()}
+        is_drawn = part.model == drawn
+        assert about["weights"] == ("random" if is_drawn else "published")
+        assert (
+            str(about.get("not_published", "")).startswith("ModelError: model.id 'Hug") is is_drawn
+        )
+        if data is None:
+            assert part.task == "weights"
+            continue
+        assert len(data.rows("train")) == part.rows
+        assert (about["quantization"], about["tokens_image"]) == ("nf4", 20)
+        base, adapter = base_of(run)
+        assert (adapter is not None) is (part.task == "dpo")
+        if not is_drawn:
+            assert (base.settings.id, base.settings.revision) == (asked.id, asked.revision)
+        assert lora_of(run) == load_config(RECIPES[part.model]).sft.lora
+
+
+@pytest.mark.slow
+def test_published_weights_are_trained_and_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = list(RECIPES)[1]
+    monkeypatch.setitem(SIZES, published, SMALLER)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    _in_the_hubs_cache(RECIPES[published], published, tmp_path / "hub")
+    for task in ("dpo", "answers"):
+        part = Part(task, published, rows=2, micro=1, batch=1, pairs=1, max_new_tokens=2)
+        gpu_worker.main(part, tmp_path, time.time())
+    lines = capsys.readouterr().out.splitlines()
+    runs = [found for line in lines if line.startswith('{"side') for found in [json.loads(line)]]
+    assert [run["side"] for run in runs] == ["ours", "stock"] * 2
+    assert all("error" not in run for run in runs)
+
+
+@pytest.mark.slow
+def test_a_training_of_the_engines_benchmark_leaves_no_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = tmp_path / "rooms"
+    rooms.mkdir()
+    rows = gpu_worker.drawn_rows(Part("sft", "tiny", rows=2), tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(rooms))
+    monkeypatch.setattr(engine_worker, "demo_rows", lambda _: rows)
+    run = Run(
+        task="sft", engine="packed", model="tiny", shape="charts", rows=2, epochs=1, batch=1,
+        micro=1, dtype="float32", folder=str(tmp_path), trial=True,
+    )  # fmt: skip
+    assert engine_worker.train(run)["seconds"]["of these on images"] > 0
+    assert list(rooms.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_both_sides_answer_in_one_type(random_base: Path, dtype: torch.dtype) -> None:
+    settings = ModelSettings(id=str(random_base), quantization="none", dtype="float32")
+    loaded = load(base_ref(settings))
+    model: Any = loaded.model
+    model.to(dtype)
+    seen: list[torch.dtype | None] = []
+
+    def look(*_: Any) -> None:
+        on = torch.is_autocast_enabled("cpu")
+        seen.append(torch.get_autocast_dtype("cpu") if on else None)
+
+    model.register_forward_pre_hook(look)
+    chats, images = [as_chat("What?", 1)], [[Image.new("RGB", (32, 32))]]
+    options = Sampling(max_new_tokens=1, batch_size=1, temperature=0.0, samples=1, seed=0)
+    generate(loaded, chats, images, max_new_tokens=1, batch_size=1)
+    ours = set(seen)
+    seen.clear()
+    gpu_worker._stock(loaded, chats, images, options)
+    assert set(seen) == ours == {None if dtype == torch.float32 else dtype}
 
 
 def _run(side: str, pair: int, seconds: float, gb: float) -> dict[str, Any]:
@@ -166,6 +278,9 @@ def test_drawn_weights_load_as_the_hubs_do_and_are_trained_in_tiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(SIZES, "smaller", SMALLER)
+    rooms = tmp_path / "rooms"
+    rooms.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(rooms))
     part = Part("sft", "smaller", rows=8, micro=1, batch=2, pairs=1)
     gpu_worker.main(Part("weights", "smaller"), tmp_path, time.time())
     gpu_worker.main(part, tmp_path, time.time())
@@ -179,6 +294,8 @@ def test_drawn_weights_load_as_the_hubs_do_and_are_trained_in_tiles(
     assert checked["about"]["rows"] == 4
     assert [run["side"] for run in runs] == ["ours", "stock"]
     assert all("error" not in run for run in runs)
+    # No features of images either, which the next run would have to compute no more.
+    assert list(rooms.iterdir()) == []
 
     weights = tmp_path / "smaller" / "model.safetensors"
     assert weights.is_symlink()

@@ -316,10 +316,13 @@ def test_report_tracker_and_record_name_them_first(
     # The candidate is the preferred model: said once, under its first name.
     assert endless.startswith(f"{rows} of {rows} answers of preferred do not end by themselves")
     assert told.labels["notices"].split("\n") == [same, endless]
-    _, first, second, why, *_ = (evaluation.folder / "report.md").read_text().split("\n\n")
+    report = (evaluation.folder / "report.md").read_text()
+    _, first, second, why, *_ = report.split("\n\n")
     assert first.startswith(f"**To be looked at:** All {rows} answers of sft are the same")
     assert second.startswith(f"**To be looked at:** {rows} of {rows} answers of preferred")
     assert why.startswith("The candidate is")
+    counts = ", ".join(f"{name} {rows} of {rows}" for name in ("preferred", "candidate"))
+    assert f"Answers cut off by `evaluate.max_new_tokens`: {counts}" in report
     assert json.loads((evaluation.folder / "report.json").read_text())["notices"] == [same, endless]
     kept = read_jsonl(found["preferred on test"].folder / ANSWERS, Answer)
     assert all(answer.cut_off for answer in kept)
@@ -335,4 +338,6 @@ def test_a_run_in_which_nothing_went_wrong_says_nothing(own: PreparedData, model
     found = stage(own, told)
     assert found["evaluate"].warnings == found["validation"].warnings == ()
     assert "notices" not in told.labels
-    assert "To be looked at" not in (found["evaluate"].folder / "report.md").read_text()
+    report = (found["evaluate"].folder / "report.md").read_text()
+    assert "To be looked at" not in report
+    assert "cut off" not in report

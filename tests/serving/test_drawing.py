@@ -54,6 +54,19 @@ def test_what_reaches_out_is_cut_and_said(capsys: pytest.CaptureFixture[str]) ->
     assert reach_out([CAT, DOG]) == 0
 
 
+@pytest.mark.parametrize(
+    ("edges", "noted"),
+    [("0.1, 0.2, 0.5, 0.6", True), ("0, 0, 1, 1", True), ("0, 0, 2, 1", False),
+     ("100, 200, 500, 600", False)],
+)  # fmt: skip
+def test_fractions_are_read_as_per_mille_and_said(
+    edges: str, noted: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    told(f'[{{"bbox_2d": [{edges}], "label": "cat"}}]', draw=tmp_path / "out.png")
+    assert ("1 boxes have no number above 1" in capsys.readouterr().err) is noted
+    assert (tmp_path / "out.png").is_file()
+
+
 @pytest.mark.parametrize("size", [(400, 200), (3, 2), (2000, 40)])
 def test_every_edge_is_drawn_and_the_picture_stays(size: tuple[int, int]) -> None:
     plain = Image.new("RGB", size, "white")

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -214,6 +214,9 @@ def test_time_is_bounded_in_all(site: Site, path: str) -> None:
         ("http://pictures.example/a.png", "http://; expected https://; else download"),
         ("ftp://pictures.example/a.png", "ftp://; expected https://, or the path of a file"),
         ("https:///a.png", "an address without a server"),
+        ("https://me:s3cret@pictures.example/a.png", "an address with a user name or a password"),
+        ("https://s3cret@pictures.example/a.png", "an address with a user name or a password"),
+        ("/to?https://me:s3cret@pictures.example/", "example: an address with a user name or a"),
         ("https://pictures.example:99999/", "it can't be fetched"),
         ("https://a\x00b/", "it can't be fetched (Invalid non-printable"),
         ("https://no-such-name.invalid/a.png", "it can't be fetched"),
@@ -221,7 +224,43 @@ def test_time_is_bounded_in_all(site: Site, path: str) -> None:
 )
 def test_where_nothing_is_fetched_from(site: Site, url: str, said: str) -> None:
     allowed = lambda address: is_public(address) or address == HERE  # noqa: E731
-    assert said in refused(site, url, allowed=allowed)
+    found = refused(site, url, allowed=allowed)
+    assert said in found
+    assert "s3cret" not in found
+
+
+@pytest.mark.parametrize("opens", [open_pictures, lambda url: open_video(url, 8)])
+@pytest.mark.parametrize("user", ["me:s3cret@", "s3cret@", "s3cret:@", "me@home:s3cret@"])
+def test_who_asks_is_not_printed(opens: Callable[[str], Any], user: str) -> None:
+    with pytest.raises(DataError) as caught:
+        opens(f"https://{user}{NAME}/a.png?key=s3cret")
+    assert str(caught.value).startswith(f"https://{NAME}/a.png: ")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_address_that_does_not_answer_leaves_the_others_their_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a name leads to IPv6 too and the network carries none."""
+    with socket.create_server(("127.0.0.2", site.port), backlog=0) as full:
+        # A queue that is full answers nobody, and refuses nobody either.
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        look_up = socket.getaddrinfo
+
+        def found(host: Any, *rest: Any, **more: Any) -> list[Any]:
+            places = ["127.0.0.2", "127.0.0.1"] if host == NAME else [host]
+            return [each for place in places for each in look_up(place, *rest, **more)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        asked = replace(site.fetching, allowed=lambda address: address.is_loopback, seconds=4)
+        began = time.monotonic()
+        assert asked.fetch(f"{site.root}/a.png") == png()
+        assert 1.5 < time.monotonic() - began < 3.9
+        for one in waiting:
+            one.close()
 
 
 def test_a_certificate_of_another_name_is_refused(site: Site) -> None:

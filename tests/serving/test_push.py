@@ -13,7 +13,7 @@ import pytest
 
 from vlm_ops.cli.commands import app
 from vlm_ops.errors import ConfigError, ModelError
-from vlm_ops.serving.push import check_hub_id, push
+from vlm_ops.serving.push import _why, check_hub_id, push
 
 HUB_ID = "team/charts"
 
@@ -25,7 +25,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Asked)
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.refuses: dict[str, int] = {}
-        self.there, self.private = False, False
+        self.there, self.private, self.large = False, False, False
+        self.tags: list[str] = []
         self.files: dict[str, bytes] = {}
         self.commits: list[dict[str, Any]] = []
         self.tokens: set[str | None] = set()
@@ -47,7 +48,9 @@ class Asked(BaseHTTPRequestHandler):
         elif not hub.there:
             self._answer(404, {"error": "Repository not found"})
         else:
-            self._answer(200, {"id": HUB_ID, "private": hub.private})
+            files = [{"rfilename": name} for name in hub.files]
+            told = {"id": HUB_ID, "private": hub.private, "tags": hub.tags, "siblings": files}
+            self._answer(200, told)
 
     def do_POST(self) -> None:
         hub = self.server
@@ -65,14 +68,26 @@ class Asked(BaseHTTPRequestHandler):
             self._answer(200, {"url": f"{hub.address}/{HUB_ID}"})
         elif step == "preupload":
             told = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if hub.large else "regular",
+                    "shouldIgnore": False,
+                }
                 for file in json.loads(body)["files"]
             ]
             self._answer(200, {"files": told})
+        elif asked.endswith("objects/batch"):
+            up = {"upload": {"href": f"{hub.address}/storage"}}
+            files = [{**file, "actions": up} for file in json.loads(body)["objects"]]
+            self._answer(200, {"transfer": "basic", "objects": files})
         elif step == "commit":
             self._commit([json.loads(line) for line in body.splitlines()])
         else:
             self._answer(200, {})
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self._answer(self.server.refuses["storage"], {"error": "quota"})
 
     def _commit(self, lines: list[dict[str, Any]]) -> None:
         hub = self.server
@@ -131,16 +146,54 @@ def test_a_folder_is_sent_as_one_commit(hub: Hub, folder: Path, private: bool) -
 
 
 def test_the_weights_of_an_earlier_export_go(hub: Hub, folder: Path) -> None:
-    hub.there, hub.private = True, True
-    earlier = ("model-00001-of-00002.safetensors", "adapter_config.json", "notes.md", "config.json")
-    hub.files = dict.fromkeys(earlier, b"earlier")
+    hub.there, hub.private, hub.tags = True, True, ["peft", "vlm-ops"]
+    earlier = ("model-00001-of-00002.safetensors", "adapter_config.json", "config.json")
+    own = ("notes.md", "onnx/model.safetensors", "vae/adapter_config.json", "vision.safetensors")
+    hub.files = dict.fromkeys([*earlier, *own], b"earlier")
     push(folder, HUB_ID, private=True)
-    assert hub.files == held(folder) | {"notes.md": b"earlier"}
+    assert hub.files == held(folder) | dict.fromkeys(own, b"earlier")
+
+
+def test_nothing_is_sent_where_something_else_lies(hub: Hub, folder: Path) -> None:
+    hub.there, hub.tags = True, ["diffusers"]
+    theirs = {"unet/diffusion.safetensors": b"1", "model.safetensors": b"2", "README.md": b"3"}
+    hub.files = dict(theirs)
+    with pytest.raises(
+        ModelError,
+        match=r"^--push team/charts: found .* 3 files whose README\.md has no tag vlm-ops",
+    ):
+        push(folder, HUB_ID, private=False)
+    assert (hub.files, hub.commits) == (theirs, [])
+
+
+def test_a_new_repository_may_hold_what_the_hub_puts_there(hub: Hub, folder: Path) -> None:
+    hub.there, hub.files = True, {".gitattributes": b""}
+    push(folder, HUB_ID, private=False)
+    assert hub.files == held(folder) | {".gitattributes": b""}
+
+
+def test_a_large_file_that_is_not_taken_is_told_with_its_cause(
+    hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    hub.large, hub.refuses["storage"] = True, 403
+    with pytest.raises(ModelError, match=r"denies it \(403\).*stays in .*; send it later: hf upl"):
+        push(folder, HUB_ID, private=False)
+    assert hub.commits == []
+
+
+def test_errors_of_an_upload_are_told_by_what_is_behind_them() -> None:
+    assert _why(RuntimeError("Data processing error: s3")) == (
+        "it was not sent whole (Data processing error: s3)"
+    )
+    outer = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
+    outer.__cause__ = ConnectionError("broken pipe")
+    assert _why(outer) == "the hub can't be reached (broken pipe)"
 
 
 def test_what_is_to_be_private_is_not_sent_where_all_see_it(hub: Hub, folder: Path) -> None:
     hub.there = True
-    with pytest.raises(ModelError, match="that is not private, expected a private or a new one"):
+    with pytest.raises(ModelError, match=r"^--push team/charts: found a repository that is not"):
         push(folder, HUB_ID, private=True)
     assert hub.files == {}
     assert hub.commits == []

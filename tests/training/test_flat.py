@@ -10,7 +10,7 @@ from test_sft import Recorder, job
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.store.artifact import read_record, write_record
-from vlm_ops.training.flat import FEWEST_POINTS, unmoved
+from vlm_ops.training.flat import FEWEST_OF_A_TREND, FEWEST_POINTS, unmoved
 from vlm_ops.training.sft import train_sft
 
 
@@ -30,10 +30,37 @@ def noisy(seed: int, falls: float, points: int = 50) -> list[dict[str, Any]]:
 
 def test_noise_around_one_value_is_no_fall() -> None:
     said = [unmoved(noisy(seed, falls=0.0)) for seed in range(100)]
-    assert sum(one is not None for one in said) >= 93
-    assert "the training loss did not fall: 1.929 at first, 2.037 over the last half" in str(
+    assert sum(one is not None for one in said) >= 75
+    assert "can be told from its noise: 1.945 over the first quarter, 2.037 over the last" in str(
         said[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("points", "falls", "shares"),
+    [
+        (8, 0.0, (0.0, 0.0)), (16, 0.5, (0.0, 0.0)), (19, 0.0, (0.0, 0.0)),
+        (20, 0.5, (0.0, 0.25)), (40, 0.5, (0.0, 0.12)), (100, 0.5, (0.0, 0.02)),
+        (20, 1.0, (0.0, 0.05)), (40, 1.0, (0.0, 0.05)), (100, 1.0, (0.0, 0.05)),
+        (20, 0.0, (0.75, 0.85)), (40, 0.0, (0.75, 0.85)), (100, 0.0, (0.75, 0.85)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("decay", [0.1, 0.2, 0.5])
+def test_how_often_a_loss_is_called_still(
+    points: int, falls: float, shares: tuple[float, float], decay: float
+) -> None:
+    """Exponential falls under noise of a standard deviation of 0.3; ``decay`` of the curve to 1/e.
+
+    Where it falls at the very beginning, few points show it.
+    """
+    draw = random.Random(points)
+    fall = [falls * math.exp(-n / points / decay) for n in range(points)]
+    count = sum(
+        unmoved(curve(*(2 + of + draw.gauss(0, 0.3) for of in fall))) is not None
+        for _ in range(500)
+    )
+    low, high = shares
+    assert low <= count / 500 <= high
 
 
 def test_a_loss_that_rises_did_not_fall() -> None:
@@ -48,7 +75,7 @@ def test_a_fall_at_the_very_beginning_is_no_noise() -> None:
     draw = random.Random(0)
     steep = [5.0, *(0.3 + draw.gauss(0, 0.1) for _ in range(49))]
     assert unmoved(curve(*steep)) is None
-    # With halves in place of the first tenth, this one would be lost.
+    # With halves, or the points' numbers as they are, this one would be lost.
     assert unmoved(curve(2.0, 1.6, *(1.0 + draw.gauss(0, 0.1) for _ in range(48)))) is None
 
 
@@ -83,13 +110,15 @@ def test_a_training_that_learns_nothing_says_so_in_record_tags_and_log(
             self.labels |= values
 
     told = Tagged()
-    asked = job(random_base, learning_rate=rate, max_steps=10, evaluations=1, batch_size=4)
+    asked = job(
+        random_base, learning_rate=rate, max_steps=FEWEST_OF_A_TREND, evaluations=1, batch_size=4
+    )
     found = train_sft(asked, data=squares, out=tmp_path, tracker=told)
     assert bool(found.warnings) == ("notices" in told.labels) == flat
-    assert ("did not fall" in caplog.text) == flat
+    assert ("can be told from its noise" in caplog.text) == flat
     if flat:
         (said,) = found.warnings
-        assert said.startswith("in sft, the training loss did not fall: ")
+        assert said.startswith("in sft, no fall of the training loss can be told from its noise: ")
         assert told.labels["notices"] == said
     write_record(found)
     again = read_record(tmp_path, TrainedAdapter)

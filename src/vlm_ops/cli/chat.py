@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from vlm_ops.cli.console import err, out
-from vlm_ops.cli.predict import Form, Images, Longest, Name, System, Temperature
+from vlm_ops.cli.predict import (
+    Dtype,
+    Form,
+    Images,
+    Longest,
+    Name,
+    Quantization,
+    System,
+    Temperature,
+)
 from vlm_ops.cli.run import Runs
 from vlm_ops.config.names import registered_name
 from vlm_ops.errors import DataError
@@ -29,6 +38,8 @@ def chat(
     system: System = None,
     max_new_tokens: Longest = 256,
     temperature: Temperature = 0.0,
+    quantization: Quantization = None,
+    dtype: Dtype = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Talk with a model; each turn is told with all that was said and shown before.
@@ -43,7 +54,7 @@ def chat(
     from vlm_ops.serving.talk import Talk
 
     how = Answering.of(max_new_tokens=max_new_tokens, temperature=temperature)
-    talk = Talk(Form(model, runs).load(), how, system)
+    talk = Talk(Form(model, runs, quantization, dtype).load(), how, system)
     talk.show(pictures)
     err.print(_HELP, markup=False)
     for words in _typed():

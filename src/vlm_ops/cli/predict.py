@@ -196,6 +196,12 @@ def _tell_answer(said: str, pictures: "Sequence[Image]", told: _Told) -> None:
             f"mille, and the model may write something else.",
             markup=False,
         )
+    if tiny := drawing.like_fractions(found or ()):
+        err.print(
+            f"Note: {tiny} boxes have no number above 1. Edges are read as per mille of width and "
+            f"height, from 0 to 1000, and the model may write fractions.",
+            markup=False,
+        )
     if told.draw is None:
         return
     if boxes is None:

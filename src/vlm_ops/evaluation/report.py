@@ -1,7 +1,7 @@
 """The evaluation's report: for machines (``report.json``) and for people (``report.md``)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,6 +143,7 @@ def _as_markdown(
         _table(
             ["model", "what it is", "relaxed accuracy", "95 %", "exact match", *score.own], overall
         ),
+        *_cut_off(measured),
         "## Paired differences on the same rows",
         _table(["", "relaxed accuracy"], differences),
         "## By question kind",
@@ -155,6 +156,15 @@ def _as_markdown(
 
 def _percent(value: float | None) -> str:
     return "" if value is None else words.percent(value)
+
+
+def _cut_off(measured: Mapping[str, Measured]) -> Iterator[str]:
+    counts = {name: sum(one.cut_off for one in found.answers) for name, found in measured.items()}
+    if any(counts.values()):
+        told = [
+            f"{name} {count} of {measured[name].score.n}" for name, count in counts.items() if count
+        ]
+        yield f"Answers cut off by `evaluate.max_new_tokens`: {', '.join(told)}."
 
 
 def _breakdown(part: str, scores: Mapping[str, Mapping[str, Score]]) -> str:

@@ -249,7 +249,8 @@ def compute_dtype(settings: ModelSettings) -> torch.dtype:
     if settings.dtype == "float16" and not torch.cuda.is_available():
         raise ModelError(
             "model.dtype float16 is for GPUs: there is none here, and a CPU takes tens of times "
-            "as long for a product as in float32; set model.dtype: auto"
+            "as long for a product as in float32; set model.dtype: auto (predict and chat: "
+            "--dtype auto)"
         )
     if settings.dtype == "bfloat16" and not (torch.cuda.is_available() or cpu_multiplies_bf16()):
         logger.warning(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vlm_ops.registry.story import Story
 
 Form = Literal["merged", "adapter"]
+TAG = "vlm-ops"
+"""Of the hub, on every exported model."""
 _STAGES = ("sft", "prefer")
 _STAGE_NAMES = {"sft": "Supervised fine-tuning", "prefer": "Preference optimization"}
 _TASK = "image-text-to-text"
@@ -107,7 +109,7 @@ def _front_matter(base: ModelSettings, form: Form) -> str:
     data = ModelCardData(
         library_name="peft" if form == "adapter" else "transformers",
         pipeline_tag=_TASK,
-        tags=["vlm-ops", relation],
+        tags=[TAG, relation],
         **named,
     )
     return str(data.to_yaml()).strip()

@@ -56,6 +56,11 @@ def reach_out(boxes: Sequence[Box]) -> int:
     return sum(not all(0 <= edge <= 1 for edge in box[1:]) for box in boxes)
 
 
+def like_fractions(boxes: Sequence[Box]) -> int:
+    """Count the boxes within a per mille of the upper left corner: they may be fractions."""
+    return sum(all(0 <= edge <= 1 / 1000 for edge in box[1:]) for box in boxes)
+
+
 def draw(picture: Image.Image, boxes: Sequence[PixelBox]) -> Image.Image:
     """Draw boxes with their labels on a copy of a picture."""
     drawn = picture.copy()

@@ -33,6 +33,7 @@ _UNREACHED = (
     OverflowError,
     ValueError,
 )
+_USER = re.compile(r"(?<=://)[^/?#]*@")
 _MOVED = (301, 302, 303, 307, 308)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """Addresses that stand for one of IPv4 (RFC 6052)."""
@@ -43,6 +44,11 @@ _UNICAST = ipaddress.ip_network("2000::/3")
 def is_address(shown: object) -> bool:
     """Tell whether what a person names is an address instead of a file."""
     return isinstance(shown, str) and _SCHEME.match(shown) is not None
+
+
+def shown_name(url: str) -> str:
+    """Return an address without what may be a secret: who asks, and all from a question mark on."""
+    return short(_USER.sub("", url.partition("?")[0]), 100)
 
 
 def is_public(address: Address) -> bool:
@@ -153,11 +159,13 @@ class _Checked(httpcore.NetworkBackend):
                     f"expected a public one: {_INSTEAD}",
                 )
         failed: Exception = httpcore.ConnectError(f"{host} leads nowhere")
-        for address in found:
+        for number, address in enumerate(found):
+            # One that does not answer, as IPv6 in many a network, leaves the others their time.
+            share = _left(self._until) / (len(found) - number)
             try:
-                stream = httpcore.SyncBackend().connect_tcp(address, port, _left(self._until))
+                stream = httpcore.SyncBackend().connect_tcp(address, port, share)
                 return _Timed(stream, self._until)
-            except httpcore.ConnectError as error:
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = error
         raise failed
 
@@ -204,6 +212,8 @@ def _check(at: httpx.URL) -> None:
         raise _refused(
             f"an address with {short(at.scheme, 20)}://", f"expected {right}; else {_INSTEAD}"
         )
+    if at.userinfo:
+        raise _refused("an address with a user name or a password, which is not sent", _INSTEAD)
     if not at.host:
         raise _refused("an address without a server", "expected https://SERVER/PATH")
 

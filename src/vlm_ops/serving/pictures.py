@@ -10,7 +10,7 @@ from vlm_ops.config.pictures import VideoSettings
 from vlm_ops.data.decoding import ImageRefused, decode, read_file, upright_rgb
 from vlm_ops.data.image_cells import ImageCell, ImageFile
 from vlm_ops.errors import DataError
-from vlm_ops.serving.fetching import Fetching, is_address
+from vlm_ops.serving.fetching import Fetching, is_address, shown_name
 from vlm_ops.store.files import at_home, looking_at
 from vlm_ops.store.names import short
 
@@ -60,7 +60,9 @@ def open_video(path: str | Path, frames: int) -> list[Image.Image]:
         DataError: It is not there, is damaged, or holds no frame.
     """
     if is_address(path):
-        raise DataError(f"{path}: videos are not fetched; download it and name the file")
+        raise DataError(
+            f"{shown_name(str(path))}: videos are not fetched; download it and name the file"
+        )
     file = at_home(path)
     with looking_at(file):
         if not file.is_file():
@@ -130,7 +132,7 @@ def _open(shown: Shown) -> Iterator[Image.Image]:
 
 
 def _fetched(url: str) -> Image.Image:
-    name = short(url.partition("?")[0], 100)  # what follows may be a key
+    name = shown_name(url)
     try:
         return _decoded(Fetching().fetch(url), name)
     except ImageRefused as error:
