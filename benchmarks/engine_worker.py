@@ -152,11 +152,11 @@ def _stage(run: Run, rows: list[Any], base: TrainedAdapter | None, data: Any, ou
 def _only_the_steps(trainer: Any, run: Run) -> None:
     args = trainer.args
     args.eval_strategy, args.save_strategy, args.eval_on_start = "no", "no", False
-    # Curves of the pipeline score and save at the end; here the last step is the end.
+    # The pipeline's score and save at the end, or by the clock; here the last step is the end.
     trainer.callback_handler.callbacks = [
         callback
         for callback in trainer.callback_handler.callbacks
-        if type(callback).__name__ != "Curves"
+        if type(callback).__name__ not in ("Curves", "Punctual")
     ]
     if run.parity:
         args.logging_steps = 1

@@ -26,10 +26,11 @@ from shapes import SIZES
 from work import Rows, reference, settings_of
 
 from vlm_ops.config.load import load_config
-from vlm_ops.data.images import open_images
 from vlm_ops.errors import VlmOpsError
+from vlm_ops.evaluation.shown import kept
 from vlm_ops.models.generation import Sampling, encode, generate, sample, written
 from vlm_ops.models.loading import LoadedModel, compute_dtype, load
+from vlm_ops.models.pictures import opened_once
 from vlm_ops.models.shape import shape_of
 from vlm_ops.parent import die_with_parent
 from vlm_ops.records import ImageRef, Row
@@ -217,7 +218,7 @@ def _answering(run: Run, part: Part, data: Rows) -> Callable[[str], Found]:
         held = _reset()
         began = time.perf_counter()
         # Opened anew, so that reading the files is part of both sides' work.
-        images = open_images(data.chosen, data.image_path)
+        images = opened_once([kept(row.images, data.image_path) for row in data.chosen])
         if side == "stock":
             answers[side] = _stock(loaded, chats, images, options)
         elif part.task == "samples":

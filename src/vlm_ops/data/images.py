@@ -7,7 +7,7 @@ A file of the store is opened often and was checked to its last byte when it ent
 
 import io
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ from vlm_ops.data.decoding import (
     upright_rgb,
 )
 from vlm_ops.errors import DataError, Interrupted, OutputError
-from vlm_ops.records import AboutImages, ImageRef
+from vlm_ops.records import ImageRef
 from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_bytes
 
@@ -49,28 +49,6 @@ def open_image(path: Path) -> Image.Image:
             f"{path}: {why.found}. It was whole when it was kept: move the file away "
             f"and start again, to have it kept anew."
         ) from error
-
-
-def open_images(
-    rows: Iterable[AboutImages], locate: Callable[[str], Path]
-) -> list[list[Image.Image]]:
-    """Open the images of some rows; rows about one image share it.
-
-    Args:
-        rows: Not more than fit into memory.
-        locate: Where an image path of the rows lies.
-
-    Raises:
-        DataError: As :func:`open_image`.
-    """
-    kept: dict[str, Image.Image] = {}
-    found = []
-    for row in rows:
-        for image in row.images:
-            if image.path not in kept:
-                kept[image.path] = open_image(locate(image.path))
-        found.append([kept[image.path] for image in row.images])
-    return found
 
 
 def for_other_readers(path: Path) -> str | dict[str, Any]:
