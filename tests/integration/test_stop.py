@@ -41,7 +41,7 @@ def stop_in_sft(place: Path, number: signal.Signals, after: int) -> tuple[int, s
     )  # fmt: skip
     deadline = time.monotonic() + 300
     while newest(place / "runs") <= after:
-        assert run.poll() is None
+        assert run.poll() is None, run.communicate()[1][-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
     run.send_signal(number)
