@@ -1,6 +1,7 @@
 """Features are computed once while that pays, equal the tower's own, and damage is noticed."""
 
 import copy
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pictures import picture
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 from vlm_ops.config.sections import ModelSettings
+from vlm_ops.errors import DataError
 from vlm_ops.evaluation.shown import kept
 from vlm_ops.models import feature_files
 from vlm_ops.models.blocks import Blocks
@@ -340,3 +342,35 @@ def test_models_share_what_is_made_of_an_image_unless_its_tower_is_adapted(
     for change in ({"longest_edge": 96}, {"dtype": "bfloat16"}, {"quantization": "nf4"}):
         settings = base.settings.model_copy(update=change)
         assert identity_of(base.model_copy(update={"settings": settings}), tiny) != plain
+
+
+def test_images_are_opened_on_another_thread_while_the_model_computes(
+    make: Make, images: list[Kept], tmp_path: Path
+) -> None:
+    opened: list[tuple[str, str]] = []
+
+    def watched(picture: Kept) -> Kept:
+        def open_it() -> Any:
+            opened.append((picture.image.sha256, threading.current_thread().name))
+            return picture.open()
+
+        return Kept(picture.image, open_it)
+
+    expected = look(make(), *images)
+    one, two, three, four = map(watched, images)
+    store = make(uses={})
+    store.look_ahead([one, two])
+    store.look_ahead(
+        [two, three]
+    )  # the next batch goes on with the image of a row that was cut off
+    found = look(store, one, two)
+    found += look(store, two, three)[1:]
+    same([*found, *look(store, four)], expected)
+    assert [key for key, _ in opened] == [picture.image.sha256 for picture in images]
+    names = [name.partition("_")[0] for _, name in opened]
+    assert names == ["images"] * 3 + ["MainThread"]
+    (tmp_path / images[0].image.path).unlink()
+    store.look_ahead([one])
+    with pytest.raises(DataError, match=images[0].image.path):
+        look(store, one)
+    store.close()

@@ -83,6 +83,10 @@ class Blocks:
         options = self._options | {"return_tensors": "pt"}
         made = self._images([list(row) for row in images], **options)
         taken = signature(model.get_image_features).parameters.keys() & made.keys()
+        if model.device.type == "cuda":  # copied while the GPU computes
+            return {
+                name: made[name].pin_memory().to(model.device, non_blocking=True) for name in taken
+            }
         return {name: made[name].to(model.device) for name in taken}
 
     def tiles(self, width: int, height: int) -> int:

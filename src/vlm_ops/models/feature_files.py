@@ -42,6 +42,12 @@ class FeatureFiles:
             for file in folder.glob("*.safetensors")
         )
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file of features."""
+        return any(
+            (f / f"{name}.safetensors").exists() for f in (self._room.own, self._room.shared)
+        )
+
     def read(self, name: str) -> torch.Tensor | None:
         """Return features, on the CPU; None if there are none."""
         for folder in (self._room.own, self._room.shared):

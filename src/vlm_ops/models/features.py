@@ -4,9 +4,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import psutil
 import torch
@@ -72,6 +73,13 @@ class Usage:
         return text
 
 
+class _Pass(NamedTuple):
+    """What goes through the tower at once, and the images it is of."""
+
+    pixels: dict[str, torch.Tensor]
+    shown: Sequence[Kept]
+
+
 class FeatureStore:
     """Features by image content: first in memory, then in memory-mapped files, else again.
 
@@ -110,6 +118,8 @@ class FeatureStore:
         self._files = FeatureFiles(room)
         self._memory: dict[str, torch.Tensor] = {}
         self._latest: dict[str, torch.Tensor] = {}
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="images")
+        self._ahead: dict[tuple[str, ...], Future[list[_Pass]]] = {}
         self.frozen = not _trains_vision(self._model)
         self._usage = Usage()
         if not self.frozen:
@@ -143,6 +153,31 @@ class FeatureStore:
         self._latest = known if self.frozen else {}
         return {"image": self._as_taken([known[key] for key in keys])}
 
+    def look_ahead(self, pictures: Sequence[Kept]) -> None:
+        """Open images on another thread while the model computes: they are asked for next.
+
+        What is wrong with one of them is told when its features are asked for.
+
+        Args:
+            pictures: Of a batch, in the order of their tokens.
+        """
+        soon = {key for keys in self._ahead for key in keys} if self.frozen else set()
+        todo = {
+            picture.image.sha256: picture
+            for picture in pictures
+            if picture.image.sha256 not in soon and not self._is_known(picture.image.sha256)
+        }
+        if not todo:
+            return
+        while len(self._ahead) > 1:  # of batches that nobody asked for
+            self._ahead.pop(next(iter(self._ahead))).cancel()
+        opening = self._opener.submit(lambda: list(self._passes(list(todo.values()))))
+        self._ahead[tuple(todo)] = opening
+
+    def _is_known(self, key: str) -> bool:
+        known = key in self._memory or key in self._latest
+        return self.frozen and (known or self._files.has(self._name(key)))
+
     def _as_taken(self, features: Any) -> BaseModelOutputWithPooling:
         """Put images' features into the form that the model's forward takes."""
         if self._family.features == "tensor":
@@ -167,6 +202,7 @@ class FeatureStore:
 
     def close(self) -> None:
         """Delete the files that no other step needs: they have served."""
+        self._opener.shutdown(wait=False, cancel_futures=True)
         self._files.close()
 
     def _known(self, keys: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -184,15 +220,13 @@ class FeatureStore:
         self._wait_for_device()
         started = time.perf_counter()
         encoded: list[torch.Tensor] = []
-        todo = list(pictures)
         grads = torch.is_grad_enabled() and not self.frozen
-        while todo:
-            pixels, rest = self._next_pixels(todo)
+        opened = self._ahead.pop(tuple(picture.image.sha256 for picture in pictures), None)
+        for pixels, shown in self._passes(pictures) if opened is None else opened.result():
             # Tensors of inference mode could not be trained on later.
             with torch.inference_mode(False), torch.set_grad_enabled(grads):
                 made = self._model.get_image_features(**pixels)
-            encoded += self._by_image(made, todo[: len(todo) - len(rest)])
-            todo = rest
+            encoded += self._by_image(made, shown)
         self._wait_for_device()
         self._usage.computed += len(pictures)
         self._usage.seconds += time.perf_counter() - started
@@ -213,20 +247,23 @@ class FeatureStore:
         if self._model.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _next_pixels(self, pictures: list[Kept]) -> tuple[dict[str, torch.Tensor], list[Kept]]:
-        """Open as many images as one pass takes, and return the rest."""
-        inputs: list[Any] = []
-        tiles = 0
-        for picture in pictures:
-            inputs.append([picture.open()])
-            # Of some families the image processor counts patches.
-            tiles += -(-self._blocks.tiles(*picture.size) // self._family.tile)
-            if tiles >= TILES_AT_ONCE:
-                break
-        rest = pictures[len(inputs) :]
-        if self.frozen and tiles < _TILES_AT_LEAST:
-            inputs += inputs[-1:] * (_TILES_AT_LEAST - tiles)
-        return self._blocks.pixels(self._model, inputs), rest
+    def _passes(self, pictures: Sequence[Kept]) -> Iterator[_Pass]:
+        """Open images, as many at a time as one pass of the tower takes."""
+        start = 0
+        while start < len(pictures):
+            inputs: list[Any] = []
+            tiles = 0
+            for picture in pictures[start:]:
+                inputs.append([picture.open()])
+                # Of some families the image processor counts patches.
+                tiles += -(-self._blocks.tiles(*picture.size) // self._family.tile)
+                if tiles >= TILES_AT_ONCE:
+                    break
+            shown = pictures[start : start + len(inputs)]
+            start += len(inputs)
+            if self.frozen and tiles < _TILES_AT_LEAST:
+                inputs += inputs[-1:] * (_TILES_AT_LEAST - tiles)
+            yield _Pass(self._blocks.pixels(self._model, inputs), shown)
 
     def _keep(self, key: str, features: torch.Tensor) -> None:
         lasts, again = self._lasts(key), self._uses.get(key, 1) > 1

@@ -146,6 +146,7 @@ class PackedTraining(Stoppable, CompleteCheckpoints):
         """
         numbers = [example["row"] for example in examples]
         forest = pack([self._every[number] for number in numbers], self._pad)
+        self.features.look_ahead(kept(forest.images, self._locate))
         return {
             "rows": torch.tensor(numbers),
             **vars(forest),
