@@ -36,7 +36,7 @@ def test_a_version_is_exported_with_its_story(registered: Any, tmp_path: Path) -
     done = vlm_ops(uri, "export", f"models:/{name}@candidate", out, *options)
     # The four recorded questions, and the fixed ones.
     assert done == {
-        "output": str(out), "form": "merged", "notices": [], "asked": 24, "same": 24,
+        "output": str(out), "form": "merged", "notices": [], "asked": 200, "same": 200,
         "as_served": None,
     }  # fmt: skip
     told = (out / "README.md").read_text()
@@ -51,7 +51,7 @@ def test_a_version_is_exported_with_its_story(registered: Any, tmp_path: Path) -
         assert line in told
     assert str(tmp_path) not in told
     alone = vlm_ops(uri, "export", f"models:/{name}/1", tmp_path / "alone", "--adapter", *options)
-    assert (alone["form"], alone["same"]) == ("adapter", 24)
+    assert (alone["form"], alone["same"]) == ("adapter", 200)
 
 
 def test_a_version_of_before_has_no_questions(registered: Any) -> None:

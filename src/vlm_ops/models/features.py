@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import psutil
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -22,7 +20,7 @@ from vlm_ops.models.feature_files import FeatureFiles
 from vlm_ops.models.ground import ground
 from vlm_ops.models.loading import LoadedModel, load
 from vlm_ops.models.pictures import Kept
-from vlm_ops.models.room import Room
+from vlm_ops.models.room import Room, free_memory
 from vlm_ops.store.fingerprint import fingerprint, sha256_bytes
 
 logger = logging.getLogger(__name__)
@@ -34,8 +32,6 @@ _TILES_AT_LEAST = 4
 AMX: 1 to 3 tiles differ, 4 to 32 agree to the bit), and a training that goes on from a checkpoint
 meets its images in other company than one that was never cut off."""
 MEMORY_SHARE = 0.25
-_CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may use (cgroup v2)."""
 
 
 @dataclass
@@ -342,12 +338,3 @@ def _towers(model: Any) -> list[torch.nn.Module]:
     """Return what makes features of an image."""
     towers = family_of(model.config.model_type).towers
     return [model.get_submodule(towers[name]) for name in ("vision", "connector")]
-
-
-def free_memory() -> int:
-    """Return what is free on the machine, or in the container."""
-    free = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
-        free = min(free, int(limit) - int(used))
-    return max(0, free)

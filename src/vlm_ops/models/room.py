@@ -1,11 +1,16 @@
 """Where what the vision tower makes of images is kept, and how much of it."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from vlm_ops.config.training import FeatureSettings
 
 FOLDER = "features"
+_CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may use (cgroup v2)."""
 
 
 @dataclass(frozen=True)
@@ -33,3 +38,12 @@ class Room:
 
 def _bytes(gigabytes: float | None) -> int | None:
     return None if gigabytes is None else int(gigabytes * 2**30)
+
+
+def free_memory() -> int:
+    """Return what is free on the machine, or in the container."""
+    free = int(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        free = min(free, int(limit) - int(used))
+    return max(0, free)

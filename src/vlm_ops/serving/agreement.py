@@ -23,7 +23,8 @@ from vlm_ops.store.names import short
 NEEDED = 0.99
 """Share of the answers that must be the same."""
 MOST_QUESTIONS = 200
-_BATCH = 8
+"""That both models are asked."""
+_BATCH = 32
 _SHOWN = 5
 """Rows that a message names."""
 
@@ -96,7 +97,6 @@ def check(
     Raises:
         ModelError: It can't be loaded, reads other tokens, or too few answers are the same.
     """
-    questions = questions[:MOST_QUESTIONS]
     _compare_tokens(folder, model, questions)
     exact = {"quantization": "none", "dtype": "float32"}
     plain = model.model_copy(update={"settings": model.settings.model_copy(update=exact)})

@@ -13,7 +13,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ModelError, OutputError
 from vlm_ops.model_ref import ModelRef
 from vlm_ops.models.export import write_adapter, write_merged
-from vlm_ops.serving.agreement import Agreement, Asked, check, fixed_questions
+from vlm_ops.serving.agreement import MOST_QUESTIONS, Agreement, Asked, check, fixed_questions
 from vlm_ops.serving.card import Form, base_name, card, is_on_hub
 from vlm_ops.store.files import write_whole
 from vlm_ops.tracking.package import settings_of_base
@@ -110,7 +110,7 @@ def _questions(story: "Story | None") -> tuple[list[Asked], int]:
     if recorded is None:
         return fixed_questions(), _LONGEST
     own = [Asked(one.id, one.before, one.question, one.pictures()) for one in recorded.questions]
-    return [*own, *fixed_questions()], recorded.max_new_tokens
+    return [*own, *fixed_questions()][:MOST_QUESTIONS], recorded.max_new_tokens
 
 
 def _notices(model: ModelRef, base: ModelSettings, form: Form) -> list[str]:

@@ -11,7 +11,8 @@ import torch
 
 from vlm_ops.config.training import Engine, FeatureSettings, LoraSettings, OptimSettings
 from vlm_ops.models.feature_files import DISK_SHARE
-from vlm_ops.models.features import MEMORY_SHARE, TILES_AT_ONCE, free_memory
+from vlm_ops.models.features import MEMORY_SHARE, TILES_AT_ONCE
+from vlm_ops.models.room import free_memory
 from vlm_ops.models.shape import Shape
 from vlm_ops.training.engine.head import CHUNK
 from vlm_ops.training.engine.trainers import EAGER_UP_TO
