@@ -1,5 +1,6 @@
 """Heavy steps in a process of their own: started, listened to, ended with its flow."""
 
+import contextlib
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import vlm_ops.errors
-from flows.forked import Forked, fork
+from flows.forked import Forked, close_host, fork
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
@@ -116,6 +117,7 @@ def _in_child(folder: Path, values: dict[str, Any], name: str) -> _Ended:
         return _Ended(child.wait(), last, log, result)
     except BaseException:
         _pass_on(_stop(child, logger), logger, log)
+        close_host()
         raise
 
 
@@ -178,7 +180,8 @@ def _stop(child: "Forked | subprocess.Popen[bytes]", logger: logging.Logger) -> 
         killer.cancel()
         # Also when the user, by a second Ctrl-C, does not want to wait.
         child.kill()
-        child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=10)
 
 
 def _told(result: Path) -> VlmOpsError:

@@ -22,6 +22,8 @@ from vlm_ops.steps.host import NUMBER
 _LOCK = threading.Lock()
 _hosts: dict[str, "_Host"] = {}
 """The one host of this process, by what it was started with."""
+_useless: set[str] = set()
+"""What a host was started with that ended without a step."""
 
 
 class Forked:
@@ -37,11 +39,17 @@ class Forked:
         self.stdout = stdout
         self._host = host
         self._code: int | None = None
+        self._asking = threading.Lock()
 
     def poll(self) -> int | None:
         """Return how it ended; None while it runs."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.wait(timeout=0)
+        if self._asking.acquire(blocking=False):
+            try:
+                self._ask(timeout=0)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                self._asking.release()
         return self._code
 
     def wait(self, timeout: float | None = None) -> int:
@@ -50,6 +58,10 @@ class Forked:
         Raises:
             subprocess.TimeoutExpired: It runs on.
         """
+        with self._asking:
+            return self._ask(timeout)
+
+    def _ask(self, timeout: float | None) -> int:
         if self._code is None:
             # Without an answer the host was killed, and by it the step.
             found = self._host.read(timeout)
@@ -80,6 +92,13 @@ class _Host:
             start_new_session=True,
         )
         theirs.close()
+        self._owner = os.getpid()
+        self._latest: Forked | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it waits for a step."""
+        return self._latest is not None and self._latest.poll() is None
 
     def fork(self, request: Path) -> Forked | None:
         """Start a step; None if the host is gone."""
@@ -94,7 +113,8 @@ class _Host:
         if pid is None:
             os.close(ours)
             return None
-        return Forked(pid, os.fdopen(ours, "rb"), self)
+        self._latest = Forked(pid, os.fdopen(ours, "rb"), self)
+        return self._latest
 
     def read(self, timeout: float | None) -> int | None:
         """Read what the host says next; None if it is gone.
@@ -112,8 +132,10 @@ class _Host:
         return NUMBER.unpack(found)[0] if len(found) == NUMBER.size else None
 
     def close(self) -> None:
-        """End it."""
+        """End it, unless this is a copy of the process that has started it."""
         self._socket.close()
+        if os.getpid() != self._owner:
+            return
         self._process.kill()
         self._process.wait()
 
@@ -132,16 +154,24 @@ def fork(request: Path, environment: Mapping[str, str]) -> Forked | None:
         return None
     started_with = repr((sorted(environment.items()), Path.cwd(), os.getpid()))
     with _LOCK:
-        found = _hosts.get(started_with)
-        if found is not None and (step := found.fork(request)) is not None:
-            return step
-        close_host()  # it was started in another place, or was killed
-        _hosts[started_with] = _Host(environment)
-        return _hosts[started_with].fork(request)
+        if started_with in _useless or any(host.busy for host in _hosts.values()):
+            return None
+        try:
+            found = _hosts.get(started_with)
+            if found is not None and (step := found.fork(request)) is not None:
+                return step
+            close_host()  # it was started in another place, or was killed
+            _hosts[started_with] = _Host(environment)
+            if (step := _hosts[started_with].fork(request)) is None:
+                _useless.add(started_with)
+        except BaseException:
+            close_host()  # what it would say next is about a step that nobody waits for
+            raise
+        return step
 
 
 @atexit.register
 def close_host() -> None:
-    """End the host, and a step that it has forked."""
+    """End the host, and a step that it has forked; the next step has a new one."""
     while _hosts:
         _hosts.popitem()[1].close()

@@ -218,3 +218,16 @@ def test_where_a_gpu_is_seen_each_step_is_started_anew(
     with pytest.raises(Interrupted, match="goes on from"):
         run(waiting)
     assert parents == [os.getpid()]
+
+
+def test_a_signal_to_every_process_is_one_to_the_step(waiting: Work) -> None:
+    """As a service manager or a cluster's scheduler stops a job."""
+
+    def end(child: psutil.Process) -> None:
+        child.parent().send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        child.send_signal(signal.SIGTERM)
+
+    when_it_waits(waiting, end)
+    with pytest.raises(Interrupted, match="goes on from"):
+        run(waiting)

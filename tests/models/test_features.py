@@ -369,6 +369,10 @@ def test_images_are_opened_on_another_thread_while_the_model_computes(
     assert [key for key, _ in opened] == [picture.image.sha256 for picture in images]
     names = [name.partition("_")[0] for _, name in opened]
     assert names == ["images"] * 3 + ["MainThread"]
+    for batch in ([one], [two], [three]):  # one step takes several: two are opened ahead
+        store.look_ahead(batch)
+    same(look(store, one) + look(store, two) + look(store, three), expected[:3])
+    assert [name.partition("_")[0] for _, name in opened[4:]] == ["images"] * 2 + ["MainThread"]
     (tmp_path / images[0].image.path).unlink()
     store.look_ahead([one])
     with pytest.raises(DataError, match=images[0].image.path):

@@ -1,7 +1,7 @@
 """The tokens that stand for an image in a prompt."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -74,20 +74,27 @@ class Blocks:
     def pixels(
         self, model: Any, images: Sequence[Sequence[Image.Image]]
     ) -> dict[str, torch.Tensor]:
-        """Return what a model's vision tower takes.
+        """Return what a model's vision tower takes, on the model's device.
 
         Args:
             model: Without its adapter's wrapper.
             images: Of each prompt that has any.
         """
+        taken = tuple(signature(model.get_image_features).parameters)
+        return on_device(self.made(images, taken), model.device)
+
+    def made(
+        self, images: Sequence[Sequence[Image.Image]], taken: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
+        """Return what the image processor makes.
+
+        Args:
+            images: Of each prompt that has any.
+            taken: Names of what is kept of it.
+        """
         options = self._options | {"return_tensors": "pt"}
         made = self._images([list(row) for row in images], **options)
-        taken = signature(model.get_image_features).parameters.keys() & made.keys()
-        if model.device.type == "cuda":  # copied while the GPU computes
-            return {
-                name: made[name].pin_memory().to(model.device, non_blocking=True) for name in taken
-            }
-        return {name: made[name].to(model.device) for name in taken}
+        return {name: made[name] for name in taken if name in made}
 
     def tiles(self, width: int, height: int) -> int:
         """Return how many tiles an image becomes, or patches, where the processor counts those."""
@@ -123,3 +130,12 @@ class Blocks:
             return Block(tokens, None)
         _, rows, columns = inputs["image_grid_thw"][0]
         return Block(tokens, (int(rows) // self.merged, int(columns) // self.merged))
+
+
+def on_device(tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Copy tensors to a device; to a GPU while it computes."""
+    if device.type != "cuda":
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+    return {
+        name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors.items()
+    }

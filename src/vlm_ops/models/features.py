@@ -4,9 +4,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from inspect import signature
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -14,11 +14,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.models.adapters import bare
-from vlm_ops.models.blocks import Blocks
+from vlm_ops.models.blocks import Blocks, on_device
 from vlm_ops.models.families import family_of
 from vlm_ops.models.feature_files import FeatureFiles
 from vlm_ops.models.ground import ground
 from vlm_ops.models.loading import LoadedModel, load
+from vlm_ops.models.opening import Opener
 from vlm_ops.models.pictures import Kept
 from vlm_ops.models.room import Room, free_memory
 from vlm_ops.store.fingerprint import fingerprint, sha256_bytes
@@ -69,13 +70,6 @@ class Usage:
         return text
 
 
-class _Pass(NamedTuple):
-    """What goes through the tower at once, and the images it is of."""
-
-    pixels: dict[str, torch.Tensor]
-    shown: Sequence[Kept]
-
-
 class FeatureStore:
     """Features by image content: first in memory, then in memory-mapped files, else again.
 
@@ -114,9 +108,10 @@ class FeatureStore:
         self._files = FeatureFiles(room)
         self._memory: dict[str, torch.Tensor] = {}
         self._latest: dict[str, torch.Tensor] = {}
-        self._opener = ThreadPoolExecutor(1, thread_name_prefix="images")
-        self._ahead: dict[tuple[str, ...], Future[list[_Pass]]] = {}
         self.frozen = not _trains_vision(self._model)
+        fewest = _TILES_AT_LEAST if self.frozen else 1
+        taken = tuple(signature(self._model.get_image_features).parameters)
+        self._opener = Opener(blocks, self._family.tile, (fewest, TILES_AT_ONCE), taken)
         self._usage = Usage()
         if not self.frozen:
             logger.info("the vision tower is trained: its features are computed in every pass")
@@ -157,18 +152,12 @@ class FeatureStore:
         Args:
             pictures: Of a batch, in the order of their tokens.
         """
-        soon = {key for keys in self._ahead for key in keys} if self.frozen else set()
-        todo = {
-            picture.image.sha256: picture
-            for picture in pictures
-            if picture.image.sha256 not in soon and not self._is_known(picture.image.sha256)
-        }
-        if not todo:
-            return
-        while len(self._ahead) > 1:  # of batches that nobody asked for
-            self._ahead.pop(next(iter(self._ahead))).cancel()
-        opening = self._opener.submit(lambda: list(self._passes(list(todo.values()))))
-        self._ahead[tuple(todo)] = opening
+        unknown = [p for p in pictures if not self._is_known(p.image.sha256)]
+        self._opener.look_ahead(unknown, again=not self.frozen)
+
+    def rest(self) -> None:
+        """Open nothing ahead any more."""
+        self._opener.close()
 
     def _is_known(self, key: str) -> bool:
         known = key in self._memory or key in self._latest
@@ -198,7 +187,7 @@ class FeatureStore:
 
     def close(self) -> None:
         """Delete the files that no other step needs: they have served."""
-        self._opener.shutdown(wait=False, cancel_futures=True)
+        self.rest()
         self._files.close()
 
     def _known(self, keys: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -217,11 +206,10 @@ class FeatureStore:
         started = time.perf_counter()
         encoded: list[torch.Tensor] = []
         grads = torch.is_grad_enabled() and not self.frozen
-        opened = self._ahead.pop(tuple(picture.image.sha256 for picture in pictures), None)
-        for pixels, shown in self._passes(pictures) if opened is None else opened.result():
+        for pixels, shown in self._opener.passes(pictures):
             # Tensors of inference mode could not be trained on later.
             with torch.inference_mode(False), torch.set_grad_enabled(grads):
-                made = self._model.get_image_features(**pixels)
+                made = self._model.get_image_features(**on_device(pixels, self._model.device))
             encoded += self._by_image(made, shown)
         self._wait_for_device()
         self._usage.computed += len(pictures)
@@ -242,24 +230,6 @@ class FeatureStore:
     def _wait_for_device(self) -> None:
         if self._model.device.type == "cuda":
             torch.cuda.synchronize()
-
-    def _passes(self, pictures: Sequence[Kept]) -> Iterator[_Pass]:
-        """Open images, as many at a time as one pass of the tower takes."""
-        start = 0
-        while start < len(pictures):
-            inputs: list[Any] = []
-            tiles = 0
-            for picture in pictures[start:]:
-                inputs.append([picture.open()])
-                # Of some families the image processor counts patches.
-                tiles += -(-self._blocks.tiles(*picture.size) // self._family.tile)
-                if tiles >= TILES_AT_ONCE:
-                    break
-            shown = pictures[start : start + len(inputs)]
-            start += len(inputs)
-            if self.frozen and tiles < _TILES_AT_LEAST:
-                inputs += inputs[-1:] * (_TILES_AT_LEAST - tiles)
-            yield _Pass(self._blocks.pixels(self._model, inputs), shown)
 
     def _keep(self, key: str, features: torch.Tensor) -> None:
         lasts, again = self._lasts(key), self._uses.get(key, 1) > 1

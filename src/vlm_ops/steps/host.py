@@ -11,6 +11,7 @@ the file that the step's output goes to; back go the number of its process and t
 import gc
 import importlib
 import os
+import signal
 import socket
 import struct
 import sys
@@ -37,6 +38,8 @@ def main(channel: int, parent: int) -> int:
         The exit code: of a step in its own process; else 0, or 1 where nothing can be forked.
     """
     die_with_parent(parent)
+    # Whoever sends it to all processes of a run means the step, which needs its parent to the end.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     modules = {step.function.partition(":")[0] for step in STEPS.values() if step.heavy}
     for name in sorted({*modules, "vlm_ops.models.features", "vlm_ops.tracking.mlflow"}):
         importlib.import_module(name)
@@ -50,13 +53,17 @@ def main(channel: int, parent: int) -> int:
         if not request:
             return 0
         host = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         if (pid := os.fork()) == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
             asker.close()
             os.setsid()
             for standard in (sys.stdout, sys.stderr):
                 os.dup2(files[0], standard.fileno())
             os.close(files[0])
             return process.main(Path(os.fsdecode(request)), host)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         os.close(files[0])
         asker.sendall(NUMBER.pack(pid))
         _, status = os.waitpid(pid, 0)

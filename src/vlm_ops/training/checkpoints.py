@@ -45,7 +45,8 @@ class CompleteCheckpoints:
         mark = {"settings": self.settings, "files": _hashes(folder)}
         write_whole(folder / COMPLETE, json.dumps(mark, indent=1))
         # Not before: the one that is deleted may be the only other one to go on from.
-        rotate_checkpoints(args.output_dir, limit, trainer.state.best_model_checkpoint)
+        best = trainer.state.best_model_checkpoint
+        rotate_checkpoints(args.output_dir, limit, best, use_mtime=True)
 
 
 def folder_of(trainer: Any) -> Path:
@@ -91,6 +92,7 @@ def newest_complete(folder: Path, settings: dict[str, Any]) -> Path | None:
         if best is None or best in intact:
             return path
         logger.warning("%s needs the lost checkpoint-%d; it is not used", path.name, best)
+        shutil.rmtree(path)
     return None
 
 

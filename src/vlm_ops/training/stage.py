@@ -170,6 +170,9 @@ def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
         if features is not None:
             features.close()
         raise
+    finally:
+        if features is not None:
+            features.rest()
     if features is not None:
         logger.info("features: %s", features.usage)
         stage.tracker.metrics({f"features/{k}": v for k, v in asdict(features.usage).items()})
