@@ -29,6 +29,7 @@ def newer(library: str) -> Change:
 
 def on_a_gpu(here: pytest.MonkeyPatch) -> None:
     here.setattr(ground, "device", lambda: "cuda")
+    here.setattr(ground, "gpu_multiplies_bf16", lambda: True)
 
 
 def on_a_cpu_without_bfloat16(here: pytest.MonkeyPatch) -> None:
