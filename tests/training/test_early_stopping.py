@@ -2,6 +2,7 @@
 
 import logging
 import random
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +13,25 @@ from test_sft import Recorder, job
 from transformers import EarlyStoppingCallback, TrainerControl
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
+from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.early_stopping import EarlyStopping, stops
 from vlm_ops.training.sft import train_sft
 
 LOSS = SimpleNamespace(metric_for_best_model="eval_loss", greater_is_better=False)
 ACCURACY = SimpleNamespace(metric_for_best_model="eval_accuracy", greater_is_better=True)
-RISES = {"learning_rate": 1.0, "scheduler": "constant", "max_steps": 8, "evaluations": 8}
-"""A loss that only gets worse after a step or two."""
+RISES = {"learning_rate": 0.02, "scheduler": "constant", "max_steps": 8, "evaluations": 8}
+"""With what ``contrary`` asks, a loss that only gets worse after a few steps."""
+
+
+@pytest.fixture(scope="module")
+def contrary(squares: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """Validation rows whose answers are none that the training rows have."""
+    folder = tmp_path_factory.mktemp("contrary") / "prepare"
+    shutil.copytree(squares.folder, folder)
+    rows = [row.model_copy(update={"answers": ("kq7z",)}) for row in squares.rows("validation")]
+    write_jsonl(folder / "validation.jsonl", rows)
+    return squares.model_copy(update={"folder": folder})
 
 
 def theirs(args: Any, patience: int, scores: list[float]) -> int | None:
@@ -74,11 +86,11 @@ def train(base: Path, data: PreparedData, out: Path, tracker: Any = None) -> Tra
 
 
 def test_a_training_stops_keeps_the_best_and_is_complete(
-    random_base: Path, squares: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    random_base: Path, contrary: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     curves = Recorder()
-    artifact = train(random_base, squares, tmp_path, curves)
+    artifact = train(random_base, contrary, tmp_path, curves)
     losses = curves.values("eval_loss")[1:]
     assert artifact.steps == len(losses) == artifact.best_step + 2 < 8
     assert artifact.metrics["loss"] == min(losses) == losses[artifact.best_step - 1]
@@ -86,17 +98,17 @@ def test_a_training_stops_keeps_the_best_and_is_complete(
     assert f"{said} than step {artifact.best_step}'s" in caplog.text
     # What was lost beside the checkpoints is made again of them.
     again = Recorder()
-    assert train(random_base, squares, tmp_path, again).adapter_sha256 == artifact.adapter_sha256
+    assert train(random_base, contrary, tmp_path, again).adapter_sha256 == artifact.adapter_sha256
     assert again.values("loss") == []
 
 
 def test_a_training_that_goes_on_stops_at_the_same_step(
-    random_base: Path, squares: PreparedData, tmp_path: Path
+    random_base: Path, contrary: PreparedData, tmp_path: Path
 ) -> None:
     """It dies between the best validation and the last: what was counted before still counts."""
-    whole = train(random_base, squares, tmp_path / "whole")
+    whole = train(random_base, contrary, tmp_path / "whole")
     asked = job(random_base, early_stopping=2, **RISES)
     out = tmp_path / "cut"
-    gone_on = train_twice(asked, squares, out, crash=whole.steps)
+    gone_on = train_twice(asked, contrary, out, crash=whole.steps)
     assert (gone_on.steps, gone_on.best_step) == (whole.steps, whole.best_step)
     assert gone_on.adapter_sha256 == whole.adapter_sha256
