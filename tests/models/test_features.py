@@ -359,6 +359,9 @@ def test_images_are_opened_on_another_thread_while_the_model_computes(
     expected = look(make(), *images)
     one, two, three, four = map(watched, images)
     store = make(uses={})
+    store.look_ahead([four])
+    assert not store.ahead, "on a CPU nothing is gained"
+    store.ahead = True
     store.look_ahead([one, two])
     store.look_ahead(
         [two, three]
