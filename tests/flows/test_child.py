@@ -221,7 +221,7 @@ def test_where_a_gpu_is_seen_each_step_is_started_anew(
 
 
 def test_a_signal_to_every_process_is_one_to_the_step(waiting: Work) -> None:
-    """As a service manager or a cluster's scheduler stops a job."""
+    """As a service manager or SLURM stops a job."""
 
     def end(child: psutil.Process) -> None:
         child.parent().send_signal(signal.SIGTERM)
