@@ -2,7 +2,9 @@
 
 import os
 import random
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             f"\n{skipped} tests skipped, {SKIPS} may be (tests/conftest.py)", red=True
         )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def sigterm_given_back() -> Iterator[None]:
+    """SIGTERM does after the test what it did before."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    left = signal.signal(signal.SIGTERM, before)
+    assert left == before
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from PIL import Image
 from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.models.pictures import Picture, opened
+from vlm_ops.models.pictures import Kept, Picture
 from vlm_ops.models.replies import Reply
 from vlm_ops.records import SPLITS, Answer, Chat, ImageRef, Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
@@ -89,7 +89,8 @@ class Seer:
         ]
 
     def _answer(self, question: str, image: Picture) -> str:
-        pixel = opened(image).getpixel((0, 0))
+        shown = image.open() if isinstance(image, Kept) else image
+        pixel = shown.getpixel((0, 0))
         name = next((name for name, color in COLORS.items() if color == pixel), "gray")
         if not self.sees:
             name = "purple"

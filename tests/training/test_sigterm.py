@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,13 +22,7 @@ from vlm_ops.training.engine.trainers import PackedSft, PackedTraining
 from vlm_ops.training.sft import TrlSft
 from vlm_ops.training.stop import Stop
 
-
-@pytest.fixture(autouse=True)
-def the_signal_is_given_back() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    left = signal.signal(signal.SIGTERM, before)
-    assert left == before
+pytestmark = pytest.mark.usefixtures("sigterm_given_back")
 
 
 def ask_to_stop() -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,7 @@ ENGINES: tuple[Engine, ...] = ("packed", "trl")
 CLASSES = {"packed": "PackedSft", "trl": "TrlSft"}
 
 
-@pytest.fixture(autouse=True)
-def the_signal_is_given_back() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    left = signal.signal(signal.SIGTERM, before)
-    assert left == before
+pytestmark = pytest.mark.usefixtures("sigterm_given_back")
 
 
 def asked(base: Path, engine: Engine = "packed", **changes: Any) -> SftJob:

@@ -28,11 +28,6 @@ class Kept(NamedTuple):
 Picture = Image.Image | Kept
 
 
-def opened(picture: Picture) -> Image.Image:
-    """Return an image that is open."""
-    return picture.open() if isinstance(picture, Kept) else picture
-
-
 def opened_once(rows: Sequence[Sequence[Picture]]) -> list[list[Image.Image]]:
     """Return the images of some rows; rows about one image share it."""
     found: dict[str, Image.Image] = {}

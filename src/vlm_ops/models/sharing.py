@@ -15,7 +15,7 @@ from vlm_ops.models.adapters import bare
 from vlm_ops.models.blocks import Blocks
 from vlm_ops.models.families import Family, family_of, has_windows
 from vlm_ops.models.loading import LoadedModel
-from vlm_ops.models.pictures import Kept, Picture, opened
+from vlm_ops.models.pictures import Kept, Picture, opened_once
 
 
 class Begun(NamedTuple):
@@ -98,7 +98,7 @@ def _seen(
     if loaded.features is not None and _known(loaded, shown):
         pictures = [picture for row in shown for picture in row if isinstance(picture, Kept)]
         return {"mm_encoder_outputs": loaded.features.outputs(pictures)}
-    return blocks.pixels(bare(loaded.model), [list(map(opened, row)) for row in shown])
+    return blocks.pixels(bare(loaded.model), opened_once(shown))
 
 
 def _places(
