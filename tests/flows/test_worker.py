@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+MISSED_S = 45
+"""More than the 30 seconds between two heartbeats, the least that Prefect takes."""
+
 FLOW = """
 import os, time
 from pathlib import Path
@@ -79,6 +82,17 @@ def state(client: "SyncPrefectClient", run: "FlowRun") -> str:
     return now.type.value if now else ""
 
 
+def heartbeats(client: "SyncPrefectClient", run: "FlowRun") -> int:
+    """How many have reached the server."""
+    wanted = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run.id}"]},
+    }
+    answer = client.request("POST", "/events/filter", json={"filter": wanted})
+    total: int = answer.json()["total"]
+    return total
+
+
 def eventually(check, within_s: float = 150) -> bool:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + within_s
     while not check():
@@ -94,7 +108,7 @@ def test_set_up_is_idempotent_and_keeps_what_the_user_changed(client: "SyncPrefe
 
     for _ in range(2):
         worker.ensure_pool(client, "two", 2)
-        worker.ensure_zombie_automation(client, within_s=15)
+        worker.ensure_zombie_automation(client, within_s=MISSED_S)
     pool = client.read_work_pool("two")
     assert (pool.type, pool.concurrency_limit) == ("process", 2)
     client.update_global_concurrency_limit(worker.GPU_SLOT, GlobalConcurrencyLimitUpdate(limit=3))
@@ -109,7 +123,7 @@ def test_set_up_is_idempotent_and_keeps_what_the_user_changed(client: "SyncPrefe
 def test_a_run_whose_heartbeats_stop_is_crashed(
     client: "SyncPrefectClient", tmp_path: Path
 ) -> None:
-    worker.ensure_zombie_automation(client, within_s=15)
+    worker.ensure_zombie_automation(client, within_s=MISSED_S)
     run = fire(client, tmp_path, 600, pool=None)
     # As the worker starts it, but with no worker that could report its end.
     engine = subprocess.Popen(
@@ -121,8 +135,8 @@ def test_a_run_whose_heartbeats_stop_is_crashed(
         },
         cwd=tmp_path,
     )
-    assert eventually((tmp_path / "pid").exists)
-    time.sleep(3)  # The first heartbeat is on its way.
+    # The first may reach the server before its news that the run is Running, which disarms it.
+    assert eventually(lambda: heartbeats(client, run) == 2)
     engine.send_signal(signal.SIGKILL)
     engine.wait()
     assert state(client, run) == "RUNNING"
