@@ -112,6 +112,10 @@ class OptimSettings(Frozen):
     """Rows in one forward pass, per device."""
     accumulation: int = Field(default=1, ge=1)
     """Forward passes in one optimizer step."""
+    fill_memory: bool = added(False)
+    """Take more rows in a forward pass than ``batch_size``, and fewer passes for the same step, as
+    far as the memory that is free allows by an estimate. What a loss computes over the rows of a
+    pass (``bco_pair``, ``aot``, ``kto``) then depends on the device. On a GPU: not measured."""
     evaluations: int = Field(default=4, ge=1, le=1000)
     """How often, evenly over the training, the validation rows are scored and a checkpoint is
     written; the best one on validation is kept as the result."""

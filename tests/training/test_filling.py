@@ -1,0 +1,52 @@
+"""Passes of a step are merged as far as memory allows, and the step stays what it was."""
+
+import pytest
+
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.training import LoraSettings, OptimSettings
+from vlm_ops.models.shape import Shape, shape_of
+from vlm_ops.training import filling
+from vlm_ops.training.estimate import DeviceMemory, training_memory
+from vlm_ops.training.filling import filled
+from vlm_ops.training.tokens import Length
+
+LORA = LoraSettings()
+ROWS = [Length(600, 3, 500), Length(800, 4, 640)] * 20
+
+
+@pytest.fixture(scope="module")
+def shape() -> Shape:
+    return shape_of(ModelSettings())
+
+
+def asked(batch_size: int, accumulation: int) -> OptimSettings:
+    return OptimSettings(batch_size=batch_size, accumulation=accumulation, fill_memory=True)
+
+
+def needed(shape: Shape, size: int) -> float:
+    return training_memory(shape, LORA, asked(size, 1), [ROWS[1]] * 64, "packed").total
+
+
+def merged(
+    optim: OptimSettings, shape: Shape, free: float, patch: pytest.MonkeyPatch
+) -> tuple[int, int]:
+    patch.setattr(filling, "device_memory", lambda: DeviceMemory(int(free), None))
+    found = filled(optim, shape, LORA, ROWS, "packed")
+    return found.batch_size, found.accumulation
+
+
+def test_as_many_rows_as_fit_twice(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    optim = asked(2, 12)
+    fits = 2 * needed(shape, 8) + 2
+    assert merged(optim, shape, fits, monkeypatch) == (8, 3)
+    assert merged(optim, shape, 2 * needed(shape, 12) + 2, monkeypatch) == (12, 2)
+    assert merged(optim, shape, 1e15, monkeypatch) == (24, 1)
+
+
+def test_never_fewer_than_asked_for_and_never_too_many(
+    shape: Shape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert merged(asked(4, 8), shape, 0, monkeypatch) == (4, 8)
+    assert merged(asked(1, 256), shape, 1e15, monkeypatch) == (64, 4)
+    assert merged(asked(128, 2), shape, 1e15, monkeypatch) == (128, 2)
+    assert merged(asked(3, 7), shape, 1e15, monkeypatch) == (21, 1)
