@@ -196,19 +196,23 @@ def test_an_error_that_is_cut_short_or_foreign_is_named(
     assert type(raised.value) is StepFailed
 
 
-@pytest.mark.parametrize("asked", ["", "{", "[]", "{}", '{"work": 1}', "steps", "config"])
-def test_a_request_that_is_cut_short_or_foreign_is_named(waiting: Work, asked: str) -> None:
-    if asked in ("steps", "config"):
-        work = waiting.request()
-        asked = json.dumps({"work": work | {asked: ["nothing"], "fingerprint": None}})
-    request = waiting.first().folder / "request.json"
-    request.write_text(asked)
-    alone = [sys.executable, "-m", "vlm_ops.steps.process", str(request)]
-    done = subprocess.run(alone, timeout=120, check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "")
-    told = json.loads(request.with_name(ERROR).read_text())
-    assert told["error"] == "StepFailed"
-    assert f"{request}: is no request of this version" in told["message"]
+def test_a_request_that_is_cut_short_or_foreign_is_named(waiting: Work, tmp_path: Path) -> None:
+    work = waiting.request() | {"fingerprint": None}
+    foreign = [json.dumps({"work": work | {part: ["nothing"]}}) for part in ("steps", "config")]
+    requests = []
+    for number, asked in enumerate(["", "{", "[]", "{}", '{"work": 1}', *foreign]):
+        requests.append(tmp_path / f"{number}" / "request.json")
+        requests[-1].parent.mkdir()
+        requests[-1].write_text(asked)
+    each = "print(*(main(Path(request)) for request in sys.argv[1:]))"
+    script = f"import sys; from pathlib import Path; from vlm_ops.steps.process import main; {each}"
+    alone = [sys.executable, "-c", script, *map(str, requests)]
+    done = subprocess.run(alone, timeout=300, check=False, capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["1"] * len(requests), "")
+    for request in requests:
+        told = json.loads(request.with_name(ERROR).read_text())
+        assert told["error"] == "StepFailed"
+        assert f"{request}: is no request of this version" in told["message"]
 
 
 def test_a_child_asked_to_stop_is_not_tried_again(waiting: Work) -> None:
