@@ -229,8 +229,9 @@ def _told(result: Path) -> VlmOpsError:
         return _not_readable(result, "the error of a step", f"has no {missing}")
     # A later version may know more of them.
     known = getattr(vlm_ops.errors, str(kind), None)
-    is_error = isinstance(known, type) and issubclass(known, VlmOpsError)
-    return known(message) if is_error else StepFailed(message)
+    if isinstance(known, type) and issubclass(known, VlmOpsError):
+        return known(message)
+    return StepFailed(message)
 
 
 def _read(file: Path, what: str) -> dict[str, Any]:

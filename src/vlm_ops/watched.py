@@ -49,10 +49,10 @@ def moved() -> None:
 
 def downloads() -> type[Any]:
     """Return a progress bar for the hub's downloads; each piece that arrives is something done."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class Moving(tqdm):  # type: ignore[type-arg]
-        def update(self, n: float | None = 1) -> bool | None:
+    class Moving(tqdm):
+        def update(self, n: float | None = 1) -> Any:
             moved()
             return super().update(n)
 

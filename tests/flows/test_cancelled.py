@@ -55,9 +55,9 @@ def test_a_run_without_a_worker_that_is_cancelled_ends_so(
     assert (run.state.type.value, run.state.name) == ("CANCELLED", "Cancelled")
     (log,) = runs.glob("sft-*/step.log")
     assert "of 5000; the same command goes on from" in log.read_text()
-    client = MlflowClient(pair.mlflow_url)
-    (experiment,) = client.search_experiments(filter_string="name = 'cancelled'")
+    mlflow = MlflowClient(pair.mlflow_url)
+    (experiment,) = mlflow.search_experiments(filter_string="name = 'cancelled'")
     ended = {r.info.run_name.partition(" ")[0]: r.info.status
-             for r in client.search_runs([experiment.experiment_id])}  # fmt: skip
+             for r in mlflow.search_runs([experiment.experiment_id])}  # fmt: skip
     assert ended == {"prepare": "FINISHED", "sft": "KILLED", "cancelled": "KILLED"}
-    assert not client.search_registered_models("name = 'cancelled'")
+    assert not mlflow.search_registered_models("name = 'cancelled'")

@@ -20,6 +20,7 @@ import pytest
 from small import command, environment, login, prefect_client, vlm_ops, write_small
 from step_processes import is_step
 
+from flows.servers.processes import free_port
 from vlm_ops.artifacts import PreparedData
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
@@ -41,9 +42,17 @@ def api(place: Path) -> Iterator[str]:
     """``vlm-ops up`` in the foreground of another process; its Prefect API."""
     log = place / "up.log"
     with log.open("w", encoding="utf-8") as sink:
-        up = subprocess.Popen(command("up"), cwd=place, env=environment(), stdout=sink, stderr=sink)
+        ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
+        up = subprocess.Popen(
+            command("up", *ports), cwd=place, env=environment(), stdout=sink, stderr=sink
+        )
     try:
-        eventually(lambda: "Worker on pool" in log.read_text(encoding="utf-8"))
+
+        def said(words: str) -> bool:
+            assert up.poll() is None, log.read_text(encoding="utf-8")
+            return words in log.read_text(encoding="utf-8")
+
+        eventually(lambda: said("Worker on pool"))
         servers = json.loads((place / "runs" / "services.json").read_text())["servers"]
         yield servers["prefect"]["url"]
     finally:
