@@ -294,3 +294,8 @@ class ExecutionSettings(Frozen):
     """A training that was killed loses this much work at most, and a step: when the newest
     checkpoint is that old, one is written at the end of the step. Those after each validation
     come anyway."""
+    step_hours: float | None = added(24.0, gt=0)
+    """A run ends a step that takes longer, with its checkpoint kept; null for no limit."""
+    stalled_minutes: float | None = added(30.0, gt=0)
+    """A run ends a step that does nothing for so long (no forward pass, no row, no download) and
+    tries it again, ``retries`` times; null for no limit."""
