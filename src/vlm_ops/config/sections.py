@@ -294,3 +294,5 @@ class ExecutionSettings(Frozen):
     """A training that was killed loses this much work at most, and a step: when the newest
     checkpoint is that old, one is written at the end of the step. Those after each validation
     come anyway."""
+    patience_minutes: float = added(10.0, ge=0.0)
+    """How long a run waits for an MLflow server that does not answer, before it fails."""
