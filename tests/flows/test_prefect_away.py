@@ -65,7 +65,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 
 def test_a_flow_whose_server_is_away_for_a_minute(
-    prefect_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    prefect_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect import flow, task
     from prefect.artifacts import create_markdown_artifact
@@ -107,7 +107,6 @@ def test_a_flow_whose_server_is_away_for_a_minute(
         ended = night(return_state=True)
     assert renewed
     assert ended.name == "Trial"
-    assert sum("can't be renewed" in line for line in caplog.messages) == 1
     with get_client(sync_client=True) as client:
         (run,) = client.read_flow_runs()
         assert run.state is not None

@@ -40,6 +40,7 @@ def lost_everywhere(
     pytest.fail(f"more than {LONGEST} requests")
 
 
+@pytest.mark.thorough
 def test_a_promotion_is_made_once(pipeline: Any) -> None:
     for number, version in enumerate("12"):
         pipeline.register(number)

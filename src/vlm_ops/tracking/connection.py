@@ -164,7 +164,7 @@ def _probe(uri: str) -> None:
             get_default_host_creds(uri),
             "/health",
             "GET",
-            max_retries=1,
+            max_retries=0,
             timeout=_PROBE_TIMEOUT_S,
             raise_on_status=False,
         )

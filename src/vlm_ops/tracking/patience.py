@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from textwrap import shorten
 from typing import TypeVar
 
 R = TypeVar("R")
@@ -17,6 +18,7 @@ R = TypeVar("R")
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 _SAID_AFTER_S = 1.0
+_LONGEST_REASON = 200
 
 _bound: ContextVar[float] = ContextVar("patience_s", default=0.0)
 
@@ -73,7 +75,7 @@ def again_until_answered(
                 said = f"{datetime.now():%H:%M:%S}"
                 logger.warning(
                     "%s does not answer since %s, waits up to %.0f s: %s",
-                    who, said, bound, error,
+                    who, said, bound, shorten(str(error), _LONGEST_REASON),
                 )  # fmt: skip
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
