@@ -4,15 +4,22 @@ Prefect's client repeats a request by itself (``PREFECT_CLIENT_MAX_RETRIES``), b
 a fresh client, so that a wrong address is told soon. A run may have a fresh client at any moment.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import httpx
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 
 from vlm_ops.tracking.patience import again_until_answered
 
 R = TypeVar("R")
 
+_ANSWER_S = 10.0
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -30,3 +37,12 @@ def is_away(error: Exception) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in _BUSY
     return isinstance(error, httpx.TransportError)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Have clients of the block ask once, and be done within seconds also where a server hangs."""
+    with temporary_settings(
+        {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: _ANSWER_S}
+    ):
+        yield

@@ -13,22 +13,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import vlm_ops.errors
-from flows.forked import Forked, close_host, fork
-from vlm_ops.artifacts import PreparedData
+from flows.forked import close_host, fork
+from flows.watch import Child, Terms, Watch
+from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
-from vlm_ops.steps.plan import Left, Work
-from vlm_ops.steps.process import STOPPED, request_look
+from vlm_ops.steps.plan import Left, Plan, Work
+from vlm_ops.steps.process import ERROR, STOPPED, request_look
 from vlm_ops.store.files import make_folder, write_whole
+from vlm_ops.watched import OUT_OF_MEMORY
 
 CHECK = "check"
 """What looks at a run beforehand, and its folder below the prepared rows."""
 
-_GRACE_S = 60
 _LAST_LINES = 15
 
 
-def run_in_child(work: Work, *, tracking: dict[str, str] | None, threads: int | None) -> Left:
+def run_in_child(
+    work: Work,
+    *,
+    tracking: dict[str, str] | None,
+    threads: int | None,
+    terms: Terms | None = None,
+) -> Left:
     """Take steps in a child process, one after the other, and return their artifacts.
 
     The child's log lines become this process's, logger ``vlm_ops.<stage>``. The child dies with
@@ -38,24 +45,37 @@ def run_in_child(work: Work, *, tracking: dict[str, str] | None, threads: int | 
         work: Steps of one stage, the first of which was not taken before.
         tracking: ``uri`` and ``run_id`` of their MLflow run, or None.
         threads: CPU threads of the child, or None.
+        terms: On which it may run on; None for all that it needs.
 
     Raises:
         VlmOpsError: What a step raised, with the same class and message.
-        TransientError: The child was killed by a signal from outside.
-        StepFailed: It ended in another way without its artifacts.
+        TransientError: The child was killed by a signal from outside, or stood still.
+        Interrupted: It was asked to stop, or the run was cancelled.
+        StepFailed: It took too long, or ended in another way without its artifacts.
     """
     first = work.first()
     values = {"work": work.request(), "tracking": tracking, "threads": threads}
-    ended = _in_child(first.folder, values, first.step.stage)
+    ended = _in_child(first.folder, values, first.step.stage, terms or Terms())
     taken, left = work.done()
     if ended.code == 0 and left is None:
         return taken
     under_way = first if left is None else left.first()
+    if ended.out_of_memory and under_way.step.output is TrainedAdapter:
+        raise _with_less_memory(under_way)
     raise ended.error(under_way.step.name, under_way.folder)
 
 
+def _with_less_memory(under_way: Plan) -> TransientError:
+    """Have the next attempt make its forward passes smaller."""
+    (under_way.folder / OUT_OF_MEMORY).touch()
+    return TransientError(
+        f"step {under_way.step.name!r} was killed for its memory by the kernel; it goes on from "
+        f"its newest checkpoint in {under_way.folder}, with smaller forward passes"
+    )
+
+
 def look_in_child(
-    config: PipelineConfig, data: PreparedData, *, judged: bool, threads: int | None
+    config: PipelineConfig, data: PreparedData, *, judged: bool, terms: Terms | None = None
 ) -> dict[str, Any]:
     """Look at what a run will meet in a child process, which asks the GPU and leaves it.
 
@@ -63,7 +83,7 @@ def look_in_child(
         config: The whole configuration.
         data: Its prepared rows; what was asked and found lies in their folder.
         judged: Whether the gate is asked in the end.
-        threads: CPU threads of the child, or None.
+        terms: As :func:`run_in_child`.
 
     Returns:
         :func:`vlm_ops.steps.checking.figures`.
@@ -75,11 +95,11 @@ def look_in_child(
     found = folder / "found.json"
     found.unlink(missing_ok=True)
     asked = request_look(config, data, judged=judged)
-    ended = _in_child(folder, {"check": asked, "found": str(found), "threads": threads}, CHECK)
+    values = {"check": asked, "found": str(found), "threads": config.execution.threads}
+    ended = _in_child(folder, values, CHECK, terms or Terms())
     if ended.code != 0 or not found.exists():
         raise ended.error(CHECK, folder)
-    figures: dict[str, Any] = json.loads(found.read_bytes())
-    return figures
+    return _read(found, "the check of a run")
 
 
 class _Ended(NamedTuple):
@@ -90,35 +110,49 @@ class _Ended(NamedTuple):
         last: Its last lines, …
         log: … and the file with all of them.
         result: File of the error that it ended with, if it told one.
+        why: Why it was ended; None if nobody here has ended it.
+        memory_ran_out: Whether the kernel killed a process for its memory meanwhile.
     """
 
     code: int
     last: list[str]
     log: Path
     result: Path
+    why: VlmOpsError | None
+    memory_ran_out: bool
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed it for its memory."""
+        return self.why is None and self.code == -signal.SIGKILL and self.memory_ran_out
 
     def error(self, name: str, folder: Path) -> VlmOpsError:
         """Return why ``name``, which worked in ``folder``, has not come to its end."""
+        if self.why is not None:
+            return self.why
         return _told(self.result) if self.result.exists() else _failure(name, folder, self)
 
 
-def _in_child(folder: Path, values: dict[str, Any], name: str) -> _Ended:
+def _in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms) -> _Ended:
     """Have a child do what is asked, with its request and log in a folder."""
     make_folder(folder)
-    file, result = folder / "request.json", folder / "error.json"
-    result.unlink(missing_ok=True)
-    write_whole(file, json.dumps(values | {"result": str(result)}, indent=2))
+    file, result, moved = (folder / name for name in ("request.json", ERROR, "under-way"))
+    for left in (result, moved):
+        left.unlink(missing_ok=True)
+    write_whole(file, json.dumps(values | {"moved": str(moved)}, indent=2))
     environment = os.environ | _environment(values["threads"])
     child = fork(file, environment) or _anew(file, environment)
     log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{name}")
     assert child.stdout is not None
-    try:
-        last = _pass_on(child.stdout, logger, log)
-        return _Ended(child.wait(), last, log, result)
-    except BaseException:
-        _pass_on(_stop(child, logger), logger, log)
-        close_host()
-        raise
+    with Watch(child, terms, moved, name, log) as watch:
+        try:
+            last = _pass_on(child.stdout, logger, log)
+            code = child.wait()
+        except BaseException:
+            _pass_on(_stop(child, logger, terms.grace_s), logger, log)
+            close_host()
+            raise
+    return _Ended(code, last, log, result, watch.why, watch.memory_ran_out)
 
 
 def _anew(file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
@@ -163,15 +197,15 @@ def _pass_on(lines: Iterable[bytes], logger: logging.Logger, log: Path) -> list[
     return last
 
 
-def _stop(child: "Forked | subprocess.Popen[bytes]", logger: logging.Logger) -> list[bytes]:
+def _stop(child: Child, logger: logging.Logger, grace_s: float) -> list[bytes]:
     """Ask a child to stop and return what it still says; kill it if it takes too long."""
     if child.poll() is not None:
         return []
     logger.warning(
-        "stopping; a training writes its checkpoint first, which may take up to %d s", _GRACE_S
+        "stopping; a training writes its checkpoint first, which may take up to %d s", grace_s
     )
     child.send_signal(signal.SIGTERM)
-    killer = threading.Timer(_GRACE_S, child.kill)
+    killer = threading.Timer(grace_s, child.kill)
     killer.start()
     try:
         assert child.stdout is not None
@@ -186,9 +220,39 @@ def _stop(child: "Forked | subprocess.Popen[bytes]", logger: logging.Logger) -> 
 
 def _told(result: Path) -> VlmOpsError:
     """Return the error that a step ended with, as its process wrote it down."""
-    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    error: VlmOpsError = getattr(vlm_ops.errors, found["error"], StepFailed)(found["message"])
-    return error
+    try:
+        found = _read(result, "the error of a step")
+        kind, message = found["error"], str(found["message"])
+    except StepFailed as unread:
+        return unread
+    except KeyError as missing:
+        return _not_readable(result, "the error of a step", f"has no {missing}")
+    # A later version may know more of them.
+    known = getattr(vlm_ops.errors, str(kind), None)
+    is_error = isinstance(known, type) and issubclass(known, VlmOpsError)
+    return known(message) if is_error else StepFailed(message)
+
+
+def _read(file: Path, what: str) -> dict[str, Any]:
+    """Read what a step's process wrote down.
+
+    Raises:
+        StepFailed: It is cut short, or something else.
+    """
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _not_readable(file, what, f"can't be read: {error}") from error
+    if not isinstance(found, dict):
+        raise _not_readable(file, what, f"is of type {type(found).__name__}, not an object")
+    return found
+
+
+def _not_readable(file: Path, what: str, how: str) -> StepFailed:
+    return StepFailed(
+        f"{file} should hold {what} and {how}. Its disk may be full, or something else writes "
+        f"there. What the process said is in step.log beside it; the same command does it again"
+    )
 
 
 def _failure(name: str, folder: Path, ended: _Ended) -> VlmOpsError:

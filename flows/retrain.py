@@ -7,8 +7,9 @@ from typing import Any
 import prefect.runtime.deployment
 import prefect.runtime.flow_run
 from prefect import flow
+from prefect.exceptions import CancelledRun
 from prefect.logging.handlers import APILogHandler
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from flows import tasks
 from flows.context import Context
@@ -16,7 +17,7 @@ from flows.summary import Summary, of_promotion, of_trial, publish
 from vlm_ops.config.load import load_config, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data.preferences import look_at_thumbs
-from vlm_ops.errors import ChampionMoved, RegistryError, ServiceError
+from vlm_ops.errors import ChampionMoved, Interrupted, RegistryError, ServiceError
 from vlm_ops.models.families import refuse_unfit
 from vlm_ops.registry.start import settle_start
 from vlm_ops.steps.cleaning import drop_features
@@ -52,17 +53,29 @@ def retrain(config_file: str, overrides: list[str] | None = None, promote: bool 
     look_at_thumbs(config)
     with patient(60 * config.execution.patience_minutes):
         context = _context(config, config_file)
-        with only_run(context.runs), context:
-            summary = _promotion(context) if promote else _trial(context)
-            drop_features(context.runs)
+        try:
+            with only_run(context.runs), context:
+                summary = _promotion(context) if promote else _trial(context)
+                drop_features(context.runs)
+        except Interrupted as error:
+            if not tasks.is_cancelled(context):
+                raise
+            return Cancelled(message=str(error))
     return Completed(name=summary.state, data=summary.model_dump(mode="json"))
 
 
 def retrain_here(config_file: str, overrides: list[str], *, promote: bool) -> dict[str, Any]:
-    """Run the flow in this process, without a worker, and send Prefect the last log lines."""
+    """Run the flow in this process, without a worker, and send Prefect the last log lines.
+
+    Raises:
+        Interrupted: It was cancelled in Prefect.
+        VlmOpsError: Whatever a step raises.
+    """
     try:
         summary: dict[str, Any] = tasks.unwrap(retrain(config_file, overrides, promote))
         return summary
+    except CancelledRun as error:
+        raise Interrupted(str(error)) from error
     finally:
         APILogHandler().flush()
 

@@ -19,11 +19,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.asking import asked
+from flows.asking import asked, at_once
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.errors import Interrupted, TransientError
 from vlm_ops.tracking.patience import patient
 
 LEASE_S = 300.0
@@ -46,25 +44,14 @@ def gpu_slot(stage: str, flow_run_id: str | None) -> Iterator[Callable[[], bool]
         flow_run_id: Who holds it, for Prefect's pages.
 
     Yields:
-        Whether the slot is as good as lost, so that what runs has to stop at once.
-
-    Raises:
-        TransientError: It was lost, and what ran was interrupted.
+        Tells whether the slot is as good as lost, so that what runs has to stop at once.
     """
     lease = _acquire(stage, flow_run_id)
     if lease is None:
         yield lambda: False
         return
     with lease.renewed():
-        try:
-            yield lease.lost
-        except Interrupted as error:
-            if not lease.lost():
-                raise
-            raise TransientError(
-                f"{stage}: the concurrency limit {GPU_SLOT!r} was lost, because Prefect's server "
-                f"did not answer for minutes or gave it to another run; {error}"
-            ) from error
+        yield lease.lost
 
 
 class _Lease:
@@ -100,10 +87,7 @@ class _Lease:
     def _renew_on(self) -> None:
         said = False
         # The client's own pauses would grow beyond the time that the server was away.
-        with (
-            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
-            get_client(sync_client=True) as client,
-        ):
+        with at_once(), get_client(sync_client=True) as client:
             while not self._revoked and not self._over.wait(RENEW_EVERY_S):
                 now = time.monotonic()
                 try:

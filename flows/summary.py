@@ -218,8 +218,8 @@ def publish(context: Context, summary: Summary) -> Summary:
     asked(partial(create_markdown_artifact, key="verdict", markdown=verdict, description=about))
     if summary.mlflow_run_id is not None:
         url = context.mlflow.url(summary.mlflow_run_id)
-        page = {"key": "mlflow-run", "link": url, "link_text": "This run in MLflow"}
-        asked(partial(create_link_artifact, **page))
+        text = "This run in MLflow"
+        asked(partial(create_link_artifact, key="mlflow-run", link=url, link_text=text))
         before = "" if summary.split == "test" else f"{summary.split}/"
         context.mlflow.log_outcome(
             summary.mlflow_run_id,

@@ -2,20 +2,25 @@
 
 import json
 import logging
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
+import prefect.runtime.deployment
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
-from flows.asking import is_away
+from flows.asking import at_once, is_away
 from flows.child import CHECK, look_in_child, run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.slot import gpu_slot
 from flows.summary import publish_check
+from flows.watch import GRACE_S, WORKERS_GRACE_S, Terms
 from vlm_ops.artifacts import AnswerSet, Evaluation, PreferencePairs, PreparedData
 from vlm_ops.errors import ConfigError, Interrupted, TrainingError, TransientError, Unanswered
 from vlm_ops.evaluation.decision import GateDecision
@@ -140,8 +145,8 @@ def _check(context: Context, judged: bool, inputs: dict[str, Taken]) -> Any:
     if Work.of(first_training(config), config, context.outputs).done()[1] is None:
         return Completed(name="Cached", data=Taken({}, fresh=False))
     fetch_start(config, context.tracking_uri)
-    data, threads = context.output(PreparedData, "prepare"), config.execution.threads
-    found = look_in_child(config, data, judged=judged, threads=threads)
+    data = context.output(PreparedData, "prepare")
+    found = look_in_child(config, data, judged=judged, terms=_terms(context))
     publish_check(found)
     told = _warnings(context)  # whenever rows are prepared
     for note in found["notes"]:
@@ -162,8 +167,23 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
     tracking = {"uri": context.tracking_uri, "run_id": run_id, "patience_s": str(patience_s())}
     if work.needs_start:
         fetch_start(context.config, context.tracking_uri)
-    with gpu_slot(work.first().step.stage, context.flow_run_id):
-        return run_in_child(work, tracking=tracking, threads=context.config.execution.threads)
+    with gpu_slot(work.first().step.stage, context.flow_run_id) as lost:
+        return run_in_child(
+            work,
+            tracking=tracking,
+            threads=context.config.execution.threads,
+            terms=replace(_terms(context), lost=lost),
+        )
+
+
+def _terms(context: Context) -> Terms:
+    """Return on which terms a child runs; under a worker, Prefect ends a cancelled run itself."""
+    embedded = prefect.runtime.deployment.id is None
+    return Terms.of(
+        context.config.execution,
+        cancelled=partial(is_cancelled, context) if embedded else None,
+        grace_s=GRACE_S if embedded else WORKERS_GRACE_S,
+    )
 
 
 def agree_on_margins(context: Context) -> None:
@@ -278,8 +298,7 @@ def make_sure_it_runs(context: Context) -> None:
     if context.flow_run_id is None:
         return
     try:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(UUID(context.flow_run_id)).state
+        state = _state(context.flow_run_id)
     except httpx.HTTPError as error:
         if not is_away(error):
             raise
@@ -288,3 +307,19 @@ def make_sure_it_runs(context: Context) -> None:
     if state is None or not state.is_running():
         found = "unknown" if state is None else state.name
         raise Interrupted(f"the run's state in Prefect is {found}: it does not promote anything")
+
+
+def is_cancelled(context: Context) -> bool:
+    """Tell whether somebody cancelled the run; no, if the server does not say."""
+    if context.flow_run_id is None:
+        return False
+    try:
+        state = _state(context.flow_run_id)
+    except (httpx.HTTPError, PrefectException):
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def _state(flow_run_id: str) -> State[Any] | None:
+    with at_once(), get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(flow_run_id)).state

@@ -4,6 +4,7 @@ A child is held still by a named pipe in the place of its own record: it looks t
 waits until somebody writes.
 """
 
+import json
 import logging
 import os
 import signal
@@ -22,14 +23,16 @@ from step_processes import is_step
 from flows import forked
 from flows.child import run_in_child
 from flows.forked import close_host
+from flows.watch import Terms
 from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.errors import DataError, Interrupted, TransientError
+from vlm_ops.errors import DataError, Interrupted, StepFailed, TransientError
 from vlm_ops.records import SplitSummary
 from vlm_ops.steps.plan import Work
-from vlm_ops.steps.process import STOPPED
+from vlm_ops.steps.process import ERROR, STOPPED
 from vlm_ops.store.artifact import RECORD, write_record
+from vlm_ops.watched import OUT_OF_MEMORY
 
 
 @pytest.fixture
@@ -76,8 +79,8 @@ def two_steps(runs: Path) -> Work:
     return work
 
 
-def run(step: Work) -> None:
-    run_in_child(step, tracking=None, threads=1)
+def run(step: Work, terms: Terms | None = None) -> None:
+    run_in_child(step, tracking=None, threads=1, terms=terms)
 
 
 def when_it_waits(step: Work, act: Callable[[psutil.Process], object]) -> threading.Thread:
@@ -138,6 +141,74 @@ def test_a_killed_child_s_message_names_the_step_that_was_under_way(tmp_path: Pa
     when_it_waits(left, lambda child: child.send_signal(signal.SIGKILL))
     with pytest.raises(TransientError, match=rf"step 'sft on gray' was killed.* in {second}"):
         run(work)
+
+
+def test_a_child_that_the_kernel_killed_for_memory_gets_smaller_passes(
+    waiting: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel says stands in a file here: memory can't run out in a test."""
+    monkeypatch.setattr("flows.watch._VMSTAT", tmp_path / "vmstat")
+
+    def kill(child: psutil.Process, *, killed: int) -> None:
+        (tmp_path / "vmstat").write_text(f"oom_kill {killed}\n")
+        child.send_signal(signal.SIGKILL)
+
+    folder = waiting.first().folder
+    for killed, said in ((0, "was killed by SIGKILL"), (1, "was killed for its memory")):
+        when_it_waits(waiting, partial(kill, killed=killed))
+        with pytest.raises(TransientError, match=f"step 'sft' {said}"):
+            run(waiting)
+        assert (folder / OUT_OF_MEMORY).exists() == bool(killed)
+        os.mkfifo(folder / RECORD)
+
+
+def test_the_child_of_a_cancelled_run_is_asked_to_stop(waiting: Work) -> None:
+    cancelled = threading.Event()
+    when_it_waits(waiting, lambda child: cancelled.set())
+    with pytest.raises(Interrupted, match="the run was cancelled in Prefect, in step 'sft'"):
+        run(waiting, Terms(cancelled=cancelled.is_set))
+    assert "stopped by SIGTERM" in (waiting.first().folder / "step.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ("", "error.json should hold the error of a step and can't be read"),
+        ('{"error": "DataErr', "can't be read"),
+        ("[1]", "is of type list, not an object"),
+        ('{"error": "DataError"}', "has no 'message'"),
+        ('{"error": "__all__", "message": "of another version"}', "^of another version$"),
+        ('{"error": ["DataError"], "message": "of another version"}', "^of another version$"),
+    ],
+)
+def test_an_error_that_is_cut_short_or_foreign_is_named(
+    waiting: Work, left: str, said: str
+) -> None:
+    folder = waiting.first().folder
+
+    def leave(child: psutil.Process) -> None:
+        (folder / ERROR).write_text(left)
+        child.kill()
+
+    when_it_waits(waiting, leave)
+    with pytest.raises(StepFailed, match=said) as raised:
+        run(waiting)
+    assert type(raised.value) is StepFailed
+
+
+@pytest.mark.parametrize("asked", ["", "{", "[]", "{}", '{"work": 1}', "steps", "config"])
+def test_a_request_that_is_cut_short_or_foreign_is_named(waiting: Work, asked: str) -> None:
+    if asked in ("steps", "config"):
+        work = waiting.request()
+        asked = json.dumps({"work": work | {asked: ["nothing"], "fingerprint": None}})
+    request = waiting.first().folder / "request.json"
+    request.write_text(asked)
+    alone = [sys.executable, "-m", "vlm_ops.steps.process", str(request)]
+    done = subprocess.run(alone, timeout=120, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    told = json.loads(request.with_name(ERROR).read_text())
+    assert told["error"] == "StepFailed"
+    assert f"{request}: is no request of this version" in told["message"]
 
 
 def test_a_child_asked_to_stop_is_not_tried_again(waiting: Work) -> None:

@@ -296,3 +296,8 @@ class ExecutionSettings(Frozen):
     come anyway."""
     patience_minutes: float = added(10.0, ge=0.0)
     """How long a run waits for an MLflow server that does not answer, before it fails."""
+    step_hours: float | None = added(24.0, gt=0)
+    """A run ends a step that takes longer, with its checkpoint kept; null for no limit."""
+    stalled_minutes: float | None = added(30.0, gt=0)
+    """A run ends a step that does nothing for so long (no forward pass, no row, no download) and
+    tries it again, ``retries`` times; null for no limit."""

@@ -10,6 +10,7 @@ from vlm_ops.data.files import Placed, Table
 from vlm_ops.data.parquet import Cells, named_labels
 from vlm_ops.errors import DataError
 from vlm_ops.store.names import nearest
+from vlm_ops.watched import downloads
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def fetch(repository: str, revision: str, cache: Path) -> Path:
             revision=revision,
             local_dir=cache / "files",
             etag_timeout=_TIMEOUT_S,
+            tqdm_class=downloads(),
         )
     except errors.RevisionNotFoundError as error:
         raise DataError(

@@ -15,6 +15,7 @@ from PIL import Image
 
 from vlm_ops.data.images import open_image
 from vlm_ops.records import SPLITS, Row, Split
+from vlm_ops.watched import moved
 
 HASH_BITS = 14
 """Of the 64 bits of a perceptual hash at most so many may differ."""
@@ -147,6 +148,7 @@ def near_pairs(first: Sequence[str], second: Sequence[str]) -> list[NearPair]:
     views = lru_cache(maxsize=_VIEWS)(lambda path: _View(open_image(Path(path))))
     found = []
     for one, other in _candidates(*hashes):
+        moved()
         correlation = _aligned(views(first[one]), views(second[other]))
         if correlation >= CORRELATION:
             found.append(NearPair(one, other, correlation))
@@ -195,9 +197,9 @@ def _best_fit(part: "np.ndarray[Any, Any]", whole: Image.Image, box: Box) -> flo
         better = True
         while better and best < CORRELATION:
             better = False
-            for moved in _moves(box, step):
-                if (found := float(part @ _pixels(whole, moved, _SIDE))) > best + 1e-4:
-                    best, box, better = found, moved, True
+            for shifted in _moves(box, step):
+                if (found := float(part @ _pixels(whole, shifted, _SIDE))) > best + 1e-4:
+                    best, box, better = found, shifted, True
     return best
 
 
@@ -239,6 +241,7 @@ def _candidates(
 
 def _hash(path: str) -> int | None:
     """Return a picture's perceptual hash; None where it has a single color."""
+    moved()
     image = open_image(Path(path))
     if all(low == high for low, high in (band.getextrema() for band in image.split())):
         return None

@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from vlm_ops.watched import moved
+
 _EVERY_S = 5.0
 
 
@@ -24,6 +26,7 @@ def log_progress(
 
     def report(done: int, total: int | None) -> None:
         nonlocal last
+        moved()
         now = time.monotonic()
         if done <= before or (now - last < _EVERY_S and done != total):
             return

@@ -23,6 +23,7 @@ from vlm_ops.models.opening import Opener
 from vlm_ops.models.pictures import Kept
 from vlm_ops.models.room import Room, free_memory
 from vlm_ops.store.fingerprint import fingerprint, sha256_bytes
+from vlm_ops.watched import moved
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +216,7 @@ class FeatureStore:
         encoded: list[torch.Tensor] = []
         grads = torch.is_grad_enabled() and not self.frozen
         for pixels, shown in self._opener.passes(pictures):
+            moved()
             # Tensors of inference mode could not be trained on later.
             with torch.inference_mode(False), torch.set_grad_enabled(grads):
                 made = self._model.get_image_features(**on_device(pixels, self._model.device))

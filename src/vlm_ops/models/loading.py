@@ -34,6 +34,7 @@ from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
 from vlm_ops.models.start import find_start, kept_base, refuse_another_base, start_folder
 from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.watched import downloads, moved
 
 if TYPE_CHECKING:
     from vlm_ops.models.features import FeatureStore
@@ -120,7 +121,12 @@ def base_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
     files = [name for name in WEIGHT_PATTERNS if weights or name != "*.safetensors"]
     try:
         return Path(
-            snapshot_download(settings.id, revision=settings.revision, allow_patterns=files)
+            snapshot_download(
+                settings.id,
+                revision=settings.revision,
+                allow_patterns=files,
+                tqdm_class=downloads(),
+            )
         )
     except HFValidationError as error:
         raise ModelError(
@@ -170,6 +176,7 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
             device_map={"": 0} if torch.cuda.is_available() else {"": "cpu"},
         )
         _keep_weights_in_place(model)
+        model.register_forward_pre_hook(_tell_of_it)
         if ref.adapter is not None:
             model = PeftModel.from_pretrained(model, ref.adapter, is_trainable=trainable)
     except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
@@ -187,6 +194,11 @@ def load(ref: ModelRef, *, trainable: bool = False) -> LoadedModel:
     if not trainable:
         model.requires_grad_(False)
     return LoadedModel(model, processor, ref)
+
+
+def _tell_of_it(*_: Any) -> None:
+    """Say before each forward pass that work goes on; each token of an answer is one."""
+    moved()
 
 
 def files_of(ref: ModelRef) -> Path:

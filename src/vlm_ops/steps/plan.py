@@ -22,6 +22,7 @@ from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.tracker import Tracker
+from vlm_ops.watched import began
 
 Value = Artifact | ModelRef | RowsRef | Against | str | None
 """What a step may be given."""
@@ -98,6 +99,7 @@ def perform(plan: Plan, tracker: Tracker) -> Artifact:
     if (done := plan.done()) is not None:
         return done
     make_folder(plan.folder)
+    began(plan.step.name)
     started = time.monotonic()
     there = {key: value for key, value in plan.inputs.items() if value is not None}
     artifact = step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=tracker)

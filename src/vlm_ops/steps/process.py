@@ -3,9 +3,10 @@
 This is what a pipeline starts for its heavy steps, so that memory is really given back and a
 crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking, MLflow.
 The request holds ``work`` (:meth:`vlm_ops.steps.plan.Work.request`), ``tracking`` (``uri``,
-``run_id`` and ``patience_s``, or null), ``threads`` (or null) and ``result``, a file for the error
-of a step that fails. Or, instead of work, it holds ``check`` (:func:`request_look`), which is no
-step, and ``found``, a file for what it finds.
+``run_id`` and ``patience_s``, or null), ``threads`` (or null) and, where somebody watches,
+``moved``, a file that tells that work goes on. Or, instead of work, it holds ``check``
+(:func:`request_look`), which is no step, and ``found``, a file for what it finds. The error of a
+step that fails goes into a file beside the request (:data:`ERROR`).
 
 Exit codes: 0 done, 1 failed with an error of vlm-ops, 143 asked to stop.
 """
@@ -24,13 +25,16 @@ from typing import Any
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.errors import Interrupted, VlmOpsError
+from vlm_ops.errors import Interrupted, StepFailed, VlmOpsError
 from vlm_ops.parent import die_with_parent
 from vlm_ops.steps.plan import Work
 from vlm_ops.store.files import write_whole
 from vlm_ops.tracker import NullTracker, Tracker
+from vlm_ops.watched import began, tell
 
 STOPPED = 128 + signal.SIGTERM
+ERROR = "error.json"
+"""The file beside a request with the error that its step ended with."""
 
 logger = logging.getLogger("vlm_ops.step")
 
@@ -42,37 +46,70 @@ def main(request_file: Path, parent: int | None = None) -> int:
         request_file: What to do.
         parent: Process whose end is this one's end too; None to live on without.
     """
-    values = json.loads(request_file.read_text(encoding="utf-8"))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("vlm_ops").setLevel(logging.INFO)
     # It warns on every start that an optional kernel for one CPU family is not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    result = request_file.with_name(ERROR)
     try:
         if parent is not None:
             die_with_parent(parent)
+        values = _read(request_file)
+        tell(Path(values["moved"]) if "moved" in values else None)
         _limit_threads(values.get("threads"))
         if "check" in values:
+            began("check")
             _look(values["check"], Path(values["found"]))
         else:
+            work = _work(request_file, values)
             with _tracker(values.get("tracking")) as tracker:
-                Work.from_request(values["work"]).take(tracker)
+                work.take(tracker)
     except Interrupted as error:
         logger.warning("%s", error)
         return STOPPED
     except VlmOpsError as error:
-        _report(Path(values["result"]), type(error).__name__, str(error))
+        _report(result, type(error).__name__, str(error))
         return 1
     except Exception as error:
         logger.exception("the step failed in an unforeseen way")
-        _report(Path(values["result"]), "StepFailed", _unforeseen(error))
+        _report(result, "StepFailed", _unforeseen(error))
         return 1
     return 0
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise Interrupted("stopped by SIGTERM; the next run goes on from here")
+
+
+def _read(request: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(request.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _foreign(request, error) from error
+    if not isinstance(values, dict):
+        raise _foreign(request, f"it is of type {type(values).__name__}, not an object")
+    return values
+
+
+def _work(request: Path, values: Mapping[str, Any]) -> Work:
+    try:
+        work = Work.from_request(values["work"])
+        work.first()
+    except VlmOpsError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise _foreign(request, error) from error
+    return work
+
+
+def _foreign(request: Path, why: Exception | str) -> StepFailed:
+    said = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else why
+    return StepFailed(
+        f"{request}: is no request of this version of vlm-ops, or is cut short ({said}). "
+        f"`vlm-ops run` writes a new one"
+    )
 
 
 def _limit_threads(threads: int | None) -> None:

@@ -257,8 +257,9 @@ class MlflowTracker(Connection):
 
     def _watch_on(self) -> None:
         """Go on watching the machine after the server was away: MLflow's monitor gives up then."""
-        thread = self._monitor and self._monitor._process
-        if self._monitor is not None and thread is not None and not thread.is_alive():
+        if self._monitor is None or (thread := self._monitor._process) is None:
+            return
+        if not thread.is_alive():
             self._monitor.finish()
             self._watch()
 

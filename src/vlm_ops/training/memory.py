@@ -1,16 +1,24 @@
 """Memory: how much was held, how running out of it shows, and a training that takes less."""
 
 import gc
+import json
 import logging
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
 from vlm_ops.config.training import OptimSettings
 from vlm_ops.errors import TrainingError
+from vlm_ops.store.files import write_whole
+from vlm_ops.watched import OUT_OF_MEMORY
 
 logger = logging.getLogger(__name__)
+
+_FITS = "micro-batch.json"
+"""The file in a training's folder with the rows of a forward pass, once the kernel has killed it
+for more."""
 
 
 def peak_memory_gb() -> float:
@@ -66,3 +74,38 @@ def smaller(optim: OptimSettings, error: Exception, fewest: int = 1) -> OptimSet
         size, found.batch_size, found.accumulation,
     )  # fmt: skip
     return found
+
+
+def begin(optim: OptimSettings, out: Path, fewest: int = 1) -> OptimSettings:
+    """Return what a training begins with: less than the attempt that the kernel killed for memory.
+
+    Nothing in that process could say so; whoever had started it left a mark in the folder.
+
+    Args:
+        optim: What is asked for.
+        out: The training's folder.
+        fewest: Rows that a forward pass must have.
+
+    Raises:
+        TrainingError: Fewer rows than that would be needed.
+    """
+    found, mark = _kept(optim, out), out / OUT_OF_MEMORY
+    if not mark.exists():
+        return found
+    mark.unlink()  # said once; with a larger machine the next run may fit
+    killed = MemoryError("the kernel killed the process for its memory")
+    found = smaller(found, killed, fewest)
+    write_whole(out / _FITS, json.dumps({"batch_size": found.batch_size}))
+    return found
+
+
+def _kept(optim: OptimSettings, out: Path) -> OptimSettings:
+    try:
+        size = int(json.loads((out / _FITS).read_bytes())["batch_size"])
+        factor, rest = divmod(optim.batch_size, size)
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return optim  # there is none, or it is none of ours: memory may run out once more
+    if rest or factor < 1:
+        return optim
+    fits = {"batch_size": size, "accumulation": optim.accumulation * factor}
+    return optim.model_copy(update=fits)

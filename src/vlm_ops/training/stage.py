@@ -30,7 +30,7 @@ from vlm_ops.training.early_stopping import EarlyStopping
 from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options
-from vlm_ops.training.memory import free, ran_out, smaller
+from vlm_ops.training.memory import begin, free, ran_out, smaller
 from vlm_ops.training.one_device import on_one_device, refuse_ranks
 from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
 from vlm_ops.training.punctual import Punctual
@@ -141,7 +141,7 @@ def _warnings(stage: Stage, outcome: Outcome) -> tuple[str, ...]:
 
 
 def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
-    optim = stage.optim
+    optim = begin(stage.optim, stage.out, stage.fewest)
     while True:
         try:
             return _train_once(stage, build(stage, optim))

@@ -9,6 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from vlm_ops.errors import Interrupted
+from vlm_ops.watched import moved
 
 
 class Stop(TrainerCallback):
@@ -47,6 +48,7 @@ class Stop(TrainerCallback):
         Raises:
             Interrupted: It came; with these words.
         """
+        moved()
         if self.asked:
             raise Interrupted(said)
 

@@ -5,6 +5,7 @@ from typing import Any
 from vlm_ops.errors import Interrupted
 from vlm_ops.training.checkpoints import COMPLETE, folder_of, validation_is_due
 from vlm_ops.training.stop import Stop
+from vlm_ops.watched import moved
 
 
 class Stoppable:
@@ -33,6 +34,7 @@ class Stoppable:
         Raises:
             Interrupted: It came; says from where the training goes on.
         """
+        moved()
         if self.stop is None or not self.stop.asked:
             return
         step = self.state.global_step

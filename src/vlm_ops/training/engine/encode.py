@@ -10,6 +10,7 @@ from vlm_ops.errors import DataError
 from vlm_ops.models.blocks import Blocks, Grid
 from vlm_ops.records import AboutImages, ImageRef, PreferencePair, Row
 from vlm_ops.training.thumbs import Mismatched
+from vlm_ops.watched import moved
 
 _NAMED = 100
 """Rows that a message names."""
@@ -142,6 +143,7 @@ class Encoder:
     ) -> list[EncodedRow]:
         texts: dict[str, list[str]] = {name: [] for name in ("prompt", *answers)}
         for number, record in enumerate(records):
+            moved()
             example: dict[str, Any] = {"prompt": record.chat}
             for name, column in answers.items():
                 turn = [{"role": "assistant", "content": column[number]}]
