@@ -3,7 +3,9 @@
 import logging
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.history import note_run, outputs_named
+from vlm_ops.tracking.patience import patient
 from vlm_ops.tracking.runs import Runs, RunStatus
 
 A = TypeVar("A", bound=Artifact)
@@ -121,14 +124,12 @@ class Context:
     def start_parent(self) -> str:
         """Start the pipeline's MLflow run, or go on in the one of an interrupted attempt."""
         if self.parent_run is None:
-            self.parent_run = self._attach(
-                self._attempt(),
-                lambda: self.mlflow.start_pipeline(
-                    self.config.name,
-                    self._title(),
-                    params=self.config.model_dump(mode="json", by_alias=True),
-                    tags=self._tags(),
-                ),
+            self.parent_run = self.mlflow.start_pipeline(
+                self.config.name,
+                self._title(),
+                params=self.config.model_dump(mode="json", by_alias=True),
+                tags=self._tags(),
+                identity=_identity(self._attempt()),
             )
         return self.parent_run
 
@@ -137,16 +138,16 @@ class Context:
         parent = self.start_parent()
         self._use([first.folder])
         labels = self._tags() | {"vlm_ops.fingerprint": first.fingerprint}
-        return self._attach(
-            self._attempt(first.step.stage),
-            lambda: self.mlflow.start_step(parent, first.step.stage, labels),
-        )
+        stage = first.step.stage
+        return self.mlflow.start_step(parent, stage, labels, _identity(self._attempt(stage)))
 
     def end_step(self, stage: str) -> None:
         """End a stage's MLflow run, if this attempt or an interrupted one has started it."""
         attempt = self._attempt(stage)
         if attempt.exists():
-            self.finish(attempt.read_text(encoding="utf-8").strip(), None)
+            run_id = self.mlflow.begun(self.config.name, _identity(attempt))
+            if run_id is not None:
+                self.finish(run_id, None)
             attempt.unlink()
 
     def __enter__(self) -> "Context":
@@ -174,9 +175,12 @@ class Context:
         """
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         failed: RunStatus = "KILLED" if stopped else "FAILED"
+        # Who is asked to stop is killed a little later.
+        waiting = patient(0) if stopped and error is not None else nullcontext()
         try:
             said = f"{type(error).__name__}: {error}"
-            self.mlflow.finish(run_id, *(("FINISHED",) if error is None else (failed, said)))
+            with waiting:
+                self.mlflow.finish(run_id, *(("FINISHED",) if error is None else (failed, said)))
         except ServiceError as unanswered:
             if error is None:
                 raise
@@ -186,17 +190,6 @@ class Context:
     def mlflow(self) -> Runs:
         """The runs of the MLflow server."""
         return Runs(self.tracking_uri)
-
-    def _attach(self, file: Path, start: Callable[[], str]) -> str:
-        if file.exists():
-            run_id = file.read_text(encoding="utf-8").strip()
-            if self.mlflow.has(run_id):
-                self.mlflow.resume(run_id)
-                return run_id
-        run_id = start()
-        make_folder(file.parent)
-        write_whole(file, run_id + "\n")
-        return run_id
 
     def _use(self, folders: Iterable[Path]) -> None:
         """Note that this run needs these folders, of which one may be begun only."""
@@ -208,7 +201,7 @@ class Context:
         note_run(self.runs, self.config.registered_model, self._used | named, ended=ended)
 
     def _attempt(self, stage: str | None = None) -> Path:
-        """Return the file that holds the MLflow run of this pipeline, or of a stage of it."""
+        """Return the file that names this pipeline's attempt, or one at a stage of it."""
         digest = fingerprint(self.config.model_dump(exclude={"execution"}))[:SHORT]
         return self.runs / "attempts" / (f"{digest}-{stage}" if stage else digest)
 
@@ -224,6 +217,16 @@ class Context:
         tags = {"prefect.flow_run_id": self.flow_run_id, "prefect.flow_run_url": self.flow_run_url}
         tags |= {"git.commit": git_commit()}
         return {name: value for name, value in tags.items() if value}
+
+
+def _identity(attempt: Path) -> str:
+    """Return what an attempt is called; a new name is written down before MLflow hears of it."""
+    if attempt.exists():
+        return attempt.read_text(encoding="utf-8").strip()
+    make_folder(attempt.parent)
+    name = uuid.uuid4().hex
+    write_whole(attempt, name + "\n")
+    return name
 
 
 def git_commit() -> str | None:

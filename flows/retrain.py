@@ -23,6 +23,7 @@ from vlm_ops.registry.start import settle_start
 from vlm_ops.steps.cleaning import drop_features
 from vlm_ops.steps.table import TRIAL
 from vlm_ops.store.lock import only_run
+from vlm_ops.tracking.patience import patient
 
 logger = logging.getLogger("vlm_ops.flow")
 
@@ -50,15 +51,16 @@ def retrain(config_file: str, overrides: list[str] | None = None, promote: bool 
         refuse_margins(overrides)
     config = load_config(config_file, overrides)
     look_at_thumbs(config)
-    context = _context(config, config_file)
-    try:
-        with only_run(context.runs), context:
-            summary = _promotion(context) if promote else _trial(context)
-            drop_features(context.runs)
-    except Interrupted as error:
-        if not tasks.is_cancelled(context):
-            raise
-        return Cancelled(message=str(error))
+    with patient(60 * config.execution.patience_minutes):
+        context = _context(config, config_file)
+        try:
+            with only_run(context.runs), context:
+                summary = _promotion(context) if promote else _trial(context)
+                drop_features(context.runs)
+        except Interrupted as error:
+            if not tasks.is_cancelled(context):
+                raise
+            return Cancelled(message=str(error))
     return Completed(name=summary.state, data=summary.model_dump(mode="json"))
 
 

@@ -1,11 +1,13 @@
 """What a pipeline run came to: for scripts as JSON, for people on Prefect's run page."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from flows.asking import asked
 from flows.context import Context
 from vlm_ops.artifacts import (
     Choice,
@@ -200,7 +202,7 @@ def publish(context: Context, summary: Summary) -> Summary:
     Returns:
         The summary as it is.
     """
-    create_table_artifact(
+    _publish_table(
         key="scores",
         table=[{"model": name, **_cells(score)} for name, score in summary.scores.items()],
         description=f"Relaxed accuracy on {summary.split}, {summary.name}",
@@ -211,14 +213,13 @@ def publish(context: Context, summary: Summary) -> Summary:
     told = [*summary.notices, *filter(None, [summary.start]), *said, *_noted(summary)]
     reasons = "\n".join(f"- {reason}" for reason in told)
     changed = "" if summary.rows is None else f"\n{summary.rows.markdown}\n"
-    create_markdown_artifact(
-        key="verdict",
-        markdown=f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n{changed}",
-        description="What the run came to" if decision is None else "The gate's decision",
-    )
+    verdict = f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n{changed}"
+    about = "What the run came to" if decision is None else "The gate's decision"
+    asked(partial(create_markdown_artifact, key="verdict", markdown=verdict, description=about))
     if summary.mlflow_run_id is not None:
         url = context.mlflow.url(summary.mlflow_run_id)
-        create_link_artifact(key="mlflow-run", link=url, link_text="This run in MLflow")
+        text = "This run in MLflow"
+        asked(partial(create_link_artifact, key="mlflow-run", link=url, link_text=text))
         before = "" if summary.split == "test" else f"{summary.split}/"
         context.mlflow.log_outcome(
             summary.mlflow_run_id,
@@ -255,7 +256,11 @@ def publish_check(found: Mapping[str, Any]) -> None:
     rows = [{"what": what, "found": text} for what, text in told.items()]
     rows += [{"what": "note", "found": note} for note in found["notes"]]
     rows += [{"what": "problem", "found": problem} for problem in found["problems"]]
-    create_table_artifact(key="check", table=rows, description="What the run will meet")
+    _publish_table(key="check", table=rows, description="What the run will meet")
+
+
+def _publish_table(*, key: str, table: list[dict[str, Any]], description: str) -> None:
+    asked(partial(create_table_artifact, key=key, table=table, description=description))
 
 
 def _noted(summary: Summary) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -12,17 +12,17 @@ import prefect.runtime.deployment
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
+from flows.asking import at_once, is_away
 from flows.child import CHECK, look_in_child, run_in_child
 from flows.context import Context, Taken, git_commit
-from flows.servers.worker import GPU_SLOT
+from flows.slot import gpu_slot
 from flows.summary import publish_check
 from flows.watch import GRACE_S, WORKERS_GRACE_S, Terms
 from vlm_ops.artifacts import AnswerSet, Evaluation, PreferencePairs, PreparedData
-from vlm_ops.errors import ConfigError, Interrupted, TrainingError, TransientError
+from vlm_ops.errors import ConfigError, Interrupted, TrainingError, TransientError, Unanswered
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.lengths import long_answers
 from vlm_ops.evaluation.outlook import warnings
@@ -37,12 +37,12 @@ from vlm_ops.steps.table import (
     CHAMPION,
     STEPS,
     TRIAL,
-    Step,
     first_training,
     meets_champion,
     steps_of,
 )
 from vlm_ops.tracking.mlflow import MlflowTracker
+from vlm_ops.tracking.patience import patience_s
 from vlm_ops.tracking.runs import user_name
 
 logger = logging.getLogger("vlm_ops.flow")
@@ -164,15 +164,15 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
     if not any(STEPS[name].heavy for name in work.names):
         with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
             return work.take(tracker)
-    tracking = {"uri": context.tracking_uri, "run_id": run_id}
+    tracking = {"uri": context.tracking_uri, "run_id": run_id, "patience_s": str(patience_s())}
     if work.needs_start:
         fetch_start(context.config, context.tracking_uri)
-    with _gpu_slot(work.first().step):
+    with gpu_slot(work.first().step.stage, context.flow_run_id) as lost:
         return run_in_child(
             work,
             tracking=tracking,
             threads=context.config.execution.threads,
-            terms=_terms(context),
+            terms=replace(_terms(context), lost=lost),
         )
 
 
@@ -184,21 +184,6 @@ def _terms(context: Context) -> Terms:
         cancelled=partial(is_cancelled, context) if embedded else None,
         grace_s=GRACE_S if embedded else WORKERS_GRACE_S,
     )
-
-
-def _gpu_slot(step: Step) -> AbstractContextManager[None]:
-    """Wait for the global concurrency slot, where the server has one (``vlm-ops up`` makes it)."""
-    with get_client(sync_client=True) as client:
-        try:
-            slot = client.read_global_concurrency_limit_by_name(GPU_SLOT)
-        except ObjectNotFound:
-            return nullcontext()
-    if slot.active and slot.active_slots >= slot.limit:
-        logger.info(
-            "%s: waits until another run gives the concurrency limit %r free",
-            step.stage, slot.name,
-        )  # fmt: skip
-    return concurrency(GPU_SLOT, strict=True, raise_on_lease_renewal_failure=True)
 
 
 def agree_on_margins(context: Context) -> None:
@@ -282,6 +267,7 @@ def promote(context: Context, version: RegisteredVersion) -> Outcome:
     Raises:
         ChampionMoved: Another one became champion since the candidate was judged.
         Interrupted: The run was cancelled, or taken for crashed.
+        Unanswered: A server was away for longer than this run is patient.
     """
     registry = context.registry
     champion = registry.standing().champion
@@ -311,7 +297,13 @@ def make_sure_it_runs(context: Context) -> None:
     """Read the run's state again: one that was ended from outside does not promote."""
     if context.flow_run_id is None:
         return
-    state = _state(context.flow_run_id)
+    try:
+        state = _state(context.flow_run_id)
+    except httpx.HTTPError as error:
+        if not is_away(error):
+            raise
+        # Not waited for here, under a lease on the registered model: all of the move is done again.
+        raise Unanswered(f"Prefect does not say whether this run still runs: {error}") from error
     if state is None or not state.is_running():
         found = "unknown" if state is None else state.name
         raise Interrupted(f"the run's state in Prefect is {found}: it does not promote anything")
@@ -329,5 +321,5 @@ def is_cancelled(context: Context) -> bool:
 
 
 def _state(flow_run_id: str) -> State[Any] | None:
-    with get_client(sync_client=True) as client:
+    with at_once(), get_client(sync_client=True) as client:
         return client.read_flow_run(UUID(flow_run_id)).state

@@ -34,6 +34,7 @@ class Terms:
         step_hours: Longest that one step may take; None for no limit.
         stalled_minutes: Longest that it may do nothing; None for no limit.
         cancelled: Tells whether the run was cancelled; asked every few seconds.
+        lost: Tells whether the GPU's slot is as good as another run's.
         grace_s: Between the request to stop and the end.
     """
 
@@ -41,6 +42,7 @@ class Terms:
     stalled_minutes: float | None = None
     cancelled: Callable[[], bool] | None = None
     grace_s: float = GRACE_S
+    lost: Callable[[], bool] | None = None
 
     @classmethod
     def of(
@@ -98,7 +100,7 @@ class Watch:
                 last, moved = found, now
                 if self._is_another_step():
                     began = now
-            why = self._too_long(now - began) or self._stands_still(now - moved)
+            why = self._is_lost() or self._too_long(now - began) or self._stands_still(now - moved)
             if why is None and now >= asked:
                 asked = now + _ASK_S
                 why = self._not_wanted()
@@ -146,6 +148,15 @@ class Watch:
             f"download) and was ended; it goes on from its newest checkpoint. Its log: "
             f"{self._log}. If a single piece of its work takes longer, raise "
             f"execution.stalled_minutes (null for no limit)"
+        )
+
+    def _is_lost(self) -> VlmOpsError | None:
+        if self._terms.lost is None or not self._terms.lost():
+            return None
+        return TransientError(
+            f"step {self._step!r} was ended, because the GPU's slot was lost: Prefect's server did "
+            f"not answer for minutes, or gave it to another run; it goes on from its newest "
+            f"checkpoint when it has the slot again"
         )
 
     def _not_wanted(self) -> VlmOpsError | None:

@@ -16,6 +16,7 @@ ADDRESSES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 """No telemetry."""
 
+_RETRIES = "PREFECT_CLIENT_MAX_RETRIES"
 _THIS_MACHINE = ("127.0.0.1", "localhost")
 
 
@@ -34,6 +35,9 @@ def for_clients(urls: Mapping[str, str], home: Path | None) -> dict[str, str | N
     names = [name for name in loggers.split(",") if name and name != "vlm_ops"]
     values: dict[str, str | None] = {**SILENT}
     values |= {ADDRESSES[name]: url for name, url in urls.items()}
+    if _RETRIES not in os.environ:
+        # The pauses are 2, 4, 8, … s: together four minutes, instead of one by default.
+        values[_RETRIES] = "7"
     values["PREFECT_LOGGING_EXTRA_LOGGERS"] = ",".join([*names, "vlm_ops"])
     if home is not None:
         # With a server of one's own that is named by a variable, ~/.prefect may hold its key.

@@ -10,13 +10,15 @@ _HINTS = {"prefect": "the URL of Prefect's API ends with /api", "mlflow": "is it
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
-def ask(name: str, url: str, timeout_s: float) -> str | None:
+def ask(name: str, url: str, timeout_s: float, slow_s: float | None = None) -> str | None:
     """Ask a server for its health.
 
     Args:
         name: ``prefect`` (``url`` is its API's) or ``mlflow``.
         url: The server's base, ``http`` or ``https``.
-        timeout_s: How long to wait for the answer, in seconds.
+        timeout_s: How long to wait for the connection and the answer, in seconds.
+        slow_s: How long to wait for the answer of one that could be connected to and is slow: it
+            is asked once more. None does not.
 
     Returns:
         None when the server is there, else the reason in words. A server that asks for a login is
@@ -33,6 +35,10 @@ def ask(name: str, url: str, timeout_s: float) -> str | None:
         return None if error.code in (401, 403) else f"HTTP {error.code} ({_HINTS[name]})"
     except urllib.error.URLError as error:
         return str(error.reason)
+    except TimeoutError as error:  # connected
+        if slow_s is not None:
+            return ask(name, url, slow_s)
+        return f"{type(error).__name__}: {error}"
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     if body.strip() == _ANSWERS[name]:

@@ -182,7 +182,7 @@ def _given(only: tuple[str, ...]) -> dict[str, str]:
     for name, url in urls.items():
         if not url.startswith(("http://", "https://")):
             continue
-        if reason := ask(name, url, timeout_s=10):
+        if reason := ask(name, url, timeout_s=10, slow_s=60):
             raise ServiceError(
                 f"{ADDRESSES[name]} is {url}, but no {_TITLES[name]} server answers there: "
                 f"GET {url.rstrip('/')}/health: {reason}; start one with `vlm-ops up`, or unset "

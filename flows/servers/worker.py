@@ -30,7 +30,8 @@ GPU_SLOT = "gpu"
 
 ZOMBIES = "Crash zombie flows"
 _HEARTBEAT_S = 30
-_MISSED_S = 90
+_MISSED_S = 300
+"""More than Prefect's server may be away, and take to start: it counts that time, too."""
 _WORKER_START_S = 180
 _WORKER_GRACE_S = 60
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -10,7 +10,8 @@
     ├── RegistryError (RuntimeError)    a version, an alias or a decision is missing or says no
     │   └── ChampionMoved               judged against another champion than today's; judge again
     ├── OutputError (OSError)           an output folder is read-only or held by another run
-    ├── ServiceError (ConnectionError)  a Prefect or MLflow server does not answer
+    ├── ServiceError (ConnectionError)  a Prefect or MLflow server does not answer, or refuses
+    │   └── Unanswered                  it is away or very slow; asking again makes sense
     ├── Interrupted (RuntimeError)      asked to stop; what was done is kept and gone on from
     └── StepFailed (RuntimeError)       a step's own process ended without its artifact
         └── TransientError              it was killed from outside; trying again makes sense
@@ -31,6 +32,7 @@ __all__ = [
     "StepFailed",
     "TrainingError",
     "TransientError",
+    "Unanswered",
     "VlmOpsError",
 ]
 
@@ -68,7 +70,11 @@ class OutputError(VlmOpsError, OSError):
 
 
 class ServiceError(VlmOpsError, ConnectionError):
-    """A Prefect or MLflow server does not answer."""
+    """A Prefect or MLflow server does not answer, or refuses."""
+
+
+class Unanswered(ServiceError):
+    """A Prefect or MLflow server is away or very slow; asking again makes sense."""
 
 
 class Interrupted(VlmOpsError, RuntimeError):

@@ -105,6 +105,15 @@ def test_a_cancelled_run_ends_its_step(tmp_path: Path) -> None:
     assert "cancelled in Prefect, in step 'first'" in str(watch.why)
 
 
+def test_a_step_that_has_lost_the_slot_is_ended_and_tried_again(tmp_path: Path) -> None:
+    lost: list[float] = []
+    terms = Terms(lost=lambda: bool(lost), grace_s=300)
+    watch, code = watched(tmp_path, "time.sleep(600)", terms, lambda: lost.append(1.0))
+    assert code == -signal.SIGTERM
+    assert isinstance(watch.why, TransientError)
+    assert "the GPU's slot was lost" in str(watch.why)
+
+
 def test_the_kernel_is_asked_whether_memory_ran_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

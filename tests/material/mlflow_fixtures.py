@@ -30,15 +30,18 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def serve_mlflow(folder: Path, store: str, workers: int = 1) -> Iterator[str]:
+def serve_mlflow(
+    folder: Path, store: str, workers: int = 1, port: int | None = None
+) -> Iterator[str]:
     """Have a real MLflow server answer for the duration of the block; its state goes with it.
 
     Args:
         folder: For artifacts and the log.
         store: URI of the database.
         workers: Processes that answer.
+        port: Of one that was ended and starts again; any free one when None.
     """
-    port = _free_port()
+    port = port or _free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--workers", str(workers)),

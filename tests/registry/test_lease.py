@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from mlflow import MlflowClient
 
-from vlm_ops.errors import RegistryError
+from vlm_ops.errors import RegistryError, Unanswered
 from vlm_ops.registry import lease as leases
 from vlm_ops.registry.finding import model_names
 from vlm_ops.registry.lease import Lease, lease
@@ -93,7 +93,7 @@ def test_whose_time_is_over_writes_nothing_and_deletes_nothing(
     monkeypatch.setattr(leases, "TERM_S", 0.3)
     with lease(client, name) as held:
         time.sleep(0.4)
-        with pytest.raises(RegistryError, match="Give the command again"):
+        with pytest.raises(Unanswered, match="Give the command again"):
             held.check()
     assert all_names(client, name) == [f"{name} (lease)"]
 

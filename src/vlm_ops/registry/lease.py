@@ -26,7 +26,7 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from vlm_ops.errors import RegistryError
+from vlm_ops.errors import RegistryError, Unanswered
 from vlm_ops.registry import tags
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracking.runs import user_name
@@ -76,7 +76,8 @@ class Lease:
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
-            # The client repeats a request whose answer was lost: then this is our own lease.
+            # MLFLOW_HTTP_REQUEST_MAX_RETRIES, where a user sets it, repeats a request whose answer
+            # was lost: then this is our own lease.
             found = _read(self._client, self._name)
             return found is not None and found.holder == self._holder
         return True
@@ -85,12 +86,12 @@ class Lease:
         """Make sure, before something is written, that the lease still holds; prolong it.
 
         Raises:
-            RegistryError: Its time is over.
+            Unanswered: Its time is over: a run does all of it again, under another lease.
             MlflowException: The server does not answer.
         """
         left = (self._until - datetime.now(UTC)).total_seconds()
         if left <= 0:
-            raise RegistryError(
+            raise Unanswered(
                 f"{self._name}: the lease ended before its work was done, because the server or "
                 f"this machine is very slow. Give the command again: it mends what is unfinished."
             )

@@ -42,7 +42,7 @@ from vlm_ops.registry.versions import (
     VersionSummary,
     summary,
 )
-from vlm_ops.tracking.connection import Connection, answered
+from vlm_ops.tracking.connection import Connection, answered, answered_once
 
 __all__ = [
     "Champion",
@@ -63,8 +63,10 @@ logger = logging.getLogger(__name__)
 class Registry(Connection):
     """A registered model of an MLflow server, reached once.
 
-    Every method raises ``ServiceError`` when the server does not answer, and ``RegistryError``
-    when it refuses.
+    Every method raises ``Unanswered`` when the server does not answer, and ``RegistryError`` when
+    it refuses. All but a rollback are done again as a whole, under another lease, where a run waits
+    for the server: each brings to its end what an earlier try was cut off in, and does nothing
+    where that had come to its end.
 
     Attributes:
         name: The registered model; it need not exist yet.
@@ -227,7 +229,8 @@ class Registry(Connection):
         )
         return promotion.promote(self.client, self.name, version, order)
 
-    @answered
+    # Done a second time it would go back one version more.
+    @answered_once
     def rollback(
         self,
         version: str | None = None,

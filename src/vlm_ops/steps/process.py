@@ -2,11 +2,11 @@
 
 This is what a pipeline starts for its heavy steps, so that memory is really given back and a
 crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking, MLflow.
-The request holds ``work`` (:meth:`vlm_ops.steps.plan.Work.request`), ``tracking`` (``uri`` and
-``run_id``, or null), ``threads`` (or null) and, where somebody watches, ``moved``, a file that
-tells that work goes on. Or, instead of work, it holds ``check`` (:func:`request_look`), which is no
-step, and ``found``, a file for what it finds. The error of a step that fails goes into a file
-beside the request (:data:`ERROR`).
+The request holds ``work`` (:meth:`vlm_ops.steps.plan.Work.request`), ``tracking`` (``uri``,
+``run_id`` and ``patience_s``, or null), ``threads`` (or null) and, where somebody watches,
+``moved``, a file that tells that work goes on. Or, instead of work, it holds ``check``
+(:func:`request_look`), which is no step, and ``found``, a file for what it finds. The error of a
+step that fails goes into a file beside the request (:data:`ERROR`).
 
 Exit codes: 0 done, 1 failed with an error of vlm-ops, 143 asked to stop.
 """
@@ -18,8 +18,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -147,12 +146,19 @@ def _look(asked: Mapping[str, Any], found: Path) -> None:
     write_whole(found, json.dumps(figures(looked, data)))
 
 
-def _tracker(tracking: dict[str, str] | None) -> AbstractContextManager[Tracker]:
+@contextlib.contextmanager
+def _tracker(tracking: dict[str, str] | None) -> Iterator[Tracker]:
     if tracking is None:
-        return contextlib.nullcontext(NullTracker())
+        yield NullTracker()
+        return
     from vlm_ops.tracking.mlflow import MlflowTracker
+    from vlm_ops.tracking.patience import patient
 
-    return MlflowTracker(tracking["run_id"], tracking["uri"])
+    with (
+        patient(float(tracking.get("patience_s", 0))),
+        MlflowTracker(tracking["run_id"], tracking["uri"]) as tracker,
+    ):
+        yield tracker
 
 
 def _report(result: Path, kind: str, message: str) -> None:

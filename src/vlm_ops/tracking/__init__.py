@@ -5,9 +5,10 @@ import os
 # MLflow reads these when it is imported, and this package is imported before it. What a user
 # has set stays.
 _MLFLOW_DEFAULTS = {
-    # A server that does not answer is reported after seconds instead of minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    # MLflow would send a request once more that the server may have carried out already: a second
+    # run, a second version, a move of an alias after its lease. `tracking.connection` repeats a
+    # whole piece of work instead, which looks first for what was done.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     # stdout belongs to the command line: with --json it is one JSON object.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # Its notes and bars on each upload and registration are no news to who runs a pipeline.

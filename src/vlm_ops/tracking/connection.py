@@ -1,7 +1,14 @@
-"""Reaching an MLflow server, and saying so in words when it can't be reached."""
+"""Reaching an MLflow server, waiting for it, and saying in words that it can't be reached.
+
+MLflow's client sends each request once (``tracking/__init__.py``). A method that is
+:func:`answered` is done again as a whole when the server did not answer: for seconds at a terminal,
+for longer inside :func:`vlm_ops.tracking.patience.patient`. So each of them looks first for what an
+earlier try has done; what can't is :func:`answered_once`.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
@@ -11,12 +18,20 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from vlm_ops.errors import ServiceError, VlmOpsError
+from vlm_ops.errors import ServiceError, Unanswered, VlmOpsError
+from vlm_ops.tracking.patience import again_until_answered
 
-_PROBE_TIMEOUT_S = 4
-_NETWORK_ERROR = "API request to"
-"""How MLflow's message begins when the request failed below the REST protocol
-(``mlflow/utils/rest_utils.py``)."""
+_BRIEF_S = 5.0
+"""How long a command at a terminal asks again, once it has reached the server."""
+_PROBE_TIMEOUT_S = (4, 30)
+"""For the connection, and for the answer of a server that is slow."""
+_NETWORK_ERRORS = ("API request to", "Connection broken", "Read timed out")
+"""What MLflow's message says when the request failed below the REST protocol, or with a status of
+408, 429 or 5xx (``mlflow/utils/rest_utils.py``). That of a download holds those of its files."""
+_BUSY = frozenset({408, 429, 500, 502, 503, 504})
+
+_inside: ContextVar[bool] = ContextVar("asking", default=False)
+"""Whether a method that is repeated as a whole is under way."""
 
 
 class Connection:
@@ -37,10 +52,12 @@ class Connection:
             uri: ``http://…`` of a server; anything else MLflow takes is passed on unprobed.
 
         Raises:
-            ServiceError: Nothing answers there within about 10 s, or it is not MLflow.
+            Unanswered: Nothing answers there within about 10 s, or the time of
+                :func:`~vlm_ops.tracking.patience.patient`, or it is not MLflow.
+            ServiceError: It wants credentials.
         """
         if uri.startswith(("http://", "https://")):
-            _probe(uri)
+            _until_answered(uri, lambda: _probe(uri), brief_s=0)
         self.uri = uri
         self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
@@ -51,14 +68,54 @@ R = TypeVar("R")
 
 
 def answered(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
-    """Turn MLflow's errors into ours, in a method of a :class:`Connection`."""
+    """Turn MLflow's errors into ours, in a method of a :class:`Connection` that may be repeated.
+
+    One that is called by another is not repeated by itself: it may be under a lease, which ends.
+    """
 
     @wraps(method)
     def call(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with answering(self.uri, self.refusal):
+            return _until_answered(self.uri, lambda: method(self, *args, **kwargs))
+
+    return call
+
+
+def answered_once(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
+    """Turn MLflow's errors into ours, in a method that would do another thing a second time."""
+
+    @wraps(method)
+    def call(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with answering(self.uri, self.refusal), _as_a_whole():
             return method(self, *args, **kwargs)
 
     return call
+
+
+def _until_answered(uri: str, ask: Callable[[], R], brief_s: float = _BRIEF_S) -> R:
+    if _inside.get():
+        return ask()
+    with _as_a_whole():
+        return again_until_answered(
+            ask, who=f"MLflow at {uri}", transient=_is_transient, at_least_s=brief_s
+        )
+
+
+@contextmanager
+def _as_a_whole() -> Iterator[None]:
+    before = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(before)
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code in _BUSY
+    if isinstance(error, MlflowException):
+        return not isinstance(error, RestException) and is_unanswered(error)
+    return isinstance(error, Unanswered | requests.RequestException)
 
 
 @contextmanager
@@ -70,8 +127,11 @@ def answering(uri: str, refusal: type[VlmOpsError] = ServiceError) -> Iterator[N
         refusal: Raised when the server answers, but with an error.
 
     Raises:
-        ServiceError: The server does not answer.
+        Unanswered: The server does not answer.
     """
+    if _inside.get():  # the outermost needs the error as it is
+        yield
+        return
     try:
         yield
     except RestException as error:
@@ -86,11 +146,12 @@ def answering(uri: str, refusal: type[VlmOpsError] = ServiceError) -> Iterator[N
 
 def is_unanswered(error: MlflowException) -> bool:
     """Tell whether the server did not answer, from an answer that is an error."""
-    return str(error).startswith(_NETWORK_ERROR)
+    said = str(error)
+    return any(words in said for words in _NETWORK_ERRORS)
 
 
-def _unreachable(uri: str, found: str) -> ServiceError:
-    return ServiceError(
+def _unreachable(uri: str, found: str) -> Unanswered:
+    return Unanswered(
         f"MLflow at {uri} does not answer ({found}). Start a server with `vlm-ops ui` or "
         f"`mlflow server`, correct MLFLOW_TRACKING_URI, or unset it: `vlm-ops run` then starts "
         f"a server of its own."
@@ -103,7 +164,7 @@ def _probe(uri: str) -> None:
             get_default_host_creds(uri),
             "/health",
             "GET",
-            max_retries=1,
+            max_retries=0,
             timeout=_PROBE_TIMEOUT_S,
             raise_on_status=False,
         )

@@ -2,7 +2,8 @@
 
 Nothing here touches MLflow's global active run: several trackers can live in one process.
 Curves are sent in batches from a thread of their own, so that training never waits for the
-server; should it be gone, they are kept and sent when it is back.
+server; should it be gone, they are kept and sent when it is back. A number has its time from when
+it was said, so that one that is sent twice is one for MLflow.
 """
 
 import json
@@ -11,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_SOURCE_NAME
 from PIL import Image
 
 from vlm_ops.artifacts import ModelRef
-from vlm_ops.errors import ServiceError
+from vlm_ops.errors import Interrupted, ServiceError, Unanswered
 from vlm_ops.tracking.connection import Connection, answered, answering
 from vlm_ops.tracking.entries import as_name, as_params, as_tags
+from vlm_ops.tracking.patience import again_until_answered, patient
 
 logger = logging.getLogger(__name__)
 
@@ -72,22 +75,18 @@ class MlflowTracker(Connection):
     def __enter__(self) -> "MlflowTracker":
         """Start sending, and watching the machine."""
         if self._system_metrics:
-            with answering(self.uri):
-                self._monitor = SystemMetricsMonitor(
-                    self.run_id,
-                    sampling_interval=_SAMPLE_SYSTEM_EVERY_S,
-                    resume_logging=True,
-                    tracking_uri=self.uri,
-                )
-                self._monitor.start()
+            self._watch()
         self._sender = threading.Thread(target=self._send_on, name="mlflow-metrics", daemon=True)
         self._sender.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Send what is left. Curves that can't be sent are reported, not raised.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Send what is left, after waiting for the server if this is a patient block.
 
-        The step's result lies on disk by now; it is worth more than its curves.
+        Curves that can't be sent in the end are reported, not raised: the step's result lies on
+        disk by now, and is worth more than its curves.
         """
         self._stop.set()
         if self._sender is not None:
@@ -96,8 +95,11 @@ class MlflowTracker(Connection):
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
+        # Who is asked to stop is killed a little later.
+        stopped = isinstance(error, Interrupted) or not isinstance(error, Exception | None)
         try:
-            self.flush()
+            with patient(0) if stopped else nullcontext():
+                self._flush_patiently()
         except ServiceError as lost:
             logger.error("%d numbers of run %s are lost: %s", len(self._pending), self.run_id, lost)
 
@@ -131,7 +133,7 @@ class MlflowTracker(Connection):
         with self._lock:
             self._pending.extend(batch)
         if self._sender is None:
-            self.flush()
+            self._flush_patiently()
 
     @answered
     def model(self, name: str, model: ModelRef) -> str:
@@ -219,16 +221,47 @@ class MlflowTracker(Connection):
             with self._lock:
                 del self._pending[: len(batch)]
 
+    def _flush_patiently(self) -> None:
+        again_until_answered(
+            self.flush,
+            who=f"MLflow at {self.uri}",
+            transient=lambda error: isinstance(error, Unanswered),
+        )
+
     def _send_on(self) -> None:
         warned = False
         while not self._stop.wait(_SEND_EVERY_S):
             try:
                 self.flush()
+                self._watch_on()
+                if warned:
+                    logger.warning("MLflow is back, the curves go on")
                 warned = False
             except ServiceError as error:
                 if not warned:
                     logger.warning("curves wait until MLflow is back: %s", error)
                 warned = True
+
+    @answered
+    def _watch(self) -> None:
+        # The monitor itself starts at step 0 when it is not answered, over the steps of before.
+        if self.client.get_run(self.run_id).info.status != "RUNNING":
+            return
+        self._monitor = SystemMetricsMonitor(
+            self.run_id,
+            sampling_interval=_SAMPLE_SYSTEM_EVERY_S,
+            resume_logging=True,
+            tracking_uri=self.uri,
+        )
+        self._monitor.start()
+
+    def _watch_on(self) -> None:
+        """Go on watching the machine after the server was away: MLflow's monitor gives up then."""
+        if self._monitor is None or (thread := self._monitor._process) is None:
+            return
+        if not thread.is_alive():
+            self._monitor.finish()
+            self._watch()
 
     def _about(self, model: str | None) -> dict[str, str]:
         """Return what ties numbers to a model kept before, and to the data it was asked about."""

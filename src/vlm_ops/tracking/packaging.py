@@ -4,12 +4,14 @@ import base64
 import io
 import shutil
 import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import mlflow.pyfunc
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
@@ -61,11 +63,7 @@ def log_packaged_model(client: MlflowClient, run_id: str, name: str, model: Mode
         ModelError: The model's files are missing.
     """
     run = client.get_run(run_id)
-    for output in run.outputs.model_outputs if run.outputs else []:
-        kept = client.get_logged_model(output.model_id)
-        if _is_same(kept, name, model):
-            return str(kept.model_id)
-    logged = client.create_logged_model(
+    logged = _begun(client, run, name, model) or client.create_logged_model(
         run.info.experiment_id,
         name=name,
         source_run_id=run_id,
@@ -73,6 +71,25 @@ def log_packaged_model(client: MlflowClient, run_id: str, name: str, model: Mode
         tags={CONTENT_TAG: model.content},
         params=_params(model),
     )
+    if logged.status != LoggedModelStatus.READY:
+        _send(client, run_id, logged, model)
+    linked = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+    if logged.model_id not in linked:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return str(logged.model_id)
+
+
+def _begun(client: MlflowClient, run: Run, name: str, model: ModelRef) -> LoggedModel | None:
+    """Return what an earlier call has made of the same model, whether or not it was cut off."""
+    found = client.search_logged_models(
+        [run.info.experiment_id],
+        filter_string=f"source_run_id = '{run.info.run_id}' AND name = '{name}'",
+    )
+    same = [one for one in found if one.tags.get(CONTENT_TAG) == model.content]
+    return min(same, key=lambda one: one.status != LoggedModelStatus.READY, default=None)
+
+
+def _send(client: MlflowClient, run_id: str, logged: LoggedModel, model: ModelRef) -> None:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             package = Path(scratch) / "package"
@@ -80,11 +97,11 @@ def log_packaged_model(client: MlflowClient, run_id: str, name: str, model: Mode
             save_package(model, package, described)
             client.log_model_artifacts(logged.model_id, str(package))
     except BaseException:
-        client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
+        # The server may be what failed; the next try goes on with this one.
+        with suppress(MlflowException):
+            client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
         raise
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
 
 
 def save_package(model: ModelRef, folder: Path, described: Model | None = None) -> None:
@@ -107,14 +124,6 @@ def save_package(model: ModelRef, folder: Path, described: Model | None = None) 
             input_example=_example(),
             pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
         )
-
-
-def _is_same(kept: LoggedModel, name: str, model: ModelRef) -> bool:
-    return (
-        kept.name == name
-        and kept.status == LoggedModelStatus.READY
-        and kept.tags.get(CONTENT_TAG) == model.content
-    )
 
 
 def _params(model: ModelRef) -> dict[str, str]:

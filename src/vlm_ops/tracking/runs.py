@@ -1,4 +1,8 @@
-"""The runs of a pipeline in MLflow: a parent for the pipeline, a child for each step."""
+"""The runs of a pipeline in MLflow: a parent for the pipeline, a child for each step.
+
+Who starts a run gives it an identity first, which it bears as a tag. A process may be killed, or a
+server's answer be lost, just after the server has made the run: it is found again by the tag.
+"""
 
 import getpass
 import time
@@ -20,6 +24,8 @@ from vlm_ops.tracking.entries import as_params, as_tags
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
+IDENTITY = "vlm_ops.attempt"
+"""Tag of a run: what its attempt was called before the run was made."""
 ERROR = "error"
 """Tag of a run that failed or was killed: by what. It goes when the run goes on."""
 
@@ -32,34 +38,49 @@ class Runs(Connection):
 
     @answered
     def start_pipeline(
-        self, experiment: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]
+        self,
+        experiment: str,
+        name: str,
+        *,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        identity: str | None = None,
     ) -> str:
-        """Start the parent run of a pipeline, and return its id.
+        """Start the parent run of a pipeline, or go on in the one that was begun; return its id.
 
         Args:
             experiment: Name of the experiment; made if it is new.
             name: Of the run.
             params: The configuration; nested mappings are flattened with dots.
             tags: Labels by which it is found again.
+            identity: Of the attempt; None for a run that nothing goes on in.
         """
-        run = self.client.create_run(
-            self._experiment(experiment), tags={**_origin(), **tags}, run_name=name
-        )
-        self.client.log_batch(run.info.run_id, params=as_params(params))
-        return str(run.info.run_id)
+        run_id = self._start(self._experiment(experiment), name, tags, identity)
+        known = self.client.get_run(run_id).data.params
+        missing = [param for param in as_params(params) if param.key not in known]
+        self.client.log_batch(run_id, params=missing)
+        return run_id
 
     @answered
-    def start_step(self, parent: str, step: str, tags: Mapping[str, str]) -> str:
-        """Start a child run for a step, and return its id.
+    def start_step(
+        self, parent: str, step: str, tags: Mapping[str, str], identity: str | None = None
+    ) -> str:
+        """Start a child run for a step, or go on in the one that was begun, and return its id.
 
         Args:
             parent: Id of the pipeline's run.
             step: Name of the step.
             tags: Labels by which it is found again.
+            identity: Of the attempt; None for a run that nothing goes on in.
         """
         experiment = self.client.get_run(parent).info.experiment_id
-        labels = {**_origin(), **tags, MLFLOW_PARENT_RUN_ID: parent}
-        return str(self.client.create_run(experiment, tags=labels, run_name=step).info.run_id)
+        return self._start(experiment, step, {**tags, MLFLOW_PARENT_RUN_ID: parent}, identity)
+
+    @answered
+    def begun(self, experiment: str, identity: str) -> str | None:
+        """Return the id of the run that bears an identity, None if none was made."""
+        found = self.client.get_experiment_by_name(experiment)
+        return None if found is None else self._begun(found.experiment_id, identity)
 
     @answered
     def has(self, run_id: str) -> bool:
@@ -84,8 +105,9 @@ class Runs(Connection):
         self, run_id: str, scores: Mapping[str, float], tags: Mapping[str, str]
     ) -> None:
         """Put a pipeline's outcome on its run, so that the list of runs shows it."""
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, 0) for name, value in scores.items()]
+        now, known = int(time.time() * 1000), self.client.get_run(run_id).data.metrics
+        new = {name: value for name, value in scores.items() if known.get(name) != value}
+        metrics = [Metric(name, value, now, 0) for name, value in new.items()]
         self.client.log_batch(run_id, metrics=metrics, tags=as_tags(tags))
 
     @answered
@@ -106,6 +128,25 @@ class Runs(Connection):
         """Return the address of a run's page, for a browser."""
         experiment = self.client.get_run(run_id).info.experiment_id
         return f"{self.uri.rstrip('/')}/{run_page(experiment, run_id)}"
+
+    def _start(
+        self, experiment: str, name: str, tags: Mapping[str, str], identity: str | None
+    ) -> str:
+        # An identity of its own, so that a repeated call finds what the first one has made.
+        if identity is not None and (begun := self._begun(experiment, identity)) is not None:
+            self.resume(begun)
+            self.client.log_batch(begun, tags=as_tags(tags))  # who goes on with it
+            return begun
+        labels = {**_origin(), **tags, **({IDENTITY: identity} if identity else {})}
+        return str(self.client.create_run(experiment, tags=labels, run_name=name).info.run_id)
+
+    def _begun(self, experiment: str, identity: str) -> str | None:
+        bearing = f"tags.`{IDENTITY}` = '{identity}'"
+        found = self.client.search_runs([experiment], bearing, max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        # An earlier version kept the run's id itself.
+        return identity if self.has(identity) else None
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)

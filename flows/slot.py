@@ -1,0 +1,156 @@
+"""The GPU's slot: Prefect's global concurrency limit, held under a lease that is never outlived.
+
+Prefect's own context manager gives up a lease when the server is away for a minute or so, and
+stops only between two lines of Python, which a task that listens to a child rarely reaches. Here
+the lease is renewed often, so that a server may be away for minutes; and what works under it is
+told to stop in time to be gone before the server can give the slot to another.
+"""
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import ConcurrencyLeaseHolder
+from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
+from prefect.exceptions import ObjectNotFound
+
+from flows.asking import asked, at_once
+from flows.servers.worker import GPU_SLOT
+from vlm_ops.tracking.patience import patient
+
+LEASE_S = 300.0
+"""How long a lease lasts without being renewed: a slot whose holder was killed is free then."""
+RENEW_EVERY_S = 15.0
+STOP_S = 90.0
+"""How long before the lease's end its holder is told to stop: a step has 60 s for a checkpoint."""
+_LOCKED, _GONE = 423, {404, 410}
+_ASK_EVERY_S = 5.0
+
+logger = logging.getLogger("vlm_ops.flow")
+
+
+@contextmanager
+def gpu_slot(stage: str, flow_run_id: str | None) -> Iterator[Callable[[], bool]]:
+    """Hold the slot, where the server has one (``vlm-ops up`` makes it), after waiting for it.
+
+    Args:
+        stage: What waits for it.
+        flow_run_id: Who holds it, for Prefect's pages.
+
+    Yields:
+        Tells whether the slot is as good as lost, so that what runs has to stop at once.
+    """
+    lease = _acquire(stage, flow_run_id)
+    if lease is None:
+        yield lambda: False
+        return
+    with lease.renewed():
+        yield lease.lost
+
+
+class _Lease:
+    def __init__(self, number: UUID, until: float) -> None:
+        self._number = number
+        self._until = until
+        self._revoked = False
+        self._over = threading.Event()
+
+    def lost(self) -> bool:
+        """Whether the server has given the slot to another, or could do so soon."""
+        return self._revoked or time.monotonic() > self._until - STOP_S
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renew the lease from a thread during the block, and give it back."""
+        context = contextvars.copy_context()
+        renewing = threading.Thread(
+            target=context.run, args=(self._renew_on,), name="gpu-slot", daemon=True
+        )
+        renewing.start()
+        try:
+            yield
+        except BaseException:
+            # It may be the server that failed; and who is asked to stop is killed a little later.
+            self._over.set()
+            with patient(0), suppress(httpx.HTTPError):
+                self._release()
+            raise
+        self._over.set()
+        self._release()
+
+    def _renew_on(self) -> None:
+        said = False
+        # The client's own pauses would grow beyond the time that the server was away.
+        with at_once(), get_client(sync_client=True) as client:
+            while not self._revoked and not self._over.wait(RENEW_EVERY_S):
+                now = time.monotonic()
+                try:
+                    client.renew_concurrency_lease(self._number, LEASE_S)
+                except httpx.HTTPError as error:
+                    self._revoked = _status(error) in _GONE
+                    if not said:
+                        logger.warning(
+                            "the limit %r can't be renewed, the step goes on for up to %.0f s: %s",
+                            GPU_SLOT, self._until - STOP_S - now, error,
+                        )  # fmt: skip
+                    said = True
+                else:
+                    self._until, said = now + LEASE_S, False
+
+    def _release(self) -> None:
+        def release() -> None:
+            with get_client(sync_client=True) as client:
+                client.release_concurrency_slots_with_lease(self._number)
+
+        try:
+            asked(release)
+        except httpx.HTTPStatusError as error:
+            if _status(error) not in _GONE:
+                raise
+
+
+def _acquire(stage: str, flow_run_id: str | None) -> _Lease | None:
+    told = False
+    while True:
+        try:
+            return asked(lambda: _take(flow_run_id))
+        except httpx.HTTPStatusError as error:
+            if _status(error) != _LOCKED:
+                raise
+            if not told:
+                logger.info(
+                    "%s: waits until another run gives the concurrency limit %r free",
+                    stage, GPU_SLOT,
+                )  # fmt: skip
+            told = True
+            time.sleep(_ASK_EVERY_S)
+
+
+def _take(flow_run_id: str | None) -> _Lease | None:
+    with get_client(sync_client=True) as client:
+        if not _is_limited(client):
+            return None
+        until = time.monotonic() + LEASE_S
+        holder = flow_run_id and ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run_id))
+        answer = client.increment_concurrency_slots_with_lease(
+            [GPU_SLOT], 1, "concurrency", LEASE_S, holder or None
+        )
+    found = ConcurrencyLimitWithLeaseResponse.model_validate(answer.json())
+    return _Lease(found.lease_id, until) if found.limits else None
+
+
+def _is_limited(client: SyncPrefectClient) -> bool:
+    try:
+        return client.read_global_concurrency_limit_by_name(GPU_SLOT).active
+    except ObjectNotFound:
+        return False
+
+
+def _status(error: httpx.HTTPError) -> int | None:
+    return error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
