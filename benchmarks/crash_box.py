@@ -134,9 +134,7 @@ def write_rows(folder: Path) -> None:
         for number in range(90):
             color, left, top = rng.choice(COLORS), rng.randrange(66), number // 2
             image = Image.new("RGB", (128, 128), "white")
-            ImageDraw.Draw(image).rectangle(
-                (left, number // 2, left + 60, number // 2 + 60), fill=color
-            )
+            ImageDraw.Draw(image).rectangle((left, top, left + 60, top + 60), fill=color)
             image.save(folder / f"{number}.png")
             row = {"image": f"{number}.png", "query": "Which color?", "label": color}
             rows.write(json.dumps(row | {"source": str(number)}) + "\n")
