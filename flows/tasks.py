@@ -3,12 +3,14 @@
 import json
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
@@ -38,6 +40,7 @@ from vlm_ops.steps.table import (
     meets_champion,
     steps_of,
 )
+from vlm_ops.store.lock import one_at_a_time
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import user_name
 
@@ -142,7 +145,8 @@ def _check(context: Context, judged: bool, inputs: dict[str, Taken]) -> Any:
         return Completed(name="Cached", data=Taken({}, fresh=False))
     fetch_start(config, context.tracking_uri)
     data, threads = context.output(PreparedData, "prepare"), config.execution.threads
-    found = look_in_child(config, data, judged=judged, threads=threads)
+    with _alone_at(context, data.folder, CHECK):
+        found = look_in_child(config, data, judged=judged, threads=threads)
     publish_check(found)
     told = _warnings(context)  # whenever rows are prepared
     for note in found["notes"]:
@@ -163,11 +167,24 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
     tracking = {"uri": context.tracking_uri, "run_id": run_id}
     if work.needs_start:
         fetch_start(context.config, context.tracking_uri)
-    with _gpu_slot(work.first().step):
-        return run_in_child(work, tracking=tracking, threads=context.config.execution.threads)
+    first = work.first()
+    # Not in the child: one that waits for others must not hold the slot meanwhile.
+    with _alone_at(context, first.folder, first.step.name):
+        found, left = work.done()
+        if left is None:
+            return found
+        with _gpu_slot(first.step, context.flow_run_id):
+            threads = context.config.execution.threads
+            return found | run_in_child(left, tracking=tracking, threads=threads)
 
 
-def _gpu_slot(step: Step) -> AbstractContextManager[None]:
+def _alone_at(context: Context, folder: Path, what: str) -> AbstractContextManager[None]:
+    """Be the only one who has a child work in a folder, where its request and its answer lie."""
+    patience, told = context.config.execution.wait_minutes, f"{what} of {context.config.name}"
+    return one_at_a_time(context.runs, f"{folder.name}-child", told, wait_minutes=patience)
+
+
+def _gpu_slot(step: Step, flow_run_id: str | None) -> AbstractContextManager[None]:
     """Wait for the global concurrency slot, where the server has one (``vlm-ops up`` makes it)."""
     with get_client(sync_client=True) as client:
         try:
@@ -179,7 +196,11 @@ def _gpu_slot(step: Step) -> AbstractContextManager[None]:
             "%s: waits until another run gives the concurrency limit %r free",
             step.stage, slot.name,
         )  # fmt: skip
-    return concurrency(GPU_SLOT, strict=True, raise_on_lease_renewal_failure=True)
+    # By its name a slot is given free whose holder was killed.
+    holder = flow_run_id and ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run_id))
+    return concurrency(
+        GPU_SLOT, strict=True, raise_on_lease_renewal_failure=True, holder=holder or None
+    )
 
 
 def agree_on_margins(context: Context) -> None:
