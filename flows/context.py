@@ -192,6 +192,8 @@ class Context:
             run_id = file.read_text(encoding="utf-8").strip()
             if self.mlflow.has(run_id):
                 self.mlflow.resume(run_id)
+                # By this it is told from one that nobody goes on with.
+                self.mlflow.log_outcome(run_id, {}, self._tags())
                 return run_id
         run_id = start()
         make_folder(file.parent)
