@@ -119,7 +119,8 @@ class Janitor:
         for run in self.active():
             if run.state is None or (why := self._why(run, run.state, look)) is None:
                 continue
-            end = (Cancelled if run.state.is_cancelling() else Crashed)(message=f"vlm-ops: {why}")
+            new = Cancelled if run.state.is_cancelling() else Crashed
+            end: State[Any] = new(message=f"vlm-ops: {why}")
             done = f"{run.state.name} → {end.name}"
             mend = partial(self._close, run, end)
             found.append(Stranded("run", str(run.id), run.name, why, done, mend))
