@@ -20,9 +20,9 @@ from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ChampionMoved, Interrupted, RegistryError, ServiceError
 from vlm_ops.models.families import refuse_unfit
 from vlm_ops.registry.start import settle_start
-from vlm_ops.steps.cleaning import drop_features
+from vlm_ops.steps.cleaning import leave_features
 from vlm_ops.steps.table import TRIAL
-from vlm_ops.store.lock import only_run
+from vlm_ops.steps.working import working
 from vlm_ops.tracking.patience import patient
 
 logger = logging.getLogger("vlm_ops.flow")
@@ -50,17 +50,21 @@ def retrain(config_file: str, overrides: list[str] | None = None, promote: bool 
     if promote:
         refuse_margins(overrides)
     config = load_config(config_file, overrides)
-    look_at_thumbs(config)
-    with patient(60 * config.execution.patience_minutes):
+    # First of all: by this Prefect is told that a run is over whose process was killed.
+    with (
+        working(config, f"retrain {config.name}", name=prefect.runtime.flow_run.id),
+        patient(60 * config.execution.patience_minutes),
+    ):
+        look_at_thumbs(config)
         context = _context(config, config_file)
         try:
-            with only_run(context.runs), context:
+            with context:
                 summary = _promotion(context) if promote else _trial(context)
-                drop_features(context.runs)
         except Interrupted as error:
             if not tasks.is_cancelled(context):
                 raise
             return Cancelled(message=str(error))
+    leave_features(context.runs)
     return Completed(name=summary.state, data=summary.model_dump(mode="json"))
 
 

@@ -2,8 +2,10 @@
 
 import json
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -41,6 +43,7 @@ from vlm_ops.steps.table import (
     meets_champion,
     steps_of,
 )
+from vlm_ops.store.lock import one_at_a_time
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.patience import patience_s
 from vlm_ops.tracking.runs import user_name
@@ -146,7 +149,8 @@ def _check(context: Context, judged: bool, inputs: dict[str, Taken]) -> Any:
         return Completed(name="Cached", data=Taken({}, fresh=False))
     fetch_start(config, context.tracking_uri)
     data = context.output(PreparedData, "prepare")
-    found = look_in_child(config, data, judged=judged, terms=_terms(context))
+    with _alone_at(context, data.folder, CHECK):
+        found = look_in_child(config, data, judged=judged, terms=_terms(context))
     publish_check(found)
     told = _warnings(context)  # whenever rows are prepared
     for note in found["notes"]:
@@ -167,13 +171,25 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
     tracking = {"uri": context.tracking_uri, "run_id": run_id, "patience_s": str(patience_s())}
     if work.needs_start:
         fetch_start(context.config, context.tracking_uri)
-    with gpu_slot(work.first().step.stage, context.flow_run_id) as lost:
-        return run_in_child(
-            work,
-            tracking=tracking,
-            threads=context.config.execution.threads,
-            terms=replace(_terms(context), lost=lost),
-        )
+    first = work.first()
+    # Not in the child: one that waits for others must not hold the slot meanwhile.
+    with _alone_at(context, first.folder, first.step.name):
+        found, left = work.done()
+        if left is None:
+            return found
+        with gpu_slot(first.step.stage, context.flow_run_id) as lost:
+            return found | run_in_child(
+                left,
+                tracking=tracking,
+                threads=context.config.execution.threads,
+                terms=replace(_terms(context), lost=lost),
+            )
+
+
+def _alone_at(context: Context, folder: Path, what: str) -> AbstractContextManager[None]:
+    """Be the only one who has a child work in a folder, where its request and its answer lie."""
+    patience, told = context.config.execution.wait_minutes, f"{what} of {context.config.name}"
+    return one_at_a_time(context.runs, f"{folder.name}-child", told, wait_minutes=patience)
 
 
 def _terms(context: Context) -> Terms:

@@ -12,6 +12,8 @@ from pathlib import Path
 from flows.servers import auth
 from vlm_ops.tracking import own_origin
 
+_LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
+
 
 def server(name: str, runs: Path, port: int) -> tuple[str, list[str], dict[str, str]]:
     """Return a server's URL, command line and environment.
@@ -54,6 +56,9 @@ def _prefect(home: Path, base: str) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
+    if _LEASES not in os.environ:
+        # In memory, a restart of the server would forget who holds the GPU's slot, for ever.
+        env[_LEASES] = "prefect.server.concurrency.lease_storage.filesystem"
     if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
         env["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{home}/prefect.db"
     return env

@@ -5,13 +5,18 @@ that leaves ends the servers. A user that is killed can't leave, so each one has
 process of its own session that runs this file, waits for the user's end of a pipe to close, and
 then leaves in its place. Unlike ``PR_SET_PDEATHSIG`` this reaches whole process trees (MLflow's
 command has a uvicorn child) and does not depend on which thread started the server.
+
+Entries name their host and its boot: another host's are never taken for dead, those of a former
+boot always.
 """
 
 import json
 import os
 import signal
+import socket
 import sys
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +24,27 @@ import psutil
 from filelock import FileLock
 
 _GRACE_S = 8.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def identity(pid: int) -> dict[str, float]:
-    """Name a living process so that a later one with the same pid is not taken for it.
+def identity(pid: int) -> dict[str, Any]:
+    """Name a living process so that no other one with the same pid is taken for it.
 
     Returns:
-        ``{"pid": …, "created": …}``, the start in seconds since the epoch.
+        ``{"pid": …, "created": …, "host": …, "boot": …}``, the start in seconds since the epoch.
 
     Raises:
         psutil.NoSuchProcess: The process is gone.
     """
-    return {"pid": pid, "created": psutil.Process(pid).create_time()}
+    return {"pid": pid, "created": psutil.Process(pid).create_time(), **_here()}
+
+
+def _here() -> dict[str, str]:
+    try:
+        boot = _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # another system than Linux
+        boot = ""
+    return {"host": socket.gethostname(), "boot": boot}
 
 
 def is_alive(who: dict[str, Any]) -> bool:
@@ -44,18 +58,40 @@ def lock(runs: Path, timeout_s: float) -> FileLock:
 
 
 def read_state(runs: Path) -> dict[str, Any]:
-    """Read ``services.json`` of a runs folder; dead servers and users are left out.
+    """Read ``services.json`` of a runs folder; what is dead or of another host is left out.
 
     Returns:
-        ``{"servers": {name: {"url", "pid", "created"}}, "users": [{"pid", "created"}]}``; empty
-        when the file is missing, unreadable or stale.
+        ``{"servers": {name: {"url", …}}, "users": […]}``, beside ``…`` what :func:`identity` says;
+        empty when the file is missing, unreadable or stale.
     """
+    state = _read(runs) or {"servers": {}, "users": []}
+    servers = {name: item for name, item in state["servers"].items() if is_alive(item)}
+    return {"servers": servers, "users": [user for user in state["users"] if is_alive(user)]}
+
+
+def elsewhere(runs: Path) -> dict[str, dict[str, Any]]:
+    """Return the servers of a runs folder that another host runs, dead or alive, by name."""
+    state, here = _read(runs) or {"servers": {}}, socket.gethostname()
+    return {name: item for name, item in state["servers"].items() if item.get("host", here) != here}
+
+
+def set_aside(runs: Path) -> Path | None:
+    """Rename a ``services.json`` that can't be read, if there is one; return its new name."""
+    path = runs / "services.json"
+    if not path.exists() or _read(runs) is not None:
+        return None
+    return path.rename(path.with_name(f"services.damaged-{datetime.now():%Y%m%d-%H%M%S}.json"))
+
+
+def _read(runs: Path) -> dict[str, Any] | None:
     try:
         state = json.loads((runs / "services.json").read_text(encoding="utf-8"))
-        servers = {name: item for name, item in state["servers"].items() if is_alive(item)}
-        return {"servers": servers, "users": [user for user in state["users"] if is_alive(user)]}
+        entries = [*state["servers"].values(), *state["users"]]
+        whole = all({"pid", "created"} <= entry.keys() for entry in entries)
+        urls = all(isinstance(item["url"], str) for item in state["servers"].values())
+        return state if whole and urls else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {"servers": {}, "users": []}
+        return None
 
 
 def write_state(runs: Path, state: dict[str, Any]) -> None:
@@ -65,7 +101,10 @@ def write_state(runs: Path, state: dict[str, Any]) -> None:
         path.unlink(missing_ok=True)
         return
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    with fresh.open("w", encoding="utf-8") as sink:
+        sink.write(json.dumps(state, indent=2) + "\n")
+        sink.flush()
+        os.fsync(sink.fileno())  # else a power loss may leave it empty
     fresh.replace(path)
 
 
@@ -83,6 +122,8 @@ def leave(runs: Path, who: dict[str, Any], timeout_s: float = 120) -> None:
     if not runs.is_dir():
         return
     with lock(runs, timeout_s):
+        if elsewhere(runs):
+            return  # this process was refused, and what is written there is not its own
         state = read_state(runs)
         state["users"] = [user for user in state["users"] if user["pid"] != who["pid"]]
         if not state["users"]:
@@ -137,6 +178,8 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def _process(who: dict[str, Any]) -> psutil.Process | None:
+    if any(who.get(key, value) != value for key, value in _here().items()):
+        return None
     try:
         process = psutil.Process(int(who["pid"]))
         # The kernel counts starts in ticks and psutil adds the boot time: allow for its drift.

@@ -1,5 +1,6 @@
 """Child processes that never outlive their parent, and ports."""
 
+import fcntl
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import psutil
 
 from flows.servers import guard
 from flows.servers.environment import SILENT
-from vlm_ops.errors import OutputError
+from vlm_ops.errors import OutputError, ServiceError
 
 WORK = "work"
 """Folder of a runs folder where the worker and its runs start. Prefect puts the folder of a run on
@@ -26,7 +27,12 @@ _OWN_PORTS = (20_000, 32_000)
 
 
 def spawn(
-    command: list[str], env: dict[str, str], *, cwd: Path, log: Path
+    command: list[str],
+    env: dict[str, str],
+    *,
+    cwd: Path,
+    log: Path,
+    inherited: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, so that the terminal's Ctrl-C passes it by.
 
@@ -37,6 +43,7 @@ def spawn(
         env: Variables on top of this process's own.
         cwd: Its working folder.
         log: File for all it prints; begun anew.
+        inherited: Descriptors that it keeps open.
     """
     with log.open("wb") as sink:
         return subprocess.Popen(
@@ -47,7 +54,32 @@ def spawn(
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=inherited,
         )
+
+
+@contextmanager
+def only_server(home: Path) -> Iterator[int]:
+    """Lock the folder of a server's databases; yield what the server has to inherit.
+
+    The lock lasts as long as the server, whoever started it and whatever ``services.json`` says.
+
+    Raises:
+        ServiceError: Another server works there.
+    """
+    descriptor = os.open(home / "server.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServiceError(
+                f"{home}: a server that {home.parent / 'services.json'} does not name works on the "
+                f"databases in this folder, and two would spoil them. End it (`ps` shows the "
+                f"folder's name), or choose another one with --runs"
+            ) from error
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def writable(runs: Path) -> Path:

@@ -25,9 +25,18 @@ import filelock
 
 from flows.servers import auth, guard
 from flows.servers.commands import server
+from flows.servers.elsewhere import refuse_elsewhere
 from flows.servers.environment import ADDRESSES, environment, for_clients, reaching_this_machine
 from flows.servers.health import ask
-from flows.servers.processes import free_port, guarded, holder, log_tail, spawn, writable
+from flows.servers.processes import (
+    free_port,
+    guarded,
+    holder,
+    log_tail,
+    only_server,
+    spawn,
+    writable,
+)
 from vlm_ops.errors import OutputError, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -149,6 +158,8 @@ def attached(runs: Path) -> Iterator[Services]:
     urls = _given(tuple(ADDRESSES))
     runs = runs.resolve()
     home = _own_home(runs, urls)
+    if urls.keys() != ADDRESSES.keys():
+        refuse_elsewhere(runs)
     urls = {name: item["url"] for name, item in guard.read_state(runs)["servers"].items()} | urls
     for name, variable in ADDRESSES.items():
         if name not in urls:
@@ -197,6 +208,12 @@ def _join(
     """Become a user of the folder's servers, starting those that don't run."""
     try:
         with guard.lock(runs, timeout_s):
+            refuse_elsewhere(runs)
+            if (aside := guard.set_aside(runs)) is not None:
+                logger.warning(
+                    "%s could not be read, as after a power loss; it is %s now, and servers are "
+                    "started anew", runs / "services.json", aside.name,
+                )  # fmt: skip
             state = guard.read_state(runs)
             urls = {name: item["url"] for name, item in state["servers"].items() if name in ports}
             missing = {name: port for name, port in ports.items() if name not in urls}
@@ -224,7 +241,10 @@ def _start(runs: Path, ports: dict[str, int | None], timeout_s: float) -> dict[s
         for name, port in ports.items():
             url, command, env = server(name, runs, port or free_port())
             logger.info("starting the %s server at %s", _TITLES[name], url)
-            children[name] = spawn(command, env, cwd=runs / name, log=logs[name])
+            with only_server(runs / name) as lock:
+                children[name] = spawn(
+                    command, env, cwd=runs / name, log=logs[name], inherited=(lock,)
+                )
             found[name] = {"url": url, **guard.identity(children[name].pid)}
         _await(children, found, logs, timeout_s)
     except BaseException:

@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING
 from flows.servers import auth, guard
 from flows.servers.processes import WORK, guarded, log_tail, spawn
 from flows.servers.services import ANY_PORTS, Ports, Services, must_exist, services
+from flows.servers.status import new_janitor
 from vlm_ops.errors import ServiceError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+
+    from flows.servers.janitor import Janitor
 
 GPU_SLOT = "gpu"
 """The global concurrency limit that heavy steps wait for, whatever pool their run came from."""
@@ -34,6 +37,7 @@ _MISSED_S = 300
 """More than Prefect's server may be away, and take to start: it counts that time, too."""
 _WORKER_START_S = 180
 _WORKER_GRACE_S = 60
+_MEND_EVERY_S = 180
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,10 +48,12 @@ def up(
     pool: str = "gpu",
     limit: int = 1,
     say: Callable[[str], None],
+    ready: Callable[[Services], None] = lambda _: None,
 ) -> None:
     """Run both servers and a process worker until Ctrl-C, SIGTERM or SIGHUP.
 
-    What is there already (servers of this folder, pool, limits, automation) is used as it is.
+    What is there already (servers of this folder, pool, limits, automation) is used as it is. What
+    killed runs left is put right, at the start and every few minutes.
 
     Args:
         runs: The runs folder; made when missing.
@@ -55,6 +61,7 @@ def up(
         pool: Work pool of type ``process``.
         limit: How many runs, and heavy steps, at once; one GPU takes one.
         say: Receives lines for the user.
+        ready: Receives the addresses, once all of it is up.
 
     Raises:
         ServiceError: A server or the worker does not start, or the worker ends by itself.
@@ -75,8 +82,8 @@ def up(
                 _announce(say, found, f"Worker on pool {pool!r}, {limit} run at a time; log: {log}")
                 say('Next: vlm-ops deploy FILE.yaml --cron "0 2 * * 1"')
                 say("Ctrl-C ends all of it.")
-                while child.poll() is None:
-                    time.sleep(1)
+                ready(found)
+                _watch(child, new_janitor(client, runs, found), say)
                 raise ServiceError(_died(child, log))
 
 
@@ -159,6 +166,22 @@ def ensure_zombie_automation(client: "SyncPrefectClient", within_s: float = _MIS
         force=False,
     )
     client.create_automation(AutomationCore(name=ZOMBIES, trigger=trigger, actions=[crash]))
+
+
+def _watch(
+    child: "subprocess.Popen[bytes]", janitor: "Janitor", say: Callable[[str], None]
+) -> None:
+    """Wait for the worker's end, and put right what killed runs leave meanwhile."""
+    due = time.monotonic()
+    while child.poll() is None:
+        if time.monotonic() >= due:
+            try:
+                for line in janitor.mend():
+                    say(line)
+            except Exception as error:  # a server that is away for a while ends nothing here
+                say(f"could not look for what killed runs left: {type(error).__name__}: {error}")
+            due = time.monotonic() + _MEND_EVERY_S
+        time.sleep(1)
 
 
 @contextmanager

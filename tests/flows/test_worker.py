@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from small import leaks
+from small import command, leaks
 
 from flows.servers import worker
 from flows.servers.services import Services
+from flows.servers.status import look
 from vlm_ops.errors import OutputError
 
 if TYPE_CHECKING:
@@ -147,13 +149,27 @@ def test_a_run_whose_heartbeats_stop_is_crashed(
 def test_up_runs_deployments(
     client: "SyncPrefectClient", pair: Services, runs: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", UP, str(runs)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    def taken() -> int:
+        return client.read_global_concurrency_limit_by_name(worker.GPU_SLOT).active_slots
+
+    worker.ensure_pool(client, "gpu", 1)
+    client.increment_concurrency_slots([worker.GPU_SLOT], 1, "concurrency")  # by nobody
+    with subprocess.Popen(
+        command("up", "--json", "--runs", runs),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
+        assert process.stderr is not None
         try:
-            said = list(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
+            said = list(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stderr))
             assert f"Prefect  {pair.prefect_ui_url}\n" in said
             assert f"MLflow   {pair.mlflow_url}\n" in said
+            urls = json.loads(process.stdout.readline())["urls"]
+            assert (urls["prefect"], urls["mlflow"]) == (pair.prefect_ui_url, pair.mlflow_url)
+            assert "taken by nobody; free now" in process.stderr.readline()
+            assert taken() == 0
+            told = look(runs)
+            assert told.healthy, told.why
             run = fire(client, tmp_path, 3, pool="gpu")
             assert eventually((tmp_path / "pid").exists)
             # Of the run's processes, too, while they are there.
@@ -163,8 +179,11 @@ def test_up_runs_deployments(
             # The run's own process could write to the server: it has the auth string.
             assert eventually(lambda: any("Completed" in line for line in logs(client, run)), 30)
             assert leaks(runs) == []
+            last = look(runs).runs["last"]
+            assert (last["id"], last["state"]) == (str(run.id), "Completed")
         finally:
             process.terminate()
+        assert process.stdout.read() == ""
     assert process.returncode == 0
 
 
@@ -181,8 +200,8 @@ def test_up_ends_its_run_and_its_worker_however_it_ends(
 ) -> None:
     # A shell's background job ignores Ctrl-C, and so would all its children.
     ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
-    command = [sys.executable, "-c", ignore + UP, str(runs)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    call = [sys.executable, "-c", ignore + UP, str(runs)]
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
     try:
         worker.ensure_pool(client, "gpu", 1)
         run = fire(client, tmp_path, 600, pool="gpu")

@@ -12,7 +12,7 @@ import pytest
 from small import call, kept_up, versions, vlm_ops, write_small
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.store.lock import only_run
+from vlm_ops.store.lock import using
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
@@ -50,7 +50,7 @@ def test_dry_run_and_a_run_that_goes_on_remove_nothing(place: Path) -> None:
     assert "prefer" in told.stdout
     assert "GB" in told.stdout
     assert "Nothing was removed (--dry-run)." in told.stdout
-    with only_run(place / "runs"):
+    with using(place / "runs", "another run"):
         refused = call("clean", "--keep", "1", cwd=place)
     assert refused.returncode == 1
     assert "held by another run" in refused.stderr

@@ -246,11 +246,16 @@ def test_predict_asks_the_champion(place: Path, first: Any) -> None:
     assert isinstance(found["answer"], str)
 
 
-def test_a_second_run_on_the_folder_is_told_who_holds_it(place: Path, first: Any) -> None:
-    from vlm_ops.store.lock import only_run
+def test_a_second_run_of_the_model_that_does_not_wait_is_told_who_holds_it(
+    place: Path, first: Any
+) -> None:
+    from vlm_ops.config.load import load_config
+    from vlm_ops.steps.working import working
 
-    with only_run(place / "runs"):
-        refused = call("run", "small.yaml", "--promote", cwd=place)
+    at_once = ("--set", "execution.wait_minutes=0")
+    config = load_config(place / "small.yaml", [f"execution.runs={place / 'runs'}"])
+    with working(config, "another one"):
+        refused = call("run", "small.yaml", "--promote", *at_once, cwd=place)
     assert refused.returncode == 1
     assert "held by another run (process " in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -15,7 +15,7 @@ from vlm_ops.steps.cleaning import TRASH, find_unneeded
 from vlm_ops.steps.plan import Work
 from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.store.history import note_run, outputs_named, past_runs
-from vlm_ops.store.lock import only_run
+from vlm_ops.store.lock import alone, using
 from vlm_ops.tracker import NullTracker
 
 Prepare = Callable[[int], str]
@@ -220,7 +220,8 @@ def test_rows_that_cannot_be_read_stop_it_before_anything_is_removed(
 def test_a_running_pipeline_keeps_its_folder(runs: Path, prepare: Prepare) -> None:
     """The command holds the folder; a run that goes on does so as well."""
     prepare(0)
-    with only_run(runs), pytest.raises(OutputError, match="held by another run"), only_run(runs):
+    refused = pytest.raises(OutputError, match=r"held by another run .*retrain own")
+    with using(runs, "retrain own"), refused, alone(runs):
         pass
 
 

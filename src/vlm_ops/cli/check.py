@@ -13,7 +13,7 @@ from vlm_ops.cli.console import guarded, out, print_json, progress
 from vlm_ops.cli.data import chart
 from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configured
 from vlm_ops.cli.step import resolved, take, with_start
-from vlm_ops.store.lock import only_run
+from vlm_ops.steps.working import working
 
 if TYPE_CHECKING:
     from vlm_ops.steps.earlier import Expected
@@ -52,7 +52,7 @@ def check(
         from vlm_ops.steps.checking import figures, look
 
         shape = shape_of(config.model)
-        with only_run(config.execution.runs):
+        with working(config, f"check of {config.name}"):
             config = with_start(config, fetch=True)
             data = take("prepare", config, {})[0]["prepare"]
         assert isinstance(data, PreparedData)

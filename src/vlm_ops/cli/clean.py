@@ -12,7 +12,7 @@ from rich.table import Table
 from vlm_ops.cli.console import out, print_json
 from vlm_ops.cli.run import AsJson, Runs
 from vlm_ops.errors import OutputError
-from vlm_ops.store.lock import only_run
+from vlm_ops.store.lock import alone
 
 if TYPE_CHECKING:
     from vlm_ops.steps.cleaning import Cleaning
@@ -45,7 +45,7 @@ def clean(
     from vlm_ops.steps.cleaning import find_unneeded
 
     folder = runs.resolve()
-    with only_run(folder):
+    with alone(folder):
         found = find_unneeded(folder, keep, _decisions(folder), unrecorded=unrecorded)
         if not as_json:
             _tell(found, removed=not dry_run)

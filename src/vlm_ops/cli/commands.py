@@ -18,6 +18,7 @@ from vlm_ops.cli import (
     predict,
     run,
     servers,
+    status,
     step,
 )
 from vlm_ops.cli.console import guarded
@@ -31,7 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for group in (
-    run, check, step, servers, models, gate, predict, chat, export, data, clean, demo, bench,
+    run, check, step, servers, status, models, gate, predict, chat, export, data, clean, demo,
+    bench,
 ):  # fmt: skip
     group.add_to(app)
 

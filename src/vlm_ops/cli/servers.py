@@ -30,15 +30,24 @@ def up(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "gpu",
     limit: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Start Prefect, MLflow and a worker on this machine, until Ctrl-C.
+
+    With --json the addresses are one line on stdout, once all of it is up.
 
     Example: vlm-ops up --runs /data/runs
     """
     from flows.servers import services, worker
 
+    def ready(found: services.Services) -> None:
+        if as_json:
+            urls = {"prefect": found.prefect_ui_url, "prefect_api": found.prefect_api_url}
+            told = {"urls": urls | {"mlflow": found.mlflow_url}, "pool": pool, "limit": limit}
+            print_json(told | {"runs": str(runs.resolve()), "seconds": round(found.seconds, 1)})
+
     ports = services.Ports(prefect_port, mlflow_port)
-    worker.up(runs, ports=ports, pool=pool, limit=limit, say=_say)
+    worker.up(runs, ports=ports, pool=pool, limit=limit, say=_say, ready=ready)
 
 
 def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port = None) -> None:

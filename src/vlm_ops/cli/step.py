@@ -18,9 +18,9 @@ from vlm_ops.errors import ConfigError, StepFailed
 from vlm_ops.steps.plan import Left, Outputs, Work
 from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import STAGES, TRIAL, meets_champion, steps_of
+from vlm_ops.steps.working import working
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.history import note_run, outputs_named
-from vlm_ops.store.lock import only_run
 from vlm_ops.store.names import nearest
 from vlm_ops.tracker import NullTracker
 
@@ -51,7 +51,7 @@ def step(
     given = "".join(f" --set {shlex.quote(change)}" for change in overrides)
     given += f" --runs {shlex.quote(str(runs))}" if runs is not None else ""
     guarded.checkpoint_on_interrupt()
-    with only_run(config.execution.runs), progress():
+    with progress(), working(config, f"step {name} of {config.name}"):
         if name != "prepare":
             config = with_start(config, fetch=Work.of(name, config, {}).needs_start)
         outputs = _left_before(name, config, f"{shlex.quote(source)}{given}")

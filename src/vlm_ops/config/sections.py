@@ -13,6 +13,7 @@ from vlm_ops.config.names import is_registered, registered_name
 from vlm_ops.config.pictures import BoxSettings, VideoSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.store.frozen import Frozen, added
+from vlm_ops.store.lock import WAIT_MINUTES
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NearDuplicates = Literal["drop", "stop", "ignore"]
@@ -290,6 +291,9 @@ class ExecutionSettings(Frozen):
     """CPU threads of a step; None leaves it to torch."""
     retries: int = Field(default=1, ge=0, le=10)
     """How often a step that was killed from outside is tried again in the same run."""
+    wait_minutes: float = added(WAIT_MINUTES, ge=0)
+    """How long a run waits for another one of the same registered model, or at the same step, in
+    the same runs folder; 0 does not."""
     checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
     """A training that was killed loses this much work at most, and a step: when the newest
     checkpoint is that old, one is written at the end of the step. Those after each validation

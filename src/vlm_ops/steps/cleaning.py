@@ -10,6 +10,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from vlm_ops.steps.table import STEPS
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.store.history import PastRun, forget, past_runs
+from vlm_ops.store.lock import FOLDER as LOCKS
+from vlm_ops.store.lock import alone
 
 TRASH = ".trash"
 """What is being removed lies here; after an interruption the next removal goes on with it."""
@@ -76,6 +79,8 @@ class Cleaning:
             trash.mkdir()
             for folder in self.folders:
                 folder.rename(trash / folder.name)
+                for lock in (self.runs / LOCKS).glob(f"{folder.name}*"):
+                    lock.unlink()
             for image in self.images:
                 image.unlink(missing_ok=True)
             for run in self.past:  # last: what no run tells of would stay
@@ -131,9 +136,19 @@ def drop_features(runs: Path) -> None:
     """Remove what vision towers made of images: the steps of a run share it, no later run needs it.
 
     Args:
-        runs: The runs folder; its holder calls.
+        runs: The runs folder, which the caller has for itself.
     """
     shutil.rmtree(runs / FEATURES, ignore_errors=True)
+
+
+def leave_features(runs: Path) -> None:
+    """Remove them at the end of a run, unless others work in the folder: the last one does.
+
+    Args:
+        runs: The runs folder, which the caller uses no more.
+    """
+    with suppress(OutputError), alone(runs, "removes features"):
+        drop_features(runs)
 
 
 def _kept(past: list[PastRun], keep: int, gates: set[str]) -> list[PastRun]:

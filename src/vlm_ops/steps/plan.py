@@ -21,6 +21,7 @@ from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, From, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
+from vlm_ops.store.lock import WAIT_MINUTES, one_at_a_time
 from vlm_ops.tracker import Tracker
 from vlm_ops.watched import began
 
@@ -89,15 +90,23 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
     return Plan(step, job, inputs, digest, folder)
 
 
-def perform(plan: Plan, tracker: Tracker) -> Artifact:
+def perform(plan: Plan, tracker: Tracker, wait_minutes: float = WAIT_MINUTES) -> Artifact:
     """Return a step's artifact: from its record, or by running the step in this process.
 
+    Another process that is about the same step is waited for; then its artifact is there.
+
     Raises:
-        OutputError: The output folder can't be written to.
+        OutputError: The output folder can't be written to, or is held for longer.
         VlmOpsError: Whatever the step raises.
     """
     if (done := plan.done()) is not None:
         return done
+    runs, name = plan.folder.parent, plan.folder.name
+    with one_at_a_time(runs, name, plan.step.name, wait_minutes=wait_minutes):
+        return plan.done() or _perform(plan, tracker)
+
+
+def _perform(plan: Plan, tracker: Tracker) -> Artifact:
     make_folder(plan.folder)
     began(plan.step.name)
     started = time.monotonic()
@@ -178,7 +187,8 @@ class Work:
         work: Work | None = self
         while work is not None:
             first = work.first()
-            artifact = None if first.left_out else perform(first, tracker)
+            patience = self.config.execution.wait_minutes
+            artifact = None if first.left_out else perform(first, tracker, patience)
             taken[first.step.name] = artifact
             work = work.after(artifact)
         return taken

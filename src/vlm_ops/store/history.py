@@ -11,6 +11,7 @@ from vlm_ops.errors import OutputError
 from vlm_ops.store.files import at_home, make_folder, write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.lock import one_at_a_time
 
 FOLDER = "history"
 
@@ -49,8 +50,16 @@ def note_run(runs: Path, pipeline: str, folders: Iterable[str], *, ended: bool) 
     Raises:
         OutputError: It can't be written, or what is there can't be read.
     """
-    now = PastRun(pipeline=pipeline, when=datetime.now(UTC), folders=frozenset(folders))
-    before = [run for run in past_runs(runs) if run.pipeline == pipeline]
+    with one_at_a_time(runs, FOLDER, "notes what it uses"):
+        _note(
+            runs,
+            PastRun(pipeline=pipeline, when=datetime.now(UTC), folders=frozenset(folders)),
+            ended,
+        )
+
+
+def _note(runs: Path, now: PastRun, ended: bool) -> None:
+    before = [run for run in past_runs(runs) if run.pipeline == now.pipeline]
     whole = next((run for run in before if run.folders >= now.folders), None)
     if whole is not None:
         if not ended:
@@ -85,6 +94,8 @@ def past_runs(runs: Path) -> list[PastRun]:
     for path in (runs / FOLDER).glob("*.json"):
         try:
             found.append(PastRun.model_validate_json(path.read_bytes()))
+        except FileNotFoundError:
+            continue  # another run has just taken its place
         except (OSError, ValueError) as error:
             raise OutputError(
                 f"{path}: can't be read as what a run used ({error}). Remove the file: what it "
