@@ -156,6 +156,20 @@ def end(
     psutil.wait_procs(left, timeout=5)
 
 
+def end_session(leader: int) -> None:
+    """Kill what is left of a session whose leader has ended.
+
+    A server is the leader of its own; MLflow's command leaves a child that goes on serving.
+
+    Args:
+        leader: Its pid.
+    """
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, PermissionError):
+            if process.pid != leader and os.getsid(process.pid) == leader:
+                _send(process, signal.SIGKILL)
+
+
 def _children(who: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     with suppress(psutil.NoSuchProcess):

@@ -12,8 +12,6 @@ A server that is started here is closed to other origins and users (:mod:`flows.
 import logging
 import os
 import shlex
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,25 +22,14 @@ from typing import Any, NamedTuple
 import filelock
 
 from flows.servers import auth, guard
-from flows.servers.commands import server
 from flows.servers.elsewhere import refuse_elsewhere
 from flows.servers.environment import ADDRESSES, environment, for_clients, reaching_this_machine
 from flows.servers.health import ask
-from flows.servers.processes import (
-    free_port,
-    guarded,
-    holder,
-    log_tail,
-    only_server,
-    spawn,
-    writable,
-)
+from flows.servers.processes import guarded, writable
+from flows.servers.starting import TITLES, start
 from vlm_ops.errors import OutputError, ServiceError
 
 logger = logging.getLogger(__name__)
-
-_TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
-_FLAGS = {"prefect": "--prefect-port", "mlflow": "--mlflow-port"}
 
 
 class Ports(NamedTuple):
@@ -164,7 +151,7 @@ def attached(runs: Path) -> Iterator[Services]:
     for name, variable in ADDRESSES.items():
         if name not in urls:
             raise ServiceError(
-                f"no {_TITLES[name]} server: {variable} is not set and {runs / 'services.json'} "
+                f"no {TITLES[name]} server: {variable} is not set and {runs / 'services.json'} "
                 "names none that runs; start one with `vlm-ops up` in the same folder, or set "
                 f"{variable}"
             )
@@ -195,7 +182,7 @@ def _given(only: tuple[str, ...]) -> dict[str, str]:
             continue
         if reason := ask(name, url, timeout_s=10, slow_s=60):
             raise ServiceError(
-                f"{ADDRESSES[name]} is {url}, but no {_TITLES[name]} server answers there: "
+                f"{ADDRESSES[name]} is {url}, but no {TITLES[name]} server answers there: "
                 f"GET {url.rstrip('/')}/health: {reason}; start one with `vlm-ops up`, or unset "
                 f"{ADDRESSES[name]} to let vlm-ops start its own"
             )
@@ -217,7 +204,7 @@ def _join(
             state = guard.read_state(runs)
             urls = {name: item["url"] for name, item in state["servers"].items() if name in ports}
             missing = {name: port for name, port in ports.items() if name not in urls}
-            fresh = _start(runs, missing, timeout_s)
+            fresh = start(runs, missing, timeout_s)
             state["servers"] |= fresh
             # Another `services` block of this process may be inside already.
             state["users"] = [user for user in state["users"] if user["pid"] != me["pid"]] + [me]
@@ -228,55 +215,6 @@ def _join(
             f"s (it holds {runs / 'services.lock'}); try again, or end it"
         ) from error
     return urls | {name: item["url"] for name, item in fresh.items()}, tuple(fresh)
-
-
-def _start(runs: Path, ports: dict[str, int | None], timeout_s: float) -> dict[str, dict[str, Any]]:
-    """Start servers side by side and wait until all answer; on failure end all of them."""
-    for name, port in ports.items():
-        _refuse_taken(name, port)
-    logs = {name: runs / "logs" / f"{name}-server.log" for name in ports}
-    children: dict[str, subprocess.Popen[bytes]] = {}
-    found: dict[str, dict[str, Any]] = {}
-    try:
-        for name, port in ports.items():
-            url, command, env = server(name, runs, port or free_port())
-            logger.info("starting the %s server at %s", _TITLES[name], url)
-            with only_server(runs / name) as lock:
-                children[name] = spawn(
-                    command, env, cwd=runs / name, log=logs[name], inherited=(lock,)
-                )
-            found[name] = {"url": url, **guard.identity(children[name].pid)}
-        _await(children, found, logs, timeout_s)
-    except BaseException:
-        guard.end(list(found.values()))
-        raise
-    return found
-
-
-def _await(
-    children: dict[str, subprocess.Popen[bytes]],
-    found: dict[str, dict[str, Any]],
-    logs: dict[str, Path],
-    timeout_s: float,
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    waiting = dict(children)
-    while waiting:
-        for name, child in list(waiting.items()):
-            if child.poll() is not None:
-                problem = f"ended with exit code {child.returncode} while starting"
-            elif ask(name, found[name]["url"], timeout_s=2) is None:
-                del waiting[name]
-                continue
-            elif time.monotonic() > deadline:
-                problem = f"did not answer at {found[name]['url']} within {timeout_s:g} s"
-            else:
-                continue
-            raise ServiceError(
-                f"the {_TITLES[name]} server {problem}; the end of {logs[name]}:\n"
-                f"{log_tail(logs[name])}"
-            )
-        time.sleep(0.1)
 
 
 @contextmanager
@@ -311,21 +249,6 @@ def must_exist(runs: Path) -> None:
             f"no runs folder at {runs.resolve()}: found {found}; name the folder of an earlier "
             "run with --runs, or make one with `vlm-ops run demo`"
         )
-
-
-def _refuse_taken(name: str, port: int | None) -> None:
-    if port is None:
-        return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ServiceError(
-                f"port {port} for the {_TITLES[name]} server is taken{holder(port)}"
-                f" ({error.strerror}); choose another with {_FLAGS[name]}, set "
-                f"{ADDRESSES[name]} if that is the server to use, or end the other program"
-            ) from error
 
 
 def _described(

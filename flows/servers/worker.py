@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from flows.servers import auth, guard
 from flows.servers.processes import WORK, guarded, log_tail, spawn
 from flows.servers.services import ANY_PORTS, Ports, Services, must_exist, services
+from flows.servers.starting import Revival
 from flows.servers.status import new_janitor
+from flows.servers.upkeep import Chore, died, keep_working, orphans
 from vlm_ops.errors import ServiceError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-
-    from flows.servers.janitor import Janitor
 
 GPU_SLOT = "gpu"
 """The global concurrency limit that heavy steps wait for, whatever pool their run came from."""
@@ -38,6 +38,7 @@ _MISSED_S = 300
 _WORKER_START_S = 180
 _WORKER_GRACE_S = 60
 _MEND_EVERY_S = 180
+_REVIVE_EVERY_S = 2
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -53,7 +54,8 @@ def up(
     """Run both servers and a process worker until Ctrl-C, SIGTERM or SIGHUP.
 
     What is there already (servers of this folder, pool, limits, automation) is used as it is. What
-    killed runs left is put right, at the start and every few minutes.
+    killed runs left is put right, at the start and every few minutes. A server or worker that ends
+    is started again.
 
     Args:
         runs: The runs folder; made when missing.
@@ -64,7 +66,7 @@ def up(
         ready: Receives the addresses, once all of it is up.
 
     Raises:
-        ServiceError: A server or the worker does not start, or the worker ends by itself.
+        ServiceError: A server or the worker does not start, or the worker ends again and again.
         OutputError: The runs folder can't be written.
     """
     with (
@@ -78,13 +80,23 @@ def up(
         with get_client(sync_client=True) as client:
             ensure_pool(client, pool, limit)
             ensure_zombie_automation(client)
-            with _worker(runs.resolve(), client, pool, limit, charge) as (child, log):
+
+            def announce(log: Path) -> None:
                 _announce(say, found, f"Worker on pool {pool!r}, {limit} run at a time; log: {log}")
                 say('Next: vlm-ops deploy FILE.yaml --cron "0 2 * * 1"')
                 say("Ctrl-C ends all of it.")
                 ready(found)
-                _watch(child, new_janitor(client, runs, found), say)
-                raise ServiceError(_died(child, log))
+
+            chores = (Chore(Revival(runs).look, _REVIVE_EVERY_S, "start servers again"),
+                      Chore(new_janitor(client, runs, found).mend, _MEND_EVERY_S,
+                            "look for what killed runs left"))  # fmt: skip
+            try:
+                keep_working(
+                    lambda: _worker(runs.resolve(), client, pool, limit, charge),
+                    announce, chores, say,
+                )  # fmt: skip
+            finally:
+                guard.end(orphans(found.prefect_api_url), grace_s=_WORKER_GRACE_S)
 
 
 def ui(runs: Path, *, ports: Ports = ANY_PORTS, say: Callable[[str], None]) -> None:
@@ -168,22 +180,6 @@ def ensure_zombie_automation(client: "SyncPrefectClient", within_s: float = _MIS
     client.create_automation(AutomationCore(name=ZOMBIES, trigger=trigger, actions=[crash]))
 
 
-def _watch(
-    child: "subprocess.Popen[bytes]", janitor: "Janitor", say: Callable[[str], None]
-) -> None:
-    """Wait for the worker's end, and put right what killed runs leave meanwhile."""
-    due = time.monotonic()
-    while child.poll() is None:
-        if time.monotonic() >= due:
-            try:
-                for line in janitor.mend():
-                    say(line)
-            except Exception as error:  # a server that is away for a while ends nothing here
-                say(f"could not look for what killed runs left: {type(error).__name__}: {error}")
-            due = time.monotonic() + _MEND_EVERY_S
-        time.sleep(1)
-
-
 @contextmanager
 def _worker(
     runs: Path,
@@ -225,17 +221,13 @@ def _await_online(
         for worker in client.read_workers_for_work_pool(pool, online, limit=200, offset=0)
     ):
         if child.poll() is not None:
-            raise ServiceError(_died(child, log))
+            raise ServiceError(died(child, log))
         if time.monotonic() > deadline:
             raise ServiceError(
                 f"the worker {name} was not online on pool {pool!r} within {_WORKER_START_S} s; "
                 f"the end of {log}:\n{log_tail(log)}"
             )
         time.sleep(0.3)
-
-
-def _died(child: "subprocess.Popen[bytes]", log: Path) -> str:
-    return f"the worker ended with exit code {child.returncode}; the end of {log}:\n{log_tail(log)}"
 
 
 def _announce(say: Callable[[str], None], found: Services, last: str) -> None:
