@@ -200,7 +200,7 @@ def test_status_is_one_line_and_its_exit_code_says_whether_it_is_healthy(
 
 @pytest.mark.thorough
 def test_a_slot_comes_free_when_its_lease_ends_though_the_server_was_restarted(
-    tmp_path: Path, no_urls: None
+    tmp_path: Path, no_urls: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.servers.guard import read_state
 
@@ -218,6 +218,7 @@ def test_a_slot_comes_free_when_its_lease_ends_though_the_server_was_restarted(
         for process in family:
             process.kill()
         psutil.wait_procs(family, timeout=60)
+        monkeypatch.delenv("PREFECT_API_URL")
         with services(tmp_path, only=("prefect",), timeout_s=400) as again:
             assert again.started == ("prefect",)
             with get_client(sync_client=True) as client:
