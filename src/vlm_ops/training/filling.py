@@ -4,8 +4,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from vlm_ops.config.training import Engine, LoraSettings, OptimSettings
+from vlm_ops.config.training import Engine, OptimSettings, PreferSettings, SftSettings
 from vlm_ops.models.shape import Shape
+from vlm_ops.training.engine.encode import EncodedRow, Encoder
 from vlm_ops.training.estimate import device_memory, training_memory
 from vlm_ops.training.tokens import Length
 
@@ -19,9 +20,8 @@ _MOST_ROWS = 64
 
 
 def filled(
-    optim: OptimSettings,
+    optim: SftSettings | PreferSettings,
     shape: Shape,
-    lora: LoraSettings,
     lengths: Sequence[Length],
     engine: Engine,
 ) -> OptimSettings:
@@ -30,7 +30,6 @@ def filled(
     Args:
         optim: Asks for the smallest pass.
         shape: Of the model.
-        lora: What is trained of it.
         lengths: Of all rows; the longest one decides.
         engine: What trains.
 
@@ -46,10 +45,18 @@ def filled(
 
     def fits(size: int) -> bool:
         larger = optim.model_copy(update={"batch_size": size})
-        return training_memory(shape, lora, larger, longest, engine).total <= free
+        return training_memory(shape, optim.lora, larger, longest, engine).total <= free
 
     size = next((s for s in sizes if s <= _MOST_ROWS and fits(s)), optim.batch_size)
     passes = optim.batch_size * optim.accumulation // size
     logger.info("%d rows in a forward pass, %d passes a step", size, passes)
     update: dict[str, Any] = {"batch_size": size, "accumulation": passes}
     return optim.model_copy(update=update)
+
+
+def lengths_of(encoder: Encoder, rows: Sequence[EncodedRow]) -> list[Length]:
+    """Return how long rows, pairs or thumbs are, with all that is learned of each."""
+    return [
+        Length(row.length, sum(map(len, row.completions)), encoder.image_tokens(row.prompt))
+        for row in rows
+    ]

@@ -5,20 +5,21 @@ import json
 import logging
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from vlm_ops.config.training import OptimSettings
 from vlm_ops.errors import TrainingError
-from vlm_ops.store.files import write_whole
+from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.watched import OUT_OF_MEMORY
 
 logger = logging.getLogger(__name__)
 
 _FITS = "micro-batch.json"
-"""The file in a training's folder with the rows of a forward pass, once the kernel has killed it
-for more."""
+"""The file in a training's folder with the rows of a forward pass, where these were merged or the
+kernel has killed it for more."""
 
 
 def peak_memory_gb() -> float:
@@ -76,36 +77,46 @@ def smaller(optim: OptimSettings, error: Exception, fewest: int = 1) -> OptimSet
     return found
 
 
-def begin(optim: OptimSettings, out: Path, fewest: int = 1) -> OptimSettings:
-    """Return what a training begins with: less than the attempt that the kernel killed for memory.
+def begin(
+    optim: OptimSettings,
+    out: Path,
+    fewest: int = 1,
+    fill: Callable[[OptimSettings], OptimSettings] = lambda optim: optim,
+) -> OptimSettings:
+    """Return what a training begins with, or goes on with.
 
-    Nothing in that process could say so; whoever had started it left a mark in the folder.
+    That is what is asked for, merged where it is to fill the memory; or less than the attempt that
+    the kernel killed for its memory. Nothing in that process could say so; whoever had started it
+    left a mark in the folder.
 
     Args:
         optim: What is asked for.
         out: The training's folder.
         fewest: Rows that a forward pass must have.
+        fill: Merges passes; asked once in a training, which keeps to it.
 
     Raises:
         TrainingError: Fewer rows than that would be needed.
     """
-    found, mark = _kept(optim, out), out / OUT_OF_MEMORY
-    if not mark.exists():
-        return found
-    mark.unlink()  # said once; with a larger machine the next run may fit
-    killed = MemoryError("the kernel killed the process for its memory")
-    found = smaller(found, killed, fewest)
-    write_whole(out / _FITS, json.dumps({"batch_size": found.batch_size}))
+    kept = _kept(optim, out)
+    found = kept or (fill(optim) if optim.fill_memory else optim)
+    mark = out / OUT_OF_MEMORY
+    killed = mark.exists()
+    if killed:
+        mark.unlink()  # said once; with a larger machine the next run may fit
+        found = smaller(found, MemoryError("the kernel killed the process for its memory"), fewest)
+    if killed or (optim.fill_memory and kept is None):
+        make_folder(out)
+        write_whole(out / _FITS, json.dumps({"batch_size": found.batch_size}))
     return found
 
 
-def _kept(optim: OptimSettings, out: Path) -> OptimSettings:
+def _kept(optim: OptimSettings, out: Path) -> OptimSettings | None:
     try:
         size = int(json.loads((out / _FITS).read_bytes())["batch_size"])
-        factor, rest = divmod(optim.batch_size, size)
+        passes, rest = divmod(optim.batch_size * optim.accumulation, size)
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
-        return optim  # there is none, or it is none of ours: memory may run out once more
-    if rest or factor < 1:
-        return optim
-    fits = {"batch_size": size, "accumulation": optim.accumulation * factor}
-    return optim.model_copy(update=fits)
+        return None  # there is none, or it is none of ours: memory may run out once more
+    if rest or passes < 1:
+        return None
+    return optim.model_copy(update={"batch_size": size, "accumulation": passes})

@@ -35,8 +35,8 @@ from vlm_ops.training.estimate import (
     trained_files,
     training_memory,
 )
+from vlm_ops.training.scored import scored
 from vlm_ops.training.sft import learned_rows
-from vlm_ops.training.stage import scored
 from vlm_ops.training.tokens import Length, Measured, measure
 
 _GPUS = (16, 24, 80)

@@ -1,7 +1,6 @@
 """One training, SFT or preference: what both share, and what each says of itself."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -14,14 +13,20 @@ from transformers import set_seed
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
 from vlm_ops.config.pipeline import PreferJob, SftJob
-from vlm_ops.config.training import Engine, Method, OptimSettings
-from vlm_ops.data.split import draw_whole
-from vlm_ops.errors import DataError, TrainingError
+from vlm_ops.config.training import (
+    Engine,
+    Method,
+    OptimSettings,
+    PreferSettings,
+    SftSettings,
+)
+from vlm_ops.errors import TrainingError
 from vlm_ops.model_ref import Start
 from vlm_ops.models.adapters import trainable_parameters
 from vlm_ops.models.families import family_in
 from vlm_ops.models.loading import LoadedModel, base_folder, compute_dtype
 from vlm_ops.models.room import Room
+from vlm_ops.models.shape import shape_of
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.arguments import training_arguments
@@ -30,10 +35,12 @@ from vlm_ops.training.early_stopping import EarlyStopping
 from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options
+from vlm_ops.training.filling import filled, lengths_of
 from vlm_ops.training.memory import begin, free, ran_out, smaller
 from vlm_ops.training.one_device import on_one_device, refuse_ranks
 from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
 from vlm_ops.training.punctual import Punctual
+from vlm_ops.training.scored import scored
 from vlm_ops.training.stop import Stop
 from vlm_ops.training.unfit import beyond_window, refuse_imageless
 from vlm_ops.training.weights import adapter_weights, set_weights
@@ -141,7 +148,7 @@ def _warnings(stage: Stage, outcome: Outcome) -> tuple[str, ...]:
 
 
 def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
-    optim = begin(stage.optim, stage.out, stage.fewest)
+    optim = begin(stage.optim, stage.out, stage.fewest, partial(_filled, stage))
     while True:
         try:
             return _train_once(stage, build(stage, optim))
@@ -153,6 +160,15 @@ def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
             # The error and its traceback, which holds the model that did not fit, are gone by now.
             stage.stop.let_go()
             free()
+
+
+def _filled(stage: Stage, optim: OptimSettings) -> OptimSettings:
+    assert isinstance(optim, SftSettings | PreferSettings)
+    shape = shape_of(stage.base.settings)
+    encoder = Encoder(shape.processor, row_limit(shape.model, optim.max_length))
+    rows = stage.encode(encoder, stage.records("train"))
+    engine: Engine = "trl" if _unpacked(stage) else stage.job.engine
+    return filled(optim, shape, lengths_of(encoder, rows), engine)
 
 
 def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
@@ -253,35 +269,6 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
         "callbacks": callbacks,
     }
     return _Parts(loaded, train, validation, adapter_weights(model), options)
-
-
-def scored(rows: Sequence[Any], optim: OptimSettings, seed: int, name: str) -> Sequence[Any]:
-    """Return the validation rows that are scored; a row without images stands for itself.
-
-    Args:
-        rows: To draw from.
-        optim: Says how many.
-        seed: Of the draw.
-        name: Of the stage, for messages.
-
-    Raises:
-        DataError: Not even the rows about one image may be scored.
-    """
-
-    def unit_of(row: Any) -> str:
-        return str(row.image_id if row.images else row.id)
-
-    limit = optim.validation_rows
-    drawn = draw_whole(rows, unit_of, limit, seed)
-    if rows and not drawn:
-        fewest = min(Counter(map(unit_of, rows)).values())
-        raise DataError(
-            f"{name}.validation_rows {limit} is less than the validation rows about one "
-            f"image ({fewest} at least); raise it or leave it out"
-        )
-    if len(drawn) < len(rows):
-        logger.info("%s: scores %d of %d validation rows", name, len(drawn), len(rows))
-    return drawn
 
 
 def _trl(stage: Stage, optim: OptimSettings) -> Any:
