@@ -14,7 +14,7 @@ from flows.servers.commands import server
 from flows.servers.environment import environment, for_clients
 from flows.servers.health import ask
 from flows.servers.processes import free_port, spawn, writable
-from vlm_ops.tracking.patience import patient
+from vlm_ops.tracking.patience import patience_s, patient
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
@@ -85,6 +85,7 @@ def test_a_flow_whose_server_is_away_for_a_minute(
 
     @task(cache_policy=NO_CACHE, persist_result=False)
     def train() -> None:
+        assert patience_s() == LONG_S
         with slot.gpu_slot("sft", None) as lost:
             before = prefect_server.lease()["expiration"]
             prefect_server.end()
