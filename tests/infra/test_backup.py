@@ -13,6 +13,8 @@ from before.unpack import unpack
 from pages import block
 from small import call, kept_up, prefect_client, vlm_ops
 
+from vlm_ops.store.history import note_run
+
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
@@ -40,6 +42,7 @@ def test_champion_ledger_and_history_come_back(tmp_path: Path) -> None:
     assert before["models"]["versions"][1]["aliases"] == ["champion"]
     assert len(before["models"]["moves"]) == 3
     assert [run["name"] for run in before["runs"]] == ["a-night"]
+    assert before["used"]
 
 
 def _state(place: Path) -> dict[str, Any]:
@@ -53,7 +56,9 @@ def _state(place: Path) -> dict[str, Any]:
 
 
 def _leave_a_run(place: Path) -> None:
+    """Have what a night leaves beside MLflow: which folders it used, and its run in Prefect."""
     runs = place / "runs"
+    note_run(runs, "small", [path.name for path in runs.glob("sft-*")], ended=True)
     with prefect_client(_api(runs), runs) as client:
         flow = client.post("/flows/", json={"name": "retrain"}).json()["id"]
         made = {"flow_id": flow, "name": "a-night", "state": {"type": "COMPLETED", "name": "Stays"}}

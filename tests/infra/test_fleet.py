@@ -25,7 +25,7 @@ from small import write_small
 from flows.servers.processes import free_port
 from vlm_ops.artifacts import PreparedData
 
-pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(1500)]
 
 SECRETS = {
     "POSTGRES_PASSWORD": "5ec2e7a0d1",
