@@ -29,6 +29,8 @@ HERE = Path(__file__).resolve().parent
 TASKS = ("prepare", "check", "sft", "pairs", "prefer", "choose", "evaluate", "gate", "register")
 POOL = "many"
 SAMPLE_S = 5
+KINDS = {"postgres": "PostgreSQL", "worker start": "worker", "server start": "Prefect's server",
+         "prefect.server": "Prefect's server", "guard.py": "guard"}  # fmt: skip
 ENDED = "('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
 
 
@@ -138,9 +140,7 @@ def _memory() -> dict[str, float]:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             line = " ".join(process.cmdline())
-            kinds = {"postgres": "PostgreSQL", "worker start": "worker", "flow-run": "runs",
-                     "engine": "runs"}  # fmt: skip
-            kind = next((kind for part, kind in kinds.items() if part in line), "Prefect's server")
+            kind = next((kind for part, kind in KINDS.items() if part in line), "runs")
             found[kind] += process.memory_full_info().pss / 2**20
     return found
 
