@@ -157,7 +157,7 @@ def _ask(address: str, question: str) -> list[tuple[Any, ...]]:
     try:
         with connection.cursor() as cursor:
             cursor.execute(question)
-            return cursor.fetchall()
+            return list(cursor.fetchall())
     finally:
         connection.close()
 
