@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 $(DEV): $(STAMP)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ops,charts,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ops,charts,fleet,kubernetes,dev]'
 	touch $@
 
 demo: $(STAMP)

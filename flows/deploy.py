@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 
 from flows.servers.processes import WORK, writable
 from flows.servers.services import attached
+from flows.version import made_by
 from vlm_ops.config.load import anchored, load_config, presets, refuse_margins
 from vlm_ops.errors import ConfigError
 
@@ -129,6 +130,7 @@ def _apply(
                 schedules=[schedule] if schedule else [],
                 parameters={"config_file": config_file, "overrides": overrides, "promote": True},
                 tags=["vlm-ops"],
+                version=made_by(),
                 work_pool_name=pool,
                 job_variables={"working_dir": str(folder)},
             )

@@ -14,6 +14,7 @@ from prefect.states import Cancelled, Completed
 from flows import tasks
 from flows.context import Context
 from flows.summary import Summary, of_promotion, of_trial, publish
+from flows.version import refuse_other
 from vlm_ops.config.load import load_config, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data.preferences import look_at_thumbs
@@ -46,6 +47,7 @@ def retrain(config_file: str, overrides: list[str] | None = None, promote: bool 
         ``Promoted``, ``Refused`` (by the gate), ``Stays`` (accepted, but the alias stays),
         ``Skipped`` (nothing was left to do) or ``Trial``.
     """
+    refuse_other(prefect.runtime.deployment.version)
     overrides = overrides or []
     if promote:
         refuse_margins(overrides)

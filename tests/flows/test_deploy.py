@@ -13,6 +13,7 @@ from flows.deploy import deploy
 from flows.servers.environment import environment
 from flows.servers.services import Services
 from flows.servers.worker import ensure_pool
+from flows.version import made_by
 from vlm_ops.errors import ConfigError, ServiceError
 
 pytestmark = pytest.mark.slow
@@ -49,6 +50,7 @@ def test_a_deployment_and_its_change(config: Path, tmp_path: Path) -> None:
         assert found.path == f"{tmp_path}/runs/work"
         # A file (with a colon) would be copied to the run's folder with all that lies beside it.
         assert found.entrypoint == "flows.retrain.retrain"
+        assert found.version == made_by()
         (schedule,) = client.read_deployment_schedules(found.id)
         assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 2 * * 1", "UTC")  # type: ignore[union-attr]
         again = deploy(config, cron="0 3 * * *", timezone="Europe/Vienna", overrides=[])

@@ -27,7 +27,7 @@ def sqlite() -> Iterator[str]:
         yield f"sqlite:///{folder}/mlflow.db"
 
 
-# Its driver is a development dependency; PostgreSQL itself is what a machine has or has not.
+# Its driver is in the extra `fleet`; PostgreSQL itself is what a machine has or has not.
 DATABASES = [sqlite, *([postgresql] if find_spec("psycopg2") and shutil.which("initdb") else [])]
 
 
