@@ -3,15 +3,18 @@
 import asyncio
 import json
 import shlex
-from contextlib import chdir
+from contextlib import chdir, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 from zoneinfo import available_timezones
 
 from flows.servers.processes import WORK, writable
 from flows.servers.services import attached
+from flows.spans import EXPECTED, span
+from flows.trigger import refuse_nothing_to_watch
 from vlm_ops.config.load import anchored, load_config, presets, refuse_margins
 from vlm_ops.errors import ConfigError
 
@@ -22,6 +25,50 @@ if TYPE_CHECKING:
 # By module, as it is installed. By file, Prefect's engine would first copy the whole folder that
 # `deploy` was called from, data and virtual environment included, to the run's folder.
 ENTRYPOINT = "flows.retrain.retrain"
+
+LOOKS_EVERY_S = 300
+"""How often a deployment with a trigger looks, where nothing says how often."""
+
+
+@dataclass(frozen=True)
+class When:
+    """What starts a deployment's runs; one without any of it is started by hand.
+
+    Attributes:
+        cron: Five fields, as ``0 2 * * 1``.
+        timezone: In which ``cron`` is read, by its IANA name.
+        every: A time between two runs, as ``5m`` (s, m, h or d).
+        on_new_data: A run that finds no other rows, pictures or settings than the last one ends.
+        on_feedback: So does one that finds fewer new rows of feedback.
+    """
+
+    cron: str | None = None
+    timezone: str = "UTC"
+    every: str | None = None
+    on_new_data: bool = False
+    on_feedback: int | None = None
+
+    @property
+    def seconds(self) -> int | None:
+        """Seconds between two runs; None without an interval.
+
+        Raises:
+            ConfigError: It is no time, too short a one, or there is a cron line too.
+        """
+        if self.every is None:
+            looks = self.cron is None and (self.on_new_data or self.on_feedback is not None)
+            return LOOKS_EVERY_S if looks else None
+        if (time := span(self.every)) is None:
+            raise ConfigError(f"--every {self.every}: {EXPECTED}")
+        if self.cron is not None:
+            raise ConfigError(
+                f"--every {self.every} and --cron {self.cron!r}: expected one of them"
+            )
+        return int(time.total_seconds())
+
+
+BY_HAND = When()
+"""Nothing but a hand starts it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +81,11 @@ class DeploymentInfo:
         pool: Work pool that runs it.
         cron: The schedule, if there is one.
         timezone: In which the schedule is read.
+        every_s: Seconds between two runs, where they come at an interval.
+        on_new_data: Whether a scheduled run ends where nothing new has come.
+        on_feedback: Whether it does with fewer new rows of feedback than this.
+        replaced: Whether there was a deployment of this name.
+        replaced_file: The configuration of that one, if it was another.
         url: Its page.
         command: What runs it now, to be typed into a shell; it holds no secret.
     """
@@ -43,6 +95,11 @@ class DeploymentInfo:
     pool: str
     cron: str | None
     timezone: str
+    every_s: int | None
+    on_new_data: bool
+    on_feedback: int | None
+    replaced: bool
+    replaced_file: str | None
     url: str
     command: str
 
@@ -50,8 +107,7 @@ class DeploymentInfo:
 def deploy(
     source: str | Path,
     *,
-    cron: str | None,
-    timezone: str = "UTC",
+    when: When = BY_HAND,
     name: str | None = None,
     pool: str = "gpu",
     overrides: list[str],
@@ -64,8 +120,7 @@ def deploy(
 
     Args:
         source: A YAML file or the name of a preset.
-        cron: Five fields, as ``0 2 * * 1``; None for no schedule, which takes an earlier one away.
-        timezone: In which ``cron`` is read, by its IANA name.
+        when: What starts its runs; it takes the place of what did before.
         name: Of the deployment; the file's stem when None.
         pool: Work pool that runs it.
         overrides: ``key.path=value``, as ``vlm-ops run --set`` takes them.
@@ -74,29 +129,54 @@ def deploy(
         What the server made of it.
 
     Raises:
-        ConfigError: The file is missing or wrong, the cron line or time zone is wrong, or there
-            is no such work pool.
+        ConfigError: The file is missing or wrong, the cron line or time zone is wrong, a trigger
+            could never fire, the name is none, or there is no such work pool.
         ServiceError: No server runs.
         OutputError: The runs folder can't be written.
     """
     refuse_margins(overrides)
-    runs = load_config(source, overrides).execution.runs
+    config = load_config(source, overrides)
+    refuse_nothing_to_watch(config, on_new_data=when.on_new_data, on_feedback=when.on_feedback)
+    runs = config.execution.runs
     config_file = str(source) if source in presets() else str(Path(source).absolute())
-    name = name or Path(config_file).stem
-    overrides = _absolute(overrides, runs)
+    name = _good(name or Path(config_file).stem)
+    parameters = {
+        "config_file": config_file,
+        "overrides": _absolute(overrides, runs),
+        "promote": True,
+        **({"on_new_data": True} if when.on_new_data else {}),
+        **({} if when.on_feedback is None else {"on_feedback": when.on_feedback}),
+    }
     with attached(runs) as found:
-        schedule = _schedule(cron, timezone) if cron else None
-        made = _apply(config_file, overrides, name, pool, schedule, writable(runs) / WORK)
+        schedule = _schedule(when)
+        made, before = _apply(name, parameters, pool, schedule, writable(runs) / WORK)
     full_name = f"retrain/{name}"
     return DeploymentInfo(
         id=str(made),
         full_name=full_name,
         pool=pool,
-        cron=cron,
-        timezone=timezone,
+        cron=when.cron,
+        timezone=when.timezone,
+        every_s=when.seconds,
+        on_new_data=when.on_new_data,
+        on_feedback=when.on_feedback,
+        replaced=before is not None,
+        replaced_file=None if before in (None, config_file) else before,
         url=f"{found.prefect_ui_url}/deployments/deployment/{made}",
         command=f"{found.shell} prefect deployment run {shlex.quote(full_name)}".strip(),
     )
+
+
+def _good(name: str) -> str:
+    """Return the name if Prefect takes it."""
+    from prefect.types.names import BANNED_CHARACTERS
+
+    if not name or (bad := [sign for sign in BANNED_CHARACTERS if sign in name]):
+        raise ConfigError(
+            f"a deployment can't be called {name!r}: Prefect takes no {' '.join(bad)} in a name; "
+            "give another one with --name"
+        )
+    return name
 
 
 def _absolute(overrides: list[str], runs: Path) -> list[str]:
@@ -108,18 +188,23 @@ def _absolute(overrides: list[str], runs: Path) -> list[str]:
 
 
 def _apply(
-    config_file: str,
-    overrides: list[str],
     name: str,
+    parameters: dict[str, Any],
     pool: str,
     schedule: "Schedule | None",
     folder: Path,
-) -> UUID:
+) -> tuple[UUID, str | None]:
+    """Return the deployment's id, and the configuration of one that it takes the place of."""
     from prefect.client.orchestration import get_client
     from prefect.deployments.runner import RunnerDeployment
+    from prefect.exceptions import ObjectNotFound
 
+    before = None
     with get_client(sync_client=True) as client:
         _check_pool(client, pool)
+        with suppress(ObjectNotFound):
+            there = client.read_deployment_by_name(f"retrain/{name}")
+            before = str(there.parameters.get("config_file"))
         # Prefect imports the flow with the current folder on the path, and each run copies from
         # the folder of the deployment to that of the run, if they differ.
         with chdir(folder):
@@ -127,7 +212,7 @@ def _apply(
                 ENTRYPOINT,
                 name=name,
                 schedules=[schedule] if schedule else [],
-                parameters={"config_file": config_file, "overrides": overrides, "promote": True},
+                parameters=parameters,
                 tags=["vlm-ops"],
                 work_pool_name=pool,
                 job_variables={"working_dir": str(folder)},
@@ -136,13 +221,18 @@ def _apply(
         # Applying an empty list would leave the schedules as they were.
         for old in [] if schedule else client.read_deployment_schedules(made):
             client.delete_deployment_schedule(made, old.id)
-    return made
+    return made, before
 
 
-def _schedule(cron: str, timezone: str) -> "Schedule":
-    from prefect.schedules import Cron
+def _schedule(when: When) -> "Schedule | None":
+    from prefect.schedules import Cron, Interval
     from prefect.server.schemas.schedules import CronSchedule
 
+    seconds, cron, timezone = when.seconds, when.cron, when.timezone
+    if seconds is not None:
+        return Interval(timedelta(seconds=seconds))
+    if cron is None:
+        return None
     if timezone not in available_timezones():
         raise ConfigError(
             f"unknown time zone {timezone!r}; expected an IANA name such as UTC or Europe/Vienna"

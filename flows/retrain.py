@@ -12,8 +12,11 @@ from prefect.states import Completed
 
 from flows import tasks
 from flows.context import Context
+from flows.disk import look_at_disk
 from flows.summary import Summary, of_promotion, of_trial, publish
-from vlm_ops.config.load import load_config, refuse_margins
+from flows.told import message
+from flows.trigger import look
+from vlm_ops.config.load import refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ChampionMoved, RegistryError, ServiceError
@@ -30,7 +33,13 @@ _JUDGEMENTS = 3
 
 
 @flow(name="retrain", flow_run_name="{config_file}", persist_result=False)
-def retrain(config_file: str, overrides: list[str] | None = None, promote: bool = True) -> Any:
+def retrain(
+    config_file: str,
+    overrides: list[str] | None = None,
+    promote: bool = True,
+    on_new_data: bool = False,
+    on_feedback: int | None = None,
+) -> Any:
     """Retrain a model and measure it; promote it if it may and the numbers allow it.
 
     Args:
@@ -38,22 +47,48 @@ def retrain(config_file: str, overrides: list[str] | None = None, promote: bool 
         overrides: ``key.path=value``, as ``vlm-ops run --set``.
         promote: Read the test rows, ask the gate, register and, if it accepts, move the alias.
             Otherwise the run is a trial: it ends with the scores on validation.
+        on_new_data: Of a deployment: a scheduled run ends at once where no row, picture or setting
+            has changed since the last one, and no hub has a newer commit.
+        on_feedback: Of a deployment: the same with fewer new rows of feedback than this. With both,
+            one of them is enough.
 
     Returns:
         A :class:`~flows.summary.Summary` as plain values; the run's state is named
         ``Promoted``, ``Refused`` (by the gate), ``Stays`` (accepted, but the alias stays),
-        ``Skipped`` (nothing was left to do) or ``Trial``.
+        ``Skipped`` (nothing was left to do) or ``Trial``, and its message says why. None where
+        nothing has come.
     """
     overrides = overrides or []
     if promote:
         refuse_margins(overrides)
-    config = load_config(config_file, overrides)
+    found = look(config_file, overrides, on_new_data=on_new_data, on_feedback=on_feedback)
+    if found.trigger is None:
+        return Completed(name="Skipped", message=f"nothing has come: {found.said}", data=None)
+    logger.info("started by: %s", found.trigger)
+    try:
+        summary = _run(found.config, config_file, found.trigger, promote=promote)
+    except BaseException as error:
+        found.note(error)
+        raise
+    found.note()
+    return Completed(
+        name=summary.state, message=message(summary), data=summary.model_dump(mode="json")
+    )
+
+
+def _run(config: PipelineConfig, source: str, trigger: str, *, promote: bool) -> Summary:
     look_at_thumbs(config)
-    context = _context(config, config_file)
+    context = _context(config, source)
+    context.trigger = trigger
+    room = config.execution.disk_low_gb
     with only_run(context.runs), context:
-        summary = _promotion(context) if promote else _trial(context)
-        drop_features(context.runs)
-    return Completed(name=summary.state, data=summary.model_dump(mode="json"))
+        look_at_disk(context.runs, room)
+        try:
+            summary = _promotion(context) if promote else _trial(context)
+            drop_features(context.runs)
+        finally:
+            look_at_disk(context.runs, room)
+    return summary
 
 
 def retrain_here(config_file: str, overrides: list[str], *, promote: bool) -> dict[str, Any]:

@@ -23,13 +23,14 @@ from vlm_ops.store.frozen import Frozen
 
 Status = Literal["promoted", "kept", "trial"]
 
-_MEANING = {
+MEANING = {
     "Promoted": "promoted, it is the champion now",
     "Refused": "refused by the gate; the champion stays",
     "Stays": "accepted by the gate; the champion stays all the same",
     "Skipped": "nothing changed since the last run",
     "Trial": "a trial; the test rows were not read and nothing was registered",
 }
+"""What the name of a run's state says, in words."""
 
 
 class Decision(Frozen):
@@ -63,6 +64,8 @@ class Summary(Frozen):
         model_version: Of the candidate in the registry; None in a trial.
         champion_version: Of the champion now; None if there is none, and in a trial.
         mlflow_run_id: Of the pipeline's run; None if nothing was left to do.
+        mlflow_url: Its page.
+        trigger: What started the run: by hand, the schedule, or what had come.
         prefect_run_id: Of the flow run.
         seconds: By stage, as taken when its steps ran.
         folders: By stage, of its last step.
@@ -88,6 +91,8 @@ class Summary(Frozen):
     model_version: str | None
     champion_version: str | None
     mlflow_run_id: str | None
+    mlflow_url: str | None
+    trigger: str | None
     prefect_run_id: str | None
     seconds: dict[str, float]
     folders: dict[str, str]
@@ -180,6 +185,8 @@ def _summary(context: Context, notices: tuple[str, ...], **found: Any) -> Summar
         name=context.config.registered_model,
         candidate=choice.why,
         mlflow_run_id=context.parent_run,
+        mlflow_url=context.mlflow.url(context.parent_run) if context.parent_run else None,
+        trigger=context.trigger,
         prefect_run_id=context.flow_run_id,
         seconds=context.seconds,
         folders={name: str(folder) for name, folder in context.folders.items()},
@@ -213,12 +220,12 @@ def publish(context: Context, summary: Summary) -> Summary:
     changed = "" if summary.rows is None else f"\n{summary.rows.markdown}\n"
     create_markdown_artifact(
         key="verdict",
-        markdown=f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n{changed}",
+        markdown=f"# {summary.name}{version}: {MEANING[summary.state]}\n\n{reasons}\n{changed}",
         description="What the run came to" if decision is None else "The gate's decision",
     )
     if summary.mlflow_run_id is not None:
-        url = context.mlflow.url(summary.mlflow_run_id)
-        create_link_artifact(key="mlflow-run", link=url, link_text="This run in MLflow")
+        link = str(summary.mlflow_url)
+        create_link_artifact(key="mlflow-run", link=link, link_text="This run in MLflow")
         before = "" if summary.split == "test" else f"{summary.split}/"
         context.mlflow.log_outcome(
             summary.mlflow_run_id,
@@ -265,6 +272,8 @@ def _noted(summary: Summary) -> list[str]:
 
 def _tags(summary: Summary) -> dict[str, str]:
     tags: dict[str, str] = {"status": summary.status}
+    if summary.trigger is not None:
+        tags["trigger"] = summary.trigger
     if summary.start is not None:
         tags["start"] = summary.start
     if summary.notices:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -10,6 +10,10 @@ from rich.markup import escape
 from vlm_ops.cli.console import err, out, print_json
 from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Runs, Source, configured
 
+if TYPE_CHECKING:
+    from flows.deploy import DeploymentInfo
+
+_WHEN = "When"
 Port = Annotated[int | None, typer.Option(min=1, max=65535)]
 
 
@@ -53,9 +57,42 @@ def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port =
 
 def deploy(
     source: Source,
-    cron: Annotated[str | None, typer.Option(help='As "0 2 * * 1": Mondays at two.')] = None,
-    timezone: Annotated[str, typer.Option(help="Of the schedule, an IANA name.")] = "UTC",
-    name: Annotated[str | None, typer.Option(help="Of the deployment.")] = None,
+    cron: Annotated[
+        str | None, typer.Option(help='As "0 2 * * 1": Mondays at two.', rich_help_panel=_WHEN)
+    ] = None,
+    timezone: Annotated[
+        str,
+        typer.Option(
+            help="In which --cron is read, an IANA name. Where the clocks change, an hour that "
+            "does not come is skipped over, one that comes twice fires once.",
+            rich_help_panel=_WHEN,
+        ),
+    ] = "UTC",
+    every: Annotated[
+        str | None,
+        typer.Option(help="Time between runs, as 90s, 5m, 12h, 3d.", rich_help_panel=_WHEN),
+    ] = None,
+    on_new_data: Annotated[
+        bool,
+        typer.Option(
+            "--on-new-data",
+            help="Look at each run's start: end as Skipped unless a row, picture or setting "
+            "changed, or the hub has a newer commit. Looks every 5m without --every or --cron.",
+            rich_help_panel=_WHEN,
+        ),
+    ] = False,
+    on_feedback: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="The same, unless N rows came to pairs.path since the last training.",
+            rich_help_panel=_WHEN,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the deployment; one so named is replaced.")
+    ] = None,
     pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "gpu",
     overrides: Overrides = [],  # noqa: B006
     runs: ConfiguredRuns = None,
@@ -63,23 +100,32 @@ def deploy(
 ) -> None:
     """Make an ordinary Prefect deployment that retrains on a schedule.
 
-    Example: vlm-ops deploy own-data.yaml --cron "0 2 * * 1"
+    Example: vlm-ops deploy own-data.yaml --cron "0 2 * * 1" --timezone Europe/Vienna
     """
     _, overrides = configured(source, overrides, runs)
+    from flows.deploy import When
     from flows.deploy import deploy as make
 
-    made = make(
-        source,
-        cron=cron,
-        timezone=timezone,
-        name=name,
-        pool=pool,
-        overrides=overrides,
-    )
+    when = When(cron, timezone, every, on_new_data, on_feedback)
+    made = make(source, when=when, name=name, pool=pool, overrides=overrides)
     if as_json:
         print_json(dataclasses.asdict(made))
         return
-    when = f"on {made.cron!r} ({made.timezone})" if made.cron else "without a schedule"
-    out.print(f"{made.full_name} on pool {made.pool}, {when}", markup=False)
+    out.print(f"{made.full_name} on pool {made.pool}, {_said(made)}", markup=False)
+    if made.replaced:
+        file = f", which retrained by {made.replaced_file}" if made.replaced_file else ""
+        out.print(f"  It replaces the one of this name{file}.", markup=False)
     out.print(f"  {made.url}", markup=False)
     out.print(f"Run it now: {made.command}", markup=False)
+
+
+def _said(made: "DeploymentInfo") -> str:
+    """Say when its runs start."""
+    when = "without a schedule"
+    if made.cron:
+        when = f"on {made.cron!r} ({made.timezone})"
+    elif made.every_s:
+        when = f"every {made.every_s} s"
+    reasons = ["on new data"] if made.on_new_data else []
+    reasons += [f"on {made.on_feedback} new rows of feedback"] if made.on_feedback else []
+    return f"{when}, trains {' or '.join(reasons)}" if reasons else when

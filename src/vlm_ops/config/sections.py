@@ -294,3 +294,6 @@ class ExecutionSettings(Frozen):
     """A training that was killed loses this much work at most, and a step: when the newest
     checkpoint is that old, one is written at the end of the step. Those after each validation
     come anyway."""
+    disk_low_gb: float = added(5.0, ge=0)
+    """With less room than this many GB (of 2**30 bytes) where the runs folder lies, a run warns at
+    its start and end, and whoever listens to ``disk-low`` is told; 0 never warns."""
