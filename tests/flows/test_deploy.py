@@ -1,13 +1,16 @@
 """Deployments as Prefect's server sees them."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from prefect.server.schemas.schedules import CronSchedule
 
 from flows.deploy import When, deploy
 from flows.servers.environment import environment
@@ -97,6 +100,20 @@ def test_a_cron_line_that_never_comes(config: Path, cron: str) -> None:
 
 def test_a_leap_day_comes(config: Path) -> None:
     assert deploy(config, when=When(cron="0 0 29 2 *"), overrides=[]).cron == "0 0 29 2 *"
+
+
+@pytest.mark.parametrize(
+    ("cron", "midnight"),
+    [("30 2 * * *", "2027-03-27T23:00Z"), ("30 2 * * *", "2026-10-24T22:00Z")],
+    ids=["spring", "autumn"],
+)
+def test_a_night_in_which_the_clocks_change_has_one_run(cron: str, midnight: str) -> None:
+    """As docs/schedule.md says."""
+    start = datetime.fromisoformat(midnight)
+    schedule = CronSchedule(cron=cron, timezone="Europe/Vienna")
+    dates = asyncio.run(schedule.get_dates(n=3, start=start))  # type: ignore[arg-type]
+    assert [date.day - dates[0].day for date in dates] == [0, 1, 2]
+    assert dates[0].isoformat()[:10] == (start + timedelta(hours=3)).isoformat()[:10]
 
 
 def test_relative_paths_among_the_overrides_start_in_this_folder(

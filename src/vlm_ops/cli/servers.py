@@ -63,8 +63,8 @@ def deploy(
     timezone: Annotated[
         str,
         typer.Option(
-            help="In which --cron is read, an IANA name. Where the clocks change, an hour that "
-            "does not come is skipped over, one that comes twice fires once.",
+            help="In which --cron is read, an IANA name as Europe/Vienna. Where the clocks change, "
+            "a run in the hour left out comes one earlier, one in the hour that comes twice, once.",
             rich_help_panel=_WHEN,
         ),
     ] = "UTC",
