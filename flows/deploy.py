@@ -4,7 +4,7 @@ import asyncio
 import json
 import shlex
 from contextlib import chdir, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -84,8 +84,7 @@ class DeploymentInfo:
         every_s: Seconds between two runs, where they come at an interval.
         on_new_data: Whether a scheduled run ends where nothing new has come.
         on_feedback: Whether it does with fewer new rows of feedback than this.
-        replaced: Whether there was a deployment of this name.
-        replaced_file: The configuration of that one, if it was another.
+        replaced: The configuration of the deployment of this name that was there before.
         url: Its page.
         command: What runs it now, to be typed into a shell; it holds no secret.
     """
@@ -98,8 +97,7 @@ class DeploymentInfo:
     every_s: int | None
     on_new_data: bool
     on_feedback: int | None
-    replaced: bool
-    replaced_file: str | None
+    replaced: str | None
     url: str
     command: str
 
@@ -114,9 +112,8 @@ def deploy(
 ) -> DeploymentInfo:
     """Make, or change, the deployment that retrains by a configuration.
 
-    Its runs work in a folder of their own below the runs folder, and read the configuration's
-    file anew each time. A relative runs folder or path among the overrides is made absolute here,
-    as ``vlm-ops run`` in the current folder would read it.
+    Its runs work in a folder below the runs folder, and read the configuration's file anew each
+    time. Relative paths among the overrides are made absolute here, as ``vlm-ops run`` reads them.
 
     Args:
         source: A YAML file or the name of a preset.
@@ -129,8 +126,8 @@ def deploy(
         What the server made of it.
 
     Raises:
-        ConfigError: The file is missing or wrong, the cron line or time zone is wrong, a trigger
-            could never fire, the name is none, or there is no such work pool.
+        ConfigError: The file, the time or the name is wrong, a trigger could never fire, or there
+            is no such work pool.
         ServiceError: No server runs.
         OutputError: The runs folder can't be written.
     """
@@ -140,13 +137,7 @@ def deploy(
     runs = config.execution.runs
     config_file = str(source) if source in presets() else str(Path(source).absolute())
     name = _good(name or Path(config_file).stem)
-    parameters = {
-        "config_file": config_file,
-        "overrides": _absolute(overrides, runs),
-        "promote": True,
-        **({"on_new_data": True} if when.on_new_data else {}),
-        **({} if when.on_feedback is None else {"on_feedback": when.on_feedback}),
-    }
+    parameters = _parameters(config_file, _absolute(overrides, runs), when)
     with attached(runs) as found:
         schedule = _schedule(when)
         made, before = _apply(name, parameters, pool, schedule, writable(runs) / WORK)
@@ -155,16 +146,22 @@ def deploy(
         id=str(made),
         full_name=full_name,
         pool=pool,
-        cron=when.cron,
-        timezone=when.timezone,
         every_s=when.seconds,
-        on_new_data=when.on_new_data,
-        on_feedback=when.on_feedback,
-        replaced=before is not None,
-        replaced_file=None if before in (None, config_file) else before,
+        **{name: value for name, value in asdict(when).items() if name != "every"},
+        replaced=before,
         url=f"{found.prefect_ui_url}/deployments/deployment/{made}",
         command=f"{found.shell} prefect deployment run {shlex.quote(full_name)}".strip(),
     )
+
+
+def _parameters(config_file: str, overrides: list[str], when: When) -> dict[str, Any]:
+    """Return what the flow is called with; no trigger that is not asked for."""
+    found: dict[str, Any] = {"config_file": config_file, "overrides": overrides, "promote": True}
+    if when.on_new_data:
+        found["on_new_data"] = True
+    if when.on_feedback is not None:
+        found["on_feedback"] = when.on_feedback
+    return found
 
 
 def _good(name: str) -> str:

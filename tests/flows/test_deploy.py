@@ -154,10 +154,7 @@ def test_what_starts_it(config: Path, tmp_path: Path) -> None:
         assert "on_new_data" not in found.parameters
         (schedule,) = client.read_deployment_schedules(found.id)
         assert schedule.schedule.cron == "0 2 * * *"  # type: ignore[union-attr]
-    assert (again.id, again.replaced, again.replaced_file) == (made.id, True, None)
-    assert deploy("demo", when=When(every="12h"), name="watch", overrides=[]).replaced_file == str(
-        config
-    )
+    assert (made.replaced, again.id, again.replaced) == (None, made.id, str(config))
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def _promote_skip_and_promote(place: Path, squares: PreparedData, api: str) -> N
 def _look_and_find_nothing(place: Path, api: str) -> None:
     """Have the clock start runs that look first; the second has no reason to go on."""
     again = vlm_ops("deploy", "small.yaml", "--on-new-data", "--every", "30s", cwd=place)
-    assert (again["replaced"], again["every_s"]) == (True, 30)
+    assert (again["replaced"], again["every_s"]) == (str(place / "small.yaml"), 30)
     asked = {"flow_runs": {"state": {"name": {"any_": ["Skipped"]}}}}
     deadline = time.monotonic() + 300
     with prefect_client(api, place / "runs") as client:

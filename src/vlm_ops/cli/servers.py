@@ -15,6 +15,39 @@ if TYPE_CHECKING:
 
 _WHEN = "When"
 Port = Annotated[int | None, typer.Option(min=1, max=65535)]
+Cron = Annotated[
+    str | None, typer.Option(help='As "0 2 * * 1": Mondays at two.', rich_help_panel=_WHEN)
+]
+Timezone = Annotated[
+    str,
+    typer.Option(
+        help="In which --cron is read, an IANA name as Europe/Vienna. Where the clocks change, "
+        "a run in the hour left out comes one earlier, one in the hour that comes twice, once.",
+        rich_help_panel=_WHEN,
+    ),
+]
+Every = Annotated[
+    str | None,
+    typer.Option(help="Time between runs, as 90s, 5m, 12h, 3d.", rich_help_panel=_WHEN),
+]
+OnNewData = Annotated[
+    bool,
+    typer.Option(
+        "--on-new-data",
+        help="Look at each run's start: end as Skipped unless a row, picture or setting "
+        "changed, or the hub has a newer commit. Looks every 5m without --every or --cron.",
+        rich_help_panel=_WHEN,
+    ),
+]
+OnFeedback = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="The same, unless N rows came to pairs.path since the last training.",
+        rich_help_panel=_WHEN,
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -57,39 +90,11 @@ def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port =
 
 def deploy(
     source: Source,
-    cron: Annotated[
-        str | None, typer.Option(help='As "0 2 * * 1": Mondays at two.', rich_help_panel=_WHEN)
-    ] = None,
-    timezone: Annotated[
-        str,
-        typer.Option(
-            help="In which --cron is read, an IANA name as Europe/Vienna. Where the clocks change, "
-            "a run in the hour left out comes one earlier, one in the hour that comes twice, once.",
-            rich_help_panel=_WHEN,
-        ),
-    ] = "UTC",
-    every: Annotated[
-        str | None,
-        typer.Option(help="Time between runs, as 90s, 5m, 12h, 3d.", rich_help_panel=_WHEN),
-    ] = None,
-    on_new_data: Annotated[
-        bool,
-        typer.Option(
-            "--on-new-data",
-            help="Look at each run's start: end as Skipped unless a row, picture or setting "
-            "changed, or the hub has a newer commit. Looks every 5m without --every or --cron.",
-            rich_help_panel=_WHEN,
-        ),
-    ] = False,
-    on_feedback: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="The same, unless N rows came to pairs.path since the last training.",
-            rich_help_panel=_WHEN,
-        ),
-    ] = None,
+    cron: Cron = None,
+    timezone: Timezone = "UTC",
+    every: Every = None,
+    on_new_data: OnNewData = False,
+    on_feedback: OnFeedback = None,
     name: Annotated[
         str | None, typer.Option(help="Of the deployment; one so named is replaced.")
     ] = None,
@@ -113,8 +118,7 @@ def deploy(
         return
     out.print(f"{made.full_name} on pool {made.pool}, {_said(made)}", markup=False)
     if made.replaced:
-        file = f", which retrained by {made.replaced_file}" if made.replaced_file else ""
-        out.print(f"  It replaces the one of this name{file}.", markup=False)
+        out.print(f"  It replaces the one of this name, by {made.replaced}.", markup=False)
     out.print(f"  {made.url}", markup=False)
     out.print(f"Run it now: {made.command}", markup=False)
 
