@@ -6,14 +6,17 @@ Source:
 
 from typing import NamedTuple
 
-from mlflow.entities.webhook import Webhook
+from mlflow.entities.webhook import Webhook, WebhookEvent, WebhookEventStr
 from mlflow.exceptions import MlflowException
 
 from vlm_ops.errors import RegistryError
 from vlm_ops.tracking.connection import Connection, answered
 
 _PREFIX = "vlm-ops-"
-_EVENTS = ("model_version_alias.created", "model_version_alias.deleted")
+_EVENTS: list[WebhookEventStr | WebhookEvent] = [
+    "model_version_alias.created",
+    "model_version_alias.deleted",
+]
 
 
 class Follower(NamedTuple):
@@ -46,7 +49,7 @@ class Webhooks(Connection):
         """
         old = self._find(name)
         try:
-            made = self.client.create_webhook(_PREFIX + name, url, list(_EVENTS))
+            made = self.client.create_webhook(_PREFIX + name, url, _EVENTS)
         except MlflowException as error:
             if "webhook url" not in str(error).lower():
                 raise
