@@ -56,6 +56,7 @@ class Context:
         flow_run_url: Its page.
         source: The file or preset that the configuration was read from, if there is one.
         start: What the first training starts at, in words; None for the base.
+        trigger: What started this run, in words.
         outputs: What steps left, by step, and the champion; None where a step was left out.
         taken: The task's result that holds a step's output, by step.
         skipped: Stages whose outputs were there already.
@@ -82,6 +83,7 @@ class Context:
         self.flow_run_url = flow_run_url
         self.source = source
         self.start = start
+        self.trigger: str | None = None
         self.outputs: dict[str, Any] = {}
         self.taken: dict[str, Taken] = {}
         self.skipped: list[str] = []

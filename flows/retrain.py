@@ -13,9 +13,12 @@ from prefect.states import Cancelled, Completed
 
 from flows import tasks
 from flows.context import Context
+from flows.disk import look_at_disk
 from flows.summary import Summary, of_promotion, of_trial, publish
+from flows.told import message
+from flows.trigger import look
 from flows.version import refuse_other
-from vlm_ops.config.load import load_config, refuse_margins
+from vlm_ops.config.load import refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ChampionMoved, Interrupted, RegistryError, ServiceError
@@ -33,7 +36,13 @@ _JUDGEMENTS = 3
 
 
 @flow(name="retrain", flow_run_name="{config_file}", persist_result=False)
-def retrain(config_file: str, overrides: list[str] | None = None, promote: bool = True) -> Any:
+def retrain(
+    config_file: str,
+    overrides: list[str] | None = None,
+    promote: bool = True,
+    on_new_data: bool = False,
+    on_feedback: int | None = None,
+) -> Any:
     """Retrain a model and measure it; promote it if it may and the numbers allow it.
 
     Args:
@@ -41,33 +50,55 @@ def retrain(config_file: str, overrides: list[str] | None = None, promote: bool 
         overrides: ``key.path=value``, as ``vlm-ops run --set``.
         promote: Read the test rows, ask the gate, register and, if it accepts, move the alias.
             Otherwise the run is a trial: it ends with the scores on validation.
+        on_new_data: Of a deployment: a scheduled run ends at once where no row, picture or setting
+            has changed since the last one, and no hub has a newer commit.
+        on_feedback: Of a deployment: the same with fewer new rows of feedback than this. With both,
+            one of them is enough.
 
     Returns:
         A :class:`~flows.summary.Summary` as plain values; the run's state is named
         ``Promoted``, ``Refused`` (by the gate), ``Stays`` (accepted, but the alias stays),
-        ``Skipped`` (nothing was left to do) or ``Trial``.
+        ``Skipped`` (nothing was left to do) or ``Trial``, and its message says why. None where
+        nothing has come.
     """
     refuse_other(prefect.runtime.deployment.version)
     overrides = overrides or []
     if promote:
         refuse_margins(overrides)
-    config = load_config(config_file, overrides)
+    found = look(config_file, overrides, on_new_data=on_new_data, on_feedback=on_feedback)
+    if found.trigger is None:
+        return Completed(name="Skipped", message=f"nothing has come: {found.said}", data=None)
+    logger.info("started by: %s", found.trigger)
+    try:
+        summary = _run(found.config, config_file, found.trigger, promote=promote)
+    except BaseException as error:
+        found.note(error)
+        if isinstance(error, Interrupted) and tasks.is_cancelled(prefect.runtime.flow_run.id):
+            return Cancelled(message=str(error))
+        raise
+    found.note()
+    return Completed(
+        name=summary.state, message=message(summary), data=summary.model_dump(mode="json")
+    )
+
+
+def _run(config: PipelineConfig, source: str, trigger: str, *, promote: bool) -> Summary:
     # First of all: by this Prefect is told that a run is over whose process was killed.
     with (
         working(config, f"retrain {config.name}", name=prefect.runtime.flow_run.id),
         patient(60 * config.execution.patience_minutes),
     ):
         look_at_thumbs(config)
-        context = _context(config, config_file)
-        try:
-            with context:
+        context, room = _context(config, source), config.execution.disk_low_gb
+        context.trigger = trigger
+        with context:
+            look_at_disk(context.runs, room)
+            try:
                 summary = _promotion(context) if promote else _trial(context)
-        except Interrupted as error:
-            if not tasks.is_cancelled(context):
-                raise
-            return Cancelled(message=str(error))
+            finally:
+                look_at_disk(context.runs, room)
     leave_features(context.runs)
-    return Completed(name=summary.state, data=summary.model_dump(mode="json"))
+    return summary
 
 
 def retrain_here(config_file: str, overrides: list[str], *, promote: bool) -> dict[str, Any]:

@@ -25,13 +25,14 @@ from vlm_ops.store.frozen import Frozen
 
 Status = Literal["promoted", "kept", "trial"]
 
-_MEANING = {
+MEANING = {
     "Promoted": "promoted, it is the champion now",
     "Refused": "refused by the gate; the champion stays",
     "Stays": "accepted by the gate; the champion stays all the same",
     "Skipped": "nothing changed since the last run",
     "Trial": "a trial; the test rows were not read and nothing was registered",
 }
+"""What the name of a run's state says, in words."""
 
 
 class Decision(Frozen):
@@ -65,6 +66,8 @@ class Summary(Frozen):
         model_version: Of the candidate in the registry; None in a trial.
         champion_version: Of the champion now; None if there is none, and in a trial.
         mlflow_run_id: Of the pipeline's run; None if nothing was left to do.
+        mlflow_url: Its page.
+        trigger: What started the run: by hand, the schedule, or what had come.
         prefect_run_id: Of the flow run.
         seconds: By stage, as taken when its steps ran.
         folders: By stage, of its last step.
@@ -90,6 +93,8 @@ class Summary(Frozen):
     model_version: str | None
     champion_version: str | None
     mlflow_run_id: str | None
+    mlflow_url: str | None
+    trigger: str | None
     prefect_run_id: str | None
     seconds: dict[str, float]
     folders: dict[str, str]
@@ -182,6 +187,8 @@ def _summary(context: Context, notices: tuple[str, ...], **found: Any) -> Summar
         name=context.config.registered_model,
         candidate=choice.why,
         mlflow_run_id=context.parent_run,
+        mlflow_url=context.mlflow.url(context.parent_run) if context.parent_run else None,
+        trigger=context.trigger,
         prefect_run_id=context.flow_run_id,
         seconds=context.seconds,
         folders={name: str(folder) for name, folder in context.folders.items()},
@@ -213,12 +220,11 @@ def publish(context: Context, summary: Summary) -> Summary:
     told = [*summary.notices, *filter(None, [summary.start]), *said, *_noted(summary)]
     reasons = "\n".join(f"- {reason}" for reason in told)
     changed = "" if summary.rows is None else f"\n{summary.rows.markdown}\n"
-    verdict = f"# {summary.name}{version}: {_MEANING[summary.state]}\n\n{reasons}\n{changed}"
+    verdict = f"# {summary.name}{version}: {MEANING[summary.state]}\n\n{reasons}\n{changed}"
     about = "What the run came to" if decision is None else "The gate's decision"
     asked(partial(create_markdown_artifact, key="verdict", markdown=verdict, description=about))
     if summary.mlflow_run_id is not None:
-        url = context.mlflow.url(summary.mlflow_run_id)
-        text = "This run in MLflow"
+        url, text = str(summary.mlflow_url), "This run in MLflow"
         asked(partial(create_link_artifact, key="mlflow-run", link=url, link_text=text))
         before = "" if summary.split == "test" else f"{summary.split}/"
         context.mlflow.log_outcome(
@@ -270,6 +276,8 @@ def _noted(summary: Summary) -> list[str]:
 
 def _tags(summary: Summary) -> dict[str, str]:
     tags: dict[str, str] = {"status": summary.status}
+    if summary.trigger is not None:
+        tags["trigger"] = summary.trigger
     if summary.start is not None:
         tags["start"] = summary.start
     if summary.notices:

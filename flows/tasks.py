@@ -197,7 +197,7 @@ def _terms(context: Context) -> Terms:
     embedded = prefect.runtime.deployment.id is None
     return Terms.of(
         context.config.execution,
-        cancelled=partial(is_cancelled, context) if embedded else None,
+        cancelled=partial(is_cancelled, context.flow_run_id) if embedded else None,
         grace_s=GRACE_S if embedded else WORKERS_GRACE_S,
     )
 
@@ -325,12 +325,12 @@ def make_sure_it_runs(context: Context) -> None:
         raise Interrupted(f"the run's state in Prefect is {found}: it does not promote anything")
 
 
-def is_cancelled(context: Context) -> bool:
-    """Tell whether somebody cancelled the run; no, if the server does not say."""
-    if context.flow_run_id is None:
+def is_cancelled(flow_run_id: str | None) -> bool:
+    """Tell whether somebody cancelled a run; no, if the server does not say."""
+    if flow_run_id is None:
         return False
     try:
-        state = _state(context.flow_run_id)
+        state = _state(flow_run_id)
     except (httpx.HTTPError, PrefectException):
         return False
     return state is not None and (state.is_cancelling() or state.is_cancelled())

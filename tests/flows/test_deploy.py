@@ -1,15 +1,18 @@
 """Deployments as Prefect's server sees them."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from prefect.server.schemas.schedules import CronSchedule
 
-from flows.deploy import deploy
+from flows.deploy import When, deploy
 from flows.servers.environment import environment
 from flows.servers.services import Services
 from flows.servers.worker import ensure_pool
@@ -35,7 +38,7 @@ def config(pair: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_a_deployment_and_its_change(config: Path, tmp_path: Path) -> None:
     from prefect.client.orchestration import get_client
 
-    made = deploy("weekly.yaml", cron="0 2 * * 1", overrides=["sft.learning_rate=1e-4"])
+    made = deploy("weekly.yaml", when=When(cron="0 2 * * 1"), overrides=["sft.learning_rate=1e-4"])
     assert (made.full_name, made.pool, made.cron) == ("retrain/weekly", "gpu", "0 2 * * 1")
     with get_client(sync_client=True) as client:
         found = client.read_deployment(made.id)
@@ -53,11 +56,11 @@ def test_a_deployment_and_its_change(config: Path, tmp_path: Path) -> None:
         assert found.version == made_by()
         (schedule,) = client.read_deployment_schedules(found.id)
         assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 2 * * 1", "UTC")  # type: ignore[union-attr]
-        again = deploy(config, cron="0 3 * * *", timezone="Europe/Vienna", overrides=[])
+        again = deploy(config, when=When(cron="0 3 * * *", timezone="Europe/Vienna"), overrides=[])
         assert again.id == made.id
         (schedule,) = client.read_deployment_schedules(found.id)
         assert schedule.schedule.timezone == "Europe/Vienna"  # type: ignore[union-attr]
-        deploy(config, cron=None, overrides=[])
+        deploy(config, overrides=[])
         assert client.read_deployment_schedules(found.id) == []
 
 
@@ -66,7 +69,7 @@ def test_the_server_schedules_it(config: Path) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 
-    made = deploy(config, cron="0 2 * * 1", name="mondays", overrides=[])
+    made = deploy(config, when=When(cron="0 2 * * 1"), name="mondays", overrides=[])
     mine = DeploymentFilter(id=DeploymentFilterId(any_=[UUID(made.id)]))
     with get_client(sync_client=True) as client:
         deadline = time.monotonic() + 90
@@ -79,7 +82,7 @@ def test_the_server_schedules_it(config: Path) -> None:
 def test_a_preset_keeps_its_name(config: Path) -> None:
     from prefect.client.orchestration import get_client
 
-    made = deploy("demo", cron=None, overrides=[])
+    made = deploy("demo", overrides=[])
     assert made.full_name == "retrain/demo"
     with get_client(sync_client=True) as client:
         assert client.read_deployment(made.id).parameters["config_file"] == "demo"
@@ -88,17 +91,31 @@ def test_a_preset_keeps_its_name(config: Path) -> None:
 @pytest.mark.parametrize("cron", ["0 2 * *", "61 2 * * 1", "every monday", "0 0 2 * * 1"])
 def test_a_wrong_cron_line(config: Path, cron: str) -> None:
     with pytest.raises(ConfigError, match="five fields"):
-        deploy(config, cron=cron, overrides=[])
+        deploy(config, when=When(cron=cron), overrides=[])
 
 
 @pytest.mark.parametrize("cron", ["0 0 31 2 *", "0 0 30 2 *"])
 def test_a_cron_line_that_never_comes(config: Path, cron: str) -> None:
     with pytest.raises(ConfigError, match="failed to find next date"):
-        deploy(config, cron=cron, overrides=[])
+        deploy(config, when=When(cron=cron), overrides=[])
 
 
 def test_a_leap_day_comes(config: Path) -> None:
-    assert deploy(config, cron="0 0 29 2 *", overrides=[]).cron == "0 0 29 2 *"
+    assert deploy(config, when=When(cron="0 0 29 2 *"), overrides=[]).cron == "0 0 29 2 *"
+
+
+@pytest.mark.parametrize(
+    ("cron", "midnight"),
+    [("30 2 * * *", "2027-03-27T23:00Z"), ("30 2 * * *", "2026-10-24T22:00Z")],
+    ids=["spring", "autumn"],
+)
+def test_a_night_in_which_the_clocks_change_has_one_run(cron: str, midnight: str) -> None:
+    """As docs/schedule.md says."""
+    start = datetime.fromisoformat(midnight)
+    schedule = CronSchedule(cron=cron, timezone="Europe/Vienna")
+    dates = asyncio.run(schedule.get_dates(n=3, start=start))  # type: ignore[arg-type]
+    assert [date.day - dates[0].day for date in dates] == [0, 1, 2]
+    assert dates[0].isoformat()[:10] == (start + timedelta(hours=3)).isoformat()[:10]
 
 
 def test_relative_paths_among_the_overrides_start_in_this_folder(
@@ -108,7 +125,7 @@ def test_relative_paths_among_the_overrides_start_in_this_folder(
 
     given = ["data={type: files, path: rows.jsonl}", "model.id=./base", "execution.runs=own"]
     (tmp_path / "rows.jsonl").write_text("")
-    made = deploy(config, cron=None, overrides=given)
+    made = deploy(config, overrides=given)
     with get_client(sync_client=True) as client:
         found = client.read_deployment(made.id)
     assert found.parameters["overrides"] == [
@@ -120,23 +137,67 @@ def test_relative_paths_among_the_overrides_start_in_this_folder(
     assert found.job_variables == {"working_dir": f"{tmp_path}/own/work"}
 
 
+def test_what_starts_it(config: Path, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    rows = ["data={type: files, path: rows.jsonl}"]
+    made = deploy(config, when=When(on_new_data=True), name="watch", overrides=rows)
+    assert (made.every_s, made.on_new_data, made.on_feedback) == (300, True, None)
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment(made.id)
+        assert found.parameters["on_new_data"] is True
+        (schedule,) = client.read_deployment_schedules(found.id)
+        assert schedule.schedule.interval.total_seconds() == 300  # type: ignore[union-attr]
+        thumbs = ["pairs={type: thumbs, path: t.jsonl}", "prefer.loss=kto"]
+        night = When(cron="0 2 * * *", on_feedback=50)
+        again = deploy(config, when=night, name="watch", overrides=[*rows, *thumbs])
+        found = client.read_deployment(made.id)
+        assert found.parameters["on_feedback"] == 50
+        assert "on_new_data" not in found.parameters
+        (schedule,) = client.read_deployment_schedules(found.id)
+        assert schedule.schedule.cron == "0 2 * * *"  # type: ignore[union-attr]
+    assert (made.replaced, again.id, again.replaced) == (None, made.id, str(config))
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        (When(every="soon"), "as 90s, 5m, 12h or 3d"),
+        (When(every="5s"), "10 seconds at least"),
+        (When(cron="0 2 * * 1", every="5m"), "one of them"),
+        (When(on_new_data=True), "data.type charts"),
+        (When(on_feedback=5), "pairs.path"),
+    ],
+)
+def test_nothing_that_could_start_it(config: Path, when: When, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        deploy(config, when=when, overrides=[])
+
+
+def test_a_name_that_prefect_does_not_take(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "Q&A.yaml").write_text("extends: demo\n")
+    with pytest.raises(ConfigError, match=r"'Q&A': Prefect takes no & .*--name"):
+        deploy("Q&A.yaml", overrides=[])
+    assert deploy("Q&A.yaml", name="Q and A", overrides=[]).full_name == "retrain/Q and A"
+
+
 def test_other_bad_input(config: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="time zone 'Mars'"):
-        deploy(config, cron="0 2 * * 1", timezone="Mars", overrides=[])
+        deploy(config, when=When(cron="0 2 * * 1", timezone="Mars"), overrides=[])
     with pytest.raises(ConfigError, match=r"no work pool 'cpu'.*gpu"):
-        deploy(config, cron=None, pool="cpu", overrides=[])
+        deploy(config, pool="cpu", overrides=[])
     with pytest.raises(ConfigError, match=r"none\.yaml"):
-        deploy(tmp_path / "none.yaml", cron=None, overrides=[])
+        deploy(tmp_path / "none.yaml", overrides=[])
 
 
 def test_no_server(config: Path, tmp_path: Path, no_urls: None) -> None:
     with pytest.raises(ServiceError, match="vlm-ops up"):
-        deploy(config, cron=None, overrides=[f"execution.runs={tmp_path}"])
+        deploy(config, overrides=[f"execution.runs={tmp_path}"])
 
 
 def test_the_login_of_the_server(config: Path, pair: Services, runs: Path) -> None:
     here = [f"execution.runs={runs}"]
-    made = deploy(config, cron=None, overrides=here)
+    made = deploy(config, overrides=here)
     file = f"{runs}/prefect/auth-string"
     assert made.command == (
         f'PREFECT_API_URL={pair.prefect_api_url} PREFECT_API_AUTH_STRING="$(cat {file})" '
@@ -144,12 +205,12 @@ def test_the_login_of_the_server(config: Path, pair: Services, runs: Path) -> No
     )
     wrong = environment({"PREFECT_API_AUTH_STRING": "vlm-ops:wrong"})
     with wrong, pytest.raises(ServiceError, match=r"401.*does not fit.*prefect/auth-string"):
-        deploy(config, cron=None, overrides=here)
+        deploy(config, overrides=here)
     with environment({"PREFECT_API_AUTH_STRING": None}):
         with pytest.raises(ServiceError, match=r"401.*PREFECT_API_AUTH_STRING is not set"):
-            deploy(config, cron=None, overrides=[])
+            deploy(config, overrides=[])
         # The server that the variable names is that of the runs folder, where its string lies.
-        assert deploy(config, cron=None, overrides=here).id == made.id
+        assert deploy(config, overrides=here).id == made.id
 
 
 def test_prefects_own_command_does_the_same(config: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from receiver import receiving
 from small import (
     add_rows,
     command,
@@ -58,6 +59,23 @@ def api(place: Path) -> Iterator[str]:
 def test_a_deployment_promotes_skips_old_data_and_promotes_a_better_model_of_new(
     place: Path, squares: PreparedData, api: str
 ) -> None:
+    with receiving() as receiver:
+        told = vlm_ops("notify", "add", receiver.url, "--on", "promoted,failed", cwd=place)
+        assert vlm_ops("notify", "list", cwd=place) == [told]
+        _promote_skip_and_promote(place, squares, api)
+        for version in ("1", "2"):
+            begins = f"small version {version}: promoted, it is the champion now\n"
+            got = receiver.wait_for(lambda body, b=begins: body["message"].startswith(b))  # type: ignore[misc]
+            assert got["title"] == "Promoted: small"
+            assert "candidate" in got["message"]
+            assert "(95 % interval" in got["message"]
+            assert "\nStarted by: by hand\nMLflow: http://127.0.0.1:" in got["message"]
+            assert "\nPrefect: http://127.0.0.1:" in got["message"]
+        assert len(receiver.got) == 2
+    _look_and_find_nothing(place, api)
+
+
+def _promote_skip_and_promote(place: Path, squares: PreparedData, api: str) -> None:
     # The first champion learns nothing, so that few test groups show that another one is better.
     train(place, learning_rate=1e-9)
     made = vlm_ops("deploy", "small.yaml", "--cron", "0 2 * * 1", cwd=place)
@@ -94,6 +112,24 @@ def test_a_deployment_promotes_skips_old_data_and_promotes_a_better_model_of_new
         (None, "1", False),
         ("1", "2", False),
     ]
+
+
+def _look_and_find_nothing(place: Path, api: str) -> None:
+    """Have the clock start runs that look first; the second has no reason to go on."""
+    again = vlm_ops("deploy", "small.yaml", "--on-new-data", "--every", "30s", cwd=place)
+    assert (again["replaced"], again["every_s"]) == (str(place / "small.yaml"), 30)
+    asked = {"flow_runs": {"state": {"name": {"any_": ["Skipped"]}}}}
+    deadline = time.monotonic() + 300
+    with prefect_client(api, place / "runs") as client:
+        while True:
+            found = client.post("/flow_runs/filter", json=asked).json()
+            said = {run["state"]["message"] for run in found}
+            if any(message.startswith("nothing has come: looked at") for message in said):
+                break
+            assert time.monotonic() < deadline, said
+            time.sleep(1)
+    assert "small version 2: nothing changed since the last run" in said
+    assert len(versions(place / "runs", place)) == 2
 
 
 def train(place: Path, **settings: float) -> None:

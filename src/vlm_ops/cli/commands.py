@@ -15,6 +15,7 @@ from vlm_ops.cli import (
     export,
     gate,
     models,
+    notify,
     predict,
     run,
     servers,
@@ -32,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for group in (
-    run, check, step, servers, status, models, gate, predict, chat, export, data, clean, demo,
+    run, check, step, servers, status, notify, models, gate, predict, chat, export, data, clean,
+    demo,
     bench,
 ):  # fmt: skip
     group.add_to(app)

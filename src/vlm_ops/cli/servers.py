@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -10,7 +10,44 @@ from rich.markup import escape
 from vlm_ops.cli.console import err, out, print_json
 from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Runs, Source, configured
 
+if TYPE_CHECKING:
+    from flows.deploy import DeploymentInfo
+
+_WHEN = "When"
 Port = Annotated[int | None, typer.Option(min=1, max=65535)]
+Cron = Annotated[
+    str | None, typer.Option(help='As "0 2 * * 1": Mondays at two.', rich_help_panel=_WHEN)
+]
+Timezone = Annotated[
+    str,
+    typer.Option(
+        help="In which --cron is read, an IANA name as Europe/Vienna. Where the clocks change, "
+        "a run in the hour left out comes one earlier, one in the hour that comes twice, once.",
+        rich_help_panel=_WHEN,
+    ),
+]
+Every = Annotated[
+    str | None,
+    typer.Option(help="Time between runs, as 90s, 5m, 12h, 3d.", rich_help_panel=_WHEN),
+]
+OnNewData = Annotated[
+    bool,
+    typer.Option(
+        "--on-new-data",
+        help="Look at each run's start: end as Skipped unless a row, picture or setting "
+        "changed, or the hub has a newer commit. Looks every 5m without --every or --cron.",
+        rich_help_panel=_WHEN,
+    ),
+]
+OnFeedback = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="The same, unless N rows came to pairs.path since the last training.",
+        rich_help_panel=_WHEN,
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,9 +99,14 @@ def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port =
 
 def deploy(
     source: Source,
-    cron: Annotated[str | None, typer.Option(help='As "0 2 * * 1": Mondays at two.')] = None,
-    timezone: Annotated[str, typer.Option(help="Of the schedule, an IANA name.")] = "UTC",
-    name: Annotated[str | None, typer.Option(help="Of the deployment.")] = None,
+    cron: Cron = None,
+    timezone: Timezone = "UTC",
+    every: Every = None,
+    on_new_data: OnNewData = False,
+    on_feedback: OnFeedback = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the deployment; one so named is replaced.")
+    ] = None,
     pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "gpu",
     overrides: Overrides = [],  # noqa: B006
     runs: ConfiguredRuns = None,
@@ -72,23 +114,31 @@ def deploy(
 ) -> None:
     """Make an ordinary Prefect deployment that retrains on a schedule.
 
-    Example: vlm-ops deploy own-data.yaml --cron "0 2 * * 1"
+    Example: vlm-ops deploy own-data.yaml --cron "0 2 * * 1" --timezone Europe/Vienna
     """
     _, overrides = configured(source, overrides, runs)
+    from flows.deploy import When
     from flows.deploy import deploy as make
 
-    made = make(
-        source,
-        cron=cron,
-        timezone=timezone,
-        name=name,
-        pool=pool,
-        overrides=overrides,
-    )
+    when = When(cron, timezone, every, on_new_data, on_feedback)
+    made = make(source, when=when, name=name, pool=pool, overrides=overrides)
     if as_json:
         print_json(dataclasses.asdict(made))
         return
-    when = f"on {made.cron!r} ({made.timezone})" if made.cron else "without a schedule"
-    out.print(f"{made.full_name} on pool {made.pool}, {when}", markup=False)
+    out.print(f"{made.full_name} on pool {made.pool}, {_said(made)}", markup=False)
+    if made.replaced:
+        out.print(f"  It replaces the one of this name, by {made.replaced}.", markup=False)
     out.print(f"  {made.url}", markup=False)
     out.print(f"Run it now: {made.command}", markup=False)
+
+
+def _said(made: "DeploymentInfo") -> str:
+    """Say when its runs start."""
+    when = "without a schedule"
+    if made.cron:
+        when = f"on {made.cron!r} ({made.timezone})"
+    elif made.every_s:
+        when = f"every {made.every_s} s"
+    reasons = ["on new data"] if made.on_new_data else []
+    reasons += [f"on {made.on_feedback} new rows of feedback"] if made.on_feedback else []
+    return f"{when}, trains {' or '.join(reasons)}" if reasons else when

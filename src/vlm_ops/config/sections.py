@@ -305,3 +305,6 @@ class ExecutionSettings(Frozen):
     stalled_minutes: float | None = added(30.0, gt=0)
     """A run ends a step that does nothing for so long (no forward pass, no row, no download) and
     tries it again, ``retries`` times; null for no limit."""
+    disk_low_gb: float = added(5.0, ge=0)
+    """With less room than this many GB (of 2**30 bytes) where the runs folder lies, a run warns at
+    its start and end, and whoever listens to ``disk-low`` is told; 0 never warns."""

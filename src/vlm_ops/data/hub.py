@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from vlm_ops.data.files import Placed, Table
 from vlm_ops.data.parquet import Cells, named_labels
-from vlm_ops.errors import DataError
+from vlm_ops.errors import DataError, ServiceError
 from vlm_ops.store.names import nearest
 from vlm_ops.watched import downloads
 
@@ -65,6 +65,27 @@ def fetch(repository: str, revision: str, cache: Path) -> Path:
             f"({type(error).__name__}: {error}). {OFFLINE_HINT}"
         ) from error
     return Path(folder)
+
+
+def newest_commit(repository: str) -> str:
+    """Ask the hub for the newest commit of a data set's main branch.
+
+    Args:
+        repository: As ``HuggingFaceM4/ChartQA``.
+
+    Raises:
+        ServiceError: It gives no answer within seconds, or knows no such data set.
+    """
+    import huggingface_hub
+
+    try:
+        info = huggingface_hub.HfApi().dataset_info(repository, timeout=_TIMEOUT_S)
+    except Exception as error:  # the HTTP library's errors differ between its versions
+        raise ServiceError(
+            f"{repository}: the hub did not say which commit is its newest "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return str(info.sha)
 
 
 class HubFiles(NamedTuple):
