@@ -20,6 +20,7 @@ from vlm_ops.errors import ChampionMoved, RegistryError, ServiceError
 from vlm_ops.models.families import refuse_unfit
 from vlm_ops.registry.start import settle_start
 from vlm_ops.steps.cleaning import drop_features
+from vlm_ops.steps.sharing import bring_named
 from vlm_ops.steps.table import TRIAL
 from vlm_ops.store.lock import only_run
 
@@ -106,6 +107,7 @@ def _context(config: PipelineConfig, source: str) -> Context:
             "MLFLOW_TRACKING_URI is not set where this flow runs: set it for the worker, or start "
             "the worker with `vlm-ops up`, which sets it"
         )
+    bring_named(config)
     refuse_unfit(config.model)
     runs = config.execution.runs.resolve()
     execution = config.execution.model_copy(update={"runs": runs})
