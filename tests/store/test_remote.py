@@ -63,13 +63,16 @@ def test_keys_and_rights_are_named(server: dict[str, str], connect: Connect) -> 
     asked = urllib.request.Request(
         f"{server['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=b"0", method="POST"
     )
+    asked.add_header("Content-Type", "text/plain")  # else it is taken for a form
     urllib.request.urlopen(asked, timeout=30).close()
     try:
         for call in CALLS:
             with pytest.raises(ConfigError, match="its credentials are not accepted; look at AWS"):
                 call(Remote("s3://closed"))
     finally:
-        again = urllib.request.Request(asked.full_url, data=b"Infinity", method="POST")
+        again = urllib.request.Request(
+            asked.full_url, data=b"Infinity", method="POST", headers=dict(asked.header_items())
+        )
         urllib.request.urlopen(again, timeout=30).close()
 
 
@@ -91,10 +94,15 @@ class Answers:
         self.count = 0
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # clients wait to be told to send a body
+
             def answer(self) -> None:
                 answers.count += 1
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                body = f"<Error><Code>{code}</Code><Message>said</Message></Error>".encode()
+                body = (
+                    f"<Error><Code>{code}</Code><Message>said</Message>"
+                    f"<RequestId>1</RequestId></Error>"
+                ).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/xml")
                 self.send_header("Content-Length", str(len(body)))
