@@ -35,7 +35,11 @@ def configured(place: Path, url: str | None, *changes: str) -> PipelineConfig:
         write_rows(rows, own_rows(place))
     store = [] if url is None else [f"execution.store={url}"]
     columns, split = "{group: source}", "{validation: 0.2, test: 0.4}"
-    given = [f"data={{type: files, path: {rows}, columns: {columns}, split: {split}}}", *store, *changes]
+    given = [
+        f"data={{type: files, path: {rows}, columns: {columns}, split: {split}}}",
+        *store,
+        *changes,
+    ]
     return load_config("demo", [f"execution.runs={place / 'runs'}", *given])
 
 

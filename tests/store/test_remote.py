@@ -49,31 +49,24 @@ def test_a_bucket_that_is_not_there_is_named(
     server: dict[str, str], connect: Connect, call: Callable[[Remote], Any]
 ) -> None:
     connect(server)
-    with pytest.raises(ConfigError, match="s3://nowhere/x/.*: there is no such bucket"):
+    with pytest.raises(ConfigError, match="s3://nowhere/x: there is no such bucket"):
         call(Remote("s3://nowhere/x"))
 
 
-def test_keys_and_rights_are_named(server: dict[str, str], connect: Connect) -> None:
-    """Last in this file: moto asks for rights from here on."""
-    connect(server)
-    from s3fs import S3FileSystem
+def test_keys_that_are_not_accepted_are_named(connect: Connect) -> None:
+    with s3_server() as variables:
+        connect(variables)
+        from s3fs import S3FileSystem
 
-    S3FileSystem().mkdir("closed")
-    Remote("s3://closed").put(b"text", "a/b")
-    asked = urllib.request.Request(
-        f"{server['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=b"0", method="POST"
-    )
-    asked.add_header("Content-Type", "text/plain")  # else it is taken for a form
-    urllib.request.urlopen(asked, timeout=30).close()
-    try:
+        S3FileSystem().mkdir("closed")
+        strict = urllib.request.Request(
+            f"{variables['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=b"0", method="POST",
+            headers={"Content-Type": "text/plain"},
+        )  # fmt: skip
+        urllib.request.urlopen(strict, timeout=30).close()
         for call in CALLS:
             with pytest.raises(ConfigError, match="its credentials are not accepted; look at AWS"):
                 call(Remote("s3://closed"))
-    finally:
-        again = urllib.request.Request(
-            asked.full_url, data=b"Infinity", method="POST", headers=dict(asked.header_items())
-        )
-        urllib.request.urlopen(again, timeout=30).close()
 
 
 def test_no_credentials_at_all_are_named(server: dict[str, str], connect: Connect) -> None:
@@ -168,7 +161,7 @@ def test_a_store_that_is_overloaded_is_asked_again_a_few_times(
 
 def test_a_store_that_is_away_is_asked_again_a_few_times(connect: Connect) -> None:
     connect(credentials("http://127.0.0.1:9"))
-    with pytest.raises(ServiceError, match=r"s3://bucket/a/b: no answer after 4 attempts"):
+    with pytest.raises(ServiceError, match=r"s3://bucket: no answer after 4 attempts"):
         Remote("s3://bucket").read("a/b")
 
 

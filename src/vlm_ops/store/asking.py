@@ -76,16 +76,16 @@ def answered(place: str, call: Callable[[], T]) -> T:
                     f"({_said(error)}). What was done lies in the runs folder; the same command "
                     f"goes on from there"
                 ) from error
-            logger.warning(
-                "%s: no answer (%s); asked again in %d s", place, _said(error), pause
-            )
+            logger.warning("%s: no answer (%s); asked again in %d s", place, _said(error), pause)
             time.sleep(pause)
     raise AssertionError
 
 
 def _refusal(error: BaseException) -> str | None:
     """Say why asking again is of no use; None where it may be of use, or nothing is there."""
-    names = reversed(list(_names(error)))  # what the store said lies below what a library made of it
+    names = reversed(
+        list(_names(error))
+    )  # what the store said lies below what a library made of it
     return next((_REFUSALS[name] for name in names if name in _REFUSALS), None)
 
 

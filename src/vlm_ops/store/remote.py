@@ -120,6 +120,11 @@ class Remote:
         # Made here, a mount that is not there today would be a folder of this machine.
         if self._mounted and not Path(root).is_dir():
             raise ConfigError(f"execution.store: {self.url}: no such folder; mount it, or make it")
+        if not self._mounted:
+            # Asked for a file alone, S3 does not say why it refuses.
+            bucket, _, prefix = root.partition("/")
+            first = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
+            answered(self.url, lambda: fs.call_s3("list_objects_v2", **first))
         return fs, root
 
 
