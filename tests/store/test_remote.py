@@ -103,7 +103,7 @@ class Answers:
                 if self.command != "HEAD":
                     self.wfile.write(body)
 
-            do_GET = do_PUT = do_HEAD = answer
+            do_GET = do_PUT = do_HEAD = answer  # noqa: N815
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
@@ -153,7 +153,7 @@ def test_a_store_that_is_overloaded_is_asked_again_a_few_times(
 ) -> None:
     overloaded = answers(503, "SlowDown")
     connect(overloaded.variables)
-    with pytest.raises(ServiceError, match="no answer after 4 attempts .*the same command goes on"):
+    with pytest.raises(ServiceError, match=r"no answer after 4 attempts .*the same command goes on"):
         Remote("s3://bucket").read("a/b")
     assert overloaded.count >= 4
     assert caplog.text.count("asked again") == 3
@@ -183,7 +183,7 @@ def test_a_full_disk_and_an_interruption_are_what_they_are() -> None:
 
         return call
 
-    with pytest.raises(OutputError, match="can't be copied .No space left"):
+    with pytest.raises(OutputError, match=r"can't be copied .No space left"):
         answered("a store", fail(OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(ConfigError, match="it takes the right to list"):
         answered("a store", fail(PermissionError(errno.EACCES, "Permission denied")))
@@ -193,6 +193,6 @@ def test_a_full_disk_and_an_interruption_are_what_they_are() -> None:
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     remote = Remote(f"file://{tmp_path}")
-    with pytest.raises(OutputError, match="gone.json is gone, and was to be sent"):
+    with pytest.raises(OutputError, match=r"gone.json is gone, and was to be sent"):
         remote.put(tmp_path / "gone.json", "a/b")
     assert json.dumps(remote.sizes("a")) == "{}"

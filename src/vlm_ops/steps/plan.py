@@ -1,8 +1,8 @@
 """Whether a step has to run: its fingerprint, its folder, its record.
 
 The fingerprint covers the step's job, the content of its inputs and the step's version; the folder
-``<runs>/<work>-<fingerprint>`` tells whether it was done. Nothing else decides about skipping. Where
-machines share a store, a folder that lies there alone is fetched first.
+``<runs>/<work>-<fingerprint>`` tells whether it was done. Nothing else decides about skipping. A
+folder that is only in the store that machines share is fetched first.
 """
 
 import importlib
