@@ -14,7 +14,8 @@ def test_a_bucket_and_a_mount_are_addresses(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["bucket", "/mnt/share", "file://share", "s3://", "s3:///x", "gs://bucket", "file:///"]
+    "address",
+    ["bucket", "/mnt/share", "file://share", "s3://", "s3:///x", "gs://bucket", "file:///"],
 )
 def test_anything_else_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match=r"expected s3://bucket/prefix or file:///folder"):

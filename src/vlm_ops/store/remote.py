@@ -23,7 +23,7 @@ _S3: dict[str, Any] = {
     "config_kwargs": {
         "connect_timeout": 10,
         "read_timeout": 60,
-        "retries": {"max_attempts": 2, "mode": "standard"},
+        "retries": {"max_attempts": 1, "mode": "standard"},
     },
 }
 
