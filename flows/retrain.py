@@ -25,6 +25,7 @@ from vlm_ops.errors import ChampionMoved, Interrupted, RegistryError, ServiceErr
 from vlm_ops.models.families import refuse_unfit
 from vlm_ops.registry.start import settle_start
 from vlm_ops.steps.cleaning import leave_features
+from vlm_ops.steps.sharing import bring_named
 from vlm_ops.steps.table import TRIAL
 from vlm_ops.steps.working import working
 from vlm_ops.tracking.patience import patient
@@ -158,6 +159,7 @@ def _context(config: PipelineConfig, source: str) -> Context:
             "MLFLOW_TRACKING_URI is not set where this flow runs: set it for the worker, or start "
             "the worker with `vlm-ops up`, which sets it"
         )
+    bring_named(config)
     refuse_unfit(config.model)
     runs = config.execution.runs.resolve()
     execution = config.execution.model_copy(update={"runs": runs})

@@ -126,6 +126,10 @@ class PreparedData(Artifact):
             return self if file is None or self.deal in (None, file) else None
         return self if all(deal.agrees(self.rows(s), s) for s in self.splits) else None
 
+    def images_beside(self) -> dict[str, Path]:
+        """Return, by content, the images of its rows; earlier versions have them in the folder."""
+        return _images_beside((row for split in self.splits for row in self.rows(split)), self)
+
 
 class TrainedAdapter(Artifact):
     """What training left: ``adapter/`` as PEFT writes it, or ``weights/``, a whole model.
@@ -155,14 +159,18 @@ class TrainedAdapter(Artifact):
     engine: Engine = "packed"
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
-        """Return it if its files are still there, with its prompt, which was not kept at first."""
+        """Return it if its files are still there, with its base where it is now.
+
+        And with its prompt, which was not kept at first.
+        """
         if not all(file.is_file() for file in self._files()):
             return None
         sft: TrainedAdapter | None = inputs.get("sft")
         given = inputs.get("data") or (sft.base if sft else inputs["job"])
-        return self.model_copy(
-            update={"base": self.base.model_copy(update={"prompt": given.prompt})}
-        )
+        place = sft.base.settings.id if sft else inputs["job"].model.id
+        settings = self.base.settings.model_copy(update={"id": place})
+        now = {"prompt": given.prompt, "settings": settings}
+        return self.model_copy(update={"base": self.base.model_copy(update=now)})
 
     @property
     def model(self) -> ModelRef:
@@ -234,6 +242,10 @@ class PreferencePairs(Artifact):
         around = inputs["data"].prompt if self.around is None else self.around
         return self.model_copy(update={"around": around})
 
+    def images_beside(self) -> dict[str, Path]:
+        """Return, by content, the images of its pairs."""
+        return _images_beside((pair for split in PAIR_SPLITS for pair in self.pairs(split)), self)
+
 
 def _have_images(rows: Iterable[AboutImages], holder: PreparedData | PreferencePairs) -> bool:
     try:
@@ -241,6 +253,14 @@ def _have_images(rows: Iterable[AboutImages], holder: PreparedData | PreferenceP
     except DataError:  # the rows themselves are gone
         return False
     return all(holder.image_path(path).is_file() for path in paths)
+
+
+def _images_beside(
+    rows: Iterable[AboutImages], holder: PreparedData | PreferencePairs
+) -> dict[str, Path]:
+    if holder.images == Path():
+        return {}
+    return {i.sha256: holder.image_path(i.path) for row in rows for i in row.images}
 
 
 class AnswerSet(Artifact):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vlm_ops.errors import OutputError
-from vlm_ops.records import Row, Split
+from vlm_ops.records import SPLITS, Row, Split
 from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen
@@ -49,6 +49,16 @@ class Deal(Frozen):
         of_rows = (self.of(row.group, [image.sha256 for image in row.images]) for row in rows)
         return all({self.groups[group] for group in of_row} == {split} for of_row in of_rows)
 
+    def joined(self, other: "Deal") -> "Deal":
+        """Return what either remembers; a group that both do is in the earlier of its splits."""
+        both = self.groups.keys() & other.groups.keys()
+        earliest = {g: min(self.groups[g], other.groups[g], key=SPLITS.index) for g in both}
+        return Deal(
+            groups=self.groups | other.groups | earliest,
+            images=self.images | other.images,
+            left=self.left | other.left,
+        )
+
 
 def deal_file(name: str | None) -> Path | None:
     """Return where a registered model's deal lies, seen from a step's folder; None for None.
@@ -66,15 +76,36 @@ def read_deal(path: Path) -> Deal:
         OutputError: The file is there but can't be read.
     """
     try:
-        return Deal.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError:
         return Deal()
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{path}: the splits that groups were dealt to can't be read ({error}). They keep "
-            f"training rows out of test: bring the file back, or move it away if no model in use "
-            f"was trained in this folder"
-        ) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return deal_of(text, path)
+
+
+def deal_of(text: bytes, place: Path | str) -> Deal:
+    """Read the text of such a file.
+
+    Args:
+        text: JSON.
+        place: Where it lies, for the message.
+
+    Raises:
+        OutputError: It is not what was written.
+    """
+    try:
+        return Deal.model_validate_json(text)
+    except ValueError as error:
+        raise _unreadable(place, error) from error
+
+
+def _unreadable(place: Path | str, error: Exception) -> OutputError:
+    return OutputError(
+        f"{place}: the splits that groups were dealt to can't be read ({error}). They keep "
+        f"training rows out of test: bring the file back, or move it away if no model in use "
+        f"was trained in this folder"
+    )
 
 
 def write_deal(path: Path, deal: Deal) -> None:

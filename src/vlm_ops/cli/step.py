@@ -17,6 +17,7 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError, StepFailed
 from vlm_ops.steps.plan import Left, Outputs, Work
 from vlm_ops.steps.provenance import computed_elsewhere
+from vlm_ops.steps.sharing import bring_named
 from vlm_ops.steps.table import STAGES, TRIAL, meets_champion, steps_of
 from vlm_ops.steps.working import working
 from vlm_ops.store.artifact import Artifact
@@ -52,6 +53,7 @@ def step(
     given += f" --runs {shlex.quote(str(runs))}" if runs is not None else ""
     guarded.checkpoint_on_interrupt()
     with progress(), working(config, f"step {name} of {config.name}"):
+        bring_named(config)
         if name != "prepare":
             config = with_start(config, fetch=Work.of(name, config, {}).needs_start)
         outputs = _left_before(name, config, f"{shlex.quote(source)}{given}")

@@ -167,9 +167,10 @@ class SftJob(Job):
         engine: What trains.
         features: Room for image features.
         checkpoint_minutes: How old the newest checkpoint may get.
+        store: Where checkpoints are shared with other machines.
     """
 
-    changes_nothing = frozenset({"checkpoint_minutes", "features"})
+    changes_nothing = frozenset({"checkpoint_minutes", "features", "store"})
 
     seed: int
     model: ModelSettings
@@ -179,6 +180,7 @@ class SftJob(Job):
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
     checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
+    store: str | None = added(None)
 
 
 class PairsJob(Job):
@@ -212,11 +214,12 @@ class PreferJob(Job):
         engine: What trains.
         features: Room for image features.
         checkpoint_minutes: How old the newest checkpoint may get.
+        store: Where checkpoints are shared with other machines.
         model: The base, where no SFT model is trained further.
         prompt: Its prompt.
     """
 
-    changes_nothing = frozenset({"checkpoint_minutes", "features"})
+    changes_nothing = frozenset({"checkpoint_minutes", "features", "store"})
 
     model: ModelSettings | None = added(None)
     prompt: str = added(BARE_QUESTION)
@@ -225,6 +228,7 @@ class PreferJob(Job):
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
     checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
+    store: str | None = added(None)
 
 
 class AnswersJob(Job):

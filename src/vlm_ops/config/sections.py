@@ -3,6 +3,7 @@
 Nothing here imports a machine-learning library, so that reading a configuration is instant.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -308,3 +309,19 @@ class ExecutionSettings(Frozen):
     disk_low_gb: float = added(5.0, ge=0)
     """With less room than this many GB (of 2**30 bytes) where the runs folder lies, a run warns at
     its start and end, and whoever listens to ``disk-low`` is told; 0 never warns."""
+    store: str | None = added(None)
+    """Where machines share finished steps and checkpoints: ``s3://bucket/prefix``, or
+    ``file:///mnt/share/folder`` on a disk that all of them mount. What lies there is not made
+    again. Credentials for S3 come from the environment or a profile, as AWS's tools read them."""
+
+    @field_validator("store")
+    @classmethod
+    def _is_an_address(cls, store: str | None) -> str | None:
+        if store is None or re.fullmatch(r"s3://[^/@:?#]+(/[^?#]*)?|file:///[^/].*", store):
+            return store
+        if "@" in store:  # and not shown: they would stand in logs, too
+            raise ValueError(
+                "store holds credentials, which would be written into every run's record; leave "
+                "them out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            )
+        raise ValueError(f"store: found {store!r}, expected s3://bucket/prefix or file:///folder")

@@ -12,8 +12,8 @@ from vlm_ops.records import Against, Look
 from vlm_ops.registry.registry import Registry
 from vlm_ops.registry.versions import Standing
 from vlm_ops.steps.plan import Outputs, plan
+from vlm_ops.steps.sharing import recorded
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS
-from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import SHORT
 
 logger = logging.getLogger(__name__)
@@ -106,8 +106,11 @@ def _look(
 
 def _as_judged_before(config: PipelineConfig, outputs: Outputs, gate: str | None) -> Outputs | None:
     """Return what the decision recorded on the champion rests on, if it was on these very terms."""
-    earlier = gate and read_record(config.execution.runs / f"gate-{gate[:SHORT]}", GateDecision)
-    if not earlier:
+    if not gate:
+        return None
+    folder = config.execution.runs / f"gate-{gate[:SHORT]}"
+    earlier = recorded(folder, GateDecision, config.execution.store)
+    if earlier is None:
         return None
     recalled: Outputs = {
         CHAMPION: None,

@@ -2,7 +2,7 @@
 
 Needed is what the newest runs of each pipeline used, and what the runs used whose decision made a
 version that an alias points to. Models that are registered lie in MLflow, which is not touched; nor
-are ``splits/``, servers' databases and fetched champions.
+are ``splits/``, servers' databases, fetched champions and the store that machines share.
 """
 
 import os
@@ -25,6 +25,7 @@ from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.store.history import PastRun, forget, past_runs
 from vlm_ops.store.lock import FOLDER as LOCKS
 from vlm_ops.store.lock import alone
+from vlm_ops.store.shared import FETCHED
 
 TRASH = ".trash"
 """What is being removed lies here; after an interruption the next removal goes on with it."""
@@ -87,6 +88,8 @@ class Cleaning:
                 forget(self.runs, run)
             _empty(trash)
             drop_features(self.runs)
+            for fetched in self.runs.glob(f"{FETCHED}*"):
+                shutil.rmtree(fetched)
         except OSError as error:
             raise OutputError(
                 f"{error.filename or self.runs}: can't be removed ({error.strerror}). What is "
@@ -128,7 +131,7 @@ def find_unneeded(
         images={path: path.stat().st_size for path in unnamed},
         unrecorded=untold,
         past=tuple(run for run in past if run not in kept),
-        left=_size(runs / TRASH) + _size(runs / FEATURES),
+        left=sum(map(_size, (runs / TRASH, runs / FEATURES, *runs.glob(f"{FETCHED}*")))),
     )
 
 

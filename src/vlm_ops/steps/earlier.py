@@ -18,7 +18,7 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import OptimSettings
 from vlm_ops.steps.table import STEPS, TRIAL, steps_of
-from vlm_ops.store.artifact import Artifact, read_record
+from vlm_ops.store.artifact import CHECKPOINTS, Artifact, read_record
 from vlm_ops.store.history import past_runs
 
 A = TypeVar("A", bound=Artifact)
@@ -101,7 +101,6 @@ def _passes(optim: OptimSettings, rows: int, trained: TrainedAdapter) -> float:
 
 def _settings(trained: TrainedAdapter) -> Mapping[str, Any]:
     """Return what the earlier training was told, from the mark of one of its checkpoints."""
-    from vlm_ops.training.arguments import CHECKPOINTS
     from vlm_ops.training.checkpoints import COMPLETE
 
     for mark in (trained.folder / CHECKPOINTS).glob(f"*/{COMPLETE}"):

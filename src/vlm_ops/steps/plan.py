@@ -1,7 +1,8 @@
 """Whether a step has to run: its fingerprint, its folder, its record.
 
 The fingerprint covers the step's job, the content of its inputs and the step's version; the folder
-``<runs>/<work>-<fingerprint>`` tells whether it was done. Nothing else decides about skipping.
+``<runs>/<work>-<fingerprint>`` tells whether it was done. Nothing else decides about skipping. A
+folder that is only in the store that machines share is fetched first.
 """
 
 import importlib
@@ -16,6 +17,7 @@ from vlm_ops.config.pairs import Labelled
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
 from vlm_ops.config.sections import DataCommon, ModelSettings
 from vlm_ops.records import Against, RowsRef
+from vlm_ops.steps import sharing
 from vlm_ops.steps.provenance import computed
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, From, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
@@ -46,6 +48,7 @@ class Plan:
         inputs: On these artifacts.
         fingerprint: Of all three.
         folder: Where the output lies or will lie.
+        store: Where machines share outputs; None if they do not.
     """
 
     step: Step
@@ -53,6 +56,7 @@ class Plan:
     inputs: Mapping[str, Value]
     fingerprint: str
     folder: Path
+    store: str | None = None
 
     @property
     def left_out(self) -> bool:
@@ -61,7 +65,35 @@ class Plan:
         return any(not needs[key].optional and value is None for key, value in self.inputs.items())
 
     def done(self) -> Artifact | None:
-        """Return the artifact if the step was taken before, to the end."""
+        """Return the artifact if the step was taken before, to the end, here or elsewhere.
+
+        Raises:
+            OutputError: Its record can't be read.
+            ServiceError: The store does not answer.
+        """
+        if self.store is None:
+            return self._here()
+        sharing.agree_on_splits(self.job, self.folder, self.store, tell=False)
+        if (found := self._here()) is not None:
+            sharing.send(found, self.store, anew=False)
+        elif sharing.fetch(self.folder, self.step.output, self.store):
+            found = self._here()
+        return found
+
+    def keep(self, artifact: Artifact) -> None:
+        """Write the record of what the step left, and share it.
+
+        Raises:
+            OutputError: The folder can't be written to.
+            ServiceError: The store does not answer.
+        """
+        write_record(artifact)
+        if self.store is not None:
+            # Before others find it: no model trains on rows that are not remembered.
+            sharing.agree_on_splits(self.job, self.folder, self.store, tell=True)
+            sharing.send(artifact, self.store, anew=True)
+
+    def _here(self) -> Artifact | None:
         found = read_record(self.folder, self.step.output)
         return found and found.completed({"job": self.job, **self.inputs})
 
@@ -87,7 +119,7 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
         }
     )
     folder = config.execution.runs / f"{step.work}-{digest[:SHORT]}"
-    return Plan(step, job, inputs, digest, folder)
+    return Plan(step, job, inputs, digest, folder, config.execution.store)
 
 
 def perform(plan: Plan, tracker: Tracker, wait_minutes: float = WAIT_MINUTES) -> Artifact:
@@ -97,6 +129,7 @@ def perform(plan: Plan, tracker: Tracker, wait_minutes: float = WAIT_MINUTES) ->
 
     Raises:
         OutputError: The output folder can't be written to, or is held for longer.
+        ServiceError: The store does not answer.
         VlmOpsError: Whatever the step raises.
     """
     if (done := plan.done()) is not None:
@@ -115,7 +148,7 @@ def _perform(plan: Plan, tracker: Tracker) -> Artifact:
     seconds = round(time.monotonic() - started, 3)
     kept = {"fingerprint": plan.fingerprint, "seconds": seconds, "computed": computed(plan.step)}
     artifact = artifact.model_copy(update=kept)
-    write_record(artifact)
+    plan.keep(artifact)
     return artifact
 
 

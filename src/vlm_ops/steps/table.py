@@ -108,6 +108,7 @@ def _training(config: PipelineConfig) -> dict[str, Any]:
         "engine": config.engine,
         "features": config.features,
         "checkpoint_minutes": config.execution.checkpoint_minutes,
+        "store": config.execution.store,
     }
 
 

@@ -16,6 +16,8 @@ from vlm_ops.store.files import write_whole
 from vlm_ops.store.frozen import Frozen, added
 
 RECORD = "record.json"
+CHECKPOINTS = "checkpoints"
+"""Folder of a training's checkpoints; a finished step is complete without it."""
 
 
 class Artifact(Frozen):
@@ -50,6 +52,10 @@ class Artifact(Frozen):
             inputs: What the step was given, with its job as ``job``.
         """
         return self
+
+    def images_beside(self) -> dict[str, Path]:
+        """Return, by content, the images that it speaks of and that are not in its folder."""
+        return {}
 
 
 A = TypeVar("A", bound=Artifact)

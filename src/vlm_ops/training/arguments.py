@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from vlm_ops.config.training import ACCURACY, OptimSettings
+from vlm_ops.store.artifact import CHECKPOINTS
 
-CHECKPOINTS = "checkpoints"
 _LOGS_PER_TRAINING = 50
 _BITSANDBYTES = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 """transformers' names of optimizers that are not its default, AdamW in one fused operation."""

@@ -4,18 +4,22 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import rotate_checkpoints
 
-from vlm_ops.errors import TrainingError
+from vlm_ops.errors import ConfigError, OutputError, ServiceError, TrainingError
+from vlm_ops.store.artifact import CHECKPOINTS
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import sha256_file
+from vlm_ops.store.shared import SharedStore
 
 COMPLETE = "complete.json"
 STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+_MARK = re.compile(rf"{CHECKPOINTS}/{_NAME.pattern}/{re.escape(COMPLETE)}")
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +31,11 @@ class CompleteCheckpoints:
 
     Attributes:
         settings: Written into the mark; a training with other settings does not go on from it.
+        share: Called when another one counts; None where no other machine may go on from it.
     """
 
     settings: dict[str, Any] = {}
+    share: Callable[[], None] | None = None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         trainer: Any = self
@@ -47,6 +53,8 @@ class CompleteCheckpoints:
         # Not before: the one that is deleted may be the only other one to go on from.
         best = trainer.state.best_model_checkpoint
         rotate_checkpoints(args.output_dir, limit, best, use_mtime=True)
+        if self.share is not None:
+            self.share()
 
 
 def folder_of(trainer: Any) -> Path:
@@ -94,6 +102,40 @@ def newest_complete(folder: Path, settings: dict[str, Any]) -> Path | None:
         logger.warning("%s needs the lost checkpoint-%d; it is not used", path.name, best)
         shutil.rmtree(path)
     return None
+
+
+def share(store: SharedStore, out: Path) -> None:
+    """Send what there is of a training; a store that fails does not end it.
+
+    Args:
+        store: Where machines share steps.
+        out: The step's folder.
+    """
+    try:
+        store.send_unfinished(out)
+    except (ConfigError, OutputError, ServiceError) as error:
+        logger.warning("other machines can't go on from this checkpoint yet: %s", error)
+
+
+def bring_newer(store: SharedStore, out: Path) -> None:
+    """Fetch checkpoints that another machine wrote, if they are newer than those here.
+
+    Args:
+        store: Where machines share steps.
+        out: The step's folder.
+
+    Raises:
+        ServiceError: The store does not answer.
+    """
+    here = (mark.relative_to(out).as_posix() for mark in out.glob(f"{CHECKPOINTS}/*/{COMPLETE}"))
+    newest = _newest(here)
+    store.fetch_unfinished(out, lambda names: _newest(names) > newest)
+
+
+def _newest(files: Iterable[str]) -> int:
+    """Return the number of the newest complete checkpoint among files of a step; -1 without one."""
+    marks = (_MARK.fullmatch(name) for name in files)
+    return max((int(mark[1]) for mark in marks if mark), default=-1)
 
 
 def _fault(path: Path, settings: dict[str, Any]) -> str | None:

@@ -12,9 +12,9 @@ from transformers import PrinterCallback, TrainerState
 
 from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ADAPTER_WEIGHTS
 from vlm_ops.errors import TrainingError
+from vlm_ops.store.artifact import CHECKPOINTS
 from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_file
-from vlm_ops.training.arguments import CHECKPOINTS
 from vlm_ops.training.checkpoints import STATE, newest_complete, validation_is_due
 from vlm_ops.training.early_stopping import stops
 from vlm_ops.training.flat import unmoved

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +28,10 @@ from vlm_ops.models.loading import LoadedModel, base_folder, compute_dtype
 from vlm_ops.models.room import Room
 from vlm_ops.models.shape import shape_of
 from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.shared import SharedStore
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.arguments import training_arguments
+from vlm_ops.training.checkpoints import bring_newer, share
 from vlm_ops.training.curves import Curves
 from vlm_ops.training.early_stopping import EarlyStopping
 from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
@@ -101,6 +103,11 @@ class Stage:
     accuracy: Callable[..., float] | None = None
     stop: Stop = field(default_factory=Stop)
 
+    @cached_property
+    def shared(self) -> SharedStore | None:
+        """Where other machines find its checkpoints, if they do."""
+        return None if self.job.store is None else SharedStore(self.job.store)
+
 
 def train(stage: Stage) -> TrainedAdapter:
     """Train to the end, going on from the newest complete checkpoint, and keep the best.
@@ -113,11 +120,14 @@ def train(stage: Stage) -> TrainedAdapter:
 
     Raises:
         Interrupted: SIGTERM came; a checkpoint is written.
+        ServiceError: The store that machines share does not answer before the start.
         TrainingError: The loss is not a number, or a single row does not fit into memory; the
             last good checkpoint is kept. Or a launcher has started several processes.
     """
     refuse_ranks()
     stage.tracker.params(stage.job.model_dump())
+    if stage.shared is not None:
+        bring_newer(stage.shared, stage.out)
     engine, outcome = _train_in_memory(stage)
     stage.stop.check("stopped when all was trained; the same command keeps it")
     digest = outcome.sha256
@@ -179,6 +189,8 @@ def _train_once(stage: Stage, trainer: Any) -> tuple[Engine, Outcome]:
         asked["model"]["start"] = stage.start.adapter_sha256
         asked["model"].pop("start_version", None)
     trainer.settings = asked | {"engine": engine}
+    if stage.shared is not None:
+        trainer.share = partial(share, stage.shared, stage.out)
     features = getattr(trainer, "features", None)
     try:
         outcome = to_the_end(trainer, stage.out, stage.keep, stage.optim.early_stopping)

@@ -1,0 +1,111 @@
+"""Steps that another machine took: found in the store that machines share, and sent there.
+
+Nothing here decides whether a step has to run; it makes what others did look as if it had been done
+here (``docs/adr/0022-a-shared-store-of-steps.md``).
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
+from vlm_ops.deal import deal_file, deal_of, read_deal, write_deal
+from vlm_ops.steps.table import STEPS
+from vlm_ops.store.artifact import Artifact, read_record
+from vlm_ops.store.history import outputs_named
+from vlm_ops.store.shared import SharedStore
+
+A = TypeVar("A", bound=Artifact)
+
+_OUTPUTS = {step.work: step.output for step in STEPS.values()}
+
+
+def recorded(folder: Path, kind: type[A], store: str | None) -> A | None:
+    """Return the artifact of a complete folder, fetched if it is only in the store.
+
+    Args:
+        folder: In a runs folder.
+        kind: What the step leaves.
+        store: Address of the store; None for none.
+
+    Raises:
+        OutputError: The record is there but is not such an artifact.
+        ServiceError: The store does not answer.
+    """
+    found = read_record(folder, kind)
+    if found is not None or store is None or not fetch(folder, kind, store):
+        return found
+    return read_record(folder, kind)
+
+
+def fetch(folder: Path, kind: type[Artifact], store: str) -> bool:
+    """Fetch what a step left, with the images that it speaks of, and tell whether it was there.
+
+    Raises:
+        OutputError: The record is there but is not such an artifact.
+        ServiceError: The store does not answer.
+    """
+
+    def images(beside: Path) -> dict[str, Path]:
+        artifact = read_record(beside, kind)
+        return {} if artifact is None else artifact.images_beside()
+
+    return SharedStore(store).fetch(folder, images)
+
+
+def send(artifact: Artifact, store: str, *, anew: bool) -> None:
+    """Send what a step left.
+
+    Args:
+        artifact: What it left.
+        store: Address of the store.
+        anew: Also where something is there already.
+
+    Raises:
+        ServiceError: The store does not answer.
+    """
+    shared = SharedStore(store)
+    if anew or not shared.has(artifact.folder.name):
+        shared.send(artifact.folder, artifact.images_beside())
+
+
+def bring_named(config: PipelineConfig) -> None:
+    """Fetch the outputs of other pipelines that a configuration names as its model, or its start.
+
+    Raises:
+        ServiceError: The store does not answer.
+    """
+    runs, store = config.execution.runs, config.execution.store
+    if store is None:
+        return
+    for name in outputs_named(runs, *config.model.paths):
+        kind = _OUTPUTS.get(name.rpartition("-")[0])
+        if kind is not None:
+            recorded(runs / name, kind, store)
+
+
+def agree_on_splits(job: Job, folder: Path, store: str, *, tell: bool) -> None:
+    """Let what other machines remember of the splits be remembered here.
+
+    Args:
+        job: Whose rows; only those of :func:`~vlm_ops.data.prepare.prepare` are dealt.
+        folder: The step's.
+        store: Address of the store.
+        tell: Whether they are to remember what this machine does.
+
+    Raises:
+        OutputError: What is remembered can't be read.
+        ServiceError: The store does not answer.
+    """
+    file = deal_file(job.remembered) if isinstance(job, PrepareJob) else None
+    if file is None:
+        return
+    here, name = folder / file, f"splits/{file.name}"
+    remote = SharedStore(store).remote
+    ours = read_deal(here)
+    text = remote.read(name)
+    theirs = None if text is None else deal_of(text, f"{remote.url}/{name}")
+    both = ours if theirs is None else ours.joined(theirs)
+    if both != ours:
+        write_deal(here, both)
+    if tell and both != theirs:
+        remote.put(here, name)

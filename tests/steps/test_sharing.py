@@ -1,0 +1,205 @@
+"""A step that another machine took is found, with all that it speaks of; splits are agreed on."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from left import left
+from own_rows import own_rows, write_rows
+
+from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, PreparedData, TrainedAdapter
+from vlm_ops.config.load import load_config
+from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.deal import Deal, deal_file, read_deal
+from vlm_ops.errors import OutputError
+from vlm_ops.steps.plan import Work, perform, plan
+from vlm_ops.steps.sharing import bring_named, recorded
+from vlm_ops.steps.table import STEPS
+from vlm_ops.store.artifact import RECORD
+from vlm_ops.store.shared import FILES, SharedStore
+from vlm_ops.tracker import NullTracker
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    (tmp_path / "share").mkdir()
+    return f"file://{tmp_path}/share"
+
+
+def configured(place: Path, url: str | None, *changes: str) -> PipelineConfig:
+    """A configuration on rows in a folder, and on a runs folder beside them."""
+    rows = place / "rows.jsonl"
+    if not rows.exists():
+        place.mkdir(exist_ok=True)
+        write_rows(rows, own_rows(place))
+    store = [] if url is None else [f"execution.store={url}"]
+    columns, split = "{group: source}", "{validation: 0.2, test: 0.4}"
+    given = [
+        f"data={{type: files, path: {rows}, columns: {columns}, split: {split}}}",
+        *store,
+        *changes,
+    ]
+    return load_config("demo", [f"execution.runs={place / 'runs'}", *given])
+
+
+def prepare(config: PipelineConfig) -> PreparedData:
+    made = perform(plan("prepare", config, {}), NullTracker())
+    assert isinstance(made, PreparedData)
+    return made
+
+
+def test_rows_that_another_machine_prepared_are_found_with_their_images(
+    tmp_path: Path, url: str
+) -> None:
+    here = prepare(configured(tmp_path / "here", url))
+    there = configured(tmp_path / "there", url)
+    found, left_over = Work.of("prepare", there, {}).done()
+    data = found["prepare"]
+    assert left_over is None
+    assert isinstance(data, PreparedData)
+    assert data.model_copy(update={"folder": here.folder}) == here
+    assert data.folder.parent == there.execution.runs
+    for split in data.splits:
+        assert data.rows(split) == here.rows(split)
+        for row in data.rows(split):
+            assert data.image_path(row.images[0].path).is_file()
+    file = deal_file("demo")
+    assert file is not None
+    assert read_deal(data.folder / file) == read_deal(here.folder / file) != Deal()
+
+
+def test_what_was_made_before_there_was_a_store_is_sent_when_it_is_found(
+    tmp_path: Path, url: str
+) -> None:
+    made = prepare(configured(tmp_path / "here", None))
+    assert not SharedStore(url).has(made.folder.name)
+    assert Work.of("prepare", configured(tmp_path / "here", url), {}).done()[1] is None
+    assert SharedStore(url).has(made.folder.name)
+
+
+def test_damaged_rows_are_prepared_anew_and_sent(
+    tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = prepare(configured(tmp_path / "here", url))
+    for file in (tmp_path / "share" / made.folder.name).glob("*"):
+        if file.name != FILES and file.stat().st_size:
+            file.write_bytes(file.read_bytes()[:-1])
+    there = plan("prepare", configured(tmp_path / "there", url), {})
+    assert there.done() is None
+    assert "is damaged and not used" in caplog.text
+    assert perform(there, NullTracker()).content == made.content
+    assert plan("prepare", configured(tmp_path / "third", url), {}).done() is not None
+
+
+def test_a_group_keeps_its_split_on_every_machine(tmp_path: Path, url: str) -> None:
+    """New rows join two groups. A machine that never saw the old ones deals them as the others."""
+    here = prepare(configured(tmp_path / "here", url))
+    split_of = {row.group: split for split in here.splits for row in here.rows(split)}
+    train, test = (next(g for g, s in split_of.items() if s == name) for name in ("train", "test"))
+    there = tmp_path / "there"
+    there.mkdir()
+    rows = own_rows(there)
+    by_group = {row["source"]: row for row in reversed(rows)}
+    joining = {**by_group[test], "image": [by_group[train]["image"], by_group[test]["image"]]}
+    write_rows(there / "rows.jsonl", [*rows, joining | {"query": "Which of the two?"}])
+    asked = configured(there, url, "data.conflicts=merge")
+    data = prepare(asked)
+    moved = {row.group: split for split in data.splits for row in data.rows(split)}
+    assert all(moved.get(group, split) in (split, "train") for group, split in split_of.items())
+    file = deal_file("demo")
+    assert file is not None
+    assert read_deal(data.folder / file).groups[test] == "train"
+    # The first machine hears of it: its own rows no longer lie as is remembered now.
+    assert plan("prepare", configured(tmp_path / "here", url), {}).done() is None
+
+
+def test_splits_that_cannot_be_read_stop_a_machine(tmp_path: Path, url: str) -> None:
+    prepare(configured(tmp_path / "here", url))
+    next((tmp_path / "share" / "splits").iterdir()).write_text("{")
+    with pytest.raises(OutputError, match=r"(?s)share/splits/.*keep training rows out of test"):
+        plan("prepare", configured(tmp_path / "there", url), {}).done()
+
+
+def test_two_deals_joined_keep_the_earlier_split() -> None:
+    ours = Deal(groups={"a": "test", "b": "train"}, images={"1": "a"}, left={"b": "test"})
+    theirs = Deal(groups={"a": "validation", "c": "test"}, images={"1": "c", "2": "c"})
+    both = Deal(
+        groups={"a": "validation", "b": "train", "c": "test"},
+        images={"1": "c", "2": "c"},
+        left={"b": "test"},
+    )
+    assert ours.joined(theirs) == both
+
+
+def base(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def trained(config: PipelineConfig, place: Path) -> tuple[TrainedAdapter, dict[str, Any]]:
+    """Leave what SFT would, on made-up rows, and share it."""
+    outputs = left(place / "left")
+    planned = plan("sft", config, outputs)
+    made = outputs["sft"].model_copy(
+        update={
+            "folder": planned.folder,
+            "base": outputs["sft"].base.model_copy(update={"settings": config.model}),
+        }
+    )
+    for name in ADAPTER_FILES:
+        (planned.folder / ADAPTER / name).parent.mkdir(parents=True, exist_ok=True)
+        (planned.folder / ADAPTER / name).write_text(name)
+    planned.keep(made)
+    return made, outputs
+
+
+def test_a_base_that_lies_elsewhere_there_is_the_one_there(tmp_path: Path, url: str) -> None:
+    here, there = (
+        configured(tmp_path / name, url, f"model.id={base(tmp_path / name / 'base')}")
+        for name in ("here", "there")
+    )
+    made, outputs = trained(here, tmp_path)
+    found = plan("sft", there, outputs).done()
+    assert isinstance(found, TrainedAdapter)
+    assert found.model.settings.id == there.model.id != made.model.settings.id
+    assert found.model.adapter == found.folder / ADAPTER
+    assert found.model.content == made.model.content
+
+
+def test_a_start_in_the_runs_folder_is_fetched(tmp_path: Path, url: str) -> None:
+    made, _ = trained(configured(tmp_path / "here", url), tmp_path)
+    start = tmp_path / "there" / "runs" / made.folder.name
+    config = configured(tmp_path / "there", url, f"model.start={start}")
+    bring_named(config)
+    assert (start / ADAPTER / ADAPTER_FILES[0]).is_file()
+    assert plan("sft", config, left(tmp_path / "left")).fingerprint
+
+
+def test_a_record_is_found_by_name_or_not_at_all(tmp_path: Path, url: str) -> None:
+    made, _ = trained(configured(tmp_path / "here", url), tmp_path)
+    folder = tmp_path / "there" / made.folder.name
+    assert recorded(folder, TrainedAdapter, None) is None
+    assert recorded(folder.with_name("sft-0"), TrainedAdapter, url) is None
+    assert recorded(folder, TrainedAdapter, url) is not None
+    shutil.rmtree(folder)
+    (tmp_path / "share" / made.folder.name / FILES).unlink()
+    assert recorded(folder, TrainedAdapter, url) is None
+
+
+def test_a_record_of_another_kind_is_an_error(tmp_path: Path, url: str) -> None:
+    made, _ = trained(configured(tmp_path / "here", url), tmp_path)
+    (made.folder / RECORD).write_text("{}")
+    SharedStore(url).send(made.folder, {})
+    with pytest.raises(OutputError, match="not a record of TrainedAdapter"):
+        recorded(tmp_path / "there" / made.folder.name, TrainedAdapter, url)
+
+
+def test_the_store_is_in_no_fingerprint(tmp_path: Path, url: str) -> None:
+    outputs = left(tmp_path / "left")
+    plain, shared = (load_config("demo", given) for given in ([], [f"execution.store={url}"]))
+    assert [plan(name, plain, outputs).fingerprint for name in STEPS] == [
+        plan(name, shared, outputs).fingerprint for name in STEPS
+    ]
+    assert "store" not in plain.model_dump()["execution"]
