@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ from vlm_ops.errors import ServiceError
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+    from flows.servers.janitor import Janitor
+
 GPU_SLOT = "gpu"
 """The global concurrency limit that heavy steps wait for, whatever pool their run came from."""
 
@@ -38,6 +41,7 @@ _MISSED_S = 300
 _WORKER_START_S = 180
 _WORKER_GRACE_S = 60
 _MEND_EVERY_S = 180
+_NEXT = 'Next: vlm-ops deploy FILE.yaml --cron "0 2 * * 1"'
 _REVIVE_EVERY_S = 2
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -82,21 +86,23 @@ def up(
             ensure_zombie_automation(client)
 
             def announce(log: Path) -> None:
-                _announce(say, found, f"Worker on pool {pool!r}, {limit} run at a time; log: {log}")
-                say('Next: vlm-ops deploy FILE.yaml --cron "0 2 * * 1"')
-                say("Ctrl-C ends all of it.")
+                works = f"Worker on pool {pool!r}, {limit} run at a time; log: {log}"
+                _announce(say, found, works, _NEXT, "Ctrl-C ends all of it.")
                 ready(found)
 
-            chores = (Chore(Revival(runs).look, _REVIVE_EVERY_S, "start servers again"),
-                      Chore(new_janitor(client, runs, found).mend, _MEND_EVERY_S,
-                            "look for what killed runs left"))  # fmt: skip
+            chores = _chores(runs, new_janitor(client, runs, found))
+            worker = partial(_worker, runs.resolve(), client, pool, limit, charge)
             try:
-                keep_working(
-                    lambda: _worker(runs.resolve(), client, pool, limit, charge),
-                    announce, chores, say,
-                )  # fmt: skip
+                keep_working(worker, announce, chores, say)
             finally:
                 guard.end(orphans(found.prefect_api_url), grace_s=_WORKER_GRACE_S)
+
+
+def _chores(runs: Path, janitor: "Janitor") -> tuple[Chore, ...]:
+    return (
+        Chore(Revival(runs).look, _REVIVE_EVERY_S, "start servers again"),
+        Chore(janitor.mend, _MEND_EVERY_S, "look for what killed runs left"),
+    )
 
 
 def ui(runs: Path, *, ports: Ports = ANY_PORTS, say: Callable[[str], None]) -> None:
@@ -230,13 +236,14 @@ def _await_online(
         time.sleep(0.3)
 
 
-def _announce(say: Callable[[str], None], found: Services, last: str) -> None:
+def _announce(say: Callable[[str], None], found: Services, *last: str) -> None:
     say(f"Prefect  {found.prefect_ui_url}")
     say(f"MLflow   {found.mlflow_url}")
     if found.auth_file and (login := auth.read(found.auth_file.parent)):
         say(f"Login    {login}  (Prefect's page asks for it, once in each browser)")
         say(f"         for Prefect's commands: export {found.shell}")
-    say(last)
+    for line in last:
+        say(line)
 
 
 @contextmanager

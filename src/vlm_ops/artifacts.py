@@ -1,18 +1,17 @@
 """What the steps of the pipeline leave behind."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from vlm_ops.config.pairs import PreferenceForm
 from vlm_ops.config.training import Engine
 from vlm_ops.deal import Deal, deal_file, read_deal
-from vlm_ops.errors import DataError
 from vlm_ops.model_ref import ModelRef as ModelRef
 from vlm_ops.model_ref import Start, whole_files
+from vlm_ops.pictured import have_images, images_beside
 from vlm_ops.records import (
     BARE_QUESTION,
-    AboutImages,
     Answer,
     PreferencePair,
     Row,
@@ -29,7 +28,6 @@ from vlm_ops.store.jsonl import read_jsonl
 
 PairSplit = Literal["train", "validation"]
 PAIR_SPLITS: tuple[PairSplit, ...] = ("train", "validation")
-
 ANSWERS = "answers.jsonl"
 """File of an answer set."""
 
@@ -55,11 +53,10 @@ class PreparedData(Artifact):
         prompt: What a model that is trained on the rows is asked with.
         around: What stands around each question in the files. It was the prompt in earlier
             versions, whose records do not tell (None).
-        images: Where the rows' image paths start, seen from ``folder``. The folder of images is
-            shared by all that was prepared in a runs folder; earlier versions had one each.
+        images: Where the rows' image paths start, seen from ``folder``: all of a runs folder share.
         deal: Where it is remembered which split a group belongs to, seen from ``folder``; None
             where the source knows, and in records of earlier versions.
-        refused: Rows of the source that can't be used and are left out, as ``refused.jsonl`` says.
+        refused: Rows of the source that are left out; ``refused.jsonl`` says why.
     """
 
     step = "prepare"
@@ -118,7 +115,7 @@ class PreparedData(Artifact):
         registered model, with a past of its own, had the same rows prepared.
         """
         rows = (row for split in self.splits for row in self.rows(split))
-        if not _have_images(rows, self):
+        if not have_images(rows, self):
             return None
         file = deal_file(inputs["job"].remembered) if "job" in inputs else None
         deal = Deal() if file is None else read_deal(self.folder / file)
@@ -128,7 +125,7 @@ class PreparedData(Artifact):
 
     def images_beside(self) -> dict[str, Path]:
         """Return, by content, the images of its rows; earlier versions have them in the folder."""
-        return _images_beside((row for split in self.splits for row in self.rows(split)), self)
+        return images_beside((row for split in self.splits for row in self.rows(split)), self)
 
 
 class TrainedAdapter(Artifact):
@@ -236,7 +233,7 @@ class PreferencePairs(Artifact):
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the pairs if they and their images are still there."""
         pairs = (pair for split in PAIR_SPLITS for pair in self.pairs(split))
-        if not _have_images(pairs, self):
+        if not have_images(pairs, self):
             return None
         # Earlier versions sampled pairs from questions in the prompt of their rows.
         around = inputs["data"].prompt if self.around is None else self.around
@@ -244,23 +241,7 @@ class PreferencePairs(Artifact):
 
     def images_beside(self) -> dict[str, Path]:
         """Return, by content, the images of its pairs."""
-        return _images_beside((pair for split in PAIR_SPLITS for pair in self.pairs(split)), self)
-
-
-def _have_images(rows: Iterable[AboutImages], holder: PreparedData | PreferencePairs) -> bool:
-    try:
-        paths = {image.path for row in rows for image in row.images}
-    except DataError:  # the rows themselves are gone
-        return False
-    return all(holder.image_path(path).is_file() for path in paths)
-
-
-def _images_beside(
-    rows: Iterable[AboutImages], holder: PreparedData | PreferencePairs
-) -> dict[str, Path]:
-    if holder.images == Path():
-        return {}
-    return {i.sha256: holder.image_path(i.path) for row in rows for i in row.images}
+        return images_beside((pair for split in PAIR_SPLITS for pair in self.pairs(split)), self)
 
 
 class AnswerSet(Artifact):

@@ -113,7 +113,7 @@ def test_a_night_in_which_the_clocks_change_has_one_run(cron: str, midnight: str
     """As docs/schedule.md says."""
     start = datetime.fromisoformat(midnight)
     schedule = CronSchedule(cron=cron, timezone="Europe/Vienna")
-    dates = asyncio.run(schedule.get_dates(n=3, start=start))  # type: ignore[arg-type]
+    dates = asyncio.run(schedule.get_dates(n=3, start=start))
     assert [date.day - dates[0].day for date in dates] == [0, 1, 2]
     assert dates[0].isoformat()[:10] == (start + timedelta(hours=3)).isoformat()[:10]
 

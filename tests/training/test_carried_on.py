@@ -28,8 +28,8 @@ class Dying(PackedSft):
     """Dies after the fifth step; the checkpoint before is of step four."""
 
     def __init__(self, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
-        self.add_callback(Crash(5))  # type: ignore[attr-defined]
+        super().__init__(**options)
+        self.add_callback(Crash(5))
 
 
 def test_with_an_empty_disk_it_comes_to_the_same_weights(
