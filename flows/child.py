@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import vlm_ops.errors
+from flows.devices import Taken, one_device
 from flows.forked import close_host, fork
 from flows.watch import Child, Terms, Watch
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
@@ -141,8 +143,11 @@ def _in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms) -> 
         left.unlink(missing_ok=True)
     write_whole(file, json.dumps(values | {"moved": str(moved)}, indent=2))
     environment = os.environ | _environment(values["threads"])
-    child = fork(file, environment) or _anew(file, environment)
     log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{name}")
+    with _device(name, terms) as taken:
+        child = fork(file, environment) or _anew(
+            file, environment | taken.environment, taken.inherited
+        )
     assert child.stdout is not None
     with Watch(child, terms, moved, name, log) as watch:
         try:
@@ -155,7 +160,20 @@ def _in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms) -> 
     return _Ended(code, last, log, result, watch.why, watch.memory_ran_out)
 
 
-def _anew(file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+def _device(name: str, terms: Terms) -> AbstractContextManager[Taken]:
+    """Take a GPU for a step, which keeps it; a look at the run goes beside others."""
+    if name == CHECK:
+        return contextlib.nullcontext(Taken({}, ()))
+
+    def given_up() -> VlmOpsError | None:
+        return terms.slot_lost(name) or terms.not_wanted(name)
+
+    return one_device(name, wait_minutes=terms.wait_minutes, given_up=given_up)
+
+
+def _anew(
+    file: Path, environment: dict[str, str], inherited: tuple[int, ...]
+) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", "vlm_ops.steps.process", str(file), str(os.getpid())],
         stdin=subprocess.DEVNULL,
@@ -163,6 +181,7 @@ def _anew(file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
         stderr=subprocess.STDOUT,
         env=environment,
         start_new_session=True,
+        pass_fds=inherited,
     )
 
 

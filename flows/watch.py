@@ -12,6 +12,7 @@ from pathlib import Path
 from flows.forked import Forked
 from vlm_ops.config.sections import ExecutionSettings
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
+from vlm_ops.store.lock import WAIT_MINUTES
 
 Child = Forked | subprocess.Popen[bytes]
 
@@ -36,6 +37,7 @@ class Terms:
         cancelled: Tells whether the run was cancelled; asked every few seconds.
         lost: Tells whether the GPU's slot is as good as another run's.
         grace_s: Between the request to stop and the end.
+        wait_minutes: Longest that it may wait for a GPU.
     """
 
     step_hours: float | None = None
@@ -43,13 +45,39 @@ class Terms:
     cancelled: Callable[[], bool] | None = None
     grace_s: float = GRACE_S
     lost: Callable[[], bool] | None = None
+    wait_minutes: float = WAIT_MINUTES
+
+    def slot_lost(self, step: str) -> VlmOpsError | None:
+        """Return why a step may not go on, if the GPU's slot is lost."""
+        if self.lost is None or not self.lost():
+            return None
+        return TransientError(
+            f"step {step!r} was ended, because the GPU's slot was lost: Prefect's server did "
+            f"not answer for minutes, or gave it to another run; it goes on from its newest "
+            f"checkpoint when it has the slot again"
+        )
+
+    def not_wanted(self, step: str) -> VlmOpsError | None:
+        """Return why a step may not go on, if its run was cancelled."""
+        if self.cancelled is None or not self.cancelled():
+            return None
+        return Interrupted(
+            f"the run was cancelled in Prefect, in step {step!r}; what is done is kept, and "
+            f"the same command goes on from there"
+        )
 
     @classmethod
     def of(
         cls, execution: ExecutionSettings, cancelled: Callable[[], bool] | None, grace_s: float
     ) -> "Terms":
         """Return the terms that a configuration sets."""
-        return cls(execution.step_hours, execution.stalled_minutes, cancelled, grace_s)
+        return cls(
+            execution.step_hours,
+            execution.stalled_minutes,
+            cancelled,
+            grace_s,
+            wait_minutes=execution.wait_minutes,
+        )
 
 
 class Watch:
@@ -100,10 +128,14 @@ class Watch:
                 last, moved = found, now
                 if self._is_another_step():
                     began = now
-            why = self._is_lost() or self._too_long(now - began) or self._stands_still(now - moved)
+            why = (
+                self._terms.slot_lost(self._step)
+                or self._too_long(now - began)
+                or self._stands_still(now - moved)
+            )
             if why is None and now >= asked:
                 asked = now + _ASK_S
-                why = self._not_wanted()
+                why = self._terms.not_wanted(self._step)
             if why is not None and not self._over.is_set():
                 self.why = why
                 logger.warning("%s", why)
@@ -148,23 +180,6 @@ class Watch:
             f"download) and was ended; it goes on from its newest checkpoint. Its log: "
             f"{self._log}. If a single piece of its work takes longer, raise "
             f"execution.stalled_minutes (null for no limit)"
-        )
-
-    def _is_lost(self) -> VlmOpsError | None:
-        if self._terms.lost is None or not self._terms.lost():
-            return None
-        return TransientError(
-            f"step {self._step!r} was ended, because the GPU's slot was lost: Prefect's server did "
-            f"not answer for minutes, or gave it to another run; it goes on from its newest "
-            f"checkpoint when it has the slot again"
-        )
-
-    def _not_wanted(self) -> VlmOpsError | None:
-        if self._terms.cancelled is None or not self._terms.cancelled():
-            return None
-        return Interrupted(
-            f"the run was cancelled in Prefect, in step {self._step!r}; what is done is kept, and "
-            f"the same command goes on from there"
         )
 
 

@@ -4,12 +4,15 @@ Light, as :mod:`vlm_ops.models.identity`: a plan is made without torch. So the d
 flags are asked here, and torch, where it computes, is told what was found.
 """
 
+import contextlib
 import ctypes
 import functools
+import os
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vlm_ops.config.sections import ModelSettings
 
@@ -68,17 +71,47 @@ def device() -> Literal["cpu", "cuda"]:
     ``cuda`` where torch was built for it and the driver, which heeds ``CUDA_VISIBLE_DEVICES``,
     counts a device.
     """
+    return "cuda" if gpus() else "cpu"
+
+
+class Gpu(NamedTuple):
+    """A GPU that this process sees.
+
+    Attributes:
+        name: By which ``CUDA_VISIBLE_DEVICES`` names it.
+        key: Of the device itself, however it is named: its UUID, where the driver tells it.
+    """
+
+    name: str
+    key: str
+
+
+@functools.cache
+def gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs that torch would see, in its order."""
     try:
         built = distribution("torch").locate_file("torch/lib/libtorch_cuda.so")
         if not Path(str(built)).exists():
-            return "cpu"
+            return ()
         driver = ctypes.CDLL(_DRIVER)
     except (PackageNotFoundError, OSError):
-        return "cpu"
+        return ()
     count = ctypes.c_int(0)
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return "cpu"
-    return "cuda" if count.value else "cpu"
+        return ()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    names = named if any(named) else [str(number) for number in range(count.value)]
+    return tuple(Gpu(names[n], _key(driver, n, names[n])) for n in range(count.value))
+
+
+def _key(driver: ctypes.CDLL, number: int, name: str) -> str:
+    uuid = (ctypes.c_ubyte * 16)()
+    # The second form tells the parts of a divided device apart.
+    for call in ("cuDeviceGetUuid_v2", "cuDeviceGetUuid"):
+        with contextlib.suppress(AttributeError):
+            if not getattr(driver, call)(ctypes.byref(uuid), ctypes.c_int(number)):
+                return bytes(uuid).hex()
+    return re.sub(r"\W", "-", name)
 
 
 @functools.cache
