@@ -206,14 +206,11 @@ def _process(who: dict[str, Any]) -> psutil.Process | None:
 def _main(runs: Path, user: dict[str, Any]) -> None:
     """Wait for the user's death, end what it left behind, and leave in its place.
 
-    Lines on standard input are processes that the user owns alone, such as its worker; the line
-    ``done`` says that the user has cleaned up itself.
+    Lines on standard input are processes that the user owns alone, such as its worker.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     lines = [line.strip() for line in sys.stdin]
-    if "done" in lines:
-        return
     end([json.loads(line) for line in lines], grace_s=60, children_first=True)
     leave(runs, user)
 

@@ -36,6 +36,8 @@ RUNNING_AFTER = timedelta(minutes=2)
 """How long a run's process may stay unseen after its state has changed."""
 ENDED_AFTER = timedelta(minutes=5)
 """How long after a flow run's end its MLflow runs may still be written to."""
+LEAKED_AFTER = timedelta(minutes=2)
+"""How long a slot may be taken without a lease while runs go on; it takes milliseconds."""
 
 T = TypeVar("T")
 _PAGE = 200
@@ -94,6 +96,7 @@ class Janitor:
         self._mlflow = mlflow
         self._leases = leases
         self._now = now
+        self._leaking_since: datetime | None = None
 
     def mend(self) -> Iterator[str]:
         """Mend all that is stranded; yield a line about each thing.
@@ -148,11 +151,22 @@ class Janitor:
                 mend = partial(self._client.release_concurrency_slots_with_lease, UUID(lease["id"]))
                 found.append(Stranded("slot", lease["id"], GPU_SLOT, why, "free now", mend))
         leaked = slot.active_slots - held
-        if leaked > 0 and not self.active():  # as a server that kept its leases in memory left it
+        if self._leaks(leaked):
             mend = partial(self._client.release_concurrency_slots, [GPU_SLOT], leaked, 1.0)
             why = f"{leaked} taken by nobody"
             found.append(Stranded("slot", str(slot.id), GPU_SLOT, why, "free now", mend))
         return found
+
+    def _leaks(self, leaked: int) -> bool:
+        """Tell whether slots without a lease stay so: a server counts first and writes then.
+
+        One that was killed in between left such a slot, and one that kept leases in memory.
+        """
+        if leaked <= 0:
+            self._leaking_since = None
+            return False
+        self._leaking_since = self._leaking_since or self._now()
+        return not self.active() or self._now() - self._leaking_since >= LEAKED_AFTER
 
     def slot(self) -> "GlobalConcurrencyLimitResponse | None":
         """Return the limit that heavy steps wait for; None where the server has none."""
@@ -194,8 +208,7 @@ class Janitor:
         patience = PENDING_AFTER if state.is_pending() else RUNNING_AFTER
         if self._now() - state.timestamp < patience or not self._is_own(pool):
             return None
-        pid = run.infrastructure_pid or ""
-        if name in look.ids or (pid.isdigit() and psutil.pid_exists(int(pid))):
+        if name in look.ids:
             return None
         return f"no process works on it; only this host ever served the pool {pool!r}"
 

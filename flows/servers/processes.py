@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ WORK = "work"
 the path of imports: in a user's folder, an ``evaluate.py`` would stand in for the library."""
 
 _OWN_PORTS = (20_000, 32_000)
+_LOG_BYTES = 50_000_000
 
 
 def spawn(
@@ -42,10 +44,12 @@ def spawn(
         command: Program and arguments.
         env: Variables on top of this process's own.
         cwd: Its working folder.
-        log: File for all it prints; begun anew.
+        log: File for all it prints; that of the one before gets ``.1`` behind its name.
         inherited: Descriptors that it keeps open.
     """
-    with log.open("wb") as sink:
+    if log.exists():  # it may say why that one has ended
+        log.replace(_before(log))
+    with log.open("ab") as sink:
         return subprocess.Popen(
             command,
             cwd=cwd,
@@ -56,6 +60,27 @@ def spawn(
             start_new_session=True,
             pass_fds=inherited,
         )
+
+
+def shorten_logs(runs: Path, most: int = _LOG_BYTES) -> list[str]:
+    """Begin logs of processes that run anew when they are long; what they held is kept once.
+
+    Args:
+        runs: The runs folder.
+        most: Bytes that a log may have.
+
+    Returns:
+        Nothing to be said.
+    """
+    for log in (runs / "logs").glob("*.log"):
+        if log.stat().st_size > most:
+            shutil.copyfile(log, _before(log))
+            os.truncate(log, 0)  # they append
+    return []
+
+
+def _before(log: Path) -> Path:
+    return log.with_name(f"{log.name}.1")
 
 
 @contextmanager
@@ -136,8 +161,8 @@ def guarded(runs: Path) -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
     try:
         yield charge
     finally:
+        # What has been cleaned up is passed over; a second Ctrl-C may have cut that short.
         with suppress(BrokenPipeError):
-            pipe.write(b"done\n")
             pipe.close()
         watcher.wait()
 

@@ -1,6 +1,7 @@
 """Servers of a runs folder: started, and started again where they were once they have ended."""
 
 import logging
+import os
 import socket
 import subprocess
 import time
@@ -124,10 +125,17 @@ class Revival:
         before = self._servers[name]
         with guard.lock(self._runs, timeout_s=10):
             state = guard.read_state(self._runs)
-            if name not in state["servers"]:  # nobody else has started it meanwhile
+            if (other := state["servers"].get(name)) and other["url"] != before["url"]:
+                # Another command started it elsewhere; the worker would not find it there.
+                guard.end([state["servers"].pop(name)])
+            if name not in state["servers"]:
                 guard.end_session(before["pid"])
                 port = int(before["url"].removesuffix("/api").rpartition(":")[2])
                 state["servers"] |= start(self._runs, {name: port}, _REVIVAL_S)
+                # Whoever left while no server ran has taken the list of users away.
+                me = guard.identity(os.getpid())
+                state["users"] = [user for user in state["users"] if user["pid"] != me["pid"]]
+                state["users"].append(me)
                 guard.write_state(self._runs, state)
             self._servers[name] = state["servers"][name]
         return f"the {TITLES[name]} server had ended; it was started again at {before['url']}"

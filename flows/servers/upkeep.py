@@ -19,6 +19,7 @@ _SOON_S = 60
 _AT_MOST = 5
 """So often in a row a worker may end within :data:`_SOON_S` of its start."""
 _PAUSE_S = 5
+_RUN_ID = "PREFECT__FLOW_RUN_ID"
 
 
 @dataclass
@@ -106,12 +107,19 @@ def orphans(api: str) -> list[dict[str, Any]]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             values = process.environ()
-            if "PREFECT__FLOW_RUN_ID" not in values or values.get(ADDRESSES["prefect"]) != api:
+            if _RUN_ID not in values or values.get(ADDRESSES["prefect"]) != api:
                 continue
             parent = process.parent()
-            if parent is None or "prefect" not in " ".join(parent.cmdline()):
+            if parent is None or not _is_of_a_run(parent):
                 found.append(guard.identity(process.pid))
     return found
+
+
+def _is_of_a_run(process: psutil.Process) -> bool:
+    """Tell whether a process works for a run, or is a worker."""
+    with suppress(psutil.Error, OSError):
+        return _RUN_ID in process.environ() or "-m prefect worker" in " ".join(process.cmdline())
+    return False
 
 
 def died(child: "subprocess.Popen[bytes]", log: Path) -> str:

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from flows.servers import auth, guard
-from flows.servers.processes import WORK, guarded, log_tail, spawn
+from flows.servers.processes import WORK, guarded, log_tail, shorten_logs, spawn
 from flows.servers.services import ANY_PORTS, Ports, Services, must_exist, services
 from flows.servers.starting import Revival
 from flows.servers.status import new_janitor
@@ -102,6 +102,7 @@ def _chores(runs: Path, janitor: "Janitor") -> tuple[Chore, ...]:
     return (
         Chore(Revival(runs).look, _REVIVE_EVERY_S, "start servers again"),
         Chore(janitor.mend, _MEND_EVERY_S, "look for what killed runs left"),
+        Chore(partial(shorten_logs, runs), _MEND_EVERY_S, "shorten logs"),
     )
 
 
