@@ -182,6 +182,29 @@ def test_a_slot_that_nobody_holds_is_free_again(
     assert slots(client) == 0
 
 
+def test_a_slot_that_stays_taken_by_nobody_is_free_again_while_a_run_waits_for_it(
+    client: "SyncPrefectClient", runs: Path, pair: Services
+) -> None:
+    """As a server left it that was killed between counting the slot and writing its lease."""
+    from prefect.states import Running
+
+    flow = client.create_flow_from_name("waits")
+    deployment = client.create_deployment(flow, "waits")
+    run = client.create_flow_run_from_deployment(deployment, state=Running())
+    client.increment_concurrency_slots(["gpu"], 1, "concurrency")
+    try:
+        minutes = [0]
+        of_now = janitor(client, runs, pair)
+        of_now._now = lambda: datetime.now(UTC) + timedelta(minutes=minutes[0])
+        assert not of_now.slots()
+        minutes[0] = 3
+        (line,) = of_now.mend()
+        assert "taken by nobody" in line
+        assert slots(client) == 0
+    finally:
+        client.delete_flow_run(run.id)
+
+
 def test_status_is_one_line_and_its_exit_code_says_whether_it_is_healthy(
     pair: Services, runs: Path, tmp_path: Path
 ) -> None:

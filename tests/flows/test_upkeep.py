@@ -15,6 +15,7 @@ from small import environment
 
 from flows.servers import guard
 from flows.servers.health import ask
+from flows.servers.processes import shorten_logs, spawn
 from flows.servers.upkeep import Chore
 
 UP = """
@@ -99,3 +100,17 @@ def test_what_fails_again_and_again_is_said_once() -> None:
     while answers:
         chore.look(said.append)
     assert said == ["could not look: OSError: away", "back", "could not look: OSError: away"]
+
+
+def test_logs_say_why_a_process_has_ended_and_do_not_grow_for_ever(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "worker.log"
+    log.parent.mkdir()
+    for word in ("first", "second"):
+        with spawn([sys.executable, "-c", f"print('{word}')"], {}, cwd=tmp_path, log=log):
+            pass
+    before = log.with_name("worker.log.1")
+    assert (before.read_text(), log.read_text()) == ("first\n", "second\n")
+    shorten_logs(tmp_path, most=100)
+    assert log.read_text() == "second\n"
+    shorten_logs(tmp_path, most=3)
+    assert (before.read_text(), log.read_text()) == ("second\n", "")
