@@ -155,7 +155,7 @@ class Night:
         self.fired = 0
         self._run = ""
 
-    def deploy(self) -> None:
+    def deploy(self, *options: str) -> None:
         """Write its configuration and make its deployment."""
         self.folder.mkdir()
         values = yaml.safe_load(CONFIG)
@@ -164,7 +164,7 @@ class Night:
         values["register"] = {"model": self.name}
         config = self.folder / "night.yaml"
         config.write_text(yaml.safe_dump(values), encoding="utf-8")
-        self.box.command("deploy", str(config), "--name", self.name)
+        self.box.command("deploy", str(config), "--name", self.name, *options)
 
     def fire(self) -> None:
         """Start a run, as the schedule does."""
