@@ -9,6 +9,7 @@ The last line is JSON.
 
 import argparse
 import contextlib
+import itertools
 import json
 import shutil
 import sys
@@ -32,7 +33,7 @@ def count(runs: list[dict[str, Any]]) -> dict[str, Any]:
     states = [run["state_name"] for run in ended]
     overlaps = sum(
         datetime.fromisoformat(after["start_time"]) < datetime.fromisoformat(before["end_time"])
-        for before, after in zip(ended, ended[1:], strict=False)
+        for before, after in itertools.pairwise(ended)
     )
     return {"runs": len(ended), "states": {name: states.count(name) for name in sorted({*states})},
             "trained": len(states) - states.count("Skipped"), "overlaps": overlaps}  # fmt: skip
