@@ -17,16 +17,19 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from crash_box import ENDED, Box, Night, write_rows
 from postgresql import postgresql
 
 VICTIMS = ("step", "flow", "worker", "prefect", "mlflow", "sigterm")
 """What is killed by SIGKILL; ``sigterm`` asks all of ``vlm-ops up`` to end."""
+AWAY = {"mlflow-away": 60.0, "prefect-away": 60.0, "postgresql-away": 30.0}
+"""What is stopped and goes on after so many seconds, if it is asked for by ``--victims``."""
 
 
 @dataclass
@@ -45,11 +48,11 @@ class Tally:
 
 
 class Kill:
-    """Kills one victim, at or after a moment.
+    """Kills one victim, or stops it for a while, at or after a moment.
 
     Args:
         box: Of the victim.
-        victim: One of :data:`VICTIMS`.
+        victim: One of :data:`VICTIMS` or :data:`AWAY`.
         after_s: Seconds after the first firing.
     """
 
@@ -58,18 +61,34 @@ class Kill:
         self.victim = victim
         self.after_s = after_s
         self.done: float | None = None
+        self._stopped: list[psutil.Process] = []
 
     def __call__(self, seconds: float) -> None:
-        """Kill it, if it is time and it is there."""
-        if self.done is not None or seconds < self.after_s:
-            return
+        """Kill it, if it is time and it is there; let it go on when it was away for long enough."""
+        if self.done is not None:
+            if seconds >= self.done + AWAY.get(self.victim, 0):
+                self.let_go_on()
+        elif seconds >= self.after_s and self._disturb():
+            self.done = seconds
+
+    def let_go_on(self) -> None:
+        """Let go on what was stopped."""
+        while self._stopped:
+            self._stopped.pop().resume()
+
+    def _disturb(self) -> bool:
         if self.victim == "sigterm":
             self.box.end()
-        elif (found := self.box.member(self.victim)) is not None:
-            found.kill()
-        else:
-            return
-        self.done = seconds
+            return True
+        if self.victim in AWAY:
+            self._stopped = self.box.members(self.victim.removesuffix("-away"))
+            for process in self._stopped:
+                process.suspend()
+            return bool(self._stopped)
+        if (found := self.box.member(self.victim)) is None:
+            return False
+        found.kill()
+        return True
 
 
 def left_open(box: Box) -> list[str]:
@@ -114,7 +133,7 @@ def mlflow_runs(box: Box) -> list[Any]:
     return list(client.search_runs(ids, max_results=5000))
 
 
-def nights(box: Box, tally: Tally, kills: int, rng: random.Random) -> None:
+def nights(box: Box, tally: Tally, kills: int, victims: Sequence[str], rng: random.Random) -> None:
     """Take the undisturbed night, then one for each kill."""
     box.keep_up()
     twin = Night(box, "night-000")
@@ -128,12 +147,15 @@ def nights(box: Box, tally: Tally, kills: int, rng: random.Random) -> None:
     _say(f"undisturbed: {state} in {tally.undisturbed_s} s")
     all_nights = {twin.name: twin}
     for number in range(1, kills + 1):
-        victim = VICTIMS[(number - 1) % len(VICTIMS)]
+        victim = victims[(number - 1) % len(victims)]
         night = Night(box, f"night-{number:03}")
         all_nights[night.name] = night
         night.deploy()
         kill = Kill(box, victim, rng.uniform(0.5, tally.undisturbed_s))
-        state = night.run_to_the_end(kill)
+        try:
+            state = night.run_to_the_end(kill)
+        finally:
+            kill.let_go_on()
         box.keep_up()
         found = night.result()
         same = found == expected
@@ -188,6 +210,7 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=6, help="ten of each kind are 60")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--victims", nargs="+", default=VICTIMS, choices=[*VICTIMS, *AWAY])
     parser.add_argument("--keep", type=Path, help="a new folder for all files, kept")
     asked = parser.parse_args()
     tally, begin = Tally(asked.seed), time.monotonic()
@@ -195,7 +218,7 @@ def main() -> int:
         write_rows(folder / "rows")
         box = Box(folder, database)
         try:
-            nights(box, tally, asked.kills, random.Random(asked.seed))
+            nights(box, tally, asked.kills, asked.victims, random.Random(asked.seed))
         finally:
             box.end()
     tally.seconds = round(time.monotonic() - begin, 1)

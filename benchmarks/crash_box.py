@@ -49,6 +49,7 @@ class Box:
     def __init__(self, folder: Path, database: str) -> None:
         self.folder = folder
         self.runs = folder / "runs"
+        self._database = database
         url = database.replace("postgresql:", "postgresql+asyncpg:")
         # A gigabyte of servers and a training: one thread each is what two cores have.
         self._environment = environment(PREFECT_API_DATABASE_CONNECTION_URL=url)
@@ -109,6 +110,15 @@ class Box:
             raise SystemExit(f"vlm-ops {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
         return json.loads(done.stdout)
 
+    def members(self, server: str) -> list[psutil.Process]:
+        """Return all processes of a server, PostgreSQL's too."""
+        if server == "postgresql":
+            folder = self._database.partition("host=")[2]
+            heads = [one for one in psutil.process_iter() if folder in " ".join(_line(one))]
+        else:
+            heads = [head] if (head := self.member(server)) else []
+        return [*heads, *(kin for head in heads for kin in head.children(recursive=True))]
+
     def member(self, victim: str) -> psutil.Process | None:
         """Return a living process of a kind, None if there is none now."""
         named: dict[str, Callable[[str], bool]] = {
@@ -124,6 +134,13 @@ class Box:
                 if named[victim](" ".join(process.cmdline())):
                     return process
         return None
+
+
+def _line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def write_rows(folder: Path) -> None:
