@@ -138,7 +138,7 @@ class Box:
 
 def _line(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:
         return []
 
