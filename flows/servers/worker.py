@@ -58,16 +58,14 @@ def up(
 ) -> None:
     """Run both servers and a process worker until Ctrl-C, SIGTERM or SIGHUP.
 
-    What is there already (servers of this folder, pool, automation) is used as it is. What killed
-    runs left is put right, at the start and every few minutes. A server or worker that ends is
-    started again.
+    Servers, pool and automation that are there are used as they are. What killed runs left is put
+    right, at the start and every few minutes; a server or worker that ends is started again.
 
     Args:
         runs: The runs folder; made when missing.
         ports: Of the servers.
         pool: Work pool of type ``process``.
-        limit: How many runs, and heavy steps, at once. None leaves what the server has, 1 at first,
-            and the worker takes a run for each GPU of the machine, without one what the pool lets.
+        limit: How many runs, and heavy steps, at once; None leaves what the server has.
         say: Receives lines for the user.
         ready: Receives the addresses and the pool's limit, once all of it is up.
 
@@ -88,14 +86,13 @@ def up(
             ensure_zombie_automation(client)
 
             def announce(log: Path) -> None:
-                told = "no limit" if at_once is None else at_once
-                works = f"Worker on pool {pool!r}, runs at once: {told}; log: {log}"
+                most = "any number" if at_once is None else at_once
+                works = f"Worker on pool {pool!r}, runs at once: {most}; log: {log}"
                 _announce(say, found, works, _NEXT, "Ctrl-C ends all of it.")
                 ready(found, at_once)
 
             chores = _chores(runs, new_janitor(client, runs, found))
-            takes = limit or len(gpus()) or None
-            worker = partial(_worker, runs.resolve(), client, pool, takes, charge)
+            worker = partial(_worker, runs.resolve(), client, pool, limit, charge)
             try:
                 keep_working(worker, announce, chores, say)
             finally:
@@ -216,7 +213,10 @@ def _worker(
     name = f"vlm-ops-{socket.gethostname()}-{os.getpid()}"
     log = runs / "logs" / "worker.log"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
-    command += ["--type", "process", "--name", name, *(["--limit", str(limit)] if limit else [])]
+    command += ["--type", "process", "--name", name]
+    # Else the first machine of a pool would take runs for which another one has a free GPU.
+    if takes := limit or len(gpus()):
+        command += ["--limit", str(takes)]
     env = {"PREFECT_WORKER_QUERY_SECONDS": "5"}
     if "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" not in os.environ:
         env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(_HEARTBEAT_S)
