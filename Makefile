@@ -6,9 +6,11 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 # Tests run side by side, a whole file to a worker. Each takes about a core and 2 GB.
 JOBS ?= 2
+# So often `make crash-test` kills something.
+KILLS ?= 6
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo demo-bad test test-all lint format clean
+.PHONY: install demo demo-bad test test-all crash-test lint format clean
 
 install: $(STAMP)
 
@@ -32,6 +34,9 @@ test: $(DEV)
 
 test-all: $(DEV)
 	$(PYTEST)
+
+crash-test: $(DEV)
+	PYTHONPATH=tests/material $(BIN)/python benchmarks/crash.py --kills $(KILLS)
 
 lint: $(DEV)
 	$(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ from flows.servers.starting import Revival
 from flows.servers.status import new_janitor
 from flows.servers.upkeep import Chore, died, keep_working, orphans
 from vlm_ops.errors import ServiceError
+from vlm_ops.models.ground import gpus
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -51,23 +52,22 @@ def up(
     *,
     ports: Ports = ANY_PORTS,
     pool: str = "gpu",
-    limit: int = 1,
+    limit: int | None = None,
     say: Callable[[str], None],
-    ready: Callable[[Services], None] = lambda _: None,
+    ready: Callable[[Services, int | None], None] = lambda *_: None,
 ) -> None:
     """Run both servers and a process worker until Ctrl-C, SIGTERM or SIGHUP.
 
-    What is there already (servers of this folder, pool, limits, automation) is used as it is. What
-    killed runs left is put right, at the start and every few minutes. A server or worker that ends
-    is started again.
+    Servers, pool and automation that are there are used as they are. What killed runs left is put
+    right, at the start and every few minutes; a server or worker that ends is started again.
 
     Args:
         runs: The runs folder; made when missing.
         ports: Of the servers.
         pool: Work pool of type ``process``.
-        limit: How many runs, and heavy steps, at once; one GPU takes one.
+        limit: How many runs, and heavy steps, at once; None leaves what the server has.
         say: Receives lines for the user.
-        ready: Receives the addresses, once all of it is up.
+        ready: Receives the addresses and the pool's limit, once all of it is up.
 
     Raises:
         ServiceError: A server or the worker does not start, or the worker ends again and again.
@@ -82,13 +82,14 @@ def up(
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:
-            ensure_pool(client, pool, limit)
+            at_once = ensure_pool(client, pool, limit)
             ensure_zombie_automation(client)
 
             def announce(log: Path) -> None:
-                works = f"Worker on pool {pool!r}, {limit} run at a time; log: {log}"
+                most = "any number" if at_once is None else at_once
+                works = f"Worker on pool {pool!r}, runs at once: {most}; log: {log}"
                 _announce(say, found, works, _NEXT, "Ctrl-C ends all of it.")
-                ready(found)
+                ready(found, at_once)
 
             chores = _chores(runs, new_janitor(client, runs, found))
             worker = partial(_worker, runs.resolve(), client, pool, limit, charge)
@@ -125,25 +126,39 @@ def ui(runs: Path, *, ports: Ports = ANY_PORTS, say: Callable[[str], None]) -> N
             signal.pause()
 
 
-def ensure_pool(client: "SyncPrefectClient", pool: str, limit: int) -> None:
+def ensure_pool(client: "SyncPrefectClient", pool: str, limit: int | None = None) -> int | None:
     """Have a process work pool, and the global concurrency limit that heavy steps wait for.
 
     Args:
         client: Client of the server to change.
         pool: The work pool's name; the limit is :data:`GPU_SLOT`.
-        limit: Concurrency limit of both. A pool or limit that exists keeps its own, so that what
-            was set in Prefect's pages lasts.
+        limit: Concurrency limit of both, which it also becomes where they exist. None makes what is
+            missing with 1, and what exists keeps its own: what was set in Prefect's pages lasts.
+
+    Returns:
+        The pool's limit; None where it has none.
     """
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+    from prefect.client.schemas.actions import (
+        GlobalConcurrencyLimitCreate,
+        GlobalConcurrencyLimitUpdate,
+        WorkPoolCreate,
+        WorkPoolUpdate,
+    )
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
+    first = limit or 1
     with suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=limit))
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=first))
     try:
         client.read_global_concurrency_limit_by_name(GPU_SLOT)
     except ObjectNotFound:
-        slot = GlobalConcurrencyLimitCreate(name=GPU_SLOT, limit=limit)
+        slot = GlobalConcurrencyLimitCreate(name=GPU_SLOT, limit=first)
         client.create_global_concurrency_limit(slot)
+    if limit is not None:
+        client.update_work_pool(pool, WorkPoolUpdate(concurrency_limit=limit))
+        changed = GlobalConcurrencyLimitUpdate(limit=limit)
+        client.update_global_concurrency_limit(GPU_SLOT, changed)
+    return client.read_work_pool(pool).concurrency_limit
 
 
 def ensure_zombie_automation(client: "SyncPrefectClient", within_s: float = _MISSED_S) -> None:
@@ -192,14 +207,17 @@ def _worker(
     runs: Path,
     client: "SyncPrefectClient",
     pool: str,
-    limit: int,
+    limit: int | None,
     charge: Callable[["subprocess.Popen[bytes]"], None],
 ) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
     """Run Prefect's process worker as a child; yield it once the server knows it as online."""
     name = f"vlm-ops-{socket.gethostname()}-{os.getpid()}"
     log = runs / "logs" / "worker.log"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
-    command += ["--type", "process", "--limit", str(limit), "--name", name]
+    command += ["--type", "process", "--name", name]
+    # Else the first machine of a pool would take runs for which another one has a free GPU.
+    if takes := limit or len(gpus()):
+        command += ["--limit", str(takes)]
     env = {"PREFECT_WORKER_QUERY_SECONDS": "5"}
     if "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" not in os.environ:
         env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(_HEARTBEAT_S)

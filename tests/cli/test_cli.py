@@ -182,6 +182,9 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
             message = refused(tmp_path, *command, "--json", MLFLOW_TRACKING_URI=nobody)
             assert f"MLFLOW_TRACKING_URI is {nobody}" in message
             assert "vlm-ops up" in message
+        both = {"PREFECT_API_URL": f"{nobody}/api", "MLFLOW_TRACKING_URI": nobody}
+        message = refused(tmp_path, "notify", "list", "--json", **both)
+        assert f"PREFECT_API_URL is {nobody}/api" in message  # and no runs folder is asked for
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

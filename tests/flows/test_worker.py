@@ -114,8 +114,13 @@ def test_set_up_is_idempotent_and_keeps_what_the_user_changed(client: "SyncPrefe
     pool = client.read_work_pool("two")
     assert (pool.type, pool.concurrency_limit) == ("process", 2)
     client.update_global_concurrency_limit(worker.GPU_SLOT, GlobalConcurrencyLimitUpdate(limit=3))
-    worker.ensure_pool(client, "two", 2)
+    worker.ensure_pool(client, "two")
     assert client.read_global_concurrency_limit_by_name(worker.GPU_SLOT).limit == 3
+    assert worker.ensure_pool(client, "two", 4) == 4  # asked for
+    assert client.read_global_concurrency_limit_by_name(worker.GPU_SLOT).limit == 4
+    assert worker.ensure_pool(client, "two") == 4
+    assert worker.ensure_pool(client, "one") == 1
+    assert client.read_global_concurrency_limit_by_name(worker.GPU_SLOT).limit == 4
     (automation,) = client.read_automations_by_name(worker.ZOMBIES)
     # A run may end in a state of another name, such as Skipped.
     assert isinstance(automation.trigger, EventTrigger)

@@ -1,4 +1,4 @@
-"""``infra/compose.yaml`` as compose reads it, and its services started without containers."""
+"""The compose files in ``infra`` as compose reads them; services started without containers."""
 
 import os
 import re
@@ -16,6 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
+FILES = (INFRA / "compose.yaml", INFRA / "compose.worker.yaml")
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 START_LIMIT_S = 400
 
@@ -26,8 +27,8 @@ def example() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def services(values: Mapping[str, str]) -> dict[str, Any]:
-    """Return the file's services, its variables filled in.
+def services(values: Mapping[str, str], *paths: Path) -> dict[str, Any]:
+    """Return the services of compose files, by default of both, their variables filled in.
 
     Raises:
         KeyError: One that has to be set is not.
@@ -40,8 +41,10 @@ def services(values: Mapping[str, str]) -> dict[str, Any]:
             return found or rest
         raise KeyError(name)
 
-    text = VARIABLE.sub(fill, (INFRA / "compose.yaml").read_text(encoding="utf-8"))
-    found: dict[str, Any] = yaml.safe_load(text)["services"]
+    found: dict[str, Any] = {}
+    for path in paths or FILES:
+        text = VARIABLE.sub(fill, path.read_text(encoding="utf-8"))
+        found |= yaml.safe_load(text)["services"]
     return found
 
 

@@ -1,6 +1,7 @@
 """``notify``: who is told how runs end, and who follows the aliases."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,10 +147,12 @@ def try_out(name: Name, runs: Runs = Path("runs")) -> None:
 
 @contextmanager
 def _reached(runs: Path) -> "Iterator[Webhooks]":
-    """Use both servers of a runs folder; yields the webhooks of MLflow's."""
+    """Use both servers, of a runs folder where none is given; yields the webhooks of MLflow's."""
+    from flows.servers.environment import ADDRESSES
     from flows.servers.services import must_exist, services
 
-    must_exist(runs)
+    if not all(os.environ.get(variable) for variable in ADDRESSES.values()):
+        must_exist(runs)
     with services(runs) as found:
         from vlm_ops.registry.webhooks import Webhooks
 

@@ -66,7 +66,14 @@ def up(
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "gpu",
-    limit: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs, and heavy steps, at once: of the pool and of Prefect's limit gpu, from now "
+            "on. Without it they stay as they are, 1 at first.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start Prefect, MLflow and a worker on this machine, until Ctrl-C.
@@ -77,10 +84,10 @@ def up(
     """
     from flows.servers import services, worker
 
-    def ready(found: services.Services) -> None:
+    def ready(found: services.Services, at_once: int | None) -> None:
         if as_json:
             urls = {"prefect": found.prefect_ui_url, "prefect_api": found.prefect_api_url}
-            told = {"urls": urls | {"mlflow": found.mlflow_url}, "pool": pool, "limit": limit}
+            told = {"urls": urls | {"mlflow": found.mlflow_url}, "pool": pool, "limit": at_once}
             print_json(told | {"runs": str(runs.resolve()), "seconds": round(found.seconds, 1)})
 
     ports = services.Ports(prefect_port, mlflow_port)

@@ -114,8 +114,8 @@ class Remote:
             fs, root = url_to_fs(self.url, **({} if self._mounted else _S3))
         except ImportError as error:
             raise ConfigError(
-                f"execution.store: {self.url} takes s3fs, which is not installed; "
-                f"pip install 'vlm-ops[s3]'"
+                f"execution.store: {self.url} takes s3fs, which is not installed; in the "
+                f"clone: .venv/bin/pip install --constraint constraints.txt --editable '.[ops,s3]'"
             ) from error
         # Made here, a mount that is not there today would be a folder of this machine.
         if self._mounted and not Path(root).is_dir():
