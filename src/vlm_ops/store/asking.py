@@ -1,17 +1,16 @@
 """A store that several machines share, asked: again where it did not answer, refusals in words."""
 
-import errno
 import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from vlm_ops.errors import ConfigError, OutputError, ServiceError, VlmOpsError
+from vlm_ops.store.files import disk_is_full
 
 T = TypeVar("T")
 
 _PAUSES_S = (1, 3, 9)
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _KEYS = (
     "its credentials are not accepted; look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
     "AWS_SESSION_TOKEN, or the profile, of this machine"
@@ -68,7 +67,7 @@ def answered(place: str, call: Callable[[], T]) -> T:
                 raise ConfigError(f"execution.store: {place}: {why} ({_said(error)})") from error
             if isinstance(error, FileNotFoundError):
                 raise
-            if isinstance(error, OSError) and error.errno in _FULL:
+            if disk_is_full(error):
                 raise OutputError(f"{place}: can't be copied ({error.strerror})") from error
             if pause is None:
                 raise ServiceError(
