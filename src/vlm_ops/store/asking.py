@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from vlm_ops.errors import ConfigError, OutputError, ServiceError, VlmOpsError
+from vlm_ops.errors import OutputError, ServiceError, VlmOpsError
 from vlm_ops.store.files import disk_is_full
 
 T = TypeVar("T")
@@ -53,9 +53,9 @@ def answered(place: str, call: Callable[[], T]) -> T:
 
     Raises:
         FileNotFoundError: The store answers that there is no such thing.
-        ConfigError: It refuses: no such bucket, no rights, wrong credentials, a wrong clock.
         OutputError: A disk is full.
-        ServiceError: It does not answer.
+        ServiceError: It does not answer, or refuses: no such bucket, no rights, wrong credentials,
+            a wrong clock.
     """
     for pause in (*_PAUSES_S, None):
         try:
@@ -64,7 +64,7 @@ def answered(place: str, call: Callable[[], T]) -> T:
             raise
         except Exception as error:  # of fsspec, botocore, aiohttp and asyncio: no one root
             if (why := _refusal(error)) is not None:
-                raise ConfigError(f"execution.store: {place}: {why} ({_said(error)})") from error
+                raise ServiceError(f"execution.store: {place}: {why} ({_said(error)})") from error
             if isinstance(error, FileNotFoundError):
                 raise
             if disk_is_full(error):

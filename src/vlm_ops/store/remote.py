@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from vlm_ops.errors import ConfigError, OutputError
+from vlm_ops.errors import ConfigError, OutputError, ServiceError
 from vlm_ops.store.asking import answered
 from vlm_ops.store.files import make_folder
 from vlm_ops.watched import moved
@@ -32,8 +32,8 @@ _S3: dict[str, Any] = {
 class Remote:
     """A folder that is not in the runs folder; nothing is asked before it is needed.
 
-    Every method raises ConfigError where the folder is not there or lets nobody in, OutputError
-    where a disk is full, ServiceError where there is no answer.
+    Every method raises ServiceError where the folder is not there, lets nobody in or does not
+    answer, OutputError where a disk is full.
 
     Attributes:
         url: Its address.
@@ -132,7 +132,7 @@ class Remote:
             ) from error
         # Made here, a mount that is not there today would be a folder of this machine.
         if self._mounted and not Path(root).is_dir():
-            raise ConfigError(f"execution.store: {self.url}: no such folder; mount it, or make it")
+            raise ServiceError(f"execution.store: {self.url}: no such folder; mount it, or make it")
         if not self._mounted:
             # Asked for a file alone, S3 does not say why it refuses.
             bucket, _, prefix = root.partition("/")
