@@ -1,7 +1,6 @@
 """The pipeline: from images to a champion, top to bottom."""
 
 import logging
-import os
 from typing import Any
 
 import prefect.runtime.deployment
@@ -14,6 +13,7 @@ from prefect.states import Cancelled, Completed
 from flows import tasks
 from flows.context import Context
 from flows.disk import look_at_disk
+from flows.servers.environment import named
 from flows.summary import Summary, of_promotion, of_trial, publish
 from flows.told import message
 from flows.trigger import look
@@ -153,7 +153,7 @@ def _promotion(context: Context) -> Summary:
 
 
 def _context(config: PipelineConfig, source: str) -> Context:
-    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
+    tracking_uri = named().get("mlflow")
     if not tracking_uri:
         raise ServiceError(
             "MLFLOW_TRACKING_URI is not set where this flow runs: set it for the worker, or start "

@@ -116,32 +116,41 @@ def look(
 
     Raises:
         ConfigError: The configuration is wrong.
+        DataError: The hub has the data set no more, or gives it to nobody here.
     """
     config = load_config(config_file, overrides)
     by_clock = scheduled()
     clock = SCHEDULE if by_clock else BY_HAND
     if not on_new_data and on_feedback is None:
         return Look(config, clock)
+    before, away = _before(config), ""
     if on_new_data and isinstance(config.data, HubData):
-        try:
-            newest = newest_commit(config.data.id)
-        except ServiceError as error:
-            return Look(config, None if by_clock else clock, str(error))
+        newest, away = _newest(config.data.id, before)
+        if newest is None:
+            return Look(config, None if by_clock else clock, away)
         config = load_config(config_file, [*overrides, f"data.revision={newest}"])
     seen = Seen(
         when=datetime.now(UTC),
         parts=_parts(config, counted=on_feedback is not None) if on_new_data else {},
         feedback=None if on_feedback is None else _count(config),
     )
-    before = _before(config)
     reasons = [*_moved(seen, before), *_come(seen, before, on_feedback)]
     trigger = clock if not by_clock else "; ".join(reasons) or None
-    return Look(config, trigger, _said(seen, before, on_feedback), seen)
+    said = "; ".join(part for part in (away, _said(seen, before, on_feedback)) if part)
+    return Look(config, trigger, said, seen)
 
 
 def scheduled() -> bool:
     """Tell whether Prefect's scheduler made this run."""
     return "auto-scheduled" in (prefect.runtime.flow_run.tags or [])
+
+
+def _newest(repository: str, before: Seen | None) -> tuple[str | None, str]:
+    """Return the newest commit; where the hub does not say it, the one before, and why."""
+    try:
+        return newest_commit(repository), ""
+    except ServiceError as error:
+        return (before.parts.get(repository) if before else None), str(error)
 
 
 def _parts(config: PipelineConfig, *, counted: bool) -> dict[str, str]:

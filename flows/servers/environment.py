@@ -1,23 +1,51 @@
 """The variables by which Prefect's and MLflow's clients and children find the servers."""
 
 import os
+import re
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from flows.servers import auth
+from vlm_ops.errors import ServiceError
 
 ADDRESSES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 """Which variable names which server."""
+
+_LOGINS = {
+    "prefect": "PREFECT_API_AUTH_STRING (user:password)",
+    "mlflow": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for PostgreSQL PGPASSWORD)",
+}
+_WITH_LOGIN = re.compile(r"https?://.*@|[^:/]+://[^/]*:.*@", re.IGNORECASE | re.DOTALL)
+"""A user of a web address, a password of any other; what they hold need not be escaped."""
 
 SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 """No telemetry."""
 
 _RETRIES = "PREFECT_CLIENT_MAX_RETRIES"
 _THIS_MACHINE = ("127.0.0.1", "localhost")
+
+
+def named(only: Iterable[str] = tuple(ADDRESSES)) -> dict[str, str]:
+    """Return the addresses of servers that variables name, by server.
+
+    Args:
+        only: The servers to look for.
+
+    Raises:
+        ServiceError: An address holds a login. It would stand in logs, records and notifications.
+    """
+    urls = {name: url for name in only if (url := os.environ.get(ADDRESSES[name]))}
+    for name, url in urls.items():
+        if _WITH_LOGIN.match(url.strip()):
+            raise ServiceError(
+                f"{ADDRESSES[name]} holds a login, which would stand in logs, in Prefect's pages "
+                f"and in every run's record; leave it out of the address and set {_LOGINS[name]}"
+            )
+    return urls
 
 
 def for_clients(urls: Mapping[str, str], home: Path | None) -> dict[str, str | None]:

@@ -23,7 +23,13 @@ import filelock
 
 from flows.servers import auth, guard
 from flows.servers.elsewhere import refuse_elsewhere
-from flows.servers.environment import ADDRESSES, environment, for_clients, reaching_this_machine
+from flows.servers.environment import (
+    ADDRESSES,
+    environment,
+    for_clients,
+    named,
+    reaching_this_machine,
+)
 from flows.servers.health import ask
 from flows.servers.processes import guarded, writable
 from flows.servers.starting import TITLES, start
@@ -105,7 +111,8 @@ def services(
         The addresses.
 
     Raises:
-        ServiceError: A given URL does not answer, a port is taken, or a server does not start.
+        ServiceError: A given URL does not answer or holds a login, a port is taken, or a server
+            does not start.
         OutputError: The runs folder can't be written.
     """
     begin = time.monotonic()
@@ -175,8 +182,7 @@ def _own_home(runs: Path, given: dict[str, str]) -> Path | None:
 
 def _given(only: tuple[str, ...]) -> dict[str, str]:
     """Return the URLs that the environment names, each checked to answer."""
-    given = {name: os.environ.get(ADDRESSES[name], "") for name in only}
-    urls = {name: url for name, url in given.items() if url}
+    urls = named(only)
     for name, url in urls.items():
         if not url.startswith(("http://", "https://")):
             continue

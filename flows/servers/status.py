@@ -1,6 +1,5 @@
 """How the servers of a runs folder, their worker and their runs are, and what is stranded."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ from uuid import UUID
 
 from flows.servers import guard
 from flows.servers.elsewhere import refuse_elsewhere
-from flows.servers.environment import ADDRESSES
+from flows.servers.environment import ADDRESSES, named
 from flows.servers.health import ask
 from flows.servers.services import Services, attached
 
@@ -66,7 +65,7 @@ def look(runs: Path, *, mend: bool = False) -> Status:
         mend: Whether to put right what is stranded.
 
     Raises:
-        ServiceError: Another host runs the servers, or they refuse.
+        ServiceError: Another host runs the servers, they refuse, or an address holds a login.
     """
     runs = runs.resolve()
     found = Status(urls=_addresses(runs))
@@ -104,11 +103,11 @@ def new_janitor(client: "SyncPrefectClient", runs: Path, services: Services) -> 
 
 
 def _addresses(runs: Path) -> dict[str, str]:
-    given = {name: os.environ.get(variable, "") for name, variable in ADDRESSES.items()}
-    if not all(given.values()):
+    given = named()
+    if given.keys() != ADDRESSES.keys():
         refuse_elsewhere(runs)
     own = {name: item["url"] for name, item in guard.read_state(runs)["servers"].items()}
-    return own | {name: url for name, url in given.items() if url}
+    return own | given
 
 
 def _look_at_prefect(

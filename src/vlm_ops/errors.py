@@ -10,7 +10,7 @@
     ├── RegistryError (RuntimeError)    a version, an alias or a decision is missing or says no
     │   └── ChampionMoved               judged against another champion than today's; judge again
     ├── OutputError (OSError)           an output folder is read-only or held by another run
-    ├── ServiceError (ConnectionError)  a Prefect or MLflow server does not answer, or refuses
+    ├── ServiceError (ConnectionError)  a server, the hub or the store does not answer, or refuses
     │   └── Unanswered                  it is away or very slow; asking again makes sense
     ├── Interrupted (RuntimeError)      asked to stop; what was done is kept and gone on from
     └── StepFailed (RuntimeError)       a step's own process ended without its artifact
@@ -70,7 +70,7 @@ class OutputError(VlmOpsError, OSError):
 
 
 class ServiceError(VlmOpsError, ConnectionError):
-    """A Prefect or MLflow server does not answer, or refuses."""
+    """A Prefect or MLflow server, the hub or the shared store does not answer, or refuses."""
 
 
 class Unanswered(ServiceError):

@@ -1,11 +1,11 @@
 """What the process of a step tells whoever watches it: that its work goes on.
 
 It sets the time of a file anew wherever something was done: a forward pass, a token of an answer,
-a row, images through the tower, a piece of a download. No thread does so by itself: a heartbeat
-goes on beside a call that hangs. A step that nobody watches has no file and tells nothing.
+a row, images through the tower, a piece of a file that is hashed, fetched or sent; and while it
+waits for another run, which has a limit of its own. No thread does so by itself: a heartbeat goes
+on beside a call that hangs. A step that nobody watches has no file and tells nothing.
 """
 
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -44,7 +44,7 @@ def moved() -> None:
         return
     _told = now
     with suppress(OSError):
-        os.utime(_file)
+        _file.touch()  # the first step may wait, and fetch, before it begins
 
 
 def downloads() -> type[Any]:

@@ -1,6 +1,8 @@
 """Rows out of files and hub data sets, cell by cell as they stand there."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from little_hub import little_hub
 from own_rows import own_rows, square, write_rows
 from PIL import Image
 
@@ -34,7 +37,7 @@ from vlm_ops.data.images import ImageStore
 from vlm_ops.data.prepare import prepare
 from vlm_ops.data.rows import Complaints
 from vlm_ops.data.sources import hub_source, open_source, source_content
-from vlm_ops.errors import DataError
+from vlm_ops.errors import DataError, OutputError, ServiceError
 from vlm_ops.tracker import NullTracker
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -342,14 +345,44 @@ def test_without_a_hub_the_message_says_what_works(size: str, tmp_path: Path) ->
         [sys.executable, "-c", code, data.model_dump_json(), str(tmp_path)],
         capture_output=True,
         text=True,
-        env={"HF_ENDPOINT": "http://127.0.0.1:9", "HOME": str(tmp_path / "home")},
+        env={
+            "HF_ENDPOINT": "http://127.0.0.1:9",
+            "HOME": str(tmp_path / "home"),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        },
         check=False,
     )
     assert done.returncode == 1
     assert time.monotonic() - started < 20
     said = done.stderr.strip().splitlines()[-1]
-    assert "HuggingFaceM4/ChartQA: the data set is on a hub, and no hub could be reached" in said
+    # No DataError: a deployment tries the commit again that it could not download.
+    assert said.startswith(
+        "vlm_ops.errors.ServiceError: HuggingFaceM4/ChartQA: the data set is on a hub, and no hub "
+        "could be reached"
+    )
     assert "the presets demo and demo-shuffled, and data of your own" in said
+
+
+def test_a_download_that_breaks_off_is_no_fault_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(error: Exception) -> None:
+        def download(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+
+    with little_hub(monkeypatch) as commits:
+        commits.append(COMMIT)
+        breaks(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+        with pytest.raises(ServiceError, match=r"team/charts: .*reset by peer"):
+            hub.fetch("team/charts", COMMIT, tmp_path)
+        breaks(OSError(errno.ENOSPC, "No space left on device"))
+        with pytest.raises(OutputError, match=r"team/charts: can't be downloaded.*No space left"):
+            hub.fetch("team/charts", COMMIT, tmp_path)
+        commits.clear()
+        with pytest.raises(DataError, match="team/charts: the hub knows no such data set"):
+            hub.fetch("team/charts", COMMIT, tmp_path)
 
 
 def test_a_source_s_content_follows_rows_and_images(

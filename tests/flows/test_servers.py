@@ -15,9 +15,13 @@ import psutil
 import pytest
 from small import login
 
+from flows.retrain import _context
 from flows.servers import auth, guard
+from flows.servers.environment import named
 from flows.servers.health import ask
 from flows.servers.services import Ports, Services, attached, services
+from flows.servers.status import look
+from vlm_ops.config.load import load_config
 from vlm_ops.errors import OutputError, ServiceError
 
 pytestmark = pytest.mark.slow
@@ -137,6 +141,45 @@ def test_an_address_that_does_not_answer(
         pass
     for part in (variable, title, "http://127.0.0.1:9/api/health", "vlm-ops up", "unset"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "instead"),
+    [
+        ("PREFECT_API_URL", "https://me:s3/cr#et@host/api", "PREFECT_API_AUTH_STRING"),
+        ("MLFLOW_TRACKING_URI", "https://s3cret@host", "MLFLOW_TRACKING_PASSWORD"),
+        ("MLFLOW_TRACKING_URI", "postgresql+psycopg2://me:s3cret@host/mlflow", "PGPASSWORD"),
+    ],
+)
+def test_a_login_in_an_address_is_refused_and_not_shown(
+    variable: str,
+    url: str,
+    instead: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_urls: None,
+) -> None:
+    monkeypatch.setenv(variable, url)
+
+    def attach() -> None:
+        with attached(tmp_path):
+            pass
+
+    config = load_config("demo", [f"execution.runs={tmp_path}"])
+    for door in (attach, lambda: look(tmp_path), lambda: _context(config, "demo")):
+        with pytest.raises(ServiceError, match=f"{variable} holds a login.*{instead}") as caught:
+            door()
+        for secret in ("s3", "cr", "host", "me:"):
+            assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:////data/me@here:8/mlflow.db", "postgresql://me@host:5432/mlflow", "http://host"],
+)
+def test_an_address_without_a_password_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    assert named(["mlflow"]) == {"mlflow": url}
 
 
 def test_the_pages_address_is_not_the_api(

@@ -1,14 +1,13 @@
 """What a deployment's run looks at before it begins."""
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from little_hub import AWAY, little_hub
 from own_rows import own_rows, square, write_rows
 
 from flows import trigger
@@ -154,10 +153,31 @@ def test_a_newer_commit_on_the_hub(
     found = look(config, [], on_new_data=True, on_feedback=None)
     assert found.trigger == "new data: team/charts changed"
     assert found.config.data.revision == new  # type: ignore[union-attr]
-    hub.clear()
+    found.note(ServiceError("the download broke off"))
+    assert reason(config) == "new data: team/charts changed"
+    hub[0] = AWAY
     away = look(config, [], on_new_data=True, on_feedback=None)
     assert away.trigger is None
     assert "the hub did not say" in away.said
+
+
+def test_feedback_counts_while_the_hub_is_away(config: str, tmp_path: Path, hub: list[str]) -> None:
+    old = "a" * 40
+    hub.append(old)
+    config = write(tmp_path, data={"type": "hub", "id": "team/charts", "revision": "b" * 40})
+    assert reason(config, feedback=2) == "the first look"
+    hub[0] = AWAY
+    assert reason(config, feedback=2) is None
+    thumb(tmp_path, 1, 2)
+    found = look(config, [], on_new_data=True, on_feedback=2)
+    assert found.trigger == "feedback: 2 new rows"
+    assert found.config.data.revision == old  # type: ignore[union-attr]
+
+
+def test_a_data_set_that_the_hub_has_no_more_is_a_failure(tmp_path: Path, hub: list[str]) -> None:
+    config = write(tmp_path, data={"type": "hub", "id": "team/charts", "revision": "a" * 40})
+    with pytest.raises(DataError, match="team/charts: the hub knows no such data set"):
+        look(config, [], on_new_data=True, on_feedback=None)
 
 
 def test_what_could_never_fire(config: str, tmp_path: Path) -> None:
@@ -171,24 +191,6 @@ def test_what_could_never_fire(config: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A hub of one data set: the list holds its newest commit; without one it fails."""
-    commits: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if commits else 500)
-            self.end_headers()
-            if commits:
-                answer = {"id": "team/charts", "sha": commits[0], "tags": [], "downloads": 0}
-                self.wfile.write(json.dumps(answer).encode())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    """The data set's newest commit on a hub of this machine."""
+    with little_hub(monkeypatch) as commits:
         yield commits
-        server.shutdown()

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from little_hub import AWAY, little_hub
 from transformers import AutoModelForImageTextToText
 
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.errors import ModelError
+from vlm_ops.errors import ModelError, ServiceError
 from vlm_ops.models import loading
-from vlm_ops.models.loading import base_ref, compute_dtype, load
+from vlm_ops.models.loading import base_folder, base_ref, compute_dtype, load
 
 
 def test_a_base_that_was_changed_since_is_refused(random_base: Path, tmp_path: Path) -> None:
@@ -27,6 +28,18 @@ def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"no \*\.safetensors .* found config\.json"):
         base_ref(ModelSettings(id=str(tmp_path)))
+
+
+def test_a_hub_that_is_away_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with little_hub(monkeypatch) as commits:
+        with pytest.raises(ModelError, match="the hub has no such model or revision"):
+            base_folder(ModelSettings(id="team/model"))
+        commits.append(AWAY)
+        with pytest.raises(ServiceError, match=r"the hub did not give it .*500"):
+            base_folder(ModelSettings(id="team/model"))
 
 
 def test_bfloat16_on_a_cpu_that_emulates_it_is_warned_of_with_its_cost(

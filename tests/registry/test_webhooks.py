@@ -50,6 +50,27 @@ def test_every_move_of_an_alias_is_told(server: str) -> None:
         assert not webhooks.leave("serving")
 
 
+def test_what_a_lost_answer_left_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+    webhooks = Webhooks(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client, url = webhooks.client, "http://127.0.0.1:9/secret-path"
+
+    def lose_an_answer() -> None:
+        client.create_webhook("vlm-ops-serving", url, ["model_version_alias.created"])
+
+    webhooks.follow("serving", url)
+    webhooks.follow("other", url)
+    lose_an_answer()
+    made = webhooks.follow("serving", url)
+    assert webhooks.followers() == [made._replace(name="other"), made]
+    lose_an_answer()
+    assert webhooks.leave("serving")
+    assert webhooks.followers() == [made._replace(name="other")]
+
+
 def test_an_address_that_the_server_does_not_take(mlflow_server: str) -> None:
     for url in ("http://example.org/secret-path", "https://127.0.0.1/secret-path"):
         with pytest.raises(RegistryError, match=r"MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true") as found:

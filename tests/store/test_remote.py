@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from s3 import credentials, forget_connections, s3_server
 
-from vlm_ops.errors import ConfigError, OutputError, ServiceError, VlmOpsError
+from vlm_ops.errors import OutputError, ServiceError, VlmOpsError
 from vlm_ops.store import asking
 from vlm_ops.store.asking import answered
 from vlm_ops.store.remote import Remote
@@ -49,7 +49,7 @@ def test_a_bucket_that_is_not_there_is_named(
     server: dict[str, str], connect: Connect, call: Callable[[Remote], Any]
 ) -> None:
     connect(server)
-    with pytest.raises(ConfigError, match="s3://nowhere/x: there is no such bucket"):
+    with pytest.raises(ServiceError, match="s3://nowhere/x: there is no such bucket"):
         call(Remote("s3://nowhere/x"))
 
 
@@ -65,7 +65,7 @@ def test_keys_that_are_not_accepted_are_named(connect: Connect) -> None:
         )  # fmt: skip
         urllib.request.urlopen(strict, timeout=30).close()
         for call in CALLS:
-            with pytest.raises(ConfigError, match="its credentials are not accepted; look at AWS"):
+            with pytest.raises(ServiceError, match="its credentials are not accepted; look at AWS"):
                 call(Remote("s3://closed"))
 
 
@@ -75,7 +75,7 @@ def test_no_credentials_at_all_are_named(server: dict[str, str], connect: Connec
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.delenv(name)
         forget_connections()
-        with pytest.raises(ConfigError, match="no credentials for it on this machine"):
+        with pytest.raises(ServiceError, match="no credentials for it on this machine"):
             Remote("s3://closed").put(b"text", "a/b")
 
 
@@ -143,7 +143,7 @@ def test_a_refusal_is_said_in_words_and_not_asked_again(
     refusing = answers(status, code)
     connect(refusing.variables)
     for number, call in enumerate(CALLS, 1):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ServiceError, match=said):
             call(Remote("s3://bucket"))
         assert refusing.count == number
 
@@ -185,7 +185,7 @@ def test_a_full_disk_and_an_interruption_are_what_they_are() -> None:
 
     with pytest.raises(OutputError, match=r"can't be copied .No space left"):
         answered("a store", fail(OSError(errno.ENOSPC, "No space left on device")))
-    with pytest.raises(ConfigError, match="it takes the right to list"):
+    with pytest.raises(ServiceError, match="it takes the right to list"):
         answered("a store", fail(PermissionError(errno.EACCES, "Permission denied")))
     with pytest.raises(VlmOpsError, match="own"):
         answered("a store", fail(VlmOpsError("own")))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from s3 import forget_connections, paths, s3_server
 
-from vlm_ops.errors import ConfigError
+from vlm_ops.errors import ServiceError
 from vlm_ops.store.artifact import RECORD
 from vlm_ops.store.fingerprint import sha256_bytes, sha256_file
 from vlm_ops.store.remote import Remote
@@ -289,6 +289,6 @@ def test_machines_may_work_under_several_users(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_mounted_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such folder; mount it, or make it"):
+    with pytest.raises(ServiceError, match="no such folder; mount it, or make it"):
         SharedStore(f"file://{tmp_path}/share").has(STEP)
     assert not os.path.lexists(tmp_path / "share")

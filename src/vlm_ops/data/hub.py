@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from vlm_ops.data.files import Placed, Table
 from vlm_ops.data.parquet import Cells, named_labels
-from vlm_ops.errors import DataError, ServiceError
+from vlm_ops.errors import DataError, OutputError, ServiceError, VlmOpsError
+from vlm_ops.store.files import disk_is_full
 from vlm_ops.store.names import nearest
 from vlm_ops.watched import downloads
 
@@ -33,7 +34,9 @@ def fetch(repository: str, revision: str, cache: Path) -> Path:
         Folder with the data set's files.
 
     Raises:
-        DataError: No hub answers within seconds, or it has no such data set or commit.
+        DataError: The hub has no such data set or commit, or does not give it to everybody.
+        ServiceError: No hub answers within seconds, or it breaks off.
+        OutputError: The disk is full.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -54,16 +57,13 @@ def fetch(repository: str, revision: str, cache: Path) -> Path:
             f"{repository}: the hub has the data set, but no commit {revision!r}. Take one from "
             f"the data set's page, 'Files and versions', 'History'."
         ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise DataError(
-            f"{repository}: the hub knows no such data set, or it is private or gated: check the "
-            f"spelling, or sign in with 'hf auth login'."
-        ) from error
     except Exception as error:  # the HTTP library's errors differ between its versions
-        raise DataError(
-            f"{repository}: the data set is on a hub, and no hub could be reached "
-            f"({type(error).__name__}: {error}). {OFFLINE_HINT}"
-        ) from error
+        if disk_is_full(error):
+            raise OutputError(
+                f"{repository}: can't be downloaded to {cache} ({error.strerror})"
+            ) from error
+        unreached = "the data set is on a hub, and no hub could be reached"
+        raise _failed(repository, error, unreached, f". {OFFLINE_HINT}") from error
     return Path(folder)
 
 
@@ -74,18 +74,31 @@ def newest_commit(repository: str) -> str:
         repository: As ``HuggingFaceM4/ChartQA``.
 
     Raises:
-        ServiceError: It gives no answer within seconds, or knows no such data set.
+        DataError: It has no such data set, or does not give it to everybody.
+        ServiceError: It gives no answer within seconds.
     """
     import huggingface_hub
 
     try:
         info = huggingface_hub.HfApi().dataset_info(repository, timeout=_TIMEOUT_S)
     except Exception as error:  # the HTTP library's errors differ between its versions
-        raise ServiceError(
-            f"{repository}: the hub did not say which commit is its newest "
-            f"({type(error).__name__}: {error})"
-        ) from error
+        unsaid = "the hub did not say which commit is its newest"
+        raise _failed(repository, error, unsaid) from error
     return str(info.sha)
+
+
+def _failed(repository: str, error: Exception, otherwise: str, hint: str = "") -> VlmOpsError:
+    """Tell a data set that can't be had from a hub that may answer the next time."""
+    from huggingface_hub import errors
+
+    lasting = (errors.RepositoryNotFoundError, errors.DisabledRepoError, errors.HFValidationError)
+    if isinstance(error, lasting):
+        return DataError(
+            f"{repository}: the hub knows no such data set, or it is private or gated: check the "
+            f"spelling, or sign in with 'hf auth login'."
+        )
+    said = str(error).partition("\n")[0]
+    return ServiceError(f"{repository}: {otherwise} ({type(error).__name__}: {said}){hint}")
 
 
 class HubFiles(NamedTuple):

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from bitsandbytes.nn.modules import Linear4bit
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from peft import PeftModel
 from transformers import (
     AutoModelForImageTextToText,
@@ -27,12 +32,13 @@ from transformers import (
 
 from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.sections import FRESH, ModelSettings
-from vlm_ops.errors import ModelError
+from vlm_ops.errors import ModelError, OutputError, ServiceError
 from vlm_ops.models.ends import with_ends
 from vlm_ops.models.families import Family, family_in
 from vlm_ops.models.ground import cpu_multiplies_bf16
 from vlm_ops.models.identity import TINY, WEIGHT_PATTERNS, base_listing, base_sha256, local_folder
 from vlm_ops.models.start import find_start, kept_base, refuse_another_base, start_folder
+from vlm_ops.store.files import disk_is_full
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.watched import downloads, moved
 
@@ -71,7 +77,8 @@ def base_ref(settings: ModelSettings) -> ModelRef:
         settings: What to look for.
 
     Raises:
-        ModelError: There is no such folder or hub id, or no hub is in reach.
+        ModelError: There is no such folder or hub id.
+        ServiceError: No hub is in reach.
     """
     folder = base_folder(settings)
     listing = base_listing(folder)
@@ -114,11 +121,14 @@ def base_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
         weights: Whether they are fetched too, or configuration and processor alone.
 
     Raises:
-        ModelError: It can't be found or fetched.
+        ModelError: There is no such model or revision, or the hub does not give it to everybody.
+        ServiceError: The hub does not answer, or breaks off.
+        OutputError: The disk is full.
     """
     if (folder := local_folder(settings)) is not None:
         return folder
     files = [name for name in WEIGHT_PATTERNS if weights or name != "*.safetensors"]
+    named = f"model.id {settings.id!r} (revision {settings.revision or 'newest'})"
     try:
         return Path(
             snapshot_download(
@@ -133,11 +143,20 @@ def base_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
             f"model.id {settings.id!r} is neither {TINY!r}, nor a folder, nor a hub id "
             f"(organisation/name)"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (RepositoryNotFoundError, RevisionNotFoundError, DisabledRepoError) as error:
         raise ModelError(
-            f"model.id {settings.id!r} (revision {settings.revision or 'newest'}): not on this "
-            f"machine, and the hub did not give it ({type(error).__name__}). Check the id and "
-            f"the connection, or use a folder. These presets work offline: {OFFLINE_PRESETS}."
+            f"{named}: the hub has no such model or revision, or it is private or gated "
+            f"({type(error).__name__}). Check the id, sign in with 'hf auth login', or use a "
+            f"folder."
+        ) from error
+    except Exception as error:  # the HTTP library's errors differ between its versions
+        if disk_is_full(error):
+            raise OutputError(f"{named}: can't be downloaded ({error.strerror})") from error
+        said = str(error).partition("\n")[0]
+        raise ServiceError(
+            f"{named}: not on this machine, and the hub did not give it ({type(error).__name__}: "
+            f"{said}). Check the connection and the id, or use a folder. These presets work "
+            f"offline: {OFFLINE_PRESETS}."
         ) from error
 
 

@@ -4,6 +4,7 @@ Source:
     MLflow's documentation, "MLflow Webhooks"; ``mlflow/webhooks``.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from mlflow.entities.webhook import Webhook, WebhookEvent, WebhookEventStr
@@ -47,7 +48,6 @@ class Webhooks(Connection):
         Raises:
             RegistryError: The server does not take the address.
         """
-        old = self._find(name)
         try:
             made = self.client.create_webhook(_PREFIX + name, url, _EVENTS)
         except MlflowException as error:
@@ -59,8 +59,7 @@ class Webhooks(Connection):
                 "network, set MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https and "
                 "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true where its server (or `vlm-ops up`) starts"
             ) from None
-        if old is not None:
-            self.client.delete_webhook(old.webhook_id)
+        self._delete(one for one in self._named(name) if one.webhook_id != made.webhook_id)
         return _follower(made)
 
     @answered
@@ -71,10 +70,9 @@ class Webhooks(Connection):
     @answered
     def leave(self, name: str) -> bool:
         """Call an address no more; tell whether there was one."""
-        found = self._find(name)
-        if found is not None:
-            self.client.delete_webhook(found.webhook_id)
-        return found is not None
+        found = self._named(name)
+        self._delete(found)
+        return bool(found)
 
     @answered
     def try_out(self, name: str) -> Follower | None:
@@ -83,7 +81,7 @@ class Webhooks(Connection):
         Raises:
             RegistryError: The address does not answer, or does not take it.
         """
-        found = self._find(name)
+        found = next(iter(self._named(name)), None)
         if found is None:
             return None
         result = self.client.test_webhook(found.webhook_id)
@@ -96,8 +94,13 @@ class Webhooks(Connection):
             )
         return _follower(found)
 
-    def _find(self, name: str) -> Webhook | None:
-        return next((one for one in self._all() if one.name == _PREFIX + name), None)
+    def _named(self, name: str) -> list[Webhook]:
+        """Return all of a name: an attempt whose answer was lost may have made one, too."""
+        return [one for one in self._all() if one.name == _PREFIX + name]
+
+    def _delete(self, webhooks: Iterable[Webhook]) -> None:
+        for one in webhooks:
+            self.client.delete_webhook(one.webhook_id)
 
     def _all(self) -> list[Webhook]:
         found: list[Webhook] = []

@@ -1,17 +1,16 @@
 """A store that several machines share, asked: again where it did not answer, refusals in words."""
 
-import errno
 import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from vlm_ops.errors import ConfigError, OutputError, ServiceError, VlmOpsError
+from vlm_ops.errors import OutputError, ServiceError, VlmOpsError
+from vlm_ops.store.files import disk_is_full
 
 T = TypeVar("T")
 
 _PAUSES_S = (1, 3, 9)
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _KEYS = (
     "its credentials are not accepted; look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
     "AWS_SESSION_TOKEN, or the profile, of this machine"
@@ -54,9 +53,9 @@ def answered(place: str, call: Callable[[], T]) -> T:
 
     Raises:
         FileNotFoundError: The store answers that there is no such thing.
-        ConfigError: It refuses: no such bucket, no rights, wrong credentials, a wrong clock.
         OutputError: A disk is full.
-        ServiceError: It does not answer.
+        ServiceError: It does not answer, or refuses: no such bucket, no rights, wrong credentials,
+            a wrong clock.
     """
     for pause in (*_PAUSES_S, None):
         try:
@@ -65,10 +64,10 @@ def answered(place: str, call: Callable[[], T]) -> T:
             raise
         except Exception as error:  # of fsspec, botocore, aiohttp and asyncio: no one root
             if (why := _refusal(error)) is not None:
-                raise ConfigError(f"execution.store: {place}: {why} ({_said(error)})") from error
+                raise ServiceError(f"execution.store: {place}: {why} ({_said(error)})") from error
             if isinstance(error, FileNotFoundError):
                 raise
-            if isinstance(error, OSError) and error.errno in _FULL:
+            if disk_is_full(error):
                 raise OutputError(f"{place}: can't be copied ({error.strerror})") from error
             if pause is None:
                 raise ServiceError(

@@ -1,11 +1,20 @@
 """Files that appear whole or not at all, and folders that can be written to."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 from vlm_ops.errors import DataError, OutputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def disk_is_full(error: BaseException) -> TypeGuard[OSError]:
+    """Tell whether nothing can be written on the disk any more."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def at_home(name: str | Path) -> Path:

@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from vlm_ops.watched import moved
+
 _CHUNK_BYTES = 1 << 20
 SHORT = 16
 """Hex digits that name a folder: 64 bits, plenty for the runs of one team."""
@@ -79,6 +81,7 @@ def sha256_file(path: Path) -> str:
     with path.open("rb") as handle:
         while chunk := handle.read(_CHUNK_BYTES):
             digest.update(chunk)
+            moved()
     return digest.hexdigest()
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from vlm_ops.errors import OutputError
 from vlm_ops.store.files import make_folder
+from vlm_ops.watched import moved
 
 FOLDER = "locks"
 WAIT_MINUTES = 720.0
@@ -198,6 +199,7 @@ def _take(
             logger.info("waits for another run (%s), %g minutes at most", who(), wait_minutes)
         pause = min(_LONGEST_PAUSE_S, pause + 0.1)
         time.sleep(pause)
+        moved()
 
 
 def _try(path: Path, descriptor: int, how: int) -> bool:

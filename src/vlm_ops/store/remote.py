@@ -4,14 +4,15 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from vlm_ops.errors import ConfigError, OutputError
+from vlm_ops.errors import ConfigError, OutputError, ServiceError
 from vlm_ops.store.asking import answered
 from vlm_ops.store.files import make_folder
+from vlm_ops.watched import moved
 
 T = TypeVar("T")
 
@@ -31,8 +32,8 @@ _S3: dict[str, Any] = {
 class Remote:
     """A folder that is not in the runs folder; nothing is asked before it is needed.
 
-    Every method raises ConfigError where the folder is not there or lets nobody in, OutputError
-    where a disk is full, ServiceError where there is no answer.
+    Every method raises ServiceError where the folder is not there, lets nobody in or does not
+    answer, OutputError where a disk is full.
 
     Attributes:
         url: Its address.
@@ -54,7 +55,7 @@ class Remote:
         """Copy a file from there, piece by piece; False if it is not there."""
         make_folder(target.parent)
         try:
-            self._ask(name, lambda fs, at: fs.get_file(at, str(target)))
+            self._ask(name, lambda fs, at: self._copier(fs, "get_file")(at, str(target)))
         except FileNotFoundError:
             return False
         return True
@@ -66,7 +67,8 @@ class Remote:
             if isinstance(source, bytes):
                 fs.pipe_file(at, source)
             else:
-                fs.put_file(str(source), at, chunksize=_PIECE_BYTES)
+                pieces = {} if self._mounted else {"chunksize": _PIECE_BYTES}
+                self._copier(fs, "put_file")(str(source), at, **pieces)
 
         def put_on_mount(fs: Any, at: str) -> None:
             _whole(Path(self._opened[1]), Path(at), lambda beside: put(fs, beside))
@@ -99,7 +101,18 @@ class Remote:
 
     def _ask(self, name: str, call: Callable[[Any, str], T]) -> T:
         fs, root = self._opened
-        return answered(f"{self.url}/{name}", lambda: call(fs, f"{root}/{name}"))
+        answer = answered(f"{self.url}/{name}", lambda: call(fs, f"{root}/{name}"))
+        moved()
+        return answer
+
+    def _copier(self, fs: Any, way: str) -> Callable[..., None]:
+        """Return what copies a file piece by piece; each piece is something done."""
+        from fsspec.callbacks import Callback
+        from fsspec.spec import AbstractFileSystem
+
+        # The own way of a local file system is one call, however long it takes.
+        copy = partial(getattr(AbstractFileSystem, way), fs) if self._mounted else getattr(fs, way)
+        return partial(copy, callback=Callback(hooks={"moved": lambda *_, **__: moved()}))
 
     @property
     def _mounted(self) -> bool:
@@ -119,7 +132,7 @@ class Remote:
             ) from error
         # Made here, a mount that is not there today would be a folder of this machine.
         if self._mounted and not Path(root).is_dir():
-            raise ConfigError(f"execution.store: {self.url}: no such folder; mount it, or make it")
+            raise ServiceError(f"execution.store: {self.url}: no such folder; mount it, or make it")
         if not self._mounted:
             # Asked for a file alone, S3 does not say why it refuses.
             bucket, _, prefix = root.partition("/")

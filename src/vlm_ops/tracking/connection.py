@@ -6,6 +6,7 @@ for longer inside :func:`vlm_ops.tracking.patience.patient`. So each of them loo
 earlier try has done; what can't is :func:`answered_once`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,6 +29,8 @@ _PROBE_TIMEOUT_S = (4, 30)
 _NETWORK_ERRORS = ("API request to", "Connection broken", "Read timed out")
 """What MLflow's message says when the request failed below the REST protocol, or with a status of
 408, 429 or 5xx (``mlflow/utils/rest_utils.py``). That of a download holds those of its files."""
+_STATUS = re.compile(r"failed with error code (\d{3})")
+"""What it says of any status whose answer is no JSON, as the login's 403 is."""
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 
 _inside: ContextVar[bool] = ContextVar("asking", default=False)
@@ -147,6 +150,8 @@ def answering(uri: str, refusal: type[VlmOpsError] = ServiceError) -> Iterator[N
 def is_unanswered(error: MlflowException) -> bool:
     """Tell whether the server did not answer, from an answer that is an error."""
     said = str(error)
+    if (answer := _STATUS.search(said)) is not None:
+        return int(answer[1]) in _BUSY
     return any(words in said for words in _NETWORK_ERRORS)
 
 

@@ -13,12 +13,18 @@ from datetime import datetime
 from textwrap import shorten
 from typing import TypeVar
 
+from vlm_ops.watched import moved
+
 R = TypeVar("R")
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 _SAID_AFTER_S = 1.0
 _LONGEST_REASON = 200
+_LONGEST_REQUEST_S = 300.0
+"""A client that asks in vain gives up sooner, with the pauses of its own."""
+_LONG_WORKS = 3
+"""How often a long piece of work may break off and begin anew with all of the patience."""
 
 _bound: ContextVar[float] = ContextVar("patience_s", default=0.0)
 
@@ -60,15 +66,20 @@ def again_until_answered(
             transient.
     """
     bound = max(_bound.get(), at_least_s)
-    pause, said, failed_at = _FIRST_PAUSE_S, "", None
+    pause, said, failed_at, left = _FIRST_PAUSE_S, "", None, _LONG_WORKS
     while True:
+        began = time.monotonic()
         try:
             answer = ask()
         except Exception as error:
             if not transient(error):
                 raise
             now = time.monotonic()
-            failed_at = now if failed_at is None else failed_at
+            if failed_at is None:
+                failed_at = now
+            elif left and now - began > max(bound, _LONGEST_REQUEST_S):
+                # The server was there meanwhile, as in a long upload.
+                pause, failed_at, left = _FIRST_PAUSE_S, now, left - 1
             if now - failed_at + pause > bound:
                 raise
             if not said and now - failed_at > _SAID_AFTER_S:
@@ -78,8 +89,10 @@ def again_until_answered(
                     who, said, bound, shorten(str(error), _LONGEST_REASON),
                 )  # fmt: skip
             time.sleep(pause)
+            moved()
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         else:
             if said:
                 logger.warning("%s is back, it did not answer since %s", who, said)
+            moved()
             return answer
