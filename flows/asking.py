@@ -9,11 +9,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import httpx
-from prefect.settings import (
-    PREFECT_API_REQUEST_TIMEOUT,
-    PREFECT_CLIENT_MAX_RETRIES,
-    temporary_settings,
-)
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from vlm_ops.tracking.patience import again_until_answered
 
@@ -40,9 +37,14 @@ def is_away(error: Exception) -> bool:
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
-    """Have clients of the block ask once, and be done within seconds also where a server hangs."""
-    with temporary_settings(
-        {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: _ANSWER_S}
+def at_once() -> Iterator[SyncPrefectClient]:
+    """Yield a client that asks once, and is done within seconds also where a server hangs.
+
+    It is one of its own: without settings Prefect gives a task the client of its flow, which waits
+    for a minute.
+    """
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client({"timeout": _ANSWER_S}, sync_client=True) as client,
     ):
-        yield
+        yield client

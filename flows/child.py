@@ -3,12 +3,14 @@
 import contextlib
 import json
 import logging
+import math
 import os
+import selectors
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,19 +18,22 @@ from typing import Any, NamedTuple
 import vlm_ops.errors
 from flows.devices import Taken, one_device
 from flows.forked import close_host, fork
-from flows.watch import Child, Terms, Watch
+from flows.watch import UNTIL, Child, Terms, Watch, kill
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
 from vlm_ops.steps.plan import Left, Plan, Work
 from vlm_ops.steps.process import ERROR, STOPPED, request_look
 from vlm_ops.store.files import make_folder, write_whole
-from vlm_ops.watched import OUT_OF_MEMORY
+from vlm_ops.watched import OUT_OF_MEMORY, put_off
 
 CHECK = "check"
 """What looks at a run beforehand, and its folder below the prepared rows."""
 
 _LAST_LINES = 15
+_LOOK_S = 0.5
+_LAST_WORDS_S = 5.0
+"""How long to listen for a child's last lines when it has ended and others hold its output open."""
 
 
 def run_in_child(
@@ -141,23 +146,30 @@ def _in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms) -> 
     file, result, moved = (folder / name for name in ("request.json", ERROR, "under-way"))
     for left in (result, moved):
         left.unlink(missing_ok=True)
-    write_whole(file, json.dumps(values | {"moved": str(moved)}, indent=2))
+    values = values | {"moved": str(moved)}
+    if terms.until is not None:
+        (folder / UNTIL).touch()
+        put_off(folder / UNTIL, terms.until())
+        values["until"] = str(folder / UNTIL)
+    write_whole(file, json.dumps(values, indent=2))
     environment = os.environ | _environment(values["threads"])
     log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{name}")
     with _device(name, terms) as taken:
         child = fork(file, environment) or _anew(
             file, environment | taken.environment, taken.inherited
         )
-    assert child.stdout is not None
     with Watch(child, terms, moved, name, log) as watch:
         try:
-            last = _pass_on(child.stdout, logger, log)
-            code = child.wait()
+            last = _pass_on(_lines(child, watch.given_up.is_set), logger, log)
+            code = _code(child, watch)
         except BaseException:
             _pass_on(_stop(child, logger, terms.grace_s), logger, log)
             close_host()
             raise
-    return _Ended(code, last, log, result, watch.why, watch.memory_ran_out)
+    why = watch.why
+    if why is None and code == STOPPED:
+        why = terms.slot_lost(name)  # it has ended itself while this process was stopped
+    return _Ended(code, last, log, result, why, watch.memory_ran_out)
 
 
 def _device(name: str, terms: Terms) -> AbstractContextManager[Taken]:
@@ -201,6 +213,23 @@ def _environment(threads: int | None) -> dict[str, str]:
     return values | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
+def _lines(child: Child, given_up: Callable[[], bool]) -> Iterator[bytes]:
+    """Yield what a child says, until nobody holds its output open, or it is given up."""
+    assert child.stdout is not None
+    rest, deadline = b"", math.inf
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while time.monotonic() < deadline and not given_up():
+            if selector.select(_LOOK_S):
+                if not (piece := os.read(child.stdout.fileno(), 65536)):
+                    break
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from whole
+            if deadline == math.inf and child.poll() is not None:
+                deadline = time.monotonic() + _LAST_WORDS_S
+    yield rest
+
+
 def _pass_on(lines: Iterable[bytes], logger: logging.Logger, log: Path) -> list[str]:
     """Write a child's lines to its log file and to this process's log; return the last ones."""
     last: list[str] = []
@@ -216,6 +245,17 @@ def _pass_on(lines: Iterable[bytes], logger: logging.Logger, log: Path) -> list[
     return last
 
 
+def _code(child: Child, watch: Watch) -> int:
+    """Wait until a child is gone, or given up, and return how it ended; end what it has left."""
+    while not watch.given_up.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = child.wait(_LOOK_S)
+            kill(child)
+            return code
+    close_host()
+    return -signal.SIGKILL
+
+
 def _stop(child: Child, logger: logging.Logger, grace_s: float) -> list[bytes]:
     """Ask a child to stop and return what it still says; kill it if it takes too long."""
     if child.poll() is not None:
@@ -224,15 +264,12 @@ def _stop(child: Child, logger: logging.Logger, grace_s: float) -> list[bytes]:
         "stopping; a training writes its checkpoint first, which may take up to %d s", grace_s
     )
     child.send_signal(signal.SIGTERM)
-    killer = threading.Timer(grace_s, child.kill)
-    killer.start()
+    deadline = time.monotonic() + grace_s
     try:
-        assert child.stdout is not None
-        return child.stdout.readlines()
+        return list(_lines(child, lambda: time.monotonic() > deadline))
     finally:
-        killer.cancel()
         # Also when the user, by a second Ctrl-C, does not want to wait.
-        child.kill()
+        kill(child)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=10)
 

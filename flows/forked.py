@@ -19,6 +19,9 @@ from typing import IO
 from vlm_ops.models.ground import device
 from vlm_ops.steps.host import NUMBER
 
+_IMPORTS_S = 300.0
+"""How long a host may take to import, which is seconds, and to fork."""
+
 _LOCK = threading.Lock()
 _hosts: dict[str, "_Host"] = {}
 """The one host of this process, by what it was started with."""
@@ -101,12 +104,12 @@ class _Host:
         return self._latest is not None and self._latest.poll() is None
 
     def fork(self, request: Path) -> Forked | None:
-        """Start a step; None if the host is gone."""
+        """Start a step; None if the host is gone, or says nothing."""
         ours, theirs = os.pipe()
         try:
             socket.send_fds(self._socket, [os.fsencode(request)], [theirs])
-            pid = self.read(None)
-        except OSError:
+            pid = self.read(_IMPORTS_S)
+        except (OSError, subprocess.TimeoutExpired):
             pid = None
         finally:
             os.close(theirs)
@@ -160,10 +163,11 @@ def fork(request: Path, environment: Mapping[str, str]) -> Forked | None:
             found = _hosts.get(started_with)
             if found is not None and (step := found.fork(request)) is not None:
                 return step
-            close_host()  # it was started in another place, or was killed
+            close_host()  # it was started in another place, was killed, or hangs
             _hosts[started_with] = _Host(environment)
             if (step := _hosts[started_with].fork(request)) is None:
                 _useless.add(started_with)
+                close_host()  # or it forks the step when it wakes, beside the one started anew
         except BaseException:
             close_host()  # what it would say next is about a step that nobody waits for
             raise

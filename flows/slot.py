@@ -8,6 +8,7 @@ told to stop in time to be gone before the server can give the slot to another.
 
 import contextvars
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.asking import asked, at_once
 from flows.servers.worker import GPU_SLOT
-from vlm_ops.tracking.patience import patient
 
 LEASE_S = 300.0
 """How long a lease lasts without being renewed: a slot whose holder was killed is free then."""
@@ -36,7 +36,7 @@ logger = logging.getLogger("vlm_ops.flow")
 
 
 @contextmanager
-def gpu_slot(stage: str, flow_run_id: str | None) -> Iterator[Callable[[], bool]]:
+def gpu_slot(stage: str, flow_run_id: str | None) -> Iterator[Callable[[], float] | None]:
     """Hold the slot, where the server has one (``vlm-ops up`` makes it), after waiting for it.
 
     Args:
@@ -44,26 +44,27 @@ def gpu_slot(stage: str, flow_run_id: str | None) -> Iterator[Callable[[], bool]
         flow_run_id: Who holds it, for Prefect's pages.
 
     Yields:
-        Tells whether the slot is as good as lost, so that what runs has to stop at once.
+        Tells when, on the monotonic clock, what runs has to stop: each renewal puts it off. None
+        where there is no slot.
     """
     lease = _acquire(stage, flow_run_id)
     if lease is None:
-        yield lambda: False
+        yield None
         return
     with lease.renewed():
-        yield lease.lost
+        yield lease.until
 
 
 class _Lease:
     def __init__(self, number: UUID, until: float) -> None:
         self._number = number
-        self._until = until
+        self._ends = until
         self._revoked = False
         self._over = threading.Event()
 
-    def lost(self) -> bool:
-        """Whether the server has given the slot to another, or could do so soon."""
-        return self._revoked or time.monotonic() > self._until - STOP_S
+    def until(self) -> float:
+        """Return when to stop: the server has given the slot to another, or could do so soon."""
+        return -math.inf if self._revoked else self._ends - STOP_S
 
     @contextmanager
     def renewed(self) -> Iterator[None]:
@@ -75,19 +76,17 @@ class _Lease:
         renewing.start()
         try:
             yield
-        except BaseException:
-            # It may be the server that failed; and who is asked to stop is killed a little later.
+        finally:
+            # Tried once: it also ends by itself, what was done under it is done, and who is asked
+            # to stop is killed a little later.
             self._over.set()
-            with patient(0), suppress(httpx.HTTPError):
-                self._release()
-            raise
-        self._over.set()
-        self._release()
+            with suppress(httpx.HTTPError), at_once() as client:
+                client.release_concurrency_slots_with_lease(self._number)
 
     def _renew_on(self) -> None:
         said = False
         # The client's own pauses would grow beyond the time that the server was away.
-        with at_once(), get_client(sync_client=True) as client:
+        with at_once() as client:
             while not self._revoked and not self._over.wait(RENEW_EVERY_S):
                 now = time.monotonic()
                 try:
@@ -97,22 +96,11 @@ class _Lease:
                     if not said:
                         logger.warning(
                             "the limit %r can't be renewed, the step goes on for up to %.0f s: %s",
-                            GPU_SLOT, self._until - STOP_S - now, error,
+                            GPU_SLOT, self._ends - STOP_S - now, error,
                         )  # fmt: skip
                     said = True
                 else:
-                    self._until, said = now + LEASE_S, False
-
-    def _release(self) -> None:
-        def release() -> None:
-            with get_client(sync_client=True) as client:
-                client.release_concurrency_slots_with_lease(self._number)
-
-        try:
-            asked(release)
-        except httpx.HTTPStatusError as error:
-            if _status(error) not in _GONE:
-                raise
+                    self._ends, said = now + LEASE_S, False
 
 
 def _acquire(stage: str, flow_run_id: str | None) -> _Lease | None:

@@ -13,8 +13,6 @@ import httpx
 import prefect.runtime.deployment
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
 from flows.asking import at_once, is_away
@@ -22,7 +20,7 @@ from flows.child import CHECK, look_in_child, run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.slot import gpu_slot
 from flows.summary import publish_check
-from flows.watch import GRACE_S, WORKERS_GRACE_S, Terms
+from flows.watch import WORKERS_GRACE_S, Terms
 from vlm_ops.artifacts import AnswerSet, Evaluation, PreferencePairs, PreparedData
 from vlm_ops.errors import ConfigError, Interrupted, TrainingError, TransientError, Unanswered
 from vlm_ops.evaluation.decision import GateDecision
@@ -47,6 +45,7 @@ from vlm_ops.store.lock import one_at_a_time
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.patience import patience_s
 from vlm_ops.tracking.runs import user_name
+from vlm_ops.watched import GRACE_S
 
 logger = logging.getLogger("vlm_ops.flow")
 
@@ -177,12 +176,12 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
         found, left = work.done()
         if left is None:
             return found
-        with gpu_slot(first.step.stage, context.flow_run_id) as lost:
+        with gpu_slot(first.step.stage, context.flow_run_id) as until:
             return found | run_in_child(
                 left,
                 tracking=tracking,
                 threads=context.config.execution.threads,
-                terms=replace(_terms(context), lost=lost),
+                terms=replace(_terms(context), until=until),
             )
 
 
@@ -193,12 +192,14 @@ def _alone_at(context: Context, folder: Path, what: str) -> AbstractContextManag
 
 
 def _terms(context: Context) -> Terms:
-    """Return on which terms a child runs; under a worker, Prefect ends a cancelled run itself."""
-    embedded = prefect.runtime.deployment.id is None
+    """Return on which terms a child runs.
+
+    A worker ends a cancelled run itself, but not one that a worker before it has started.
+    """
     return Terms.of(
         context.config.execution,
-        cancelled=partial(is_cancelled, context.flow_run_id) if embedded else None,
-        grace_s=GRACE_S if embedded else WORKERS_GRACE_S,
+        cancelled=partial(is_cancelled, context.flow_run_id),
+        grace_s=GRACE_S if prefect.runtime.deployment.id is None else WORKERS_GRACE_S,
     )
 
 
@@ -326,16 +327,17 @@ def make_sure_it_runs(context: Context) -> None:
 
 
 def is_cancelled(flow_run_id: str | None) -> bool:
-    """Tell whether somebody cancelled a run; no, if the server does not say."""
+    """Tell whether somebody cancelled a run; no, if the server does not say it in so many words."""
     if flow_run_id is None:
         return False
     try:
         state = _state(flow_run_id)
-    except (httpx.HTTPError, PrefectException):
+    except Exception as error:
+        logger.debug("Prefect does not say whether the run was cancelled: %s", error)
         return False
     return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 def _state(flow_run_id: str) -> State[Any] | None:
-    with at_once(), get_client(sync_client=True) as client:
+    with at_once() as client:
         return client.read_flow_run(UUID(flow_run_id)).state

@@ -1,6 +1,8 @@
 """A step's process that takes too long, stands still or is not wanted any more is ended."""
 
+import contextlib
 import logging
+import os
 import signal
 import subprocess
 import threading
@@ -13,16 +15,20 @@ from flows.forked import Forked
 from vlm_ops.config.sections import ExecutionSettings
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
 from vlm_ops.store.lock import WAIT_MINUTES
+from vlm_ops.watched import GRACE_S, put_off
 
 Child = Forked | subprocess.Popen[bytes]
 
-GRACE_S = 60.0
-"""How long a step may take to write its checkpoint before it is killed."""
 WORKERS_GRACE_S = 20.0
-"""The same under Prefect's worker. It kills a cancelled run 30 s after it asked it to end, and by
-then MLflow has to be told, too."""
+"""As ``GRACE_S`` under Prefect's worker. It kills a cancelled run 30 s after it asked it to end,
+and by then MLflow has to be told, too."""
+
+UNTIL = "until"
+"""The file in a step's folder that tells its process how long it may run on."""
 
 _LOOK_S = 0.5
+_GONE_S = 10.0
+"""How long a process may take to go away that was killed: it may be in a call into the kernel."""
 _ASK_S = 5.0
 _VMSTAT = Path("/proc/vmstat")
 
@@ -35,8 +41,8 @@ class Terms:
         step_hours: Longest that one step may take; None for no limit.
         stalled_minutes: Longest that it may do nothing; None for no limit.
         cancelled: Tells whether the run was cancelled; asked every few seconds.
-        lost: Tells whether the GPU's slot is as good as another run's.
         grace_s: Between the request to stop and the end.
+        until: Tells when, on the monotonic clock, the GPU's slot is as good as another run's.
         wait_minutes: Longest that it may wait for a GPU.
     """
 
@@ -44,12 +50,12 @@ class Terms:
     stalled_minutes: float | None = None
     cancelled: Callable[[], bool] | None = None
     grace_s: float = GRACE_S
-    lost: Callable[[], bool] | None = None
+    until: Callable[[], float] | None = None
     wait_minutes: float = WAIT_MINUTES
 
     def slot_lost(self, step: str) -> VlmOpsError | None:
         """Return why a step may not go on, if the GPU's slot is lost."""
-        if self.lost is None or not self.lost():
+        if self.until is None or time.monotonic() < self.until():
             return None
         return TransientError(
             f"step {step!r} was ended, because the GPU's slot was lost: Prefect's server did "
@@ -80,6 +86,13 @@ class Terms:
         )
 
 
+def kill(child: Child) -> None:
+    """Kill a step's process and those that it has started, also where it has ended itself."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)  # a moment after its start it leads its own group
+    child.kill()
+
+
 class Watch:
     """Looks at a step's process from a thread of its own while the block runs.
 
@@ -88,16 +101,19 @@ class Watch:
     Args:
         child: The process.
         terms: On which it may run.
-        moved: The file that tells of its work (:mod:`vlm_ops.watched`).
+        moved: The file that tells of its work (:mod:`vlm_ops.watched`). Beside it lies the one that
+            tells the process how long it may run on.
         name: Of the stage, for messages before a step has begun.
         log: All that it says.
 
     Attributes:
         why: Why it was ended; None if it was not.
+        given_up: Set when it was killed and has not gone away.
     """
 
     def __init__(self, child: Child, terms: Terms, moved: Path, name: str, log: Path) -> None:
         self.why: VlmOpsError | None = None
+        self.given_up = threading.Event()
         self._child = child
         self._terms = terms
         self._moved = moved
@@ -105,6 +121,9 @@ class Watch:
         self._log = log
         self._over = threading.Event()
         self._killed_before = killed_for_memory()
+        self._began = self._moved_at = self._asked = time.monotonic()
+        self._last_move = 0
+        self._failed: set[Callable[[float], VlmOpsError | None]] = set()
 
     def __enter__(self) -> "Watch":
         threading.Thread(target=self._look, name="step-watch", daemon=True).start()
@@ -120,50 +139,65 @@ class Watch:
 
     def _look(self) -> None:
         logger = logging.getLogger(f"vlm_ops.{self._step}")
-        asked = began = moved = time.monotonic()
-        last = 0
+        questions = (self._slot_lost, self._too_long, self._stands_still, self._not_wanted)
         while not self._over.wait(_LOOK_S):
             now = time.monotonic()
-            if (found := self._last_move()) != last:
-                last, moved = found, now
-                if self._is_another_step():
-                    began = now
-            why = (
-                self._terms.slot_lost(self._step)
-                or self._too_long(now - began)
-                or self._stands_still(now - moved)
-            )
-            if why is None and now >= asked:
-                asked = now + _ASK_S
-                why = self._terms.not_wanted(self._step)
+            self._see(now)
+            answers = (self._answer(question, now, logger) for question in questions)
+            why = next(filter(None, answers), None)
             if why is not None and not self._over.is_set():
                 self.why = why
                 logger.warning("%s", why)
-                self._end()
+                self._end(logger)
                 return
 
-    def _end(self) -> None:
-        self._child.send_signal(signal.SIGTERM)
-        if not self._over.wait(self._terms.grace_s):
-            self._child.kill()
-
-    def _last_move(self) -> int:
+    def _answer(
+        self, ask: Callable[[float], VlmOpsError | None], now: float, logger: logging.Logger
+    ) -> VlmOpsError | None:
         try:
-            return self._moved.stat().st_mtime_ns
-        except OSError:
-            return 0
+            return ask(now)
+        except Exception:
+            # The other questions still count, for hours.
+            if ask not in self._failed:
+                logger.exception("whether step %r may run on can't be told; it does", self._step)
+            self._failed.add(ask)
+            return None
+
+    def _end(self, logger: logging.Logger) -> None:
+        self._child.send_signal(signal.SIGTERM)
+        if self._over.wait(self._terms.grace_s):
+            return
+        kill(self._child)
+        if not self._over.wait(_GONE_S):
+            logger.warning("process %d was killed and is still there", self._child.pid)
+            self.given_up.set()
+
+    def _see(self, now: float) -> None:
+        with contextlib.suppress(OSError):
+            if (found := self._moved.stat().st_mtime_ns) != self._last_move:
+                self._last_move, self._moved_at = found, now
+                if self._is_another_step():
+                    self._began = now
 
     def _is_another_step(self) -> bool:
-        try:
-            step = self._moved.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return False
+        step = self._moved.read_text(encoding="utf-8", errors="replace")
         former, self._step = self._step, step or self._step
         return former != self._step
 
-    def _too_long(self, seconds: float) -> VlmOpsError | None:
+    def _slot_lost(self, now: float) -> VlmOpsError | None:
+        if self._terms.until is not None and (until := self._terms.until()) > now:
+            put_off(self._moved.with_name(UNTIL), until)
+        return self._terms.slot_lost(self._step)
+
+    def _not_wanted(self, now: float) -> VlmOpsError | None:
+        if now < self._asked:
+            return None
+        self._asked = now + _ASK_S
+        return self._terms.not_wanted(self._step)
+
+    def _too_long(self, now: float) -> VlmOpsError | None:
         hours = self._terms.step_hours
-        if hours is None or seconds <= hours * 3600:
+        if hours is None or now - self._began <= hours * 3600:
             return None
         return StepFailed(
             f"step {self._step!r} took more than {hours:g} hours and was ended; what it has done "
@@ -171,9 +205,9 @@ class Watch:
             f"longer, raise execution.step_hours (null for no limit)"
         )
 
-    def _stands_still(self, seconds: float) -> VlmOpsError | None:
+    def _stands_still(self, now: float) -> VlmOpsError | None:
         minutes = self._terms.stalled_minutes
-        if minutes is None or seconds <= minutes * 60:
+        if minutes is None or now - self._moved_at <= minutes * 60:
             return None
         return TransientError(
             f"step {self._step!r} did nothing for {minutes:g} minutes (no forward pass, no row, no "

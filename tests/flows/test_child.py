@@ -23,7 +23,7 @@ from step_processes import is_step
 from flows import forked
 from flows.child import run_in_child
 from flows.forked import close_host
-from flows.watch import Terms
+from flows.watch import UNTIL, Terms
 from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ModelSettings
@@ -32,6 +32,7 @@ from vlm_ops.records import SplitSummary
 from vlm_ops.steps.plan import Work
 from vlm_ops.steps.process import ERROR, STOPPED
 from vlm_ops.store.artifact import RECORD, write_record
+from vlm_ops.store.files import write_whole
 from vlm_ops.watched import OUT_OF_MEMORY
 
 
@@ -277,6 +278,94 @@ def test_steps_are_forked_from_one_process_until_that_is_killed(waiting: Work) -
     assert hosts[0] == hosts[1] != hosts[2]
     close_host()
     assert not hosts[2].is_running()
+
+
+def test_a_host_that_says_nothing_is_not_waited_for(
+    waiting: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents: list[int] = []
+
+    def end(child: psutil.Process) -> None:
+        parents.append(child.ppid())
+        child.send_signal(signal.SIGTERM)
+
+    close_host()
+    monkeypatch.setattr(forked, "_IMPORTS_S", 0.1)
+    monkeypatch.setattr(forked, "_useless", set())
+    when_it_waits(waiting, end)
+    with pytest.raises(Interrupted, match="goes on from"):
+        run(waiting)
+    assert parents == [os.getpid()]
+    assert not forked._hosts
+
+
+def test_who_holds_a_dead_child_s_output_holds_no_run(waiting: Work) -> None:
+    """As something that the step has started, and that is a group of its own."""
+    held: list[int] = []
+
+    def end(child: psutil.Process) -> None:
+        held.append(os.open(f"/proc/{child.pid}/fd/1", os.O_WRONLY))
+        child.kill()
+
+    when_it_waits(waiting, end)
+    try:
+        with pytest.raises(TransientError, match=r"step 'sft' was killed by SIGKILL"):
+            run(waiting)
+    finally:
+        os.close(held[0])
+
+
+def test_a_child_that_does_not_go_away_is_given_up(
+    waiting: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody hears how it ended: its host is stopped, as by a call into the kernel."""
+    monkeypatch.setattr("flows.watch._GONE_S", 1.0)
+    cancelled = threading.Event()
+    hosts: list[psutil.Process] = []
+
+    def stop(child: psutil.Process) -> None:
+        hosts.append(child.parent())
+        hosts[0].suspend()
+        cancelled.set()
+
+    when_it_waits(waiting, stop)
+    with pytest.raises(Interrupted, match="the run was cancelled in Prefect, in step 'sft'"):
+        run(waiting, Terms(cancelled=cancelled.is_set, grace_s=1))
+    assert not hosts[0].is_running()
+
+
+def test_a_step_ends_with_its_slot_though_its_run_is_stopped(waiting: Work, tmp_path: Path) -> None:
+    """A stopped run renews nothing, looks after nobody, and goes on where it was when it wakes."""
+    (tmp_path / "until").write_text(str(time.monotonic() + 3600))
+    script = """if True:
+        import json, sys
+        from pathlib import Path
+        from flows.child import run_in_child
+        from flows.watch import Terms
+        from vlm_ops.steps.plan import Work
+        until = Path(sys.argv[2])
+        work = Work.from_request(json.loads(sys.argv[1]))
+        terms = Terms(until=lambda: float(until.read_text()))
+        run_in_child(work, tracking=None, threads=1, terms=terms)
+    """
+    command = [sys.executable, "-c", script, json.dumps(waiting.request())]
+    with subprocess.Popen([*command, str(tmp_path / "until")], stderr=subprocess.PIPE) as holder:
+        ended: list[float] = []
+
+        def stop(child: psutil.Process) -> None:
+            until = time.monotonic() + 3
+            write_whole(tmp_path / "until", str(until))
+            while (waiting.first().folder / UNTIL).stat().st_mtime > until + 1:
+                time.sleep(0.05)
+            holder.send_signal(signal.SIGSTOP)
+            psutil.wait_procs([child], timeout=60)
+            ended.append(time.monotonic() - until)
+            holder.send_signal(signal.SIGCONT)
+
+        when_it_waits(waiting, stop).join()
+        _, said = holder.communicate(timeout=120)
+    assert 0 < ended[0] < 30
+    assert b"TransientError: step 'sft' was ended, because the GPU's slot was lost" in said
 
 
 def test_where_a_gpu_is_seen_each_step_is_started_anew(

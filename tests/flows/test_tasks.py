@@ -1,16 +1,17 @@
-"""What a run makes sure of, on a real Prefect server, before it moves an alias."""
-
-from pathlib import Path
+"""What a run asks a real Prefect server: whether a step goes on, and an alias may move."""
 
 import pytest
 
 from flows.servers.services import Services
+from flows.watch import WORKERS_GRACE_S
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted
 
 
 @pytest.mark.parametrize("state", ["Running", "Cancelled", "Cancelling", "Crashed"])
-def test_only_a_run_that_still_runs_may_promote(pair: Services, tmp_path: Path, state: str) -> None:
+def test_only_a_run_that_still_runs_goes_on_and_may_promote(
+    pair: Services, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
     from prefect import flow, states
     from prefect.client.orchestration import get_client
 
@@ -27,6 +28,10 @@ def test_only_a_run_that_still_runs_may_promote(pair: Services, tmp_path: Path, 
         if state != "Running":
             client.set_flow_run_state(run.id, getattr(states, state)(), force=True)
     context = Context(PipelineConfig(), "http://nowhere", str(run.id))
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(run.id))  # as under a worker
+    terms = tasks._terms(context)
+    assert terms.grace_s == WORKERS_GRACE_S
+    assert (terms.not_wanted("sft") is not None) == state.startswith("Cancel")
     if state == "Running":
         tasks.make_sure_it_runs(context)
     else:

@@ -4,6 +4,7 @@ The processes are real and small: what they tell they tell as a step does.
 """
 
 import logging
+import math
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.watch import Terms, Watch, killed_for_memory
+from flows.watch import UNTIL, Terms, Watch, killed_for_memory
 from vlm_ops.errors import Interrupted, StepFailed, TransientError
 
 BEGUN = """
@@ -34,7 +35,7 @@ def watched(
     """Watch a process from when it has begun to its end; return that, and its exit code."""
     moved = folder / "under-way"
     command = [sys.executable, "-c", BEGUN + script, str(moved)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"begun\n"
         with Watch(child, terms, moved, "stage", folder / "step.log") as watch:
@@ -106,12 +107,49 @@ def test_a_cancelled_run_ends_its_step(tmp_path: Path) -> None:
 
 
 def test_a_step_that_has_lost_the_slot_is_ended_and_tried_again(tmp_path: Path) -> None:
-    lost: list[float] = []
-    terms = Terms(lost=lambda: bool(lost), grace_s=300)
-    watch, code = watched(tmp_path, "time.sleep(600)", terms, lambda: lost.append(1.0))
+    until = [time.monotonic() + 300]
+    (tmp_path / UNTIL).touch()
+
+    def lose() -> None:
+        deadline = time.monotonic() + 60
+        while (tmp_path / UNTIL).stat().st_mtime != pytest.approx(until[0]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        until[0] = -math.inf
+
+    terms = Terms(until=lambda: until[0], grace_s=300)
+    watch, code = watched(tmp_path, "time.sleep(600)", terms, lose)
     assert code == -signal.SIGTERM
     assert isinstance(watch.why, TransientError)
     assert "the GPU's slot was lost" in str(watch.why)
+
+
+def test_a_question_that_fails_ends_no_watch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> float:
+        raise ZeroDivisionError
+
+    terms = Terms(until=broken, stalled_minutes=STALL_S / 60, grace_s=300)
+    watch, code = watched(tmp_path, "time.sleep(600)", terms)
+    assert code == -signal.SIGTERM
+    assert "did nothing for" in str(watch.why)
+    assert caplog.text.count("whether step 'first' may run on can't be told") == 1
+
+
+@pytest.mark.timeout(120)
+def test_what_a_killed_step_has_started_is_killed_too(tmp_path: Path) -> None:
+    """Else the output that it shares would stay open."""
+    script = f"""
+import subprocess
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+Path({str(tmp_path / "left")!r}).touch()
+time.sleep(600)
+"""
+    terms = Terms(cancelled=(tmp_path / "left").exists, grace_s=1)
+    _, code = watched(tmp_path, script, terms)
+    assert code == -signal.SIGKILL
 
 
 def test_the_kernel_is_asked_whether_memory_ran_out(

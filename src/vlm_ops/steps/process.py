@@ -4,7 +4,8 @@ This is what a pipeline starts for its heavy steps, so that memory is really giv
 crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking, MLflow.
 The request holds ``work`` (:meth:`vlm_ops.steps.plan.Work.request`), ``tracking`` (``uri``,
 ``run_id`` and ``patience_s``, or null), ``threads`` (or null) and, where somebody watches,
-``moved``, a file that tells that work goes on. Or, instead of work, it holds ``check``
+``moved``, a file that tells that work goes on, and ``until``, one that tells how long it may
+(:func:`vlm_ops.watched.heed`). Or, instead of work, it holds ``check``
 (:func:`request_look`), which is no step, and ``found``, a file for what it finds. The error of a
 step that fails goes into a file beside the request (:data:`ERROR`).
 
@@ -30,7 +31,7 @@ from vlm_ops.parent import die_with_parent
 from vlm_ops.steps.plan import Work
 from vlm_ops.store.files import write_whole
 from vlm_ops.tracker import NullTracker, Tracker
-from vlm_ops.watched import began, tell
+from vlm_ops.watched import began, heed, tell
 
 STOPPED = 128 + signal.SIGTERM
 ERROR = "error.json"
@@ -58,6 +59,8 @@ def main(request_file: Path, parent: int | None = None) -> int:
             die_with_parent(parent)
         values = _read(request_file)
         tell(Path(values["moved"]) if "moved" in values else None)
+        if "until" in values:
+            heed(Path(values["until"]))
         _limit_threads(values.get("threads"))
         if "check" in values:
             began("check")
