@@ -1,6 +1,7 @@
 """A step that another machine took is found, with all that it speaks of; splits are agreed on."""
 
 import shutil
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +124,30 @@ def test_splits_that_cannot_be_read_stop_a_machine(tmp_path: Path, url: str) -> 
 
 def test_two_deals_joined_keep_the_earlier_split() -> None:
     ours = Deal(groups={"a": "test", "b": "train"}, images={"1": "a"}, left={"b": "test"})
-    theirs = Deal(groups={"a": "validation", "c": "test"}, images={"1": "c", "2": "c"})
+    theirs = Deal(groups={"a": "validation", "c": "test"}, images={"2": "c"})
     both = Deal(
         groups={"a": "validation", "b": "train", "c": "test"},
-        images={"1": "c", "2": "c"},
+        images={"1": "a", "2": "c"},
         left={"b": "test"},
     )
-    assert ours.joined(theirs) == both
+    assert ours.joined(theirs) == theirs.joined(ours) == both
+
+
+def test_an_image_that_was_learned_anywhere_is_measured_nowhere() -> None:
+    """One machine had it under a group of its own, another one under its content."""
+    learned = Deal(groups={"z": "train"}, images={"x": "z"})
+    tested = Deal(groups={"a": "test", "b": "test"}, images={"x": "a", "y": "b"})
+    third = Deal(groups={"c": "validation"}, images={"x": "c"})
+    both = Deal(
+        groups={"z": "train", "a": "train", "b": "test"},
+        images={"x": "z", "y": "b"},
+        left={"a": "test"},
+    )
+    assert learned.joined(tested) == tested.joined(learned) == both
+    assert both.joined(tested) == both.joined(learned) == both
+    for one, two, three in permutations((learned, tested, third)):
+        for found in (one.joined(two).joined(three), one.joined(two.joined(three))):
+            assert {found.groups[group] for group in found.of_images(["x"])} == {"train"}
 
 
 def base(folder: Path) -> Path:
