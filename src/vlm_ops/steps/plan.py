@@ -6,6 +6,7 @@ folder that is only in the store that machines share is fetched first.
 """
 
 import importlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from vlm_ops.artifacts import ModelRef
 from vlm_ops.config.pairs import Labelled
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
 from vlm_ops.config.sections import DataCommon, ModelSettings
+from vlm_ops.errors import OutputError
 from vlm_ops.records import Against, RowsRef
 from vlm_ops.steps import sharing
 from vlm_ops.steps.provenance import computed
@@ -34,8 +36,13 @@ Outputs = Mapping[str, Artifact | ModelRef | Against | str | None]
 """What there is so far, by step; under ``CHAMPION`` and ``AGAINST`` what the registry says. A text
 stands for the content of something that need not be read again."""
 
+_ATTEMPTS = 3
+"""How often a step is taken while other machines move its groups."""
+
 Left = dict[str, Artifact | None]
 """What steps left, by step; None for one that was left out."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,25 +80,33 @@ class Plan:
         """
         if self.store is None:
             return self._here()
-        sharing.agree_on_splits(self.job, self.folder, self.store, tell=False)
+        # Before others find it: no model trains on rows that they do not remember.
+        sharing.agree_on_splits(self.job, self.folder, self.store)
         if (found := self._here()) is not None:
             sharing.send(found, self.store, anew=False)
         elif sharing.fetch(self.folder, self.step.output, self.store):
             found = self._here()
         return found
 
-    def keep(self, artifact: Artifact) -> None:
+    def keep(self, artifact: Artifact) -> bool:
         """Write the record of what the step left, and share it.
+
+        Returns:
+            Whether it stands: another machine may have dealt some of its groups meanwhile.
 
         Raises:
             OutputError: The folder can't be written to.
             ServiceError: The store does not answer.
         """
+        if self.store is None:
+            write_record(artifact)
+            return True
+        sharing.agree_on_splits(self.job, self.folder, self.store)
         write_record(artifact)
-        if self.store is not None:
-            # Before others find it: no model trains on rows that are not remembered.
-            sharing.agree_on_splits(self.job, self.folder, self.store, tell=True)
-            sharing.send(artifact, self.store, anew=True)
+        if self._here() is None:
+            return False
+        sharing.send(artifact, self.store, anew=True)
+        return True
 
     def _here(self) -> Artifact | None:
         found = read_record(self.folder, self.step.output)
@@ -141,15 +156,26 @@ def perform(plan: Plan, tracker: Tracker, wait_minutes: float = WAIT_MINUTES) ->
 
 def _perform(plan: Plan, tracker: Tracker) -> Artifact:
     make_folder(plan.folder)
-    began(plan.step.name)
-    started = time.monotonic()
-    there = {key: value for key, value in plan.inputs.items() if value is not None}
-    artifact = step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=tracker)
-    seconds = round(time.monotonic() - started, 3)
-    kept = {"fingerprint": plan.fingerprint, "seconds": seconds, "computed": computed(plan.step)}
-    artifact = artifact.model_copy(update=kept)
-    plan.keep(artifact)
-    return artifact
+    for _ in range(_ATTEMPTS):
+        began(plan.step.name)
+        started = time.monotonic()
+        there = {key: value for key, value in plan.inputs.items() if value is not None}
+        artifact = step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=tracker)
+        seconds = round(time.monotonic() - started, 3)
+        kept = {
+            "fingerprint": plan.fingerprint,
+            "seconds": seconds,
+            "computed": computed(plan.step),
+        }
+        artifact = artifact.model_copy(update=kept)
+        if plan.keep(artifact):
+            return artifact
+        logger.warning("%s: what it left does not stand; it is taken again", plan.folder.name)
+    raise OutputError(
+        f"{plan.folder}: taken {_ATTEMPTS} times, and each time what it left did not stand: other "
+        f"machines dealt its groups to earlier splits, or files of it were removed. Start it again "
+        f"when they are done"
+    )
 
 
 def step_function(step: Step) -> Callable[..., Artifact]:

@@ -4,14 +4,17 @@ Nothing here decides whether a step has to run; it makes what others did look as
 here (``docs/adr/0022-a-shared-store-of-steps.md``).
 """
 
+from functools import reduce
 from pathlib import Path
 from typing import TypeVar
 
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
-from vlm_ops.deal import deal_file, deal_of, read_deal, write_deal
+from vlm_ops.deal import FOLDER, Deal, deal_file, deal_of, read_deal, write_deal
 from vlm_ops.steps.table import STEPS
 from vlm_ops.store.artifact import Artifact, read_record
+from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.history import outputs_named
+from vlm_ops.store.remote import Remote
 from vlm_ops.store.shared import SharedStore
 
 A = TypeVar("A", bound=Artifact)
@@ -83,14 +86,16 @@ def bring_named(config: PipelineConfig) -> None:
             recorded(runs / name, kind, store)
 
 
-def agree_on_splits(job: Job, folder: Path, store: str, *, tell: bool) -> None:
-    """Let what other machines remember of the splits be remembered here.
+def agree_on_splits(job: Job, folder: Path, store: str) -> None:
+    """Let all machines remember the same of the splits.
+
+    What a machine remembers is a file of its own, named by content. Whoever writes one has read
+    those that it replaces, and looks again: of two at once, the later one sees the other's.
 
     Args:
         job: Whose rows; only those of :func:`~vlm_ops.data.prepare.prepare` are dealt.
         folder: The step's.
         store: Address of the store.
-        tell: Whether they are to remember what this machine does.
 
     Raises:
         OutputError: What is remembered can't be read.
@@ -99,13 +104,33 @@ def agree_on_splits(job: Job, folder: Path, store: str, *, tell: bool) -> None:
     file = deal_file(job.remembered) if isinstance(job, PrepareJob) else None
     if file is None:
         return
-    here, name = folder / file, f"splits/{file.name}"
+    from vlm_ops.data.remembered import recall
+
+    assert isinstance(job, PrepareJob)
+    here, place = folder / file, f"{FOLDER}/{file.stem}"
     remote = SharedStore(store).remote
-    ours = read_deal(here)
-    text = remote.read(name)
-    theirs = None if text is None else deal_of(text, f"{remote.url}/{name}")
-    both = ours if theirs is None else ours.joined(theirs)
-    if both != ours:
-        write_deal(here, both)
-    if tell and both != theirs:
-        remote.put(here, name)
+    ours = recall(job, folder)
+    while True:
+        told = _told(remote, place)
+        theirs = reduce(Deal.joined, told.values(), Deal())
+        ours = ours.joined(theirs)
+        if ours != read_deal(here):
+            write_deal(here, ours)
+        if ours == theirs:
+            return
+        mine = f"{place}/{sha256_file(here)}.json"
+        remote.put(here, mine)
+        for name in told.keys() - {mine}:
+            remote.remove(name)
+
+
+def _told(remote: Remote, place: str) -> dict[str, Deal]:
+    """Return what machines remember, by the name of its file."""
+    while True:
+        found: dict[str, Deal] = {}
+        for name in (f"{place}/{file}" for file in remote.sizes(place) if file.endswith(".json")):
+            if (text := remote.read(name)) is None:
+                break  # it is in another one, which was written before it went
+            found[name] = deal_of(text, f"{remote.url}/{name}")
+        else:
+            return found

@@ -6,7 +6,7 @@
     sft-1de697164db41efe/files.json               which they are; written last
     sft-1de697164db41efe/unfinished/…             the same of a training that is under way
     images/1d/<sha256>                            images
-    splits/<name>.json                            which split each group was dealt to
+    splits/<name>/<sha256>.json                   which split each group was dealt to
 
 Files are named by content, so that two machines that make the same step at the same time never mix
 theirs: whichever list is written last, all it names is there. What is fetched is checked against
