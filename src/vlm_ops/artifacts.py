@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from vlm_ops.config.pairs import PreferenceForm
 from vlm_ops.config.training import Engine
-from vlm_ops.deal import Deal, deal_file, read_deal
+from vlm_ops.deal import deal_file, read_deal
 from vlm_ops.model_ref import ModelRef as ModelRef
 from vlm_ops.model_ref import Start, whole_files
 from vlm_ops.pictured import have_images, images_beside
@@ -112,15 +112,19 @@ class PreparedData(Artifact):
         """Return the data set if its rows and images are there, and its splits as remembered.
 
         They are not if a later preparation moved a group to an earlier split, or if another
-        registered model, with a past of its own, had the same rows prepared.
+        registered model, with a past of its own, had these rows prepared.
         """
         rows = (row for split in self.splits for row in self.rows(split))
         if not have_images(rows, self):
             return None
         file = deal_file(inputs["job"].remembered) if "job" in inputs else None
-        deal = Deal() if file is None else read_deal(self.folder / file)
+        if file is None:
+            return self
+        if self.deal not in (None, file):
+            return None
+        deal = read_deal(self.folder / file)
         if not deal.groups:  # earlier versions remembered nothing, and a user may start anew
-            return self if file is None or self.deal in (None, file) else None
+            return self
         return self if all(deal.agrees(self.rows(s), s) for s in self.splits) else None
 
     def images_beside(self) -> dict[str, Path]:
