@@ -19,6 +19,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 from uuid import uuid4
@@ -275,6 +276,8 @@ def _side_by_side(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
     """Do work on a few items at a time; the first error ends it."""
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        return list(pool.map(work, items))
+        # Each with its own copy of the context: how long a store is waited for stands there.
+        asked = [pool.submit(copy_context().run, work, item) for item in items]
+        return [one.result() for one in asked]
     finally:
         pool.shutdown(cancel_futures=True)

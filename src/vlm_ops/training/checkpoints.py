@@ -15,6 +15,7 @@ from vlm_ops.store.artifact import CHECKPOINTS
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.shared import SharedStore
+from vlm_ops.tracking.patience import patient
 
 COMPLETE = "complete.json"
 STATE = "trainer_state.json"
@@ -115,7 +116,8 @@ def share(store: SharedStore, out: Path) -> None:
     """
     newest = _newest_here(out)
     try:
-        store.send_unfinished(out, lambda names: _newest(names) <= newest)
+        with patient(0):  # the training waits meanwhile
+            store.send_unfinished(out, lambda names: _newest(names) <= newest)
     except (ConfigError, OutputError, ServiceError) as error:
         logger.warning("other machines can't go on from this checkpoint yet: %s", error)
 
