@@ -20,6 +20,7 @@ from vlm_ops.steps.plan import Work, perform, plan
 from vlm_ops.steps.sharing import bring_named, recorded
 from vlm_ops.steps.table import STEPS
 from vlm_ops.store.artifact import RECORD
+from vlm_ops.store.lock import one_at_a_time
 from vlm_ops.store.remote import Remote
 from vlm_ops.store.shared import FILES, SharedStore
 from vlm_ops.tracker import NullTracker
@@ -284,6 +285,21 @@ def test_a_record_is_found_by_name_or_not_at_all(tmp_path: Path, url: str) -> No
     shutil.rmtree(folder)
     (tmp_path / "share" / made.folder.name / FILES).unlink()
     assert recorded(folder, TrainedAdapter, url) is None
+
+
+def test_nothing_is_fetched_into_a_folder_that_another_process_holds(
+    tmp_path: Path, url: str
+) -> None:
+    """It may be writing there."""
+    here = prepare(configured(tmp_path / "here", url))
+    there = plan("prepare", configured(tmp_path / "there", url), {})
+    with one_at_a_time(there.folder.parent, there.folder.name, "trains"):
+        assert there.done() is None
+        assert not (there.folder / RECORD).exists()
+        assert there.found() is not None  # whoever holds it
+    shutil.rmtree(there.folder)
+    found = perform(there, NullTracker())
+    assert found.model_copy(update={"folder": here.folder}) == here
 
 
 def test_a_record_of_another_kind_is_an_error(tmp_path: Path, url: str) -> None:

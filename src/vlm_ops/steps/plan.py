@@ -74,6 +74,20 @@ class Plan:
     def done(self) -> Artifact | None:
         """Return the artifact if the step was taken before, to the end, here or elsewhere.
 
+        What another process of this machine is about to take, or to fetch, was not taken.
+
+        Raises:
+            OutputError: Its record can't be read.
+            ServiceError: The store does not answer.
+        """
+        if self.store is None:
+            return self._here()
+        with sharing.if_free(self.folder) as free:
+            return self.found(fetch=free)
+
+    def found(self, *, fetch: bool = True) -> Artifact | None:
+        """Return the same for a process that holds the step, or that does not ``fetch`` it.
+
         Raises:
             OutputError: Its record can't be read.
             ServiceError: The store does not answer.
@@ -84,7 +98,7 @@ class Plan:
         sharing.agree_on_splits(self.job, self.folder, self.store)
         if (found := self._here()) is not None:
             sharing.send(found, self.store, anew=False)
-        elif sharing.fetch(self.folder, self.step.output, self.store):
+        elif fetch and sharing.fetch(self.folder, self.step.output, self.store):
             found = self._here()
         return found
 
@@ -171,7 +185,7 @@ def perform(plan: Plan, tracker: Tracker, wait_minutes: float = WAIT_MINUTES) ->
         return done
     runs, name = plan.folder.parent, plan.folder.name
     with one_at_a_time(runs, name, plan.step.name, wait_minutes=wait_minutes):
-        if (done := plan.done()) is not None:
+        if (done := plan.found()) is not None:
             return done
         if (own := plan.own()) is plan:
             return _perform(plan, tracker)

@@ -4,21 +4,26 @@ Nothing here decides whether a step has to run; it makes what others did look as
 here (``docs/adr/0022-a-shared-store-of-steps.md``).
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import TypeVar
 
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
 from vlm_ops.deal import FOLDER, Deal, deal_file, deal_of, read_deal, write_deal
+from vlm_ops.errors import OutputError
 from vlm_ops.steps.table import STEPS
 from vlm_ops.store.artifact import Artifact, read_record
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.history import outputs_named
+from vlm_ops.store.lock import one_at_a_time
 from vlm_ops.store.remote import Remote
 from vlm_ops.store.shared import SharedStore
 
 A = TypeVar("A", bound=Artifact)
 
+_FETCHES = "fetches it from the store"
 _OUTPUTS = {step.work: step.output for step in STEPS.values()}
 
 
@@ -35,13 +40,31 @@ def recorded(folder: Path, kind: type[A], store: str | None) -> A | None:
         ServiceError: The store does not answer.
     """
     found = read_record(folder, kind)
-    if found is not None or store is None or not fetch(folder, kind, store):
+    if found is not None or store is None or not SharedStore(store).has(folder.name):
         return found
-    return read_record(folder, kind)
+    with one_at_a_time(folder.parent, folder.name, _FETCHES):
+        found = read_record(folder, kind)
+        if found is None and fetch(folder, kind, store):
+            found = read_record(folder, kind)
+        return found
+
+
+@contextmanager
+def if_free(folder: Path) -> Iterator[bool]:
+    """Hold a step's folder, unless another process does, and say whether this one does."""
+    with ExitStack() as held:
+        free = True
+        try:
+            held.enter_context(one_at_a_time(folder.parent, folder.name, _FETCHES, wait_minutes=0))
+        except OutputError:  # also where nothing can be written: whoever takes the step says so
+            free = False
+        yield free
 
 
 def fetch(folder: Path, kind: type[Artifact], store: str) -> bool:
     """Fetch what a step left, with the images that it speaks of, and tell whether it was there.
+
+    Whoever calls holds the step: others may be writing into its folder.
 
     Raises:
         OutputError: The record is there but is not such an artifact.
