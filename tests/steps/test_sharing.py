@@ -306,7 +306,9 @@ def test_a_record_of_another_kind_is_an_error(tmp_path: Path, url: str) -> None:
     made, _ = trained(configured(tmp_path / "here", url), tmp_path)
     (made.folder / RECORD).write_text("{}")
     SharedStore(url).send(made.folder, {})
-    with pytest.raises(OutputError, match="not a record of TrainedAdapter"):
+    with pytest.raises(
+        OutputError, match=rf"(?s){url}/{made.folder.name}: not a record of TrainedAdapter .*remove"
+    ):
         recorded(tmp_path / "there" / made.folder.name, TrainedAdapter, url)
 
 

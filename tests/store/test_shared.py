@@ -66,6 +66,9 @@ def step(runs: Path, weights: str = "weights", images: tuple[str, ...] = ()) -> 
         "features/0.bin": "features",
         "step.log": "log",
         "request.json": "{}",
+        "micro-batch.json": "{}",
+        "out-of-memory": "",
+        "under-way": "sft",
         ".answers.jsonl.part": "half",
         RECORD: json.dumps({"content": weights}),
     }.items():

@@ -72,7 +72,14 @@ def fetch(folder: Path, kind: type[Artifact], store: str) -> bool:
     """
 
     def images(beside: Path) -> dict[str, Path]:
-        artifact = read_record(beside, kind)
+        try:
+            artifact = read_record(beside, kind)
+        except OutputError as error:
+            raise OutputError(
+                f"{store}/{folder.name}: not a record of {kind.__name__} that this version can "
+                f"read: {error.__cause__}. Have all machines run one version, or remove that "
+                f"folder from the store to have the step run again."
+            ) from error
         return {} if artifact is None else artifact.images_beside()
 
     return SharedStore(store).fetch(folder, images)

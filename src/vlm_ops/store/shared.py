@@ -37,7 +37,10 @@ FILES = "files.json"
 UNFINISHED = "unfinished"
 FETCHED = ".fetched-"
 """What is being fetched lies in a folder of the runs folder that begins so."""
-_OWN = {"cache", "check", "error.json", "features", "request.json", "step.log"}
+_OWN = {
+    "cache", "check", "error.json", "features", "micro-batch.json", "out-of-memory", "request.json",
+    "step.log", "under-way",
+}  # fmt: skip
 """What concerns only the machine that makes a step."""
 _AT_ONCE = 8
 
