@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from vlm_ops.config.pairs import PreferenceForm
 from vlm_ops.config.training import Engine
-from vlm_ops.deal import deal_file, read_deal
+from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.model_ref import ModelRef as ModelRef
 from vlm_ops.model_ref import Start, whole_files
 from vlm_ops.pictured import have_images, images_beside
@@ -115,17 +115,13 @@ class PreparedData(Artifact):
         registered model, with a past of its own, had these rows prepared.
         """
         rows = (row for split in self.splits for row in self.rows(split))
-        if not have_images(rows, self):
-            return None
         file = deal_file(inputs["job"].remembered) if "job" in inputs else None
-        if file is None:
-            return self
-        if self.deal not in (None, file):
+        if not have_images(rows, self) or (file and self.deal not in (None, file)):
             return None
-        deal = read_deal(self.folder / file)
-        if not deal.groups:  # earlier versions remembered nothing, and a user may start anew
-            return self
-        return self if all(deal.agrees(self.rows(s), s) for s in self.splits) else None
+        deal = Deal() if file is None else read_deal(self.folder / file)
+        # Earlier versions remembered nothing, and a user may start anew.
+        agree = not deal.groups or all(deal.agrees(self.rows(s), s) for s in self.splits)
+        return self if agree else None
 
     def images_beside(self) -> dict[str, Path]:
         """Return, by content, the images of its rows; earlier versions have them in the folder."""

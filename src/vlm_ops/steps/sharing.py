@@ -158,7 +158,8 @@ def _told(remote: Remote, place: str) -> dict[str, Deal]:
     """Return what machines remember, by the name of its file."""
     while True:
         found: dict[str, Deal] = {}
-        for name in (f"{place}/{file}" for file in remote.sizes(place) if file.endswith(".json")):
+        files = sorted(file for file in remote.sizes(place) if file.endswith(".json"))
+        for name in (f"{place}/{file}" for file in files):
             if (text := remote.read(name)) is None:
                 break  # it is in another one, which was written before it went
             found[name] = deal_of(text, f"{remote.url}/{name}")
