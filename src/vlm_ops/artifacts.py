@@ -112,16 +112,16 @@ class PreparedData(Artifact):
         """Return the data set if its rows and images are there, and its splits as remembered.
 
         They are not if a later preparation moved a group to an earlier split, or if another
-        registered model, with a past of its own, had the same rows prepared.
+        registered model, with a past of its own, had these rows prepared.
         """
         rows = (row for split in self.splits for row in self.rows(split))
-        if not have_images(rows, self):
-            return None
         file = deal_file(inputs["job"].remembered) if "job" in inputs else None
+        if not have_images(rows, self) or (file and self.deal not in (None, file)):
+            return None
         deal = Deal() if file is None else read_deal(self.folder / file)
-        if not deal.groups:  # earlier versions remembered nothing, and a user may start anew
-            return self if file is None or self.deal in (None, file) else None
-        return self if all(deal.agrees(self.rows(s), s) for s in self.splits) else None
+        # Earlier versions remembered nothing, and a user may start anew.
+        agree = not deal.groups or all(deal.agrees(self.rows(s), s) for s in self.splits)
+        return self if agree else None
 
     def images_beside(self) -> dict[str, Path]:
         """Return, by content, the images of its rows; earlier versions have them in the folder."""

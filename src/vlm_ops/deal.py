@@ -6,7 +6,7 @@ might come to lie in test.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vlm_ops.errors import OutputError
@@ -50,14 +50,48 @@ class Deal(Frozen):
         return all({self.groups[group] for group in of_row} == {split} for of_row in of_rows)
 
     def joined(self, other: "Deal") -> "Deal":
-        """Return what either remembers; a group that both do is in the earlier of its splits."""
-        both = self.groups.keys() & other.groups.keys()
-        earliest = {g: min(self.groups[g], other.groups[g], key=SPLITS.index) for g in both}
+        """Return what either remembers, each image in the earliest split that either has it in.
+
+        Groups that an image came with here and there belong together: all of them go where the
+        earliest of them is, and those that move have left their split.
+        """
+        groups = _earliest(self.groups, other.groups)
+        both = self.images.keys() & other.images.keys()
+        twice = [i for i in both if self.images[i] != other.images[i]]
+        places = settled(groups, ({self.images[i], other.images[i]} for i in twice))
+        moved = {g: split for g, split in groups.items() if places[g] != split}
+        # As each had it: whatever is joined first, the group of what was learned names the image.
+        named = {
+            i: min(
+                (SPLITS.index(deal.groups[deal.images[i]]), deal.images[i])
+                for deal in (self, other)
+            )[1]
+            for i in twice
+        }
         return Deal(
-            groups=self.groups | other.groups | earliest,
-            images=self.images | other.images,
-            left=self.left | other.left,
+            groups=places,
+            images=self.images | other.images | named,
+            left=_earliest(_earliest(self.left, other.left), moved),
         )
+
+
+def settled(groups: Mapping[str, Split], joined: Iterable[set[str]]) -> dict[str, Split]:
+    """Move groups that belong together to the earliest split of any of them."""
+    places = dict(groups)
+    sets = [names for names in joined if len(names) > 1]
+    over = False
+    while not over:
+        over = True
+        for names in sets:
+            earliest = min((places[name] for name in names), key=SPLITS.index)
+            over &= all(places[name] == earliest for name in names)
+            places |= dict.fromkeys(names, earliest)
+    return places
+
+
+def _earliest(one: Mapping[str, Split], other: Mapping[str, Split]) -> dict[str, Split]:
+    both = {g: min(one[g], other[g], key=SPLITS.index) for g in one.keys() & other.keys()}
+    return {**one, **other, **both}
 
 
 def deal_file(name: str | None) -> Path | None:

@@ -56,6 +56,26 @@ def test_no_image_that_was_learned_or_chosen_by_is_ever_measured(data: st.DataOb
                 seen[ref.sha256] = earliest
 
 
+@st.composite
+def deals(draw: st.DrawFn) -> Deal:
+    """What a machine may remember of six images in five groups."""
+    groups = draw(st.dictionaries(st.sampled_from("abcde"), st.sampled_from(SPLITS), min_size=1))
+    images = draw(st.dictionaries(st.sampled_from("123456"), st.sampled_from(sorted(groups))))
+    return Deal(groups=groups, images=images)
+
+
+@settings(max_examples=200, deadline=None)
+@given(deals(), deals(), deals())
+def test_machines_agree_and_no_image_comes_to_a_later_split(a: Deal, b: Deal, c: Deal) -> None:
+    both = a.joined(b)
+    assert both == b.joined(a) == both.joined(a) == both.joined(b) == both.joined(both)
+    for told in (both.joined(c), a.joined(b.joined(c))):
+        for deal in (a, b, c):
+            for image, group in deal.images.items():
+                found = told.groups[told.images[image]]
+                assert SPLITS.index(found) <= SPLITS.index(deal.groups[group])
+
+
 def test_a_split_that_has_none_takes_no_group_that_is_kept() -> None:
     kept: dict[str, Split] = {"a": "train", "b": "train", "c": "validation"}
     assert split_groups(kept, SHARES, 0, kept) == kept

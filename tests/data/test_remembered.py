@@ -17,7 +17,7 @@ from vlm_ops.data.prepare import prepare
 from vlm_ops.deal import Deal
 from vlm_ops.errors import DataError, OutputError
 from vlm_ops.records import SPLITS, Split
-from vlm_ops.steps.plan import perform, plan
+from vlm_ops.steps.plan import Plan, perform, plan
 from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.tracker import NullTracker
 
@@ -123,23 +123,16 @@ def test_rows_that_left_test_stay_away_also_when_nothing_joins_them_any_more(
     assert source.stands(again)
 
 
-def test_what_was_prepared_for_another_model_counts_where_both_remember_the_same(
-    source: Source,
-) -> None:
+def test_what_was_prepared_for_another_model_is_not_taken(source: Source) -> None:
+    """Also where both remember the same: the other one may deal its rows anew while this reads."""
     first = source.prepare()
     assert source.stands(first)
-    # Nothing is remembered for the other one yet: it would train on rows that it forgets.
     assert not source.stands(first, "other")
-    source.prepare(name="other")
-    assert source.stands(first, "other")
-    learned, tested = joining(first, "train", "test")
-    source.ask(learned, tested)
-    joined = source.prepare(name="other")
-    assert source.stands(joined, "other")
-    # The first model never saw the row that joins two groups, and still tests on one of them.
-    assert not source.stands(joined)
-    assert source.stands(first)
+    second = source.prepare(name="other")
+    assert pictures(second) == pictures(first)
+    assert source.stands(second, "other")
     assert not source.stands(first, "other")
+    assert not source.stands(second)
 
 
 def test_what_earlier_versions_prepared_stands(source: Source) -> None:
@@ -302,21 +295,32 @@ def test_the_record_knows_where_its_splits_are_remembered(source: Source) -> Non
     assert source.prepare(name=None).deal is None
 
 
-def test_a_run_of_another_model_has_the_same_rows_prepared_for_it(source: Source) -> None:
+def planned(source: Source, name: str) -> Plan:
+    """The preparation of the rows for a model of this name."""
     rows = write_rows(source.folder / "rows.jsonl", source.rows)
+    given = [f"execution.runs={source.folder / 'runs'}", f"data={{type: files, path: {rows}}}"]
+    return plan("prepare", load_config("demo", [*given, f"register.model={name}"]), {})
 
-    def prepared(name: str) -> tuple[int, set[str]]:
-        """Return when the record was written, and what is remembered."""
-        given = [f"execution.runs={runs}", f"data={{type: files, path: {rows}}}"]
-        work = plan("prepare", load_config("demo", [*given, f"register.model={name}"]), {})
-        perform(work, NullTracker())
-        found = {file.name for file in (runs / "splits").iterdir()}
-        return (work.folder / "record.json").stat().st_mtime_ns, found
 
-    runs = source.folder / "runs"
-    first, of_one = prepared("one")
-    assert prepared("one") == (first, of_one)
-    second, of_two = prepared("two")
-    assert second > first
-    assert of_one < of_two
-    assert prepared("two") == prepared("one") == (second, of_two)
+def test_a_run_of_another_model_has_the_same_rows_prepared_for_it(source: Source) -> None:
+    """In a folder of its own: the first model's runs may be reading their rows."""
+    first = planned(source, "one")
+    of_one = perform(first, NullTracker())
+    second = planned(source, "two")
+    assert second.folder != first.folder
+    of_two = perform(second, NullTracker())
+    assert of_two.fingerprint == second.fingerprint != first.fingerprint
+    assert of_two.content == of_one.content
+    for name, work, made in (("one", first, of_one), ("two", second, of_two)):
+        assert planned(source, name) == work
+        assert work.done() == made
+    assert len(list((source.folder / "runs" / "splits").iterdir())) == 2
+
+
+def test_two_models_that_begin_at_once_do_not_take_each_others_folder(source: Source) -> None:
+    both = [planned(source, name) for name in ("one", "two")]
+    assert both[0].folder == both[1].folder
+    of_one, of_two = (perform(work, NullTracker()) for work in both)
+    assert of_one.folder == both[0].folder != of_two.folder
+    assert both[0].done() == of_one
+    assert planned(source, "two").done() == of_two

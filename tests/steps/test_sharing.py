@@ -1,6 +1,9 @@
 """A step that another machine took is found, with all that it speaks of; splits are agreed on."""
 
+import json
 import shutil
+from functools import reduce
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from vlm_ops.steps.plan import Work, perform, plan
 from vlm_ops.steps.sharing import bring_named, recorded
 from vlm_ops.steps.table import STEPS
 from vlm_ops.store.artifact import RECORD
+from vlm_ops.store.lock import one_at_a_time
+from vlm_ops.store.remote import Remote
 from vlm_ops.store.shared import FILES, SharedStore
 from vlm_ops.tracker import NullTracker
 
@@ -49,6 +54,19 @@ def prepare(config: PipelineConfig) -> PreparedData:
     return made
 
 
+def dealt(place: Path) -> Deal:
+    """What a machine remembers."""
+    file = deal_file("demo")
+    assert file is not None
+    return read_deal(place / "runs" / "splits" / file.name)
+
+
+def told(place: Path) -> Deal:
+    """What the store does."""
+    files = (place / "share" / "splits").rglob("*.json")
+    return reduce(Deal.joined, map(read_deal, files), Deal())
+
+
 def test_rows_that_another_machine_prepared_are_found_with_their_images(
     tmp_path: Path, url: str
 ) -> None:
@@ -76,6 +94,8 @@ def test_what_was_made_before_there_was_a_store_is_sent_when_it_is_found(
     assert not SharedStore(url).has(made.folder.name)
     assert Work.of("prepare", configured(tmp_path / "here", url), {}).done()[1] is None
     assert SharedStore(url).has(made.folder.name)
+    # With its splits: they keep its training rows out of test elsewhere.
+    assert told(tmp_path) == dealt(tmp_path / "here")
 
 
 def test_damaged_rows_are_prepared_anew_and_sent(
@@ -114,22 +134,101 @@ def test_a_group_keeps_its_split_on_every_machine(tmp_path: Path, url: str) -> N
     assert plan("prepare", configured(tmp_path / "here", url), {}).done() is None
 
 
+def test_splits_are_in_the_store_before_the_step_is(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is cut off before it could tell them has not left a step to find."""
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    asked = plan("prepare", configured(tmp_path / "here", url), {})
+    with monkeypatch.context() as patch:
+        patch.setattr("vlm_ops.store.remote.Remote.put", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            perform(asked, NullTracker())
+    assert not (asked.folder / RECORD).exists()
+    perform(asked, NullTracker())
+    assert told(tmp_path) == dealt(tmp_path / "here") != Deal()
+
+
+def test_what_was_prepared_before_splits_were_remembered_counts_beside_the_store(
+    tmp_path: Path, url: str
+) -> None:
+    """The store's splits alone would make a machine forget what its own rows were dealt to."""
+    here, there = configured(tmp_path / "here", None), configured(tmp_path / "there", url)
+    made = prepare(here)
+    request = {"work": {"config": here.model_dump(mode="json", by_alias=True)}}
+    (made.folder / "request.json").write_text(json.dumps(request))
+    learned = dealt(tmp_path / "here")
+    shutil.rmtree(tmp_path / "here" / "runs" / "splits")
+    some = [row for row in own_rows(tmp_path / "there") if row["source"] < "table-5"]
+    write_rows(tmp_path / "there" / "rows.jsonl", some)
+    theirs = prepare(there)
+    assert dealt(tmp_path / "there").groups.keys() < learned.groups.keys()
+    assert plan("prepare", configured(tmp_path / "here", url), {}).done() is not None
+    assert dealt(tmp_path / "here").groups.items() >= learned.groups.items()
+    assert told(tmp_path) == dealt(tmp_path / "here")
+    assert theirs.folder != made.folder
+
+
+def test_two_machines_that_tell_at_once_are_both_heard(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one deals while this one prepares: what it learned of is no test row here."""
+    asked = plan("prepare", configured(tmp_path / "here", url), {})
+    remote, put, heard = SharedStore(url).remote, Remote.put, list[str]()
+
+    def put_beside(self: Remote, source: Path | bytes, name: str) -> None:
+        if name.startswith("splits/") and not heard:
+            ours = dealt(tmp_path / "here")
+            heard.append(next(g for g, split in ours.groups.items() if split == "test"))
+            theirs = Deal(groups={heard[0]: "train", "new": "test"})
+            put(remote, theirs.model_dump_json().encode(), f"{Path(name).parent}/theirs.json")
+        put(self, source, name)
+
+    monkeypatch.setattr(Remote, "put", put_beside)
+    data = perform(asked, NullTracker())
+    assert isinstance(data, PreparedData)
+    assert heard[0] not in {row.group for row in data.rows("test")}
+    assert dealt(tmp_path / "here") == told(tmp_path)
+    assert told(tmp_path).groups["new"] == "test"
+    assert plan("prepare", configured(tmp_path / "here", url), {}).done() == data
+
+
 def test_splits_that_cannot_be_read_stop_a_machine(tmp_path: Path, url: str) -> None:
     prepare(configured(tmp_path / "here", url))
-    next((tmp_path / "share" / "splits").iterdir()).write_text("{")
+    next((tmp_path / "share" / "splits").rglob("*.json")).write_text("{")
     with pytest.raises(OutputError, match=r"(?s)share/splits/.*keep training rows out of test"):
         plan("prepare", configured(tmp_path / "there", url), {}).done()
 
 
 def test_two_deals_joined_keep_the_earlier_split() -> None:
     ours = Deal(groups={"a": "test", "b": "train"}, images={"1": "a"}, left={"b": "test"})
-    theirs = Deal(groups={"a": "validation", "c": "test"}, images={"1": "c", "2": "c"})
+    theirs = Deal(groups={"a": "validation", "c": "test"}, images={"2": "c"})
     both = Deal(
         groups={"a": "validation", "b": "train", "c": "test"},
-        images={"1": "c", "2": "c"},
+        images={"1": "a", "2": "c"},
         left={"b": "test"},
     )
-    assert ours.joined(theirs) == both
+    assert ours.joined(theirs) == theirs.joined(ours) == both
+
+
+def test_an_image_that_was_learned_anywhere_is_measured_nowhere() -> None:
+    """One machine had it under a group of its own, another one under its content."""
+    learned = Deal(groups={"z": "train"}, images={"x": "z"})
+    tested = Deal(groups={"a": "test", "b": "test"}, images={"x": "a", "y": "b"})
+    third = Deal(groups={"c": "validation"}, images={"x": "c"})
+    both = Deal(
+        groups={"z": "train", "a": "train", "b": "test"},
+        images={"x": "z", "y": "b"},
+        left={"a": "test"},
+    )
+    assert learned.joined(tested) == tested.joined(learned) == both
+    assert both.joined(tested) == both.joined(learned) == both
+    for one, two, three in permutations((learned, tested, third)):
+        for found in (one.joined(two).joined(three), one.joined(two.joined(three))):
+            assert {found.groups[group] for group in found.of_images(["x"])} == {"train"}
 
 
 def base(folder: Path) -> Path:
@@ -188,11 +287,28 @@ def test_a_record_is_found_by_name_or_not_at_all(tmp_path: Path, url: str) -> No
     assert recorded(folder, TrainedAdapter, url) is None
 
 
+def test_nothing_is_fetched_into_a_folder_that_another_process_holds(
+    tmp_path: Path, url: str
+) -> None:
+    """It may be writing there."""
+    here = prepare(configured(tmp_path / "here", url))
+    there = plan("prepare", configured(tmp_path / "there", url), {})
+    with one_at_a_time(there.folder.parent, there.folder.name, "trains"):
+        assert there.done() is None
+        assert not (there.folder / RECORD).exists()
+        assert there.found() is not None  # whoever holds it
+    shutil.rmtree(there.folder)
+    found = perform(there, NullTracker())
+    assert found.model_copy(update={"folder": here.folder}) == here
+
+
 def test_a_record_of_another_kind_is_an_error(tmp_path: Path, url: str) -> None:
     made, _ = trained(configured(tmp_path / "here", url), tmp_path)
     (made.folder / RECORD).write_text("{}")
     SharedStore(url).send(made.folder, {})
-    with pytest.raises(OutputError, match="not a record of TrainedAdapter"):
+    with pytest.raises(
+        OutputError, match=rf"(?s){url}/{made.folder.name}: not a record of TrainedAdapter .*remove"
+    ):
         recorded(tmp_path / "there" / made.folder.name, TrainedAdapter, url)
 
 

@@ -16,6 +16,8 @@ from vlm_ops.errors import OutputError, ServiceError, VlmOpsError
 from vlm_ops.store import asking
 from vlm_ops.store.asking import answered
 from vlm_ops.store.remote import Remote
+from vlm_ops.store.shared import SharedStore
+from vlm_ops.tracking.patience import patient
 
 Connect = Callable[[dict[str, str]], None]
 CALLS: tuple[Callable[[Remote], Any], ...] = (
@@ -163,6 +165,36 @@ def test_a_store_that_is_away_is_asked_again_a_few_times(connect: Connect) -> No
     connect(credentials("http://127.0.0.1:9"))
     with pytest.raises(ServiceError, match=r"s3://bucket: no answer after 4 attempts"):
         Remote("s3://bucket").read("a/b")
+
+
+def test_in_a_run_a_store_is_waited_for_as_long_as_servers_are(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where several files are copied at a time."""
+    monkeypatch.setattr(asking, "_LONG_PAUSE_S", 0.01)
+    put, away = Remote.put, dict[str, int]()
+
+    def fails(remote: Remote, source: Path | bytes, name: str) -> None:
+        def call() -> None:
+            away[name] = away.get(name, 0) + 1
+            if away[name] < 8:
+                raise ConnectionResetError("away")
+            put(remote, source, name)
+
+        answered(name, call)
+
+    monkeypatch.setattr(Remote, "put", fails)
+    (tmp_path / "runs" / "sft-0").mkdir(parents=True)
+    (tmp_path / "runs" / "sft-0" / "record.json").write_text("{}")
+    (tmp_path / "share").mkdir()
+    store = SharedStore(f"file://{tmp_path}/share")
+    with pytest.raises(ServiceError, match="no answer after 4 attempts"):
+        store.send(tmp_path / "runs" / "sft-0", {})
+    away.clear()
+    with patient(60):
+        store.send(tmp_path / "runs" / "sft-0", {})
+    assert set(away.values()) == {8}
+    assert store.has("sft-0")
 
 
 def test_what_comes_back_is_taken(connect: Connect) -> None:

@@ -21,6 +21,11 @@ from vlm_ops.store.shared import FILES, SharedStore
 
 STEP = "sft-0123456789abcdef"
 WEIGHTS = "adapter/adapter_model.safetensors"
+MARK = "complete.json"
+
+
+def always(_: object) -> bool:
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,9 @@ def step(runs: Path, weights: str = "weights", images: tuple[str, ...] = ()) -> 
         "features/0.bin": "features",
         "step.log": "log",
         "request.json": "{}",
+        "micro-batch.json": "{}",
+        "out-of-memory": "",
+        "under-way": "sft",
         ".answers.jsonl.part": "half",
         RECORD: json.dumps({"content": weights}),
     }.items():
@@ -211,23 +219,76 @@ def test_what_is_under_way_is_replaced_and_goes_when_the_step_is_done(
 ) -> None:
     store, folder = SharedStore(url), step(tmp_path / "here")
     (folder / RECORD).unlink()
-    store.send_unfinished(folder)
+    store.send_unfinished(folder, always)
     shutil.rmtree(folder / "checkpoints" / "checkpoint-2")
     later = folder / "checkpoints" / "checkpoint-4" / "optimizer.pt"
     later.parent.mkdir()
     later.write_text("later moments")
-    store.send_unfinished(folder)
+    store.send_unfinished(folder, always)
     place = f"{STEP}/unfinished"
     assert sha256_bytes(b"moments") not in store.remote.sizes(place)
     there = tmp_path / "there" / STEP
-    store.fetch_unfinished(there, lambda names: False)
+    store.fetch_unfinished(there, lambda names: False, MARK)
     assert not there.exists()
-    store.fetch_unfinished(there, lambda names: later.relative_to(folder).as_posix() in names)
+    name = later.relative_to(folder).as_posix()
+    store.fetch_unfinished(there, lambda names: name in names, MARK)
     assert paths(there) == SENT - {RECORD} | {"checkpoints/checkpoint-4/optimizer.pt"}
     assert not fetch(store, tmp_path / "elsewhere")
     store.send(step(tmp_path / "here"), {})
     assert not store.remote.sizes(place)
     assert fetch(store, tmp_path / "elsewhere")
+
+
+def checkpoint(runs: Path, number: int) -> Path:
+    """A training that is under way on a machine of its own, with one checkpoint."""
+    folder = runs / STEP
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    place = folder / "checkpoints" / f"checkpoint-{number}"
+    place.mkdir(parents=True)
+    (place / MARK).write_text(f"{number}")
+    for part in ("optimizer.pt", "weights"):
+        (place / part).write_text(f"{part} of {runs.name}, step {number}")
+    return folder
+
+
+def test_two_machines_at_one_training_leave_each_others_files(url: str, tmp_path: Path) -> None:
+    ours, theirs = SharedStore(url), SharedStore(url)
+    one, two = tmp_path / "one", tmp_path / "two"
+    ours.send_unfinished(checkpoint(one, 2), always)
+    theirs.send_unfinished(checkpoint(two, 4), always)
+    place = f"{STEP}/unfinished"
+    of_two = {sha256_file(file) for file in (two / STEP).rglob("*") if file.is_file()}
+    # The first one is behind by now.
+    ours.send_unfinished(checkpoint(one, 3), lambda names: not any("-4/" in n for n in names))
+    assert of_two < theirs.remote.sizes(place).keys()
+    ours.send_unfinished(checkpoint(one, 6), always)
+    assert of_two < theirs.remote.sizes(place).keys()
+    assert sha256_bytes(b"weights of one, step 2") not in theirs.remote.sizes(place)
+    there = tmp_path / "there" / STEP
+    ours.fetch_unfinished(there, always, MARK)
+    assert paths(there) == paths(one / STEP)
+
+
+def test_what_is_fetched_in_part_does_not_count(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark that came before its files would have them thrown away as damaged."""
+    store, there = SharedStore(url), tmp_path / "there" / STEP
+    store.send_unfinished(checkpoint(tmp_path / "here", 2), always)
+    weights, get = f"/{sha256_bytes(b'weights of here, step 2')}", Remote.get
+
+    def cut_off(remote: Remote, name: str, target: Path) -> bool:
+        if name.endswith(weights):
+            raise KeyboardInterrupt
+        return get(remote, name, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "get", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            store.fetch_unfinished(there, always, MARK)
+    assert not list(there.rglob(MARK))
+    store.fetch_unfinished(there, always, MARK)
+    assert (there / "checkpoints" / "checkpoint-2" / MARK).read_text() == "2"
 
 
 def test_a_file_of_many_pieces_arrives(url: str, tmp_path: Path) -> None:
@@ -265,7 +326,7 @@ store = SharedStore(url)
 assert store.fetch(runs / "sft-0123456789abcdef", lambda beside: {})
 (runs / "sft-0123456789abcdef").rename(runs / "sft-1111111111111111")
 store.send(runs / "sft-1111111111111111", {})
-store.send_unfinished(runs / "sft-0000000000000000")
+store.send_unfinished(runs / "sft-0000000000000000", lambda names: True)
 """
 
 

@@ -58,7 +58,7 @@ def test_with_an_empty_disk_it_comes_to_the_same_weights(
     assert second.adapter_sha256 == whole.adapter_sha256
     assert second.metrics["loss"] == whole.metrics["loss"]
     # A file of the newest one is damaged by now: an older one serves.
-    SharedStore(shared.store or "").send_unfinished(tmp_path / "first" / STEP)
+    SharedStore(shared.store or "").send_unfinished(tmp_path / "first" / STEP, lambda _: True)
     (unfinished / sha256_file(optimizer)).write_bytes(b"cut")
     caplog.clear()
     with caplog.at_level(logging.INFO):

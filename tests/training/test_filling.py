@@ -1,7 +1,9 @@
 """Passes of a step are merged as far as memory allows, and the step stays what it was."""
 
 import logging
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_sft import job
@@ -12,6 +14,7 @@ from vlm_ops.config.training import LoraSettings, SftSettings
 from vlm_ops.models.shape import Shape, shape_of
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import filling, sft
+from vlm_ops.training.engine.trainers import PackedSft
 from vlm_ops.training.estimate import DeviceMemory, training_memory
 from vlm_ops.training.filling import filled
 from vlm_ops.training.tokens import Length
@@ -85,3 +88,33 @@ def test_a_training_of_merged_passes_learns_the_same_and_keeps_to_them(
     monkeypatch.setattr(filling, "device_memory", lambda: DeviceMemory(0, None))
     trained(True)
     assert "passes a step" not in caplog.text
+
+
+class TooLarge(PackedSft):
+    """Has room for four rows."""
+
+    def training_step(self, *args: Any, **options: Any) -> Any:
+        if self.args.per_device_train_batch_size > 4:
+            raise MemoryError("no room")
+        return super().training_step(*args, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sigterm_given_back")
+def test_passes_that_did_not_fit_are_not_tried_again_after_an_interruption(
+    random_base: Path,
+    squares: PreparedData,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sft, "PackedSft", TooLarge)
+    settings = job(
+        random_base, max_steps=1, evaluations=1, batch_size=2, accumulation=4, fill_memory=True
+    )
+    sft.train_sft(settings, data=squares, out=tmp_path, tracker=NullTracker())
+    assert "memory ran out with 8 rows in a forward pass" in caplog.text
+    caplog.clear()
+    shutil.rmtree(tmp_path / "checkpoints")  # cut off before the first one
+    sft.train_sft(settings, data=squares, out=tmp_path, tracker=NullTracker())
+    assert "memory ran out" not in caplog.text

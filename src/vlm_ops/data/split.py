@@ -9,9 +9,9 @@ from itertools import dropwhile
 from typing import NamedTuple, TypeVar
 
 from vlm_ops.config.sections import SplitShares
-from vlm_ops.deal import Deal
+from vlm_ops.deal import Deal, settled
 from vlm_ops.errors import DataError
-from vlm_ops.records import SPLITS, Row, Split
+from vlm_ops.records import Row, Split
 from vlm_ops.store.fingerprint import fingerprint
 
 T = TypeVar("T")
@@ -152,7 +152,7 @@ def deal_rows(
     joined = joined or {}
     groups = [joined.get(group, group) for group in rows.groups]
     known = _known(groups, _olds(rows, before, named))
-    places = _settle(before.groups, known.values())
+    places = settled(before.groups, known.values())
     kept = {group: places[min(olds)] for group, olds in known.items()}
     dealt = split_groups(groups, shares, seed, kept)
     left = {g: split for g, split in before.groups.items() if places[g] != split} | before.left
@@ -186,20 +186,6 @@ def _known(groups: Sequence[str], olds_of: Iterable[set[str]]) -> dict[str, set[
         if olds:
             known.setdefault(group, set()).update(olds)
     return known
-
-
-def _settle(groups: Mapping[str, Split], joined: Iterable[set[str]]) -> dict[str, Split]:
-    """Move groups that belong together to the earliest split of any of them."""
-    places = dict(groups)
-    sets = [names for names in joined if len(names) > 1]
-    settled = False
-    while not settled:
-        settled = True
-        for names in sets:
-            earliest = min((places[name] for name in names), key=SPLITS.index)
-            settled &= all(places[name] == earliest for name in names)
-            places |= dict.fromkeys(names, earliest)
-    return places
 
 
 def reserve(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:

@@ -6,19 +6,21 @@ folder that is only in the store that machines share is fetched first.
 """
 
 import importlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.artifacts import ModelRef
-from vlm_ops.config.pairs import Labelled
+from vlm_ops.artifacts import ModelRef, PreparedData
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
-from vlm_ops.config.sections import DataCommon, ModelSettings
+from vlm_ops.deal import deal_file
+from vlm_ops.errors import OutputError
 from vlm_ops.records import Against, RowsRef
 from vlm_ops.steps import sharing
 from vlm_ops.steps.provenance import computed
+from vlm_ops.steps.settings import settings_of
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, From, Step, steps_of
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
@@ -34,8 +36,13 @@ Outputs = Mapping[str, Artifact | ModelRef | Against | str | None]
 """What there is so far, by step; under ``CHAMPION`` and ``AGAINST`` what the registry says. A text
 stands for the content of something that need not be read again."""
 
+_ATTEMPTS = 3
+"""How often a step is taken while other machines move its groups."""
+
 Left = dict[str, Artifact | None]
 """What steps left, by step; None for one that was left out."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,31 +74,70 @@ class Plan:
     def done(self) -> Artifact | None:
         """Return the artifact if the step was taken before, to the end, here or elsewhere.
 
+        What another process of this machine is about to take, or to fetch, was not taken.
+
         Raises:
             OutputError: Its record can't be read.
             ServiceError: The store does not answer.
         """
         if self.store is None:
             return self._here()
-        sharing.agree_on_splits(self.job, self.folder, self.store, tell=False)
+        with sharing.if_free(self.folder) as free:
+            return self.found(fetch=free)
+
+    def found(self, *, fetch: bool = True) -> Artifact | None:
+        """Return the same for a process that holds the step, or that does not ``fetch`` it.
+
+        Raises:
+            OutputError: Its record can't be read.
+            ServiceError: The store does not answer.
+        """
+        if self.store is None:
+            return self._here()
+        # Before others find it: no model trains on rows that they do not remember.
+        sharing.agree_on_splits(self.job, self.folder, self.store)
         if (found := self._here()) is not None:
             sharing.send(found, self.store, anew=False)
-        elif sharing.fetch(self.folder, self.step.output, self.store):
+        elif fetch and sharing.fetch(self.folder, self.step.output, self.store):
             found = self._here()
         return found
 
-    def keep(self, artifact: Artifact) -> None:
+    def keep(self, artifact: Artifact) -> bool:
         """Write the record of what the step left, and share it.
+
+        Returns:
+            Whether it stands: another machine may have dealt some of its groups meanwhile.
 
         Raises:
             OutputError: The folder can't be written to.
             ServiceError: The store does not answer.
         """
+        if self.store is None:
+            write_record(artifact)
+            return True
+        sharing.agree_on_splits(self.job, self.folder, self.store)
         write_record(artifact)
-        if self.store is not None:
-            # Before others find it: no model trains on rows that are not remembered.
-            sharing.agree_on_splits(self.job, self.folder, self.store, tell=True)
-            sharing.send(artifact, self.store, anew=True)
+        if self._here() is None:
+            return False
+        sharing.send(artifact, self.store, anew=True)
+        return True
+
+    def own(self) -> "Plan":
+        """Return this plan, in a folder of its own where another model's rows lie in this one.
+
+        Each registered model deals its groups by what it remembers, and whoever has a run of the
+        other one reads those rows.
+
+        Raises:
+            OutputError: The record there can't be read.
+        """
+        mine = deal_file(self.job.remembered) if isinstance(self.job, PrepareJob) else None
+        found = None if mine is None else read_record(self.folder, PreparedData)
+        if mine is None or found is None or found.deal in (None, mine):
+            return self
+        digest = fingerprint([self.fingerprint, mine.name])
+        folder = self.folder.with_name(f"{self.step.work}-{digest[:SHORT]}")
+        return replace(self, fingerprint=digest, folder=folder)
 
     def _here(self) -> Artifact | None:
         found = read_record(self.folder, self.step.output)
@@ -106,6 +152,9 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
         config: The whole configuration; the step takes its part.
         outputs: What earlier steps left; the table says what of it is taken.
         known: The step's fingerprint, if it was worked out before.
+
+    Raises:
+        OutputError: What lies in its folder can't be read.
     """
     step = STEPS[name]
     inputs = {key: _input(need, outputs) for key, need in step.inputs.items()}
@@ -114,12 +163,12 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
         {
             "step": step.work,
             "version": step.version,
-            "job": _settings(job),
+            "job": settings_of(job),
             "inputs": {key: _content(value) for key, value in inputs.items()},
         }
     )
     folder = config.execution.runs / f"{step.work}-{digest[:SHORT]}"
-    return Plan(step, job, inputs, digest, folder, config.execution.store)
+    return Plan(step, job, inputs, digest, folder, config.execution.store).own()
 
 
 def perform(plan: Plan, tracker: Tracker, wait_minutes: float = WAIT_MINUTES) -> Artifact:
@@ -136,20 +185,35 @@ def perform(plan: Plan, tracker: Tracker, wait_minutes: float = WAIT_MINUTES) ->
         return done
     runs, name = plan.folder.parent, plan.folder.name
     with one_at_a_time(runs, name, plan.step.name, wait_minutes=wait_minutes):
-        return plan.done() or _perform(plan, tracker)
+        if (done := plan.found()) is not None:
+            return done
+        if (own := plan.own()) is plan:
+            return _perform(plan, tracker)
+    return perform(own, tracker, wait_minutes)  # another model's rows came to lie there meanwhile
 
 
 def _perform(plan: Plan, tracker: Tracker) -> Artifact:
     make_folder(plan.folder)
-    began(plan.step.name)
-    started = time.monotonic()
-    there = {key: value for key, value in plan.inputs.items() if value is not None}
-    artifact = step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=tracker)
-    seconds = round(time.monotonic() - started, 3)
-    kept = {"fingerprint": plan.fingerprint, "seconds": seconds, "computed": computed(plan.step)}
-    artifact = artifact.model_copy(update=kept)
-    plan.keep(artifact)
-    return artifact
+    for _ in range(_ATTEMPTS):
+        began(plan.step.name)
+        started = time.monotonic()
+        there = {key: value for key, value in plan.inputs.items() if value is not None}
+        artifact = step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=tracker)
+        seconds = round(time.monotonic() - started, 3)
+        kept = {
+            "fingerprint": plan.fingerprint,
+            "seconds": seconds,
+            "computed": computed(plan.step),
+        }
+        artifact = artifact.model_copy(update=kept)
+        if plan.keep(artifact):
+            return artifact
+        logger.warning("%s: what it left does not stand; it is taken again", plan.folder.name)
+    raise OutputError(
+        f"{plan.folder}: taken {_ATTEMPTS} times, and each time what it left did not stand: other "
+        f"machines dealt its groups to earlier splits, or files of it were removed. Start it again "
+        f"when they are done"
+    )
 
 
 def step_function(step: Step) -> Callable[..., Artifact]:
@@ -278,27 +342,3 @@ def _part(source: Any, part: str) -> Any:
 
 def _content(value: Value) -> str | Against | None:
     return value.content if isinstance(value, (Artifact, ModelRef, RowsRef)) else value
-
-
-def _settings(job: Job) -> dict[str, Any]:
-    """Return a job's settings, with the content of its files in place of where they lie."""
-    settings = job.model_dump(exclude=set(job.changes_nothing))
-    model = getattr(job, "model", None)
-    if isinstance(model, ModelSettings):
-        from vlm_ops.models.identity import base_sha256, local_folder
-        from vlm_ops.models.start import find_start
-
-        settings["model"].pop("start_version", None)
-        if (start := find_start(model)) is not None:
-            settings["model"]["start"] = start.adapter_sha256
-        if (folder := local_folder(model)) is not None:
-            settings["model"] |= {"id": None, "content": base_sha256(folder)}
-    source = job.data if isinstance(job, PrepareJob) else getattr(job, "pairs", None)
-    if isinstance(source, (DataCommon, Labelled)):
-        from vlm_ops.data.sources import source_content
-
-        section = settings["data" if isinstance(job, PrepareJob) else "pairs"]
-        section.pop("path", None)
-        section.pop("images_root", None)  # what it lets in is in the content
-        section["content"] = source_content(source)
-    return settings

@@ -4,18 +4,26 @@ Nothing here decides whether a step has to run; it makes what others did look as
 here (``docs/adr/0022-a-shared-store-of-steps.md``).
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import TypeVar
 
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
-from vlm_ops.deal import deal_file, deal_of, read_deal, write_deal
+from vlm_ops.deal import FOLDER, Deal, deal_file, deal_of, read_deal, write_deal
+from vlm_ops.errors import OutputError
 from vlm_ops.steps.table import STEPS
 from vlm_ops.store.artifact import Artifact, read_record
+from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.history import outputs_named
+from vlm_ops.store.lock import one_at_a_time
+from vlm_ops.store.remote import Remote
 from vlm_ops.store.shared import SharedStore
 
 A = TypeVar("A", bound=Artifact)
 
+_FETCHES = "fetches it from the store"
 _OUTPUTS = {step.work: step.output for step in STEPS.values()}
 
 
@@ -32,13 +40,31 @@ def recorded(folder: Path, kind: type[A], store: str | None) -> A | None:
         ServiceError: The store does not answer.
     """
     found = read_record(folder, kind)
-    if found is not None or store is None or not fetch(folder, kind, store):
+    if found is not None or store is None or not SharedStore(store).has(folder.name):
         return found
-    return read_record(folder, kind)
+    with one_at_a_time(folder.parent, folder.name, _FETCHES):
+        found = read_record(folder, kind)
+        if found is None and fetch(folder, kind, store):
+            found = read_record(folder, kind)
+        return found
+
+
+@contextmanager
+def if_free(folder: Path) -> Iterator[bool]:
+    """Hold a step's folder, unless another process does, and say whether this one does."""
+    with ExitStack() as held:
+        free = True
+        try:
+            held.enter_context(one_at_a_time(folder.parent, folder.name, _FETCHES, wait_minutes=0))
+        except OutputError:  # also where nothing can be written: whoever takes the step says so
+            free = False
+        yield free
 
 
 def fetch(folder: Path, kind: type[Artifact], store: str) -> bool:
     """Fetch what a step left, with the images that it speaks of, and tell whether it was there.
+
+    Whoever calls holds the step: others may be writing into its folder.
 
     Raises:
         OutputError: The record is there but is not such an artifact.
@@ -46,7 +72,14 @@ def fetch(folder: Path, kind: type[Artifact], store: str) -> bool:
     """
 
     def images(beside: Path) -> dict[str, Path]:
-        artifact = read_record(beside, kind)
+        try:
+            artifact = read_record(beside, kind)
+        except OutputError as error:
+            raise OutputError(
+                f"{store}/{folder.name}: not a record of {kind.__name__} that this version can "
+                f"read: {error.__cause__}. Have all machines run one version, or remove that "
+                f"folder from the store to have the step run again."
+            ) from error
         return {} if artifact is None else artifact.images_beside()
 
     return SharedStore(store).fetch(folder, images)
@@ -83,14 +116,16 @@ def bring_named(config: PipelineConfig) -> None:
             recorded(runs / name, kind, store)
 
 
-def agree_on_splits(job: Job, folder: Path, store: str, *, tell: bool) -> None:
-    """Let what other machines remember of the splits be remembered here.
+def agree_on_splits(job: Job, folder: Path, store: str) -> None:
+    """Let all machines remember the same of the splits.
+
+    What a machine remembers is a file of its own, named by content. Whoever writes one has read
+    those that it replaces, and looks again: of two at once, the later one sees the other's.
 
     Args:
         job: Whose rows; only those of :func:`~vlm_ops.data.prepare.prepare` are dealt.
         folder: The step's.
         store: Address of the store.
-        tell: Whether they are to remember what this machine does.
 
     Raises:
         OutputError: What is remembered can't be read.
@@ -99,13 +134,34 @@ def agree_on_splits(job: Job, folder: Path, store: str, *, tell: bool) -> None:
     file = deal_file(job.remembered) if isinstance(job, PrepareJob) else None
     if file is None:
         return
-    here, name = folder / file, f"splits/{file.name}"
+    from vlm_ops.data.remembered import recall
+
+    assert isinstance(job, PrepareJob)
+    here, place = folder / file, f"{FOLDER}/{file.stem}"
     remote = SharedStore(store).remote
-    ours = read_deal(here)
-    text = remote.read(name)
-    theirs = None if text is None else deal_of(text, f"{remote.url}/{name}")
-    both = ours if theirs is None else ours.joined(theirs)
-    if both != ours:
-        write_deal(here, both)
-    if tell and both != theirs:
-        remote.put(here, name)
+    ours = recall(job, folder)
+    while True:
+        told = _told(remote, place)
+        theirs = reduce(Deal.joined, told.values(), Deal())
+        ours = ours.joined(theirs)
+        if ours != read_deal(here):
+            write_deal(here, ours)
+        if ours == theirs:
+            return
+        mine = f"{place}/{sha256_file(here)}.json"
+        remote.put(here, mine)
+        for name in told.keys() - {mine}:
+            remote.remove(name)
+
+
+def _told(remote: Remote, place: str) -> dict[str, Deal]:
+    """Return what machines remember, by the name of its file."""
+    while True:
+        found: dict[str, Deal] = {}
+        files = sorted(file for file in remote.sizes(place) if file.endswith(".json"))
+        for name in (f"{place}/{file}" for file in files):
+            if (text := remote.read(name)) is None:
+                break  # it is in another one, which was written before it went
+            found[name] = deal_of(text, f"{remote.url}/{name}")
+        else:
+            return found

@@ -3,14 +3,22 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from itertools import count
 from typing import TypeVar
 
 from vlm_ops.errors import OutputError, ServiceError, VlmOpsError
 from vlm_ops.store.files import disk_is_full
+from vlm_ops.watched import moved
 
 T = TypeVar("T")
 
+PATIENCE_S: ContextVar[float] = ContextVar("patience_s", default=0.0)
+"""How long a block waits for servers that do not answer, and for a store, in seconds."""
+
 _PAUSES_S = (1, 3, 9)
+_LONG_PAUSE_S = 15
+"""After those, as long as there is patience."""
 _KEYS = (
     "its credentials are not accepted; look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
     "AWS_SESSION_TOKEN, or the profile, of this machine"
@@ -45,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 
 def answered(place: str, call: Callable[[], T]) -> T:
-    """Call until there is an answer, a few times.
+    """Call until there is an answer, a few times, and on as long as ``PATIENCE_S`` says.
 
     Args:
         place: What is asked for, for messages.
@@ -57,7 +65,8 @@ def answered(place: str, call: Callable[[], T]) -> T:
         ServiceError: It does not answer, or refuses: no such bucket, no rights, wrong credentials,
             a wrong clock.
     """
-    for pause in (*_PAUSES_S, None):
+    pauses, failed_at = iter(_PAUSES_S), None
+    for attempt in count(1):
         try:
             return call()
         except VlmOpsError:
@@ -69,14 +78,21 @@ def answered(place: str, call: Callable[[], T]) -> T:
                 raise
             if disk_is_full(error):
                 raise OutputError(f"{place}: can't be copied ({error.strerror})") from error
+            failed_at = time.monotonic() if failed_at is None else failed_at
+            pause = next(pauses, None)
+            level = logging.DEBUG if pause is None else logging.WARNING
+            if pause is None and time.monotonic() - failed_at + _LONG_PAUSE_S < PATIENCE_S.get():
+                pause = _LONG_PAUSE_S
             if pause is None:
                 raise ServiceError(
-                    f"execution.store: {place}: no answer after {len(_PAUSES_S) + 1} attempts "
+                    f"execution.store: {place}: no answer after {attempt} attempts "
                     f"({_said(error)}). What was done lies in the runs folder; the same command "
                     f"goes on from there"
                 ) from error
-            logger.warning("%s: no answer (%s); asked again in %d s", place, _said(error), pause)
+            said = (place, _said(error), pause)
+            logger.log(level, "%s: no answer (%s); asked again in %d s", *said)
             time.sleep(pause)
+            moved()  # the wait has a limit of its own
     raise AssertionError
 
 

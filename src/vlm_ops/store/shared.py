@@ -6,7 +6,7 @@
     sft-1de697164db41efe/files.json               which they are; written last
     sft-1de697164db41efe/unfinished/…             the same of a training that is under way
     images/1d/<sha256>                            images
-    splits/<name>.json                            which split each group was dealt to
+    splits/<name>/<sha256>.json                   which split each group was dealt to
 
 Files are named by content, so that two machines that make the same step at the same time never mix
 theirs: whichever list is written last, all it names is there. What is fetched is checked against
@@ -19,6 +19,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 from uuid import uuid4
@@ -36,7 +37,10 @@ FILES = "files.json"
 UNFINISHED = "unfinished"
 FETCHED = ".fetched-"
 """What is being fetched lies in a folder of the runs folder that begins so."""
-_OWN = {"cache", "check", "error.json", "features", "request.json", "step.log"}
+_OWN = {
+    "cache", "check", "error.json", "features", "micro-batch.json", "out-of-memory", "request.json",
+    "step.log", "under-way",
+}  # fmt: skip
 """What concerns only the machine that makes a step."""
 _AT_ONCE = 8
 
@@ -81,6 +85,7 @@ class SharedStore:
         """Name a store by its address; nothing is asked yet."""
         self.remote = Remote(url)
         self._hashes: dict[tuple[str, int, int], str] = {}
+        self._sent: dict[str, set[str]] = {}
 
     def has(self, step: str) -> bool:
         """Tell whether a finished step is there, by the name of its folder."""
@@ -101,17 +106,27 @@ class SharedStore:
         self._send(folder, folder.name, files)
         self.remote.remove(f"{folder.name}/{UNFINISHED}", whole=True)
 
-    def send_unfinished(self, folder: Path) -> None:
-        """Send what there is of a training, checkpoints and all; what was sent before goes.
+    def send_unfinished(self, folder: Path, wanted: Callable[[Iterable[str]], bool]) -> None:
+        """Send what there is of a training, checkpoints and all; what this sent before goes.
+
+        Args:
+            folder: Of the step.
+            wanted: Tells by the names of the files that are there whether it is to take their
+                place: another machine may be further.
 
         Raises:
             OutputError: A file can't be read.
         """
         place = f"{folder.name}/{UNFINISHED}"
+        there = self._listing(place)
+        if there is not None and not wanted(there.files):
+            return
         sent = self._send(folder, place, _files(folder))
         named = {filed.sha256 for filed in sent.files.values()}
-        for name in self.remote.sizes(place).keys() - named - {FILES}:
+        # What another machine sent is its own to remove.
+        for name in self._sent.get(place, set()) - named:
             self.remote.remove(f"{place}/{name}")
+        self._sent[place] = named
 
     def fetch(self, folder: Path, images: Callable[[Path], Mapping[str, Path]]) -> bool:
         """Fetch a finished step, if it is there whole; its record comes last.
@@ -143,7 +158,9 @@ class SharedStore:
         logger.info("%s: fetched from %s", folder.name, self.remote.url)
         return True
 
-    def fetch_unfinished(self, folder: Path, wanted: Callable[[Iterable[str]], bool]) -> None:
+    def fetch_unfinished(
+        self, folder: Path, wanted: Callable[[Iterable[str]], bool], last: str
+    ) -> None:
         """Fetch what there is of a training that another machine began.
 
         A file that is damaged is said, and left out.
@@ -151,12 +168,15 @@ class SharedStore:
         Args:
             folder: Of the step.
             wanted: Tells by the names of its files whether it is.
+            last: Name of the files that say of others that they are complete.
         """
         place = f"{folder.name}/{UNFINISHED}"
         listing = self._listing(place)
         if listing is None or not wanted(listing.files):
             return
-        self._fetch(_wanted(place, listing, folder))
+        for marks in (False, True):  # cut off in between, it is fetched again
+            files = {n: f for n, f in listing.files.items() if (Path(n).name == last) is marks}
+            self._fetch(_wanted(place, Listing(files=files), folder))
         logger.info("%s: what was done of it is fetched from %s", folder.name, self.remote.url)
 
     def _send(self, folder: Path, place: str, names: Iterable[Path]) -> Listing:
@@ -259,6 +279,8 @@ def _side_by_side(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
     """Do work on a few items at a time; the first error ends it."""
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        return list(pool.map(work, items))
+        # Each with its own copy of the context: how long a store is waited for stands there.
+        asked = [pool.submit(copy_context().run, work, item) for item in items]
+        return [one.result() for one in asked]
     finally:
         pool.shutdown(cancel_futures=True)

@@ -8,11 +8,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import datetime
 from textwrap import shorten
 from typing import TypeVar
 
+from vlm_ops.store.asking import PATIENCE_S
 from vlm_ops.watched import moved
 
 R = TypeVar("R")
@@ -26,24 +26,25 @@ _LONGEST_REQUEST_S = 300.0
 _LONG_WORKS = 3
 """How often a long piece of work may break off and begin anew with all of the patience."""
 
-_bound: ContextVar[float] = ContextVar("patience_s", default=0.0)
-
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def patient(seconds: float) -> Iterator[None]:
-    """Wait for servers up to so long in the block; 0 does not wait, as at the end of a process."""
-    before = _bound.set(seconds)
+    """Wait for servers up to so long in the block; 0 does not wait, as at the end of a process.
+
+    The store that machines share is waited for as long.
+    """
+    before = PATIENCE_S.set(seconds)
     try:
         yield
     finally:
-        _bound.reset(before)
+        PATIENCE_S.reset(before)
 
 
 def patience_s() -> float:
     """Return how long this block waits for a server, in seconds."""
-    return _bound.get()
+    return PATIENCE_S.get()
 
 
 def again_until_answered(
@@ -65,7 +66,7 @@ def again_until_answered(
         Exception: The last error of ``ask``, when the bound is reached, or one that is not
             transient.
     """
-    bound = max(_bound.get(), at_least_s)
+    bound = max(PATIENCE_S.get(), at_least_s)
     pause, said, failed_at, left = _FIRST_PAUSE_S, "", None, _LONG_WORKS
     while True:
         began = time.monotonic()

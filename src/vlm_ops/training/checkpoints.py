@@ -15,6 +15,7 @@ from vlm_ops.store.artifact import CHECKPOINTS
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.shared import SharedStore
+from vlm_ops.tracking.patience import patient
 
 COMPLETE = "complete.json"
 STATE = "trainer_state.json"
@@ -107,12 +108,16 @@ def newest_complete(folder: Path, settings: dict[str, Any]) -> Path | None:
 def share(store: SharedStore, out: Path) -> None:
     """Send what there is of a training; a store that fails does not end it.
 
+    Nothing is sent where another machine is further with the same training.
+
     Args:
         store: Where machines share steps.
         out: The step's folder.
     """
+    newest = _newest_here(out)
     try:
-        store.send_unfinished(out)
+        with patient(0):  # the training waits meanwhile
+            store.send_unfinished(out, lambda names: _newest(names) <= newest)
     except (ConfigError, OutputError, ServiceError) as error:
         logger.warning("other machines can't go on from this checkpoint yet: %s", error)
 
@@ -127,9 +132,13 @@ def bring_newer(store: SharedStore, out: Path) -> None:
     Raises:
         ServiceError: The store does not answer.
     """
-    here = (mark.relative_to(out).as_posix() for mark in out.glob(f"{CHECKPOINTS}/*/{COMPLETE}"))
-    newest = _newest(here)
-    store.fetch_unfinished(out, lambda names: _newest(names) > newest)
+    newest = _newest_here(out)
+    store.fetch_unfinished(out, lambda names: _newest(names) > newest, COMPLETE)
+
+
+def _newest_here(out: Path) -> int:
+    marks = out.glob(f"{CHECKPOINTS}/*/{COMPLETE}")
+    return _newest(mark.relative_to(out).as_posix() for mark in marks)
 
 
 def _newest(files: Iterable[str]) -> int:

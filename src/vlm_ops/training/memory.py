@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _FITS = "micro-batch.json"
 """The file in a training's folder with the rows of a forward pass, where these were merged or the
-kernel has killed it for more."""
+kernel has killed it for more. Each machine has its own."""
 
 
 def peak_memory_gb() -> float:
@@ -106,9 +106,18 @@ def begin(
         mark.unlink()  # said once; with a larger machine the next run may fit
         found = smaller(found, MemoryError("the kernel killed the process for its memory"), fewest)
     if killed or (optim.fill_memory and kept is None):
-        make_folder(out)
-        write_whole(out / _FITS, json.dumps({"batch_size": found.batch_size}))
+        keep(found, out)
     return found
+
+
+def keep(optim: OptimSettings, out: Path) -> None:
+    """Let the next attempt begin with these forward passes.
+
+    Raises:
+        OutputError: The training's folder can't be written to.
+    """
+    make_folder(out)
+    write_whole(out / _FITS, json.dumps({"batch_size": optim.batch_size}))
 
 
 def _kept(optim: OptimSettings, out: Path) -> OptimSettings | None:

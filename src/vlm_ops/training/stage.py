@@ -38,7 +38,7 @@ from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options
 from vlm_ops.training.filling import filled, lengths_of
-from vlm_ops.training.memory import begin, free, ran_out, smaller
+from vlm_ops.training.memory import begin, free, keep, ran_out, smaller
 from vlm_ops.training.one_device import on_one_device, refuse_ranks
 from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
 from vlm_ops.training.punctual import Punctual
@@ -166,6 +166,8 @@ def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
             if not ran_out(error):
                 raise
             optim = smaller(optim, error, stage.fewest)
+            if optim.fill_memory:  # the size that was found does not fit
+                keep(optim, stage.out)
         finally:
             # The error and its traceback, which holds the model that did not fit, are gone by now.
             stage.stop.let_go()
