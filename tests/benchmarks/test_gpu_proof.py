@@ -130,7 +130,7 @@ def test_every_part_of_the_true_shapes_is_ready_up_to_the_gpu(
         is_drawn = part.model == drawn
         assert about["weights"] == ("random" if is_drawn else "published")
         assert (
-            str(about.get("not_published", "")).startswith("ModelError: model.id 'Hug") is is_drawn
+            str(about.get("not_published", "")).startswith("ServiceError: model.id 'Hu") is is_drawn
         )
         if data is None:
             assert part.task == "weights"

@@ -61,6 +61,8 @@ def test_signs_that_it_has() -> None:
 def test_a_terminal_that_closes_stops_the_command(command: str, tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
+        # Tests that run under nohup ignore a hangup, and children inherit that.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.execv(sys.executable, [sys.executable, "-c", APP, command, str(tmp_path / "ready")])
     _until_there(tmp_path / "ready")
     os.close(terminal)

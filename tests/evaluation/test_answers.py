@@ -173,7 +173,7 @@ def test_an_interrupted_step_leaves_no_record_and_is_gone_on_with(
     models.seers[SFT.model.content] = Seer(fails_after=8)
     with pytest.raises(KeyboardInterrupt):
         taken(data, tmp_path)
-    [folder] = tmp_path.iterdir()
+    [folder] = tmp_path.glob("answers-*")
     assert read_record(folder, AnswerSet) is None
     models.seers[SFT.model.content].fails_after = None
     assert taken(data, tmp_path).folder == folder

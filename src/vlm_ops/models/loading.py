@@ -154,9 +154,9 @@ def base_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
             raise OutputError(f"{named}: can't be downloaded ({error.strerror})") from error
         said = str(error).partition("\n")[0]
         raise ServiceError(
-            f"{named}: not on this machine, and the hub did not give it ({type(error).__name__}: "
-            f"{said}). Check the connection and the id, or use a folder. These presets work "
-            f"offline: {OFFLINE_PRESETS}."
+            f"{named}: not on this machine, and the hub did not give it ({said}, "
+            f"{type(error).__name__}). Check the connection and the id, or use a folder. These "
+            f"presets work offline: {OFFLINE_PRESETS}."
         ) from error
 
 
