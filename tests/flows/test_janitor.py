@@ -55,13 +55,15 @@ killed(sys.argv[1])
 
 
 @pytest.fixture
-def client(pair: Services) -> "Iterator[SyncPrefectClient]":
+def client(pair: Services, runs: Path) -> "Iterator[SyncPrefectClient]":
     from prefect.client.orchestration import get_client
 
     from flows.servers.worker import ensure_pool
 
     with get_client(sync_client=True) as found:
         ensure_pool(found, "gpu", 1)
+        # Tests of other files share the servers, and leave runs that were killed.
+        list(janitor(found, runs, pair, timedelta(days=1)).mend())
         yield found
 
 
