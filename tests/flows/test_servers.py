@@ -237,7 +237,11 @@ def test_a_terminal_that_closes_ends_the_call_but_for_nohup(
     pair: Services, runs: Path, no_urls: None, start: tuple[str, ...], left: bool
 ) -> None:
     command = [*start, sys.executable, "-c", UI, str(runs)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as call:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True,
+        # Tests that run under nohup ignore a hangup, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    ) as call:  # fmt: skip
         assert call.stdout is not None
         assert call.stdout.readline() == f"Prefect  {pair.prefect_ui_url}\n"
         assert call.stdout.readline() == f"MLflow   {pair.mlflow_url}\n"
