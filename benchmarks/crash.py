@@ -28,6 +28,8 @@ from postgresql import postgresql
 
 VICTIMS = ("step", "flow", "worker", "prefect", "mlflow", "sigterm")
 """What is killed by SIGKILL; ``sigterm`` asks all of ``vlm-ops up`` to end."""
+_IN_TIME = 0.7
+"""Of an undisturbed night's time: later, a faster one may be over."""
 AWAY = {"mlflow-away": 60.0, "prefect-away": 60.0, "postgresql-away": 30.0}
 """What is stopped and goes on after so many seconds, if it is asked for by ``--victims``."""
 
@@ -151,7 +153,7 @@ def nights(box: Box, tally: Tally, kills: int, victims: Sequence[str], rng: rand
         night = Night(box, f"night-{number:03}")
         all_nights[night.name] = night
         night.deploy()
-        kill = Kill(box, victim, rng.uniform(0.5, tally.undisturbed_s))
+        kill = Kill(box, victim, rng.uniform(0.5, _IN_TIME * tally.undisturbed_s))
         try:
             state = night.run_to_the_end(kill)
         finally:
