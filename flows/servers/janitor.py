@@ -22,6 +22,7 @@ from uuid import UUID
 
 import psutil
 
+from flows.servers.processes import RUN_ID
 from flows.servers.worker import GPU_SLOT
 from vlm_ops.store.lock import holder_names, outlived
 
@@ -41,7 +42,6 @@ LEAKED_AFTER = timedelta(minutes=2)
 
 T = TypeVar("T")
 _PAGE = 200
-_RUN_ID = "PREFECT__FLOW_RUN_ID"
 
 
 @dataclass(frozen=True)
@@ -272,6 +272,6 @@ class _Processes:
         found = set()
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                found.add(process.environ().get(_RUN_ID, ""))
+                found.add(process.environ().get(RUN_ID, ""))
         # Prefect writes ids with or without dashes.
         return {str(UUID(text)) for text in found if text}

@@ -12,14 +12,13 @@ import psutil
 
 from flows.servers import guard
 from flows.servers.environment import ADDRESSES
-from flows.servers.processes import log_tail
+from flows.servers.processes import RUN_ID, log_tail
 from vlm_ops.errors import ServiceError
 
 _SOON_S = 60
 _AT_MOST = 5
 """So often in a row a worker may end within :data:`_SOON_S` of its start."""
 _PAUSE_S = 5
-_RUN_ID = "PREFECT__FLOW_RUN_ID"
 
 
 @dataclass
@@ -107,7 +106,7 @@ def orphans(api: str) -> list[dict[str, Any]]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             values = process.environ()
-            if _RUN_ID not in values or values.get(ADDRESSES["prefect"]) != api:
+            if RUN_ID not in values or values.get(ADDRESSES["prefect"]) != api:
                 continue
             parent = process.parent()
             if parent is None or not _is_of_a_run(parent):
@@ -118,7 +117,7 @@ def orphans(api: str) -> list[dict[str, Any]]:
 def _is_of_a_run(process: psutil.Process) -> bool:
     """Tell whether a process works for a run, or is a worker."""
     with suppress(psutil.Error, OSError):
-        return _RUN_ID in process.environ() or "-m prefect worker" in " ".join(process.cmdline())
+        return RUN_ID in process.environ() or "-m prefect worker" in " ".join(process.cmdline())
     return False
 
 

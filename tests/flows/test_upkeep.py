@@ -5,10 +5,10 @@ import json
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import processes
 import psutil
 import pytest
 from small import environment
@@ -26,13 +26,8 @@ up(Path(sys.argv[1]), say=lambda line: print(line, flush=True))
 """
 
 
-def eventually(check: Callable[[], object], within_s: float = 300) -> bool:
-    deadline = time.monotonic() + within_s
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.3)
-    return True
+eventually = partial(processes.eventually, within_s=300)
+"""Servers take long to start on a busy machine."""
 
 
 def servers(runs: Path) -> dict[str, dict[str, str]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from processes import eventually
 from small import command, leaks
 
 from flows.servers import worker
@@ -93,15 +94,6 @@ def heartbeats(client: "SyncPrefectClient", run: "FlowRun") -> int:
     answer = client.request("POST", "/events/filter", json={"filter": wanted})
     total: int = answer.json()["total"]
     return total
-
-
-def eventually(check, within_s: float = 150) -> bool:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + within_s
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.3)
-    return True
 
 
 def test_set_up_is_idempotent_and_keeps_what_the_user_changed(client: "SyncPrefectClient") -> None:

@@ -47,3 +47,13 @@ def _end(child: psutil.Process) -> bool:
     except psutil.NoSuchProcess:
         return False
     return True
+
+
+def eventually(check: Callable[[], object], within_s: float = 150) -> bool:
+    """Wait until something is so; tell whether it came to be within that many seconds."""
+    deadline = time.monotonic() + within_s
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.3)
+    return True
