@@ -17,6 +17,7 @@ import psutil
 import pytest
 from small import call
 
+from flows.servers.environment import environment
 from flows.servers.janitor import Janitor, Stranded
 from flows.servers.services import Services, services
 from flows.servers.status import LEASES, look
@@ -225,7 +226,7 @@ def test_status_is_one_line_and_its_exit_code_says_whether_it_is_healthy(
 
 @pytest.mark.thorough
 def test_a_slot_comes_free_when_its_lease_ends_though_the_server_was_restarted(
-    tmp_path: Path, no_urls: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, no_urls: None
 ) -> None:
     from flows.servers.guard import read_state
 
@@ -243,8 +244,10 @@ def test_a_slot_comes_free_when_its_lease_ends_though_the_server_was_restarted(
         for process in family:
             process.kill()
         psutil.wait_procs(family, timeout=60)
-        monkeypatch.delenv("PREFECT_API_URL")
-        with services(tmp_path, only=("prefect",), timeout_s=400) as again:
+        with (
+            environment({"PREFECT_API_URL": None}),
+            services(tmp_path, only=("prefect",), timeout_s=400) as again,
+        ):
             assert again.started == ("prefect",)
             with get_client(sync_client=True) as client:
                 deadline = time.monotonic() + 400
