@@ -1,0 +1,63 @@
+"""What a metric is: what an answer is worth, and how the rows of a set become one score.
+
+A metric judges row by row and leaves a few numbers for each, its terms. A score is a function of
+their sums: of sum and count for a mean, of true and false positives for an F1. So it can be
+computed anew on any rows, which is how it gets its interval: the terms of whole groups are drawn.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+Judge = Callable[[Sequence[str], Sequence[Sequence[str]]], Floats]
+"""What the models said and the accepted answers of each row, to terms: (rows,) to (rows, terms)."""
+
+
+def mean(sums: Floats) -> Floats:
+    """Return the mean of rows whose terms are their value and 1, or twice 0 if they don't count.
+
+    Args:
+        sums: Shape (..., 2).
+
+    Returns:
+        Shape (...); NaN where nothing counts.
+    """
+    with np.errstate(invalid="ignore"):
+        found: Floats = sums[..., 0] / sums[..., 1]
+    return found
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How answers are judged and scored.
+
+    Attributes:
+        name: As configurations and MLflow call it.
+        judge: Terms of each row. One call sees all rows of a set, as CIDEr needs.
+        score: Score of summed terms: shape (..., terms) to (...).
+        low: Least score.
+        high: Greatest score.
+        version: Raised when a rule changes, so that answers are judged anew.
+    """
+
+    name: str
+    judge: Judge
+    score: Callable[[Floats], Floats] = mean
+    low: float = 0.0
+    high: float = 1.0
+    version: int = 1
+
+
+def of_rows(worth: Callable[[str, Iterable[str]], float | None]) -> Judge:
+    """Make the judge of a mean: from what one answer is worth, or None where nothing is said."""
+
+    def judge(said: Sequence[str], expected: Sequence[Sequence[str]]) -> Floats:
+        values = [worth(text, answers) for text, answers in zip(said, expected, strict=True)]
+        terms = [(0.0, 0.0) if value is None else (float(value), 1.0) for value in values]
+        return np.asarray(terms, dtype=np.float64).reshape(-1, 2)
+
+    return judge
