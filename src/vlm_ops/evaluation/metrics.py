@@ -8,7 +8,9 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
+from vlm_ops.errors import ConfigError
 from vlm_ops.evaluation.boxes import boxes_f1
+from vlm_ops.evaluation.metric import Metric, of_rows
 
 METRIC_VERSION = 1
 """Goes into every protocol hash and makes answers judged anew: raise it when a rule or the table
@@ -84,6 +86,29 @@ METRICS: dict[str, Callable[[str, Iterable[str]], float | None]] = {"boxes_f1": 
 """Metrics by name, yours too, reported and tracked beside those above; the gate judges by relaxed
 accuracy. Each gives 0..1 for a prediction and its accepted answers, or None where it says nothing
 of them (docs/extend.md)."""
+
+RELAXED = Metric("relaxed_accuracy", of_rows(relaxed_match))
+
+BY_NAME = {
+    metric.name: metric
+    for metric in (
+        RELAXED,
+        Metric("exact_match", of_rows(exact_match)),
+        Metric("boxes_f1", of_rows(boxes_f1)),
+    )
+}
+"""What a configuration may name as ``evaluate.metric``."""
+
+
+def find(name: str) -> Metric:
+    """Return a metric by its name.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    if name not in BY_NAME:
+        raise ConfigError(f"no metric {name!r}; there are {', '.join(sorted(BY_NAME))}")
+    return BY_NAME[name]
 
 
 def _matches(said: str, value: float | None, answer: str) -> bool:
