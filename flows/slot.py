@@ -34,6 +34,8 @@ LEASE_S = 300.0
 RENEW_EVERY_S = 15.0
 STOP_S = 90.0
 """How long before the lease's end its holder is told to stop: a step has 60 s for a checkpoint."""
+_SLOTS = 1
+"""How many a step takes."""
 _LOCKED, _GONE = 423, {404, 410}
 _ASK_EVERY_S = 5.0
 
@@ -152,7 +154,7 @@ def _take(flow_run_id: str | None) -> _Lease | None:
         holder = flow_run_id and ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run_id))
         try:
             answer = client.increment_concurrency_slots_with_lease(
-                [GPU_SLOT], 1, "concurrency", LEASE_S, holder or None
+                [GPU_SLOT], _SLOTS, "concurrency", LEASE_S, holder or None
             )
         except httpx.HTTPStatusError as error:
             if holder and _status(error) == _LOCKED and (own := _own(client, limit, holder.id)):
@@ -185,7 +187,8 @@ def _own(client: SyncPrefectClient, limit: UUID, flow_run: UUID) -> _Lease | Non
 def _is_own(lease: dict[str, Any], flow_run: UUID) -> bool:
     holder = lease["metadata"].get("holder") or {}
     made = datetime.fromisoformat(lease["created_at"])
-    return str(holder.get("id")) == str(flow_run) and made >= _BEGAN
+    same = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] == _SLOTS
+    return same and made >= _BEGAN
 
 
 def _limit(client: SyncPrefectClient) -> UUID | None:

@@ -175,7 +175,9 @@ def test_a_child_that_the_kernel_killed_for_memory_gets_smaller_passes(
 def test_steps_that_answer_take_fewer_rows_too(
     tmp_path: Path, step: str, pairs: str, takes_fewer: bool
 ) -> None:
-    (rows := tmp_path / "rows.jsonl").touch()
+    (rows := tmp_path / "rows.jsonl").write_text(
+        '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
+    )
     given = pairs.replace("%s", str(rows))
     config = load_config("demo", [f"execution.runs={tmp_path}", f"pairs={given}"])
     assert _takes_fewer(plan(step, config, two_steps(tmp_path).outputs)) is takes_fewer

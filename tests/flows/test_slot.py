@@ -20,7 +20,7 @@ from prefect.settings import (
 
 from flows import asking, slot
 from flows.servers.services import Services
-from flows.servers.worker import ensure_pool
+from flows.servers.worker import GPU_SLOT, ensure_pool
 from flows.tasks import is_cancelled
 from vlm_ops.errors import Interrupted
 
@@ -77,14 +77,14 @@ def client(pair: Services) -> Iterator[SyncPrefectClient]:
 
 
 def taken(client: SyncPrefectClient) -> int:
-    return client.read_global_concurrency_limit_by_name(slot.GPU_SLOT).active_slots
+    return client.read_global_concurrency_limit_by_name(GPU_SLOT).active_slots
 
 
 def take_for(client: SyncPrefectClient, run: str) -> str:
     """Have the server count a slot; the caller may forget its answer, as a lost one is."""
     holder = ConcurrencyLeaseHolder.model_validate({"type": "flow_run", "id": run})
     answer = client.increment_concurrency_slots_with_lease(
-        [slot.GPU_SLOT], 1, "concurrency", slot.LEASE_S, holder
+        [GPU_SLOT], 1, "concurrency", slot.LEASE_S, holder
     )
     return str(answer.json()["lease_id"])
 
