@@ -21,8 +21,8 @@ from uuid import UUID
 
 import psutil
 
+from flows.servers.guard import RUN_ID
 from flows.servers.leases import leases
-from flows.servers.processes import RUN_ID
 from flows.servers.worker import GPU_SLOT
 from vlm_ops.store.lock import holder_names, outlived
 

@@ -24,7 +24,7 @@ from flows.servers.processes import WORK, guarded, log_tail, shorten_logs, spawn
 from flows.servers.services import ANY_PORTS, Ports, Services, must_exist, services
 from flows.servers.starting import Revival
 from flows.servers.status import new_janitor
-from flows.servers.upkeep import Chore, died, keep_working, orphans
+from flows.servers.upkeep import Chore, died, keep_working
 from vlm_ops.errors import ServiceError
 from vlm_ops.models.ground import gpus
 
@@ -115,7 +115,7 @@ def up(
             try:
                 keep_working(worker, announce, chores, say)
             finally:
-                guard.end(orphans(found.prefect_api_url), grace_s=_WORKER_GRACE_S)
+                guard.end(guard.orphans(found.prefect_api_url), grace_s=_WORKER_GRACE_S)
 
 
 def _chores(runs: Path, janitor: "Janitor") -> tuple[Chore, ...]:

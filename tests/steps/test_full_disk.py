@@ -34,7 +34,7 @@ def test_a_full_disk_is_named_whoever_finds_it(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match=rf"step 'sft' .*the disk is full where {tmp_path} lies"),
         naming_a_full_disk("sft", tmp_path),
-        open("/dev/full", "w", encoding="utf-8") as handle,  # opened, and never renamed over
+        Path("/dev/full").open("w", encoding="utf-8") as handle,  # opened, and never renamed over
     ):
         handle.write("x" * 100_000)
     with pytest.raises(OutputError, match="error 28"), naming_a_full_disk("sft", tmp_path):
