@@ -11,7 +11,6 @@ from uuid import UUID
 
 import httpx
 import prefect.runtime.deployment
-import prefect.runtime.flow_run
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
@@ -326,16 +325,6 @@ def make_sure_it_runs(context: Context) -> None:
     if state is None or not state.is_running():
         found = "unknown" if state is None else state.name
         raise Interrupted(f"the run's state in Prefect is {found}: it does not promote anything")
-
-
-def not_waited_for() -> Interrupted | None:
-    """Return why this run does not wait for another one any more, if it was cancelled."""
-    if not is_cancelled(prefect.runtime.flow_run.id):
-        return None
-    return Interrupted(
-        "the run was cancelled in Prefect while it waited for another one; what is done is kept, "
-        "and the same command goes on from there"
-    )
 
 
 def is_cancelled(flow_run_id: str | None) -> bool:
