@@ -13,7 +13,7 @@ from zoneinfo import available_timezones
 
 from flows.queues import Place, place
 from flows.servers.processes import WORK, writable
-from flows.servers.services import attached
+from flows.servers.services import Services, attached
 from flows.spans import EXPECTED, span
 from flows.trigger import refuse_nothing_to_watch
 from flows.version import made_by
@@ -148,11 +148,17 @@ def deploy(
         schedule = _schedule(when)
         where = place(config, pool, queue)
         made, before = _apply(name, parameters, where, schedule, writable(runs) / WORK)
+        return _told(found, made, name, where, when, before)
+
+
+def _told(
+    found: Services, made: UUID, name: str, where: Place, when: When, before: str | None
+) -> DeploymentInfo:
     full_name = f"retrain/{name}"
     return DeploymentInfo(
         id=str(made),
         full_name=full_name,
-        pool=pool,
+        pool=where.pool,
         queue=where.queue,
         every_s=when.seconds,
         **{name: value for name, value in asdict(when).items() if name != "every"},

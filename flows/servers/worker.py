@@ -105,17 +105,19 @@ def up(
             ensure_zombie_automation(client)
 
             def announce(log: Path) -> None:
-                most = "any number" if at_once is None else at_once
-                works = f"Worker on pool {pool!r}, runs at once: {most}; log: {log}"
+                works = f"Worker on pool {pool!r}, runs at once: {_most(at_once)}; log: {log}"
                 _announce(say, found, works, _NEXT, "Ctrl-C ends all of it.")
                 ready(found, at_once)
 
-            chores = _chores(runs, new_janitor(client, runs, found))
             worker = partial(_worker, runs.resolve(), client, pool, takes, charge)
             try:
-                keep_working(worker, announce, chores, say)
+                keep_working(worker, announce, _chores(runs, new_janitor(client, runs, found)), say)
             finally:
                 guard.end(guard.orphans(found.prefect_api_url), grace_s=_WORKER_GRACE_S)
+
+
+def _most(limit: int | None) -> str:
+    return "any number" if limit is None else str(limit)
 
 
 def _chores(runs: Path, janitor: "Janitor") -> tuple[Chore, ...]:

@@ -81,10 +81,9 @@ def ask(
             said += replies
     write_jsonl(out / ANSWERS, judged := _judged(asked, said))
     (out / _PARTIAL).unlink()
-    terms = protocol(asked, job)
     return AnswerSet(
         folder=out,
-        content=fingerprint([terms, [reply.text for reply in said]]),
+        content=fingerprint([terms := protocol(asked, job), [reply.text for reply in said]]),
         model=model.content,
         protocol=terms,
         split=job.split,
