@@ -19,8 +19,9 @@ import vlm_ops.errors
 from flows.devices import Taken, one_device
 from flows.forked import close_host, fork
 from flows.watch import UNTIL, Child, Terms, Watch, kill
-from vlm_ops.artifacts import PreparedData, TrainedAdapter
-from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.artifacts import AnswerSet, PreparedData, TrainedAdapter
+from vlm_ops.config.pairs import SampledPairs
+from vlm_ops.config.pipeline import PairsJob, PipelineConfig
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
 from vlm_ops.steps.plan import Left, Plan, Work
 from vlm_ops.steps.process import ERROR, STOPPED, request_look
@@ -67,9 +68,15 @@ def run_in_child(
     if ended.code == 0 and left is None:
         return taken
     under_way = first if left is None else left.first()
-    if ended.out_of_memory and under_way.step.output is TrainedAdapter:
+    if ended.out_of_memory and _takes_fewer(under_way):
         raise _with_less_memory(under_way)
     raise ended.error(under_way.step.name, under_way.folder)
+
+
+def _takes_fewer(under_way: Plan) -> bool:
+    """Tell whether a step takes rows by the batch, so that it can take fewer at once."""
+    sampled = isinstance(under_way.job, PairsJob) and isinstance(under_way.job.pairs, SampledPairs)
+    return sampled or under_way.step.output in (TrainedAdapter, AnswerSet)
 
 
 def _with_less_memory(under_way: Plan) -> TransientError:
@@ -77,7 +84,7 @@ def _with_less_memory(under_way: Plan) -> TransientError:
     (under_way.folder / OUT_OF_MEMORY).touch()
     return TransientError(
         f"step {under_way.step.name!r} was killed for its memory by the kernel; it goes on from "
-        f"its newest checkpoint in {under_way.folder}, with smaller forward passes"
+        f"what it has kept in {under_way.folder}, with smaller forward passes"
     )
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 from zoneinfo import available_timezones
 
+from flows.queues import Place, place
 from flows.servers.processes import WORK, writable
-from flows.servers.services import attached
+from flows.servers.services import Services, attached
 from flows.spans import EXPECTED, span
 from flows.trigger import refuse_nothing_to_watch
 from flows.version import made_by
@@ -20,7 +21,6 @@ from vlm_ops.config.load import anchored, load_config, presets, refuse_margins
 from vlm_ops.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
     from prefect.schedules import Schedule
 
 # By module, as it is installed. By file, Prefect's engine would first copy the whole folder that
@@ -80,6 +80,7 @@ class DeploymentInfo:
         id: Prefect's id.
         full_name: ``retrain/<name>``, as ``prefect deployment run`` takes it.
         pool: Work pool that runs it.
+        queue: Of that pool; None for its default queue.
         cron: The schedule, if there is one.
         timezone: In which the schedule is read.
         every_s: Seconds between two runs, where they come at an interval.
@@ -93,6 +94,7 @@ class DeploymentInfo:
     id: str
     full_name: str
     pool: str
+    queue: str | None
     cron: str | None
     timezone: str
     every_s: int | None
@@ -109,6 +111,7 @@ def deploy(
     when: When = BY_HAND,
     name: str | None = None,
     pool: str = "gpu",
+    queue: str | None = None,
     overrides: list[str],
 ) -> DeploymentInfo:
     """Make, or change, the deployment that retrains by a configuration.
@@ -121,14 +124,16 @@ def deploy(
         when: What starts its runs; it takes the place of what did before.
         name: Of the deployment; the file's stem when None.
         pool: Work pool that runs it.
+        queue: Of that pool; None for the one that its training needs
+            (:func:`flows.queues.needed_queue`).
         overrides: ``key.path=value``, as ``vlm-ops run --set`` takes them.
 
     Returns:
         What the server made of it.
 
     Raises:
-        ConfigError: The file, the time or the name is wrong, a trigger could never fire, or there
-            is no such work pool.
+        ConfigError: The file, the time or the name is wrong, a trigger could never fire, there is
+            no such work pool or queue, or its workers have fewer GPUs than are asked for.
         ServiceError: No server runs.
         OutputError: The runs folder can't be written.
     """
@@ -141,12 +146,20 @@ def deploy(
     parameters = _parameters(config_file, _absolute(overrides, runs), when)
     with attached(runs) as found:
         schedule = _schedule(when)
-        made, before = _apply(name, parameters, pool, schedule, writable(runs) / WORK)
+        where = place(config, pool, queue)
+        made, before = _apply(name, parameters, where, schedule, writable(runs) / WORK)
+        return _told(found, made, name, where, when, before)
+
+
+def _told(
+    found: Services, made: UUID, name: str, where: Place, when: When, before: str | None
+) -> DeploymentInfo:
     full_name = f"retrain/{name}"
     return DeploymentInfo(
         id=str(made),
         full_name=full_name,
-        pool=pool,
+        pool=where.pool,
+        queue=where.queue,
         every_s=when.seconds,
         **{name: value for name, value in asdict(when).items() if name != "every"},
         replaced=before,
@@ -188,7 +201,7 @@ def _absolute(overrides: list[str], runs: Path) -> list[str]:
 def _apply(
     name: str,
     parameters: dict[str, Any],
-    pool: str,
+    where: Place,
     schedule: "Schedule | None",
     folder: Path,
 ) -> tuple[UUID, str | None]:
@@ -199,7 +212,6 @@ def _apply(
 
     before = None
     with get_client(sync_client=True) as client:
-        _check_pool(client, pool)
         with suppress(ObjectNotFound):
             there = client.read_deployment_by_name(f"retrain/{name}")
             before = str(there.parameters.get("config_file"))
@@ -213,7 +225,8 @@ def _apply(
                 parameters=parameters,
                 tags=["vlm-ops"],
                 version=made_by(),
-                work_pool_name=pool,
+                work_pool_name=where.pool,
+                work_queue_name=where.queue,
                 job_variables={"working_dir": str(folder)},
             )
         made = cast(UUID, deployment.apply())
@@ -247,17 +260,4 @@ def _schedule(when: When) -> "Schedule | None":
         raise ConfigError(
             f"the cron line {cron!r} is wrong ({error}); expected five fields, minute hour day "
             "month weekday, such as '0 2 * * 1' for Mondays at two"
-        ) from error
-
-
-def _check_pool(client: "SyncPrefectClient", pool: str) -> None:
-    from prefect.exceptions import ObjectNotFound
-
-    try:
-        client.read_work_pool(pool)
-    except ObjectNotFound as error:
-        names = ", ".join(sorted(item.name for item in client.read_work_pools(limit=200))) or "none"
-        raise ConfigError(
-            f"there is no work pool {pool!r} at {client.api_url}; found: {names}; `vlm-ops up` "
-            "makes the pool it serves, others are made by `prefect work-pool create`"
         ) from error

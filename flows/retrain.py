@@ -28,6 +28,7 @@ from vlm_ops.steps.cleaning import leave_features
 from vlm_ops.steps.sharing import bring_named
 from vlm_ops.steps.table import TRIAL
 from vlm_ops.steps.working import working
+from vlm_ops.store.lock import giving_up
 from vlm_ops.tracking.patience import patient
 
 logger = logging.getLogger("vlm_ops.flow")
@@ -86,6 +87,7 @@ def retrain(
 def _run(config: PipelineConfig, source: str, trigger: str, *, promote: bool) -> Summary:
     # First of all: by this Prefect is told that a run is over whose process was killed.
     with (
+        giving_up(_not_waited_for),
         working(config, f"retrain {config.name}", name=prefect.runtime.flow_run.id),
         patient(60 * config.execution.patience_minutes),
     ):
@@ -100,6 +102,16 @@ def _run(config: PipelineConfig, source: str, trigger: str, *, promote: bool) ->
                 look_at_disk(context.runs, room)
     leave_features(context.runs)
     return summary
+
+
+def _not_waited_for() -> Interrupted | None:
+    """Return why this run does not wait for another one any more, if it was cancelled."""
+    if not tasks.is_cancelled(prefect.runtime.flow_run.id):
+        return None
+    return Interrupted(
+        "the run was cancelled in Prefect while it waited for another one; what is done is kept, "
+        "and the same command goes on from there"
+    )
 
 
 def retrain_here(config_file: str, overrides: list[str], *, promote: bool) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -20,34 +22,52 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_HOME
 
 from flows.asking import asked, at_once
+from flows.servers.leases import LEASES, leases
 from flows.servers.worker import GPU_SLOT
+from vlm_ops.errors import VlmOpsError
 
 LEASE_S = 300.0
 """How long a lease lasts without being renewed: a slot whose holder was killed is free then."""
 RENEW_EVERY_S = 15.0
 STOP_S = 90.0
 """How long before the lease's end its holder is told to stop: a step has 60 s for a checkpoint."""
+_SLOTS = 1
+"""How many a step takes."""
 _LOCKED, _GONE = 423, {404, 410}
 _ASK_EVERY_S = 5.0
+
+_BEGAN = datetime.now(UTC)
+"""No lease from before is this process's."""
+_working: set[UUID] = set()
+"""Leases under which a step of this process works."""
 
 logger = logging.getLogger("vlm_ops.flow")
 
 
 @contextmanager
-def gpu_slot(stage: str, flow_run_id: str | None) -> Iterator[Callable[[], float] | None]:
+def gpu_slot(
+    stage: str,
+    flow_run_id: str | None,
+    given_up: Callable[[], VlmOpsError | None] = lambda: None,
+) -> Iterator[Callable[[], float] | None]:
     """Hold the slot, where the server has one (``vlm-ops up`` makes it), after waiting for it.
 
     Args:
         stage: What waits for it.
         flow_run_id: Who holds it, for Prefect's pages.
+        given_up: Tells why there is no more reason to wait; None while there is one.
 
     Yields:
         Tells when, on the monotonic clock, what runs has to stop: each renewal puts it off. None
         where there is no slot.
+
+    Raises:
+        VlmOpsError: There is no more reason to wait.
     """
-    lease = _acquire(stage, flow_run_id)
+    lease = _acquire(stage, flow_run_id, given_up)
     if lease is None:
         yield None
         return
@@ -74,9 +94,11 @@ class _Lease:
             target=context.run, args=(self._renew_on,), name="gpu-slot", daemon=True
         )
         renewing.start()
+        _working.add(self._number)
         try:
             yield
         finally:
+            _working.discard(self._number)
             # Tried once: it also ends by itself, what was done under it is done, and who is asked
             # to stop is killed a little later.
             self._over.set()
@@ -103,7 +125,9 @@ class _Lease:
                     self._ends, said = now + LEASE_S, False
 
 
-def _acquire(stage: str, flow_run_id: str | None) -> _Lease | None:
+def _acquire(
+    stage: str, flow_run_id: str | None, given_up: Callable[[], VlmOpsError | None]
+) -> _Lease | None:
     told = False
     while True:
         try:
@@ -111,6 +135,8 @@ def _acquire(stage: str, flow_run_id: str | None) -> _Lease | None:
         except httpx.HTTPStatusError as error:
             if _status(error) != _LOCKED:
                 raise
+            if (why := given_up()) is not None:
+                raise why from error
             if not told:
                 logger.info(
                     "%s: waits until another run gives the concurrency limit %r free",
@@ -122,22 +148,54 @@ def _acquire(stage: str, flow_run_id: str | None) -> _Lease | None:
 
 def _take(flow_run_id: str | None) -> _Lease | None:
     with get_client(sync_client=True) as client:
-        if not _is_limited(client):
+        if (limit := _limit(client)) is None:
             return None
         until = time.monotonic() + LEASE_S
         holder = flow_run_id and ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run_id))
-        answer = client.increment_concurrency_slots_with_lease(
-            [GPU_SLOT], 1, "concurrency", LEASE_S, holder or None
-        )
+        try:
+            answer = client.increment_concurrency_slots_with_lease(
+                [GPU_SLOT], _SLOTS, "concurrency", LEASE_S, holder or None
+            )
+        except httpx.HTTPStatusError as error:
+            if holder and _status(error) == _LOCKED and (own := _own(client, limit, holder.id)):
+                return own
+            raise
     found = ConcurrencyLimitWithLeaseResponse.model_validate(answer.json())
     return _Lease(found.lease_id, until) if found.limits else None
 
 
-def _is_limited(client: SyncPrefectClient) -> bool:
-    try:
-        return client.read_global_concurrency_limit_by_name(GPU_SLOT).active
-    except ObjectNotFound:
-        return False
+def _own(client: SyncPrefectClient, limit: UUID, flow_run: UUID) -> _Lease | None:
+    """Take up a lease that this run has and no step works under.
+
+    The answer that gave it was lost, as while the server or its database ended, or so was the
+    request that was to give it back.
+    """
+    for lease in leases(PREFECT_HOME.value() / LEASES, str(limit)):
+        number, until = UUID(lease["id"]), time.monotonic() + LEASE_S
+        if number in _working or not _is_own(lease, flow_run):
+            continue
+        try:
+            client.renew_concurrency_lease(number, LEASE_S)
+        except httpx.HTTPStatusError as error:
+            if _status(error) not in _GONE:
+                raise
+        else:
+            return _Lease(number, until)
+    return None
+
+
+def _is_own(lease: dict[str, Any], flow_run: UUID) -> bool:
+    holder = lease["metadata"].get("holder") or {}
+    made = datetime.fromisoformat(lease["created_at"])
+    same = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] == _SLOTS
+    return same and made >= _BEGAN
+
+
+def _limit(client: SyncPrefectClient) -> UUID | None:
+    with suppress(ObjectNotFound):
+        found = client.read_global_concurrency_limit_by_name(GPU_SLOT)
+        return found.id if found.active else None
+    return None
 
 
 def _status(error: httpx.HTTPError) -> int | None:

@@ -176,12 +176,13 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
         found, left = work.done()
         if left is None:
             return found
-        with gpu_slot(first.step.stage, context.flow_run_id) as until:
+        stage, terms = first.step.stage, _terms(context)
+        with gpu_slot(stage, context.flow_run_id, partial(terms.not_wanted, stage)) as until:
             return found | run_in_child(
                 left,
                 tracking=tracking,
                 threads=context.config.execution.threads,
-                terms=replace(_terms(context), until=until),
+                terms=replace(terms, until=until),
             )
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from flows.servers import auth
 from vlm_ops.tracking import own_origin
 
+DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
+"""By this variable Prefect's server has another database than one in the runs folder."""
 _LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
 
 
@@ -59,8 +61,8 @@ def _prefect(home: Path, base: str) -> dict[str, str]:
     if _LEASES not in os.environ:
         # In memory, a restart of the server would forget who holds the GPU's slot, for ever.
         env[_LEASES] = "prefect.server.concurrency.lease_storage.filesystem"
-    if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
-        env["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{home}/prefect.db"
+    if DATABASE not in os.environ:
+        env[DATABASE] = f"sqlite+aiosqlite:///{home}/prefect.db"
     return env
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flows.servers import auth
 from vlm_ops.errors import ServiceError
+from vlm_ops.store.files import at_home
 
 ADDRESSES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 """Which variable names which server."""
@@ -95,6 +96,19 @@ def reaching_this_machine() -> dict[str, str | None]:
         hosts += [host for host in _THIS_MACHINE if host not in hosts]
         values |= dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(hosts))
     return values
+
+
+def have_home(runs: Path) -> None:
+    """Give this process a home folder if it has none: no ``HOME``, and a user without a name.
+
+    MLflow asks for one while it is imported, and fails; Prefect whenever it reads its settings. So
+    it is kept.
+
+    Args:
+        runs: The runs folder; below it libraries may keep what they keep at home.
+    """
+    if not at_home("~").is_absolute():
+        os.environ["HOME"] = str(runs.resolve() / "home")
 
 
 @contextmanager

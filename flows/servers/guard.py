@@ -23,7 +23,13 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
+RUN_ID = "PREFECT__FLOW_RUN_ID"
+"""By this variable Prefect tells the process of a run, and all that it starts, which run it is."""
+API = "PREFECT_API_URL"
+"""And by this one at which server."""
+
 _GRACE_S = 8.0
+_WORKER_GRACE_S = 60.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -170,6 +176,31 @@ def end_session(leader: int) -> None:
                 _send(process, signal.SIGKILL)
 
 
+def orphans(api: str) -> list[dict[str, Any]]:
+    """Return the processes of runs that go on although their worker was killed.
+
+    Args:
+        api: Of the Prefect server that they speak to.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            values = process.environ()
+            if RUN_ID not in values or values.get(API) != api:
+                continue
+            parent = process.parent()
+            if parent is None or not _is_of_a_run(parent):
+                found.append(identity(process.pid))
+    return found
+
+
+def _is_of_a_run(process: psutil.Process) -> bool:
+    """Tell whether a process works for a run, or is a worker."""
+    with suppress(psutil.Error, OSError):
+        return RUN_ID in process.environ() or "-m prefect worker" in " ".join(process.cmdline())
+    return False
+
+
 def _children(who: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     with suppress(psutil.NoSuchProcess):
@@ -206,12 +237,16 @@ def _process(who: dict[str, Any]) -> psutil.Process | None:
 def _main(runs: Path, user: dict[str, Any]) -> None:
     """Wait for the user's death, end what it left behind, and leave in its place.
 
-    Lines on standard input are processes that the user owns alone, such as its worker.
+    Lines on standard input are processes that the user owns alone, such as its worker. Whoever had
+    one also looked after the runs of workers that were killed before.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     lines = [line.strip() for line in sys.stdin]
-    end([json.loads(line) for line in lines], grace_s=60, children_first=True)
+    end([json.loads(line) for line in lines], _WORKER_GRACE_S, children_first=True)
+    server = read_state(runs)["servers"].get("prefect", {})
+    if lines and (api := os.environ.get(API) or server.get("url")):
+        end(orphans(api), _WORKER_GRACE_S)
     leave(runs, user)
 
 

@@ -8,7 +8,6 @@ runs folder (:mod:`vlm_ops.store.lock`), and its worker writes its id into its e
 A run of which nothing is known, as one of another host or another runs folder, is left alone.
 """
 
-import json
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -22,7 +21,8 @@ from uuid import UUID
 
 import psutil
 
-from flows.servers.processes import RUN_ID
+from flows.servers.guard import RUN_ID
+from flows.servers.leases import leases
 from flows.servers.worker import GPU_SLOT
 from vlm_ops.store.lock import holder_names, outlived
 
@@ -178,12 +178,8 @@ class Janitor:
 
     def leases(self) -> Iterator[dict[str, Any]]:
         """Yield the leases on its slots, as Prefect's own server keeps them."""
-        slot = self.slot()
-        for path in self._leases.glob("*-*.json") if self._leases and slot else ():
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                lease = json.loads(path.read_bytes())
-                if slot and str(slot.id) in lease["resource_ids"] and lease["metadata"]["slots"]:
-                    yield lease
+        if self._leases is not None and (slot := self.slot()) is not None:
+            yield from leases(self._leases, str(slot.id))
 
     def mlflow_runs(self) -> list[Stranded]:
         """Return MLflow runs that are RUNNING and whose flow run has ended."""

@@ -24,9 +24,6 @@ WORK = "work"
 """Folder of a runs folder where the worker and its runs start. Prefect puts the folder of a run on
 the path of imports: in a user's folder, an ``evaluate.py`` would stand in for the library."""
 
-RUN_ID = "PREFECT__FLOW_RUN_ID"
-"""By this variable Prefect tells the process of a run, and all that it starts, which run it is."""
-
 _OWN_PORTS = (20_000, 32_000)
 _LOG_BYTES = 50_000_000
 

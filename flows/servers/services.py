@@ -27,6 +27,7 @@ from flows.servers.environment import (
     ADDRESSES,
     environment,
     for_clients,
+    have_home,
     named,
     reaching_this_machine,
 )
@@ -116,6 +117,7 @@ def services(
         OutputError: The runs folder can't be written.
     """
     begin = time.monotonic()
+    have_home(runs)
     urls = _given(only)
     runs = runs.resolve()
     home = _own_home(runs, urls) if "prefect" in only else None
@@ -149,6 +151,7 @@ def attached(runs: Path) -> Iterator[Services]:
     Raises:
         ServiceError: Prefect's or MLflow's server is not there.
     """
+    have_home(runs)
     urls = _given(tuple(ADDRESSES))
     runs = runs.resolve()
     home = _own_home(runs, urls)

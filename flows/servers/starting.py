@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.servers import guard
-from flows.servers.commands import server
+from flows.servers.commands import DATABASE, server
 from flows.servers.environment import ADDRESSES
 from flows.servers.health import ask
 from flows.servers.processes import free_port, holder, log_tail, only_server, spawn
@@ -21,6 +22,8 @@ TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
 """How the servers are called."""
 _FLAGS = {"prefect": "--prefect-port", "mlflow": "--mlflow-port"}
 _REVIVAL_S = 120
+_LEAST_ROOM = 32 * 2**20
+"""Bytes without which databases and logs of new servers have no room."""
 
 
 def start(runs: Path, ports: dict[str, int | None], timeout_s: float) -> dict[str, dict[str, Any]]:
@@ -79,9 +82,25 @@ def _await(
                 continue
             raise ServiceError(
                 f"the {TITLES[name]} server {problem}; the end of {logs[name]}:\n"
-                f"{log_tail(logs[name])}"
+                f"{log_tail(logs[name])}{_why_perhaps(name, logs[name])}"
             )
         time.sleep(0.1)
+
+
+def _why_perhaps(name: str, log: Path) -> str:
+    """Say what a log does not: of a full disk it is empty, and a database's address is no word."""
+    free = shutil.disk_usage(log.parent).free
+    if free < _LEAST_ROOM:
+        return (
+            f"\nOnly {free / 2**20:.1f} MB are free where {log} lies: make room, or choose another "
+            f"folder with --runs"
+        )
+    if name == "prefect" and DATABASE in os.environ:
+        return (
+            f"\nIts database is the one that {DATABASE} names: it has to answer, and to be of this "
+            f"version of Prefect or an earlier one"
+        )
+    return ""
 
 
 def _refuse_taken(name: str, port: int | None) -> None:

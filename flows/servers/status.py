@@ -12,6 +12,7 @@ from flows.servers import guard
 from flows.servers.elsewhere import refuse_elsewhere
 from flows.servers.environment import ADDRESSES, named
 from flows.servers.health import ask
+from flows.servers.leases import LEASES
 from flows.servers.services import Services, attached
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from flows.servers.janitor import Janitor
-
-LEASES = "concurrency_leases"
-"""Where in its folder Prefect's server keeps who holds which slot."""
 
 _TIMEOUT_S = 10
 _LATE_AFTER = timedelta(minutes=1)

@@ -3,16 +3,11 @@
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from flows.servers import guard
-from flows.servers.environment import ADDRESSES
-from flows.servers.processes import RUN_ID, log_tail
+from flows.servers.processes import log_tail
 from vlm_ops.errors import ServiceError
 
 _SOON_S = 60
@@ -94,31 +89,6 @@ def keep_working(
         for chore in chores:
             chore.look(say)
         time.sleep(_PAUSE_S)
-
-
-def orphans(api: str) -> list[dict[str, Any]]:
-    """Return the processes of runs that go on although their worker was killed.
-
-    Args:
-        api: Of the Prefect server that they speak to.
-    """
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            values = process.environ()
-            if RUN_ID not in values or values.get(ADDRESSES["prefect"]) != api:
-                continue
-            parent = process.parent()
-            if parent is None or not _is_of_a_run(parent):
-                found.append(guard.identity(process.pid))
-    return found
-
-
-def _is_of_a_run(process: psutil.Process) -> bool:
-    """Tell whether a process works for a run, or is a worker."""
-    with suppress(psutil.Error, OSError):
-        return RUN_ID in process.environ() or "-m prefect worker" in " ".join(process.cmdline())
-    return False
 
 
 def died(child: "subprocess.Popen[bytes]", log: Path) -> str:

@@ -16,14 +16,15 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from flows.queues import ensure_queues, queues, refuse_unknown
 from flows.servers import auth, guard
 from flows.servers.processes import WORK, guarded, log_tail, shorten_logs, spawn
 from flows.servers.services import ANY_PORTS, Ports, Services, must_exist, services
 from flows.servers.starting import Revival
 from flows.servers.status import new_janitor
-from flows.servers.upkeep import Chore, died, keep_working, orphans
+from flows.servers.upkeep import Chore, died, keep_working
 from vlm_ops.errors import ServiceError
 from vlm_ops.models.ground import gpus
 
@@ -47,12 +48,28 @@ _REVIVE_EVERY_S = 2
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Takes(NamedTuple):
+    """Which runs of a pool a worker takes.
+
+    Attributes:
+        limit: How many runs, and heavy steps, at once; None leaves what the server has.
+        queues: From which of the pool's queues; all without any.
+    """
+
+    limit: int | None = None
+    queues: tuple[str, ...] = ()
+
+
+TAKES_ALL = Takes()
+"""Whatever comes."""
+
+
 def up(
     runs: Path,
     *,
     ports: Ports = ANY_PORTS,
     pool: str = "gpu",
-    limit: int | None = None,
+    takes: Takes = TAKES_ALL,
     say: Callable[[str], None],
     ready: Callable[[Services, int | None], None] = lambda *_: None,
 ) -> None:
@@ -65,11 +82,12 @@ def up(
         runs: The runs folder; made when missing.
         ports: Of the servers.
         pool: Work pool of type ``process``.
-        limit: How many runs, and heavy steps, at once; None leaves what the server has.
+        takes: What the worker takes of it.
         say: Receives lines for the user.
         ready: Receives the addresses and the pool's limit, once all of it is up.
 
     Raises:
+        ConfigError: The pool has no such queue.
         ServiceError: A server or the worker does not start, or the worker ends again and again.
         OutputError: The runs folder can't be written.
     """
@@ -82,21 +100,24 @@ def up(
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:
-            at_once = ensure_pool(client, pool, limit)
+            at_once = ensure_pool(client, pool, takes.limit)
+            refuse_unknown(takes.queues, queues(client, pool), pool)
             ensure_zombie_automation(client)
 
             def announce(log: Path) -> None:
-                most = "any number" if at_once is None else at_once
-                works = f"Worker on pool {pool!r}, runs at once: {most}; log: {log}"
+                works = f"Worker on pool {pool!r}, runs at once: {_most(at_once)}; log: {log}"
                 _announce(say, found, works, _NEXT, "Ctrl-C ends all of it.")
                 ready(found, at_once)
 
-            chores = _chores(runs, new_janitor(client, runs, found))
-            worker = partial(_worker, runs.resolve(), client, pool, limit, charge)
+            worker = partial(_worker, runs.resolve(), client, pool, takes, charge)
             try:
-                keep_working(worker, announce, chores, say)
+                keep_working(worker, announce, _chores(runs, new_janitor(client, runs, found)), say)
             finally:
-                guard.end(orphans(found.prefect_api_url), grace_s=_WORKER_GRACE_S)
+                guard.end(guard.orphans(found.prefect_api_url), grace_s=_WORKER_GRACE_S)
+
+
+def _most(limit: int | None) -> str:
+    return "any number" if limit is None else str(limit)
 
 
 def _chores(runs: Path, janitor: "Janitor") -> tuple[Chore, ...]:
@@ -127,7 +148,7 @@ def ui(runs: Path, *, ports: Ports = ANY_PORTS, say: Callable[[str], None]) -> N
 
 
 def ensure_pool(client: "SyncPrefectClient", pool: str, limit: int | None = None) -> int | None:
-    """Have a process work pool, and the global concurrency limit that heavy steps wait for.
+    """Have a process work pool with its queues, and the limit that heavy steps wait for.
 
     Args:
         client: Client of the server to change.
@@ -149,6 +170,7 @@ def ensure_pool(client: "SyncPrefectClient", pool: str, limit: int | None = None
     first = limit or 1
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=first))
+    ensure_queues(client, pool)
     try:
         client.read_global_concurrency_limit_by_name(GPU_SLOT)
     except ObjectNotFound:
@@ -207,7 +229,7 @@ def _worker(
     runs: Path,
     client: "SyncPrefectClient",
     pool: str,
-    limit: int | None,
+    takes: Takes,
     charge: Callable[["subprocess.Popen[bytes]"], None],
 ) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
     """Run Prefect's process worker as a child; yield it once the server knows it as online."""
@@ -216,8 +238,10 @@ def _worker(
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     command += ["--type", "process", "--name", name]
     # Else the first machine of a pool would take runs for which another one has a free GPU.
-    if takes := limit or len(gpus()):
-        command += ["--limit", str(takes)]
+    if at_once := takes.limit or len(gpus()):
+        command += ["--limit", str(at_once)]
+    for queue in takes.queues:
+        command += ["--work-queue", queue]
     env = {"PREFECT_WORKER_QUERY_SECONDS": "5"}
     if "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" not in os.environ:
         env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(_HEARTBEAT_S)

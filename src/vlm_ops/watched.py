@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 OUT_OF_MEMORY = "out-of-memory"
-"""The file that the watcher leaves in the folder of a training that the kernel killed for memory:
-the next attempt makes its forward passes smaller."""
+"""The file that the watcher leaves in the folder of a step that the kernel killed for memory: the
+next attempt makes its forward passes smaller (:mod:`vlm_ops.store.fits`)."""
 
 GRACE_S = 60.0
 """How long a step may take to write its checkpoint before it is killed."""

@@ -18,6 +18,7 @@ from vlm_ops.steps.plan import perform, plan
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
+from vlm_ops.watched import OUT_OF_MEMORY
 
 SFT = trained("sft", "a-sft")
 
@@ -178,6 +179,20 @@ def test_an_interrupted_step_leaves_no_record_and_is_gone_on_with(
     models.seers[SFT.model.content].fails_after = None
     assert taken(data, tmp_path).folder == folder
     assert models.asked == 24
+
+
+def test_after_a_kill_for_memory_fewer_rows_are_asked_at_once_and_answers_stay(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    whole = asked(Seer(), data, tmp_path / "whole")
+    killed, model = Seer(fails_after=8), Seer()
+    with pytest.raises(KeyboardInterrupt):
+        asked(killed, data, tmp_path / "killed")
+    (tmp_path / "killed" / OUT_OF_MEMORY).touch()
+    again = asked(model, data, tmp_path / "killed")
+    assert (killed.batches, model.batches) == ([4, 4], [2] * 8)
+    assert again.content == whole.content
+    assert again.read() == whole.read()
 
 
 def test_a_crash_before_the_record_asks_nothing_again(

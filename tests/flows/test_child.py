@@ -21,7 +21,7 @@ import pytest
 from step_processes import is_step
 
 from flows import forked
-from flows.child import run_in_child
+from flows.child import _takes_fewer, run_in_child
 from flows.forked import close_host
 from flows.watch import UNTIL, Terms
 from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef, PreparedData, TrainedAdapter
@@ -29,7 +29,7 @@ from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import DataError, Interrupted, StepFailed, TransientError
 from vlm_ops.records import SplitSummary
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.plan import Work, plan
 from vlm_ops.steps.process import ERROR, STOPPED
 from vlm_ops.store.artifact import RECORD, write_record
 from vlm_ops.store.files import write_whole
@@ -161,6 +161,26 @@ def test_a_child_that_the_kernel_killed_for_memory_gets_smaller_passes(
             run(waiting)
         assert (folder / OUT_OF_MEMORY).exists() == bool(killed)
         os.mkfifo(folder / RECORD)
+
+
+@pytest.mark.parametrize(
+    ("step", "pairs", "takes_fewer"),
+    [
+        ("sft on validation", "{type: sampled}", True),
+        ("pairs", "{type: sampled}", True),
+        ("pairs", "{type: dataset, path: %s}", False),
+        ("prepare", "{type: sampled}", False),
+    ],
+)
+def test_steps_that_answer_take_fewer_rows_too(
+    tmp_path: Path, step: str, pairs: str, takes_fewer: bool
+) -> None:
+    (rows := tmp_path / "rows.jsonl").write_text(
+        '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
+    )
+    given = pairs.replace("%s", str(rows))
+    config = load_config("demo", [f"execution.runs={tmp_path}", f"pairs={given}"])
+    assert _takes_fewer(plan(step, config, two_steps(tmp_path).outputs)) is takes_fewer
 
 
 def test_the_child_of_a_cancelled_run_is_asked_to_stop(waiting: Work) -> None:
@@ -340,9 +360,9 @@ def test_a_step_ends_with_its_slot_though_its_run_is_stopped(waiting: Work, tmp_
     script = """if True:
         import json, sys
         from pathlib import Path
-        from flows.child import run_in_child
+        from flows.child import _takes_fewer, run_in_child
         from flows.watch import Terms
-        from vlm_ops.steps.plan import Work
+        from vlm_ops.steps.plan import Work, plan
         until = Path(sys.argv[2])
         work = Work.from_request(json.loads(sys.argv[1]))
         terms = Terms(until=lambda: float(until.read_text()))

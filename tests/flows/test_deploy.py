@@ -184,8 +184,10 @@ def test_a_name_that_prefect_does_not_take(config: Path, tmp_path: Path) -> None
 def test_other_bad_input(config: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="time zone 'Mars'"):
         deploy(config, when=When(cron="0 2 * * 1", timezone="Mars"), overrides=[])
-    with pytest.raises(ConfigError, match=r"no work pool 'cpu'.*gpu"):
-        deploy(config, pool="cpu", overrides=[])
+    with pytest.raises(ConfigError, match=r"no work pool 'none'.*gpu"):
+        deploy(config, pool="none", overrides=[])
+    with pytest.raises(ConfigError, match=r"'gpu' has no queue 'huge'; found: cpu, default, gpu, "):
+        deploy(config, queue="huge", overrides=[])
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         deploy(tmp_path / "none.yaml", overrides=[])
 

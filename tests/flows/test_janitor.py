@@ -19,8 +19,9 @@ from small import call
 
 from flows.servers.environment import environment
 from flows.servers.janitor import Janitor, Stranded
+from flows.servers.leases import LEASES
 from flows.servers.services import Services, services
-from flows.servers.status import LEASES, look
+from flows.servers.status import look
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -4,10 +4,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from uuid import uuid4
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.context import SyncClientContext
 from prefect.settings import (
     PREFECT_API_URL,
@@ -16,6 +19,8 @@ from prefect.settings import (
 )
 
 from flows import asking, slot
+from flows.servers.services import Services
+from flows.servers.worker import GPU_SLOT, ensure_pool
 from flows.tasks import is_cancelled
 from vlm_ops.errors import Interrupted
 
@@ -60,3 +65,55 @@ def test_a_slot_that_can_t_be_given_back_fails_nothing(
 
 def test_a_question_that_can_t_be_asked_is_no_cancellation(hung: None) -> None:
     assert not is_cancelled("no number of a run")
+
+
+@pytest.fixture
+def client(pair: Services) -> Iterator[SyncPrefectClient]:
+    with get_client(sync_client=True) as found:
+        ensure_pool(found, "gpu", 1)
+        assert taken(found) == 0
+        yield found
+        assert taken(found) == 0
+
+
+def taken(client: SyncPrefectClient) -> int:
+    return client.read_global_concurrency_limit_by_name(GPU_SLOT).active_slots
+
+
+def take_for(client: SyncPrefectClient, run: str) -> str:
+    """Have the server count a slot; the caller may forget its answer, as a lost one is."""
+    holder = ConcurrencyLeaseHolder.model_validate({"type": "flow_run", "id": run})
+    answer = client.increment_concurrency_slots_with_lease(
+        [GPU_SLOT], 1, "concurrency", slot.LEASE_S, holder
+    )
+    return str(answer.json()["lease_id"])
+
+
+@pytest.mark.slow
+def test_a_slot_whose_answer_was_lost_is_taken_up_at_once(client: SyncPrefectClient) -> None:
+    run = str(uuid4())
+    take_for(client, run)
+    began = time.monotonic()
+    with slot.gpu_slot("sft", run) as until:
+        assert time.monotonic() - began < slot._ASK_EVERY_S
+        assert until is not None
+        assert until() - began >= slot.LEASE_S - slot.STOP_S
+        assert taken(client) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", ["another run", "a step of this one", "an earlier process"])
+def test_no_other_lease_is_taken_up(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    run = str(uuid4())
+    lease = take_for(client, str(uuid4()) if of == "another run" else run)
+    if of == "a step of this one":
+        monkeypatch.setattr(slot, "_working", {UUID(lease)})
+    if of == "an earlier process":
+        monkeypatch.setattr(slot, "_BEGAN", datetime.now(UTC))
+    told = Interrupted("the run was cancelled")
+    with pytest.raises(Interrupted) as raised, slot.gpu_slot("sft", run, lambda: told):
+        pass
+    assert raised.value is told
+    client.release_concurrency_slots_with_lease(UUID(lease))

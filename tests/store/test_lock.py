@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from vlm_ops.errors import OutputError
+from vlm_ops.errors import Interrupted, OutputError
 from vlm_ops.store.lock import (
     FOLDER,
     alone,
+    giving_up,
     holder_names,
     holders,
     lock_file,
@@ -117,6 +118,18 @@ def test_the_second_waits_and_is_told_for_whom(
         ending.join()
     (said,) = [line.getMessage() for line in caplog.records if "waits" in line.getMessage()]
     assert f"process {process.pid} on " in said
+
+
+def test_who_is_not_wanted_any_more_stops_waiting(tmp_path: Path) -> None:
+    told = Interrupted("cancelled")
+    with other_process(tmp_path, "small"), giving_up(lambda: told):
+        with one_at_a_time(tmp_path, "free", "me"):  # nobody is asked without a wait
+            pass
+        with (
+            pytest.raises(Interrupted, match="cancelled"),
+            one_at_a_time(tmp_path, "model", "me", wait_minutes=5),
+        ):
+            pass
 
 
 def test_what_a_killed_process_held_is_free_and_is_known_to_be_left(tmp_path: Path) -> None:

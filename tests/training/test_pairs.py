@@ -29,6 +29,7 @@ from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import pairs as module
 from vlm_ops.training.pairs import make_pairs
+from vlm_ops.watched import OUT_OF_MEMORY
 
 SFT = TrainedAdapter(
     folder=Path("sft"),
@@ -126,6 +127,26 @@ def both(pair: Preference) -> tuple[str, str]:
 def answers(data: PreparedData, count: int) -> set[str]:
     rows = data.rows("train")[:count] + data.rows("validation")[:count]
     return {row.answers[0] for row in rows}
+
+
+def test_after_a_kill_for_memory_fewer_rows_are_sampled_at_once(
+    data: PreparedData, unsure: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = set()
+
+    def sample(
+        model: object, chats: Sequence[Chat], images: object, sampling: Sampling
+    ) -> list[str]:
+        at_once.add(sampling.batch_size)
+        return ["nothing"] * len(chats) * sampling.samples
+
+    monkeypatch.setattr(module, "sample", sample)
+    out = data.folder.parent / "pairs"
+    out.mkdir()
+    (out / OUT_OF_MEMORY).touch()
+    job = PairsJob(seed=0, pairs=sampled(), max_new_tokens=3, batch_size=5)
+    make_pairs(job, data=data, sft=SFT, out=out, tracker=Recorder())
+    assert at_once == {1}
 
 
 def test_pairs_are_what_the_model_answers_both_rightly_and_wrongly(

@@ -74,6 +74,12 @@ def up(
             "on. Without it they stay as they are, 1 at first.",
         ),
     ] = None,
+    queue: Annotated[
+        list[str],
+        typer.Option(
+            help="Take runs of this queue of the pool only, as cpu, gpu or gpu-large; repeatable."
+        ),
+    ] = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Start Prefect, MLflow and a worker on this machine, until Ctrl-C.
@@ -91,7 +97,8 @@ def up(
             print_json(told | {"runs": str(runs.resolve()), "seconds": round(found.seconds, 1)})
 
     ports = services.Ports(prefect_port, mlflow_port)
-    worker.up(runs, ports=ports, pool=pool, limit=limit, say=_say, ready=ready)
+    takes = worker.Takes(limit, tuple(queue))
+    worker.up(runs, ports=ports, pool=pool, takes=takes, say=_say, ready=ready)
 
 
 def ui(runs: Runs = Path("runs"), prefect_port: Port = None, mlflow_port: Port = None) -> None:
@@ -115,6 +122,13 @@ def deploy(
         str | None, typer.Option(help="Of the deployment; one so named is replaced.")
     ] = None,
     pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "gpu",
+    queue: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the pool. By default the one that its training needs: cpu up to 0.5 GB, gpu "
+            "where one row at a time fits into the card of this machine, else gpu-large."
+        ),
+    ] = None,
     overrides: Overrides = [],  # noqa: B006
     runs: ConfiguredRuns = None,
     as_json: AsJson = False,
@@ -128,11 +142,12 @@ def deploy(
     from flows.deploy import deploy as make
 
     when = When(cron, timezone, every, on_new_data, on_feedback)
-    made = make(source, when=when, name=name, pool=pool, overrides=overrides)
+    made = make(source, when=when, name=name, pool=pool, queue=queue, overrides=overrides)
     if as_json:
         print_json(dataclasses.asdict(made))
         return
-    out.print(f"{made.full_name} on pool {made.pool}, {_said(made)}", markup=False)
+    where = f"pool {made.pool}" + (f", queue {made.queue}" if made.queue else "")
+    out.print(f"{made.full_name} on {where}, {_said(made)}", markup=False)
     if made.replaced:
         out.print(f"  It replaces the one of this name, by {made.replaced}.", markup=False)
     out.print(f"  {made.url}", markup=False)

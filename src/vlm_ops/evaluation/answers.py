@@ -26,6 +26,7 @@ from vlm_ops.models.replies import Reply
 from vlm_ops.models.room import Room
 from vlm_ops.records import Answer, Row, RowsRef
 from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.fits import rows_at_once
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
 
@@ -69,20 +70,20 @@ def ask(
     """
     asked = select_rows(rows, job.max_rows, job.seed)
     shown = swapped(asked, job.seed) if job.swapped else asked
-    said = _resume(out, asked, job.batch_size)
+    at_once = job.model_copy(update={"batch_size": rows_at_once(job.batch_size, out)})
+    said = _resume(out, asked, at_once.batch_size)
     open_model = open_model or partial(ModelRespondent, room=Room.beside(out, job.features))
     with (out / _PARTIAL).open("a", encoding="utf-8") as beside:
         respondent = open_model(_on_ground(model, job))
-        for replies in _replies(respondent, model.reads(shown), len(said), rows, job):
+        for replies in _replies(respondent, model.reads(shown), len(said), rows, at_once):
             beside.writelines(reply.model_dump_json() + "\n" for reply in replies)
             beside.flush()
             said += replies
     write_jsonl(out / ANSWERS, judged := _judged(asked, said))
     (out / _PARTIAL).unlink()
-    terms = protocol(asked, job)
     return AnswerSet(
         folder=out,
-        content=fingerprint([terms, [reply.text for reply in said]]),
+        content=fingerprint([terms := protocol(asked, job), [reply.text for reply in said]]),
         model=model.content,
         protocol=terms,
         split=job.split,

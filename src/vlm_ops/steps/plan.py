@@ -19,6 +19,7 @@ from vlm_ops.deal import deal_file
 from vlm_ops.errors import OutputError
 from vlm_ops.records import Against, RowsRef
 from vlm_ops.steps import sharing
+from vlm_ops.steps.full_disk import naming_a_full_disk
 from vlm_ops.steps.provenance import computed
 from vlm_ops.steps.settings import settings_of
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, From, Step, steps_of
@@ -198,7 +199,8 @@ def _perform(plan: Plan, tracker: Tracker) -> Artifact:
         began(plan.step.name)
         started = time.monotonic()
         there = {key: value for key, value in plan.inputs.items() if value is not None}
-        artifact = step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=tracker)
+        with naming_a_full_disk(plan.step.name, plan.folder.parent):
+            artifact = step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=tracker)
         seconds = round(time.monotonic() - started, 3)
         kept = {
             "fingerprint": plan.fingerprint,

@@ -15,11 +15,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_ops.errors import OutputError
+from vlm_ops.errors import OutputError, VlmOpsError
 from vlm_ops.store.files import make_folder
 from vlm_ops.watched import moved
 
@@ -28,6 +29,10 @@ WAIT_MINUTES = 720.0
 """How long others are waited for; a night's training is over by then."""
 
 _LONGEST_PAUSE_S = 2.0
+_ASK_EVERY_S = 5.0
+_given_up: ContextVar[Callable[[], VlmOpsError | None]] = ContextVar(
+    "given_up", default=lambda: None
+)
 _numbers = itertools.count()
 
 logger = logging.getLogger(__name__)
@@ -52,6 +57,21 @@ class Holder(NamedTuple):
     def words(self) -> str:
         """Who it is, in a sentence."""
         return f"process {self.pid} on {self.host}, since {self.since}: {self.what}"
+
+
+@contextmanager
+def giving_up(when: Callable[[], VlmOpsError | None]) -> Iterator[None]:
+    """Give up waiting for others in the block when there is no more reason to.
+
+    Args:
+        when: Tells why there is none, which is raised; None while there is one. Asked every few
+            seconds of a wait.
+    """
+    before = _given_up.set(when)
+    try:
+        yield
+    finally:
+        _given_up.reset(before)
 
 
 @contextmanager
@@ -185,15 +205,20 @@ def _locked(path: Path, how: int, wait_minutes: float, who: Callable[[], str]) -
 def _take(
     path: Path, descriptor: int, how: int, wait_minutes: float, who: Callable[[], str]
 ) -> None:
-    deadline, pause, said = time.monotonic() + 60 * wait_minutes, 0.0, False
+    began, pause, said = time.monotonic(), 0.0, False
+    deadline, ask_at = began + 60 * wait_minutes, began
     while not _try(path, descriptor, how):
-        if time.monotonic() >= deadline:
+        if (now := time.monotonic()) >= deadline:
             waited = f", for more than the {wait_minutes:g} minutes of waiting" * (wait_minutes > 0)
             runs = path.parent.parent if path.parent.name == FOLDER else path.parent
             raise OutputError(
                 f"{runs}: held by another run ({who()}){waited}. Wait for it to end, stop it, or "
                 f"choose another folder with --runs."
             )
+        if pause and now >= ask_at:
+            ask_at = now + _ASK_EVERY_S
+            if (why := _given_up.get()()) is not None:
+                raise why
         if pause > 0.5 and not said:
             said = True
             logger.info("waits for another run (%s), %g minutes at most", who(), wait_minutes)

@@ -1,7 +1,6 @@
 """Memory: how much was held, how running out of it shows, and a training that takes less."""
 
 import gc
-import json
 import logging
 import resource
 import sys
@@ -12,14 +11,9 @@ import torch
 
 from vlm_ops.config.training import OptimSettings
 from vlm_ops.errors import TrainingError
-from vlm_ops.store.files import make_folder, write_whole
-from vlm_ops.watched import OUT_OF_MEMORY
+from vlm_ops.store.fits import keep, kept, was_killed
 
 logger = logging.getLogger(__name__)
-
-_FITS = "micro-batch.json"
-"""The file in a training's folder with the rows of a forward pass, where these were merged or the
-kernel has killed it for more. Each machine has its own."""
 
 
 def peak_memory_gb() -> float:
@@ -86,8 +80,7 @@ def begin(
     """Return what a training begins with, or goes on with.
 
     That is what is asked for, merged where it is to fill the memory; or less than the attempt that
-    the kernel killed for its memory. Nothing in that process could say so; whoever had started it
-    left a mark in the folder.
+    the kernel killed for its memory (:mod:`vlm_ops.store.fits`).
 
     Args:
         optim: What is asked for.
@@ -98,34 +91,19 @@ def begin(
     Raises:
         TrainingError: Fewer rows than that would be needed.
     """
-    kept = _kept(optim, out)
-    found = kept or (fill(optim) if optim.fill_memory else optim)
-    mark = out / OUT_OF_MEMORY
-    killed = mark.exists()
-    if killed:
-        mark.unlink()  # said once; with a larger machine the next run may fit
+    before = _kept(optim, out)
+    found = before or (fill(optim) if optim.fill_memory else optim)
+    if killed := was_killed(out):
         found = smaller(found, MemoryError("the kernel killed the process for its memory"), fewest)
-    if killed or (optim.fill_memory and kept is None):
-        keep(found, out)
+    if killed or (optim.fill_memory and before is None):
+        keep(found.batch_size, out)
     return found
 
 
-def keep(optim: OptimSettings, out: Path) -> None:
-    """Let the next attempt begin with these forward passes.
-
-    Raises:
-        OutputError: The training's folder can't be written to.
-    """
-    make_folder(out)
-    write_whole(out / _FITS, json.dumps({"batch_size": optim.batch_size}))
-
-
 def _kept(optim: OptimSettings, out: Path) -> OptimSettings | None:
-    try:
-        size = int(json.loads((out / _FITS).read_bytes())["batch_size"])
-        passes, rest = divmod(optim.batch_size * optim.accumulation, size)
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
-        return None  # there is none, or it is none of ours: memory may run out once more
+    if (size := kept(out)) is None:
+        return None
+    passes, rest = divmod(optim.batch_size * optim.accumulation, size)
     if rest or passes < 1:
         return None
     return optim.model_copy(update={"batch_size": size, "accumulation": passes})

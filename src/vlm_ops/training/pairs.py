@@ -22,6 +22,7 @@ from vlm_ops.models.room import Room
 from vlm_ops.models.start import find_start
 from vlm_ops.records import BARE_QUESTION, PreferencePair, Row, Split, Thumb
 from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.fits import rows_at_once
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.mistakes import Forms, own_pair
@@ -150,7 +151,8 @@ def _sampled(
     forms = Forms(rows)
     if settings.reserve and job.model is None:
         _, rows = reserve(rows, settings.reserve, job.seed)
-    asked = _Asked(job, settings, data, model, forms)
+    at_once = rows_at_once(max(1, job.batch_size // settings.samples), out)
+    asked = _Asked(job, settings, data, model, forms, at_once)
     train, learned = _pairs_on(_by_turns(rows, job.seed), settings.max_pairs, asked)
     rest, chosen_by = _pairs_on(_by_turns(held_out, job.seed), settings.max_validation_pairs, asked)
     mistakes = learned + chosen_by
@@ -166,13 +168,14 @@ def _sampled(
 
 
 class _Asked(NamedTuple):
-    """What rows are asked with."""
+    """What rows are asked with, and how many of them at once."""
 
     job: PairsJob
     settings: SampledPairs
     data: PreparedData
     model: LoadedModel
     forms: Forms
+    at_once: int
 
     def answers(self, rows: Sequence[Row], seed: int) -> list[list[str]]:
         """Sample answers to each row."""
@@ -180,7 +183,7 @@ class _Asked(NamedTuple):
         samples = self.settings.samples
         sampling = Sampling(
             max_new_tokens=self.job.max_new_tokens,
-            batch_size=max(1, self.job.batch_size // samples),
+            batch_size=self.at_once,
             temperature=self.settings.temperature,
             samples=samples,
             seed=seed,

@@ -42,7 +42,7 @@ from vlm_ops.training.tokens import Length, Measured, measure
 _GPUS = (16, 24, 80)
 """GB of memory of the GPUs that a plan is made for."""
 _MOST_ROWS = 64
-_USABLE = 0.8
+USABLE = 0.8
 """Of a GPU's memory: the libraries take some, and the estimate is rough."""
 NAMED = 20
 """Rows over the limit that are named; all are counted."""
@@ -135,17 +135,28 @@ def preflight(
     )
 
 
+def least_memory(config: PipelineConfig, shape: Shape, tokens: int) -> Memory:
+    """Estimate the most demanding training on a GPU with one row at a time, without its rows.
+
+    Args:
+        config: The whole configuration.
+        shape: Its model.
+        tokens: Of a row, where the model holds as many.
+    """
+    optim, _ = _training(config)
+    long = min(tokens, row_limit(shape.model, optim.max_length))
+    return _memory(config, shape, [Length(long, long, 0)], on_gpu=True, batch_size=1)
+
+
 def _fits(config: PipelineConfig, shape: Shape, lengths: Sequence[Length]) -> dict[int, int]:
     """Return the largest micro-batch, a power of two, for GPUs of several sizes."""
     rows = [max(lengths, key=lambda length: length.tokens)] * _MOST_ROWS
-    if config.model.dtype == "auto":
-        shape = replace(shape, dtype=torch.bfloat16)
     needed = {
         size: _memory(config, shape, rows, on_gpu=True, batch_size=size).total
         for size in (1 << power for power in range(_MOST_ROWS.bit_length()))
     }
     return {
-        gigabytes: max((s for s, b in needed.items() if b < _USABLE * gigabytes * GB), default=0)
+        gigabytes: max((s for s, b in needed.items() if b < USABLE * gigabytes * GB), default=0)
         for gigabytes in _GPUS
     }
 
@@ -169,6 +180,8 @@ def _memory(
 ) -> Memory:
     """Estimate the most demanding training; ``passes`` are other settings than it is told."""
     _, lora = _training(config)
+    if on_gpu and config.model.dtype == "auto":
+        shape = replace(shape, dtype=torch.bfloat16)
     stages = (stage.model_copy(update=passes) for stage in _stages(config))
     needed = (
         training_memory(shape, lora, stage, lengths, config.engine, on_gpu=on_gpu)

@@ -28,6 +28,7 @@ from vlm_ops.models.loading import LoadedModel, base_folder, compute_dtype
 from vlm_ops.models.room import Room
 from vlm_ops.models.shape import shape_of
 from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.fits import keep
 from vlm_ops.store.shared import SharedStore
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.arguments import training_arguments
@@ -38,7 +39,7 @@ from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options
 from vlm_ops.training.filling import filled, lengths_of
-from vlm_ops.training.memory import begin, free, keep, ran_out, smaller
+from vlm_ops.training.memory import begin, free, ran_out, smaller
 from vlm_ops.training.one_device import on_one_device, refuse_ranks
 from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
 from vlm_ops.training.punctual import Punctual
@@ -167,7 +168,7 @@ def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
                 raise
             optim = smaller(optim, error, stage.fewest)
             if optim.fill_memory:  # the size that was found does not fit
-                keep(optim, stage.out)
+                keep(optim.batch_size, stage.out)
         finally:
             # The error and its traceback, which holds the model that did not fit, are gone by now.
             stage.stop.let_go()
