@@ -1,4 +1,4 @@
-"""The GPU's slot: Prefect's global concurrency limit, held under a lease that is never outlived.
+"""The GPUs' slots: Prefect's global concurrency limit, held under a lease that is never outlived.
 
 Prefect's own context manager gives up a lease when the server is away for a minute or so, and
 stops only between two lines of Python, which a task that listens to a child rarely reaches. Here
@@ -36,18 +36,22 @@ logger = logging.getLogger("vlm_ops.flow")
 
 
 @contextmanager
-def gpu_slot(stage: str, flow_run_id: str | None) -> Iterator[Callable[[], float] | None]:
+def gpu_slot(
+    stage: str, flow_run_id: str | None, gpus: int = 1
+) -> Iterator[Callable[[], float] | None]:
     """Hold the slot, where the server has one (``vlm-ops up`` makes it), after waiting for it.
 
     Args:
         stage: What waits for it.
         flow_run_id: Who holds it, for Prefect's pages.
+        gpus: How many slots it takes, or all where the limit is lower: what a step has of GPUs is
+            held by :mod:`flows.devices`.
 
     Yields:
         Tells when, on the monotonic clock, what runs has to stop: each renewal puts it off. None
         where there is no slot.
     """
-    lease = _acquire(stage, flow_run_id)
+    lease = _acquire(stage, flow_run_id, gpus)
     if lease is None:
         yield None
         return
@@ -103,11 +107,11 @@ class _Lease:
                     self._ends, said = now + LEASE_S, False
 
 
-def _acquire(stage: str, flow_run_id: str | None) -> _Lease | None:
+def _acquire(stage: str, flow_run_id: str | None, gpus: int) -> _Lease | None:
     told = False
     while True:
         try:
-            return asked(lambda: _take(flow_run_id))
+            return asked(lambda: _take(flow_run_id, gpus))
         except httpx.HTTPStatusError as error:
             if _status(error) != _LOCKED:
                 raise
@@ -120,24 +124,26 @@ def _acquire(stage: str, flow_run_id: str | None) -> _Lease | None:
             time.sleep(_ASK_EVERY_S)
 
 
-def _take(flow_run_id: str | None) -> _Lease | None:
+def _take(flow_run_id: str | None, gpus: int) -> _Lease | None:
     with get_client(sync_client=True) as client:
-        if not _is_limited(client):
+        if not (slots := min(gpus, _limit(client))):
             return None
         until = time.monotonic() + LEASE_S
         holder = flow_run_id and ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run_id))
         answer = client.increment_concurrency_slots_with_lease(
-            [GPU_SLOT], 1, "concurrency", LEASE_S, holder or None
+            [GPU_SLOT], slots, "concurrency", LEASE_S, holder or None
         )
     found = ConcurrencyLimitWithLeaseResponse.model_validate(answer.json())
     return _Lease(found.lease_id, until) if found.limits else None
 
 
-def _is_limited(client: SyncPrefectClient) -> bool:
+def _limit(client: SyncPrefectClient) -> int:
+    """Return how many slots there are; 0 where there is no limit."""
     try:
-        return client.read_global_concurrency_limit_by_name(GPU_SLOT).active
+        found = client.read_global_concurrency_limit_by_name(GPU_SLOT)
     except ObjectNotFound:
-        return False
+        return 0
+    return found.limit if found.active else 0
 
 
 def _status(error: httpx.HTTPError) -> int | None:

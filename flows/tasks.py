@@ -176,7 +176,7 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
         found, left = work.done()
         if left is None:
             return found
-        with gpu_slot(first.step.stage, context.flow_run_id) as until:
+        with gpu_slot(first.step.stage, context.flow_run_id, left.gpus) as until:
             return found | run_in_child(
                 left,
                 tracking=tracking,

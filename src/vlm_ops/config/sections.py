@@ -290,6 +290,10 @@ class ExecutionSettings(Frozen):
     """Folder of all outputs, servers' databases included."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of a step; None leaves it to torch."""
+    gpus: int = added(1, ge=1)
+    """GPUs that one training step takes, with a process on each; both trainings take the same rows
+    a step as with one, so ``accumulation`` is dealt to them. Where no GPU is visible, as many
+    processes share the CPU."""
     retries: int = Field(default=1, ge=0, le=10)
     """How often a step that was killed from outside is tried again in the same run."""
     wait_minutes: float = added(WAIT_MINUTES, ge=0)

@@ -1,0 +1,96 @@
+"""Take a training in several processes: ``python -m vlm_ops.steps.launch N request.json parent``.
+
+Torch's elastic launcher, which ``accelerate launch`` calls too, starts :mod:`vlm_ops.steps.process`
+N times, each with one of the GPUs that are visible here as its only one. It ends all of them when
+one has ended otherwise than well, and hands SIGTERM on. No process outlives this one, nor this one
+its parent.
+
+It ends as they have: 0 done, 1 failed with an error of vlm-ops beside the request, 143 asked to
+stop; or by the signal that killed one of them, whatever the others said then of the one that they
+missed.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from vlm_ops.models.ground import device
+from vlm_ops.parent import die_with_parent
+from vlm_ops.steps.process import ERROR, STOPPED, error_file
+from vlm_ops.store.files import write_whole
+from vlm_ops.watched import GRACE_S
+
+_HERE = "127.0.0.1"
+
+
+def main(count: int, request: Path, parent: int) -> int:
+    """Start the processes, wait for their end and return the exit code.
+
+    Args:
+        count: How many.
+        request: What they are to do.
+        parent: Process whose end is this one's end too.
+    """
+    die_with_parent(parent)
+    errors = [error_file(request, number) for number in range(count)]
+    for left in errors:
+        left.unlink(missing_ok=True)
+    if sys.platform == "linux":
+        # Else gloo looks the machine's own name up, which may lead anywhere.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    with tempfile.TemporaryDirectory() as logs:
+        start = elastic_launch(_config(count, logs), sys.executable)
+        try:
+            start("-m", "vlm_ops.steps.process", str(request), str(os.getpid()), str(count))
+        except SignalException:
+            return STOPPED
+        except ChildFailedError as failed:
+            codes = {number: failure.exitcode for number, failure in failed.failures.items()}
+        else:
+            return 0
+    return _ended(codes, errors, request.with_name(ERROR))
+
+
+def _config(count: int, logs: str) -> LaunchConfig:
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id="vlm-ops",
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"{_HERE}:0",
+        local_addr=_HERE,
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=logs),
+        # Each process sees one GPU, its own, and computes as if it were alone.
+        virtual_local_rank=device() == "cuda",
+        shutdown_timeout=int(GRACE_S),
+    )
+
+
+def _ended(codes: Mapping[int, int], errors: Iterable[Path], result: Path) -> int:
+    """End as the first of them that ended, and tell the error that is not about another's end."""
+    killed = [-code for code in codes.values() if code < 0]
+    if killed:
+        signal.signal(killed[0], signal.SIG_DFL) if killed[0] != signal.SIGKILL else None
+        os.kill(os.getpid(), killed[0])
+    if STOPPED in codes.values():
+        return STOPPED
+    found = [(path.stat().st_mtime_ns, json.loads(path.read_bytes())) for path in errors
+             if path.exists()]  # fmt: skip
+    if found:
+        _, first = min(found, key=lambda it: (it[1].get("unforeseen", False), it[0]))
+        write_whole(result, json.dumps(first))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
