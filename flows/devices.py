@@ -3,7 +3,7 @@
 A lock of the kernel in the machine's folder for temporary files stands for each device. The step's
 process inherits it: the device is free when that process is gone, and not before, even if whoever
 started it was killed, or stopped for so long that its slot was given to another. Of a training on
-several GPUs it is the launcher that inherits them, which the processes of the training don't outlive.
+several GPUs the launcher inherits them, which the processes of the training do not outlive.
 """
 
 import fcntl

@@ -32,9 +32,7 @@ class Room:
     shares: int = 1
 
     @classmethod
-    def beside(
-        cls, out: Path, settings: FeatureSettings, part: tuple[int, int] = (0, 1)
-    ) -> "Room":
+    def beside(cls, out: Path, settings: FeatureSettings, part: tuple[int, int] = (0, 1)) -> "Room":
         """Return the room that a step with this folder has.
 
         Args:

@@ -12,7 +12,6 @@ missed.
 
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -78,10 +77,9 @@ def _config(count: int, logs: str) -> LaunchConfig:
 
 def _ended(codes: Mapping[int, int], errors: Iterable[Path], result: Path) -> int:
     """End as the first of them that ended, and tell the error that is not about another's end."""
-    killed = [-code for code in codes.values() if code < 0]
-    if killed:
-        signal.signal(killed[0], signal.SIG_DFL) if killed[0] != signal.SIGKILL else None
-        os.kill(os.getpid(), killed[0])
+    for code in codes.values():
+        if code < 0:
+            os.kill(os.getpid(), -code)
     if STOPPED in codes.values():
         return STOPPED
     found = [(path.stat().st_mtime_ns, json.loads(path.read_bytes())) for path in errors

@@ -125,3 +125,20 @@ def refuse_strangers() -> None:
             f"processes. Start vlm-ops without a launcher; to train on several GPUs set "
             f"execution.gpus, and it starts the processes itself"
         )
+
+
+def refuse_several(stage: str) -> None:
+    """Refuse TRL's own trainer to processes that share a training: it deals rows in another way.
+
+    Args:
+        stage: What it would train.
+
+    Raises:
+        TrainingError: There are several.
+    """
+    if here().count > 1:
+        raise TrainingError(
+            f"{stage}: TRL's own trainer, which has to take over, trains on one GPU alone, found "
+            f"execution.gpus {here().count}; set execution.gpus: 1. Why the packed engine can't "
+            f"train stands above in the log"
+        )

@@ -1,7 +1,6 @@
 """One training, SFT or preference: what both share, and what each says of itself."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -21,7 +20,7 @@ from vlm_ops.config.training import (
     PreferSettings,
     SftSettings,
 )
-from vlm_ops.errors import TrainingError, TransientError
+from vlm_ops.errors import TrainingError
 from vlm_ops.model_ref import Start
 from vlm_ops.models.adapters import trainable_parameters
 from vlm_ops.models.families import family_in
@@ -35,15 +34,15 @@ from vlm_ops.training.arguments import training_arguments
 from vlm_ops.training.checkpoints import bring_newer, share
 from vlm_ops.training.curves import Curves
 from vlm_ops.training.early_stopping import EarlyStopping
-from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
+from vlm_ops.training.engine.check import ROWS, agreed, compare, read_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options
 from vlm_ops.training.filling import filled, lengths_of
-from vlm_ops.training.memory import begin, free, keep, ran_out, smaller
+from vlm_ops.training.memory import begin, free, less, ran_out
 from vlm_ops.training.one_device import on_one_device
 from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
 from vlm_ops.training.punctual import Punctual
-from vlm_ops.training.ranks import here, refuse_strangers
+from vlm_ops.training.ranks import here, refuse_several, refuse_strangers
 from vlm_ops.training.scored import scored
 from vlm_ops.training.stop import Stop
 from vlm_ops.training.unfit import beyond_window, refuse_imageless
@@ -131,10 +130,9 @@ def train(stage: Stage) -> TrainedAdapter:
         TransientError: Memory ran out in one of several processes.
     """
     refuse_strangers()
-    ranks = here()
-    ranks.call()
+    here().call()
     stage.tracker.params(stage.job.model_dump())
-    if stage.shared is not None and ranks.first:
+    if stage.shared is not None and here().first:
         bring_newer(stage.shared, stage.out)
     engine, outcome = _train_in_memory(stage)
     stage.stop.check("stopped when all was trained; the same command keeps it")
@@ -166,24 +164,14 @@ def _warnings(stage: Stage, outcome: Outcome) -> tuple[str, ...]:
 
 
 def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
-    ranks = here()
-    passes = stage.optim.accumulation // ranks.count  # the configuration makes sure of the rest
-    dealt = stage.optim.model_copy(update={"accumulation": passes})
-    optim = ranks.agreed(lambda: begin(dealt, stage.out, stage.fewest, partial(_filled, stage)))
+    optim = begin(stage.optim, stage.out, stage.fewest, partial(_filled, stage))
     while True:
         try:
             return _train_once(stage, build(stage, optim))
         except (MemoryError, RuntimeError) as error:
             if not ran_out(error):
                 raise
-            optim = smaller(optim, error, stage.fewest)
-            if optim.fill_memory or ranks.count > 1:  # the size that was found does not fit
-                keep(optim, stage.out)
-            if ranks.count > 1:
-                raise TransientError(  # the others wait for gradients that never come
-                    f"memory ran out in process {ranks.number} of {ranks.count}; the training goes "
-                    f"on from its newest checkpoint in {stage.out}, with smaller forward passes"
-                ) from error
+            optim = less(optim, error, stage.out, stage.fewest)
         finally:
             # The error and its traceback, which holds the model that did not fit, are gone by now.
             stage.stop.let_go()
@@ -245,7 +233,7 @@ def build(stage: Stage, optim: OptimSettings) -> Any:
         logger.warning("%s: TRL's own trainer trains, several times slower: %s", stage.name, why)
         engine = "trl"
     if engine == "packed":
-        found = here().agreed(lambda: read_check(stage.out))
+        found = read_check(stage.out)
         engine = "packed" if found is None else found.engine
         if engine == "packed":
             trainer = _packed(stage, optim, checked=found is not None)
@@ -284,8 +272,7 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     validation = scored(stage.records("validation"), stage.optim, seed, stage.name)
     refuse_imageless(stage.name, loaded.model.config.model_type, [*train, *validation])
     dtype = compute_dtype(loaded.ref.settings)
-    dealt = math.ceil(len(train) / here().count)
-    arguments = training_arguments(optim, rows=dealt, seed=seed, out=stage.out, dtype=dtype)
+    arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, dtype=dtype)
     callbacks = [
         stage.stop,
         Punctual(stage.job.checkpoint_minutes),
@@ -303,12 +290,7 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
 
 
 def _trl(stage: Stage, optim: OptimSettings) -> Any:
-    if (ranks := here()).count > 1:
-        raise TrainingError(
-            f"{stage.name}: TRL's own trainer, which has to take over, trains on one GPU alone, "
-            f"found execution.gpus {ranks.count}; set execution.gpus: 1. Why the packed engine "
-            f"can't train stands above in the log"
-        )
+    refuse_several(stage.name)
     parts = _parts(stage, optim)
     trainer = stage.trl(
         train_dataset=stage.dataset(parts.train, stage.locate),
@@ -360,10 +342,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
         batch: dict[str, Any] = stage.collator(parts.loaded.processor)(list(rows))
         return batch
 
-    own = compare(trainer, plain_batch, parts.weights)
-    check = here().agreed(lambda: own)
-    if here().first:
-        write_check(stage.out, check, stage.name)
+    check = agreed(compare(trainer, plain_batch, parts.weights), stage.out, stage.name)
     if check.engine == "packed":
         return trainer
     trainer.give_up()

@@ -44,10 +44,10 @@ def packed_options(
     uses: Counter[str] = Counter()
     # A preference reference is asked about each row once more.
     again = len(train[0].completions) - 1
-    dealt = math.ceil(len(train) / here().count)
-    seen = total_steps(settings, dealt) * settings.batch_size * settings.accumulation
+    a_step = settings.batch_size * settings.accumulation * here().count
+    seen = total_steps(settings, len(train)) * a_step
     for part, passes in (
-        (train, math.ceil(seen / dealt)),
+        (train, math.ceil(seen / len(train))),
         (validation, settings.evaluations + 1),
     ):
         for key in {image.sha256 for row in part for image in row.images}:
