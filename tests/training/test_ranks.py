@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from test_prefer import pairs, sft  # noqa: F401
 from torch.utils.data import BatchSampler
 
 from flows.child import run_in_child
-from vlm_ops.artifacts import Artifact, PreferencePairs, PreparedData
+from vlm_ops.artifacts import PreferencePairs, PreparedData
 from vlm_ops.config.load import load_config
-from vlm_ops.errors import ConfigError, Interrupted, TransientError
+from vlm_ops.errors import ConfigError, DataError, Interrupted, TransientError
 from vlm_ops.steps.plan import Work
-from vlm_ops.store.artifact import CHECKPOINTS
+from vlm_ops.store.artifact import CHECKPOINTS, Artifact
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.checkpoints import STATE
 from vlm_ops.training.engine.encode import EncodedRow
@@ -53,12 +52,14 @@ def take(step: Work) -> Path:
         step.take(NullTracker())
     else:
         run_in_child(step, tracking=None, threads=1)
-    assert not [p for p in psutil.Process().children(recursive=True) if is_rank(p)]
+    assert not ranks(step)
     return step.first().folder
 
 
-def is_rank(process: psutil.Process) -> bool:
-    return "vlm_ops.steps.process" in process.cmdline()
+def ranks(step: Work) -> list[psutil.Process]:
+    """Processes of a step, wherever they hang now."""
+    asked = {"vlm_ops.steps.process", str(step.first().folder / "request.json")}
+    return [p for p in psutil.process_iter(["cmdline"]) if asked <= {*(p.info["cmdline"] or ())}]
 
 
 def history(folder: Path) -> list[Mapping[str, Any]]:
@@ -109,8 +110,12 @@ def test_preferences_are_learned_the_same(
     tmp_path: Path,
 ) -> None:
     """Also what a loss computes over the rows of a batch: these are the batches of one process."""
-    asked = partial(work, "prefer", random_base, pairs, **{"prefer.loss": loss})
-    are_the_same(take(asked(tmp_path / "1", 1)), take(asked(tmp_path / "2", 2)))
+    changes: dict[str, Any] = {"prefer.loss": loss}
+    one, two = (
+        take(work("prefer", random_base, pairs, tmp_path / str(gpus), gpus, **changes))
+        for gpus in (1, 2)
+    )
+    are_the_same(one, two)
 
 
 def when_it_logs(step: Work, words: str, act: Callable[[], object]) -> threading.Thread:
@@ -130,14 +135,24 @@ def when_it_logs(step: Work, words: str, act: Callable[[], object]) -> threading
     return thread
 
 
-def kill_a_rank() -> None:
-    ranks = filter(is_rank, psutil.Process().children(recursive=True))
-    next(rank for rank in ranks if rank.environ()["RANK"] == "1").kill()
+def kill_a_rank(step: Work) -> None:
+    next(rank for rank in ranks(step) if rank.environ()["RANK"] == "1").kill()
 
 
 def stop_the_launcher() -> None:
     [launcher] = [p for p in psutil.Process().children() if "vlm_ops.steps.launch" in p.cmdline()]
     os.kill(launcher.pid, signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_what_a_process_fails_at_is_told_and_not_that_another_misses_it(
+    random_base: Path, squares: PreparedData, tmp_path: Path
+) -> None:
+    nowhere = squares.model_copy(update={"folder": tmp_path / "gone"})
+    step = work("sft", random_base, nowhere, tmp_path, 2)
+    with pytest.raises(DataError, match=r"gone/train\.jsonl: can't be read"):
+        take(step)
+    assert not ranks(step)
 
 
 @pytest.mark.thorough
@@ -146,11 +161,11 @@ def test_cut_off_twice_it_learns_the_same(
 ) -> None:
     """One of the processes is killed, then all are asked to stop."""
     step = work("sft", random_base, squares, tmp_path, 2)
-    watch = when_it_logs(step, "step 3/5", kill_a_rank)
+    watch = when_it_logs(step, "step 3/5", lambda: kill_a_rank(step))
     with pytest.raises(TransientError, match="was killed by SIGKILL"):
         take(step)
     watch.join()
-    assert not [p for p in psutil.Process().children(recursive=True) if is_rank(p)]
+    assert not ranks(step)
     watch = when_it_logs(step, "step 4/5", stop_the_launcher)
     with pytest.raises(Interrupted):
         take(step)

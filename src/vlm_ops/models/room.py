@@ -41,9 +41,9 @@ class Room:
             part: Number of one of its processes, and how many share the room.
         """
         number, count = part
-        limits = [_bytes(settings.memory_gb, count), _bytes(settings.disk_gb, count)]
+        limits = (_bytes(settings.memory_gb, count), _bytes(settings.disk_gb, count))
         own = out / FOLDER if count == 1 else out / FOLDER / str(number)
-        return cls(own, out.parent / FOLDER, *limits, count)
+        return cls(own, out.parent / FOLDER, limits[0], limits[1], count)
 
 
 def _bytes(gigabytes: float | None, shares: int) -> int | None:

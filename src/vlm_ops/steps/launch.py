@@ -12,6 +12,7 @@ missed.
 
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -79,6 +80,8 @@ def _ended(codes: Mapping[int, int], errors: Iterable[Path], result: Path) -> in
     """End as the first of them that ended, and tell the error that is not about another's end."""
     for code in codes.values():
         if code < 0:
+            if code != -signal.SIGKILL:  # torch hears it
+                signal.signal(-code, signal.SIG_DFL)
             os.kill(os.getpid(), -code)
     if STOPPED in codes.values():
         return STOPPED

@@ -41,6 +41,7 @@ class Means:
     # Of the TRL self.
     model: Any
     _metrics: Any
+    _total_train_tokens: Any
 
     def __init__(self, **options: Any) -> None:
         self.sums: dict[str, dict[str, tuple[float, float]]] = {"train": {}, "eval": {}}
@@ -89,7 +90,6 @@ class Means:
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the means over what was scored since the last time, by all processes."""
         mode = self._mode
-        read = self._metrics[mode].get("num_tokens")
         sums: dict[str, tuple[float, float]] = {}
         for part in here().everyone(self.sums[mode]):
             for name, (total, count) in part.items():
@@ -97,8 +97,8 @@ class Means:
                 sums[name] = (former[0] + total, former[1] + count)
         means = {name: total / count for name, (total, count) in sums.items()}
         self.sums[mode].clear()
-        if read:
-            self._metrics[mode]["num_tokens"] = [here().total(int(read[-1]))]
+        if "num_tokens" in self._metrics[mode]:
+            self._metrics[mode]["num_tokens"] = [here().total(int(self._total_train_tokens))]
         self.together(means)
         loss = means.pop("loss", None)
         if loss is not None and "eval_loss" in logs:

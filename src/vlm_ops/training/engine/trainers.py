@@ -192,10 +192,14 @@ class PackedSft(AskedOnValidation, SftMeans, PackedTraining, SFTTrainer):
     ) -> torch.Tensor:
         """Return TRL's loss: it reads log-probabilities, whoever scored them."""
         parent: Any = super()
+        read = self._total_train_tokens
         loss: torch.Tensor = parent.compute_loss(
             model, self.with_features(inputs), *args, **options
         )
-        return loss if inputs["counts"] else 0 * loss
+        if inputs["counts"]:
+            return loss
+        self._total_train_tokens = read
+        return 0 * loss
 
 
 def _numbers(rows: range, blanks: int) -> Dataset:
