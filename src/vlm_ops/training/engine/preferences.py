@@ -151,8 +151,9 @@ class PackedKto(ThumbMeans, PackedPreferences, KTOTrainer):
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Pack rows, with their thumbs in ``label``, (rows,), bool."""
-        thumbs = [self._every[example["row"]].label for example in examples]
-        return super().collate(examples) | {"label": torch.tensor(thumbs)}
+        batch = super().collate(examples)
+        thumbs = [self._every[number].label for number in batch["rows"].tolist()]
+        return batch | {"label": torch.tensor(thumbs)}
 
     def judge(
         self, policy: LogProbs, reference: LogProbs, scores: Scores, inputs: dict[str, Any]
