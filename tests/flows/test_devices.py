@@ -13,7 +13,7 @@ import pytest
 from flows.child import _devices
 from flows.devices import some_devices
 from flows.watch import Terms
-from vlm_ops.errors import Interrupted, OutputError, TransientError
+from vlm_ops.errors import ConfigError, Interrupted, OutputError, TransientError
 from vlm_ops.models.ground import Gpu
 
 TWO = (Gpu("0", "one"), Gpu("1", "other"))
@@ -86,6 +86,25 @@ def test_who_waits_in_vain_says_for_what(tmp_path: Path) -> None:
         with pytest.raises(Interrupted, match="cancelled"), cancelled:
             pass
         assert time.monotonic() - begin < 5
+
+
+def test_several_are_taken_all_at_once_or_not_at_all(tmp_path: Path) -> None:
+    both = partial(some_devices, "a training", 2, devices=TWO, folder=tmp_path)
+    with both(wait_minutes=1) as taken:
+        assert taken.environment == {"CUDA_VISIBLE_DEVICES": "0,1"}
+        assert len(taken.inherited) == 2
+    with some_devices("a step", wait_minutes=1, devices=TWO, folder=tmp_path):
+        with pytest.raises(TransientError, match="more than 0 of 2 GPUs"), both(wait_minutes=0):
+            pass
+        assert environment_of(tmp_path) == {"CUDA_VISIBLE_DEVICES": "1"}
+
+
+def test_more_than_there_are_is_refused_at_once(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match="execution.gpus is 3, and 2 GPUs are visible here"),
+        some_devices("a training", 3, wait_minutes=9, devices=TWO, folder=tmp_path),
+    ):
+        pass
 
 
 def test_locks_that_cannot_be_made_are_named(tmp_path: Path) -> None:
