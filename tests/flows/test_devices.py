@@ -101,7 +101,7 @@ def test_several_are_taken_all_at_once_or_not_at_all(tmp_path: Path) -> None:
 
 def test_more_than_there_are_is_refused_at_once(tmp_path: Path) -> None:
     with (
-        pytest.raises(ConfigError, match="execution.gpus is 3, and 2 GPUs are visible here"),
+        pytest.raises(ConfigError, match=r"execution\.gpus is 3, and 2 GPUs are visible here"),
         some_devices("a training", 3, wait_minutes=9, devices=TWO, folder=tmp_path),
     ):
         pass

@@ -65,10 +65,10 @@ def ranks(step: Work) -> list[psutil.Process]:
 def history(folder: Path) -> list[Mapping[str, Any]]:
     """Return what the last checkpoint knows of all steps.
 
-    But how long they took, and their share of an epoch: it is counted in batches, and one that is
-    nobody's is one.
+    But how long they took; their share of an epoch, in which a batch that is nobody's is one, too;
+    and tokens, which each attempt counts from 0.
     """
-    left = ("second", "time", "epoch")
+    left = ("second", "time", "epoch", "num_tokens")
     states = (folder / CHECKPOINTS).glob(f"*/{STATE}")
     found = [json.loads(state.read_text(encoding="utf-8")) for state in states]
     return [

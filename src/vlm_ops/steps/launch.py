@@ -5,9 +5,8 @@ N times, each with one of the GPUs that are visible here as its only one. It end
 one has ended otherwise than well, and hands SIGTERM on. No process outlives this one, nor this one
 its parent.
 
-It ends as they have: 0 done, 1 failed with an error of vlm-ops beside the request, 143 asked to
-stop; or by the signal that killed one of them, whatever the others said then of the one that they
-missed.
+It ends as the one did that began it: 0 done, 1 failed with an error of vlm-ops beside the request,
+143 asked to stop; or by the signal that killed it.
 """
 
 import json
@@ -77,20 +76,30 @@ def _config(count: int, logs: str) -> LaunchConfig:
 
 
 def _ended(codes: Mapping[int, int], errors: Iterable[Path], result: Path) -> int:
-    """End as the first of them that ended, and tell the error that is not about another's end."""
-    for code in codes.values():
-        if code < 0:
-            if code != -signal.SIGKILL:  # torch hears it
-                signal.signal(-code, signal.SIG_DFL)
-            os.kill(os.getpid(), -code)
-    if STOPPED in codes.values():
-        return STOPPED
-    found = [(path.stat().st_mtime_ns, json.loads(path.read_bytes())) for path in errors
-             if path.exists()]  # fmt: skip
-    if found:
-        _, first = min(found, key=lambda it: (it[1].get("unforeseen", False), it[0]))
-        write_whole(result, json.dumps(first))
+    """End as the one did that began it, and keep its error if it told one.
+
+    The others miss it, which is unforeseen, or were asked to stop, and killed where they did not.
+    """
+    found = [(path.stat().st_mtime_ns, json.loads(path.read_bytes()))
+             for path in errors if path.exists()]  # fmt: skip
+    told = [error for _, error in sorted(found, key=lambda it: (it[1]["unforeseen"], it[0]))]
+    killed = sorted((-code for code in codes.values() if code < 0), key=signal.SIGTERM.__eq__)
+    if not told or told[0]["unforeseen"]:
+        if killed and killed[0] != signal.SIGTERM:
+            _end_by(killed[0])
+        if STOPPED in codes.values():
+            return STOPPED
+        if killed and not told:
+            _end_by(killed[0])
+    if told:
+        write_whole(result, json.dumps(told[0]))
     return 1
+
+
+def _end_by(number: int) -> None:
+    if number != signal.SIGKILL:  # torch hears the others
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":
