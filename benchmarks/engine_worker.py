@@ -20,7 +20,7 @@ from vlm_ops.data.images import open_image
 from vlm_ops.models.generation import generate
 from vlm_ops.models.loading import LoadedModel, load
 from vlm_ops.tracker import NullTracker
-from vlm_ops.training.engine.check import Check, write_check
+from vlm_ops.training.engine.check import Check, agreed
 from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.trainers import ByImage
 from vlm_ops.training.memory import peak_memory_gb
@@ -116,7 +116,7 @@ def build(
     out.mkdir(exist_ok=True)
     stage = _stage(run, rows, base, data, out)
     if run.trial:
-        write_check(out, Check(engine="packed", said="agrees with it: not compared"), "trial")
+        agreed(Check(engine="packed", said="agrees with it: not compared"), out, "trial")
     began = perf_counter()
     trainer = build_trainer(replace(stage, load=lambda: loaded), stage.optim)
     if trainer.engine != run.engine:

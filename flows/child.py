@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import vlm_ops.errors
-from flows.devices import Taken, one_device
+from flows.devices import Taken, some_devices
 from flows.forked import close_host, fork
 from flows.watch import UNTIL, Child, Terms, Watch, kill
 from vlm_ops.artifacts import AnswerSet, PreparedData, TrainedAdapter
@@ -46,6 +46,9 @@ def run_in_child(
 ) -> Left:
     """Take steps in a child process, one after the other, and return their artifacts.
 
+    A training may be a launcher and processes of its own, one for each of its GPUs
+    (:mod:`vlm_ops.steps.launch`).
+
     The child's log lines become this process's, logger ``vlm_ops.<stage>``. The child dies with
     this process, and is asked to stop (it writes a checkpoint) when this call is interrupted.
 
@@ -63,7 +66,7 @@ def run_in_child(
     """
     first = work.first()
     values = {"work": work.request(), "tracking": tracking, "threads": threads}
-    ended = _in_child(first.folder, values, first.step.stage, terms or Terms())
+    ended = _in_child(first.folder, values, first.step.stage, terms or Terms(), work.gpus)
     taken, left = work.done()
     if ended.code == 0 and left is None:
         return taken
@@ -147,7 +150,9 @@ class _Ended(NamedTuple):
         return _told(self.result) if self.result.exists() else _failure(name, folder, self)
 
 
-def _in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms) -> _Ended:
+def _in_child(
+    folder: Path, values: dict[str, Any], name: str, terms: Terms, gpus: int = 1
+) -> _Ended:
     """Have a child do what is asked, with its request and log in a folder."""
     make_folder(folder)
     file, result, moved = (folder / name for name in ("request.json", ERROR, "under-way"))
@@ -161,9 +166,9 @@ def _in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms) -> 
     write_whole(file, json.dumps(values, indent=2))
     environment = os.environ | _environment(values["threads"])
     log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{name}")
-    with _device(name, terms) as taken:
-        child = fork(file, environment) or _anew(
-            file, environment | taken.environment, taken.inherited
+    with _devices(name, terms, gpus) as taken:
+        child = (fork(file, environment) if gpus == 1 else None) or _anew(
+            file, environment | taken.environment, taken.inherited, gpus
         )
     with Watch(child, terms, moved, name, log) as watch:
         try:
@@ -179,22 +184,23 @@ def _in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms) -> 
     return _Ended(code, last, log, result, why, watch.memory_ran_out)
 
 
-def _device(name: str, terms: Terms) -> AbstractContextManager[Taken]:
-    """Take a GPU for a step, which keeps it; a look at the run goes beside others."""
+def _devices(name: str, terms: Terms, gpus: int) -> AbstractContextManager[Taken]:
+    """Take GPUs for a step, which keeps them; a look at the run goes beside others."""
     if name == CHECK:
         return contextlib.nullcontext(Taken({}, ()))
 
     def given_up() -> VlmOpsError | None:
         return terms.slot_lost(name) or terms.not_wanted(name)
 
-    return one_device(name, wait_minutes=terms.wait_minutes, given_up=given_up)
+    return some_devices(name, gpus, wait_minutes=terms.wait_minutes, given_up=given_up)
 
 
 def _anew(
-    file: Path, environment: dict[str, str], inherited: tuple[int, ...]
+    file: Path, environment: dict[str, str], inherited: tuple[int, ...], gpus: int
 ) -> "subprocess.Popen[bytes]":
+    what = ["vlm_ops.steps.process"] if gpus == 1 else ["vlm_ops.steps.launch", str(gpus)]
     return subprocess.Popen(
-        [sys.executable, "-m", "vlm_ops.steps.process", str(file), str(os.getpid())],
+        [sys.executable, "-m", *what, str(file), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,8 +1,9 @@
-"""Which GPU a step takes: one that no other step of this machine has, whoever started that one.
+"""Which GPUs a step takes: such as no other step of this machine has, whoever started that one.
 
 A lock of the kernel in the machine's folder for temporary files stands for each device. The step's
 process inherits it: the device is free when that process is gone, and not before, even if whoever
-started it was killed, or stopped for so long that its slot was given to another.
+started it was killed, or stopped for so long that its slot was given to another. Of a training on
+several GPUs the launcher inherits them, which the processes of the training do not outlive.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_ops.errors import OutputError, TransientError, VlmOpsError
+from vlm_ops.errors import ConfigError, OutputError, TransientError, VlmOpsError
 from vlm_ops.models.ground import Gpu, gpus
 
 _FOLDER = "vlm-ops-devices"
@@ -25,10 +26,10 @@ logger = logging.getLogger("vlm_ops.flow")
 
 
 class Taken(NamedTuple):
-    """A device that is taken.
+    """Devices that are taken.
 
     Attributes:
-        environment: By which the step's process sees it alone; empty where there is no GPU.
+        environment: By which the step's process sees them alone; empty where there is no GPU.
         inherited: Descriptors that the process has to inherit.
     """
 
@@ -37,25 +38,28 @@ class Taken(NamedTuple):
 
 
 @contextmanager
-def one_device(
+def some_devices(
     what: str,
+    count: int = 1,
     *,
     wait_minutes: float,
     given_up: Callable[[], VlmOpsError | None] = lambda: None,
     devices: Sequence[Gpu] | None = None,
     folder: Path | None = None,
 ) -> Iterator[Taken]:
-    """Take one of the GPUs that are visible, after waiting for one that is free.
+    """Take some of the GPUs that are visible, after waiting until so many are free.
 
     Args:
-        what: It is for, for the log.
+        what: They are for, for the log.
+        count: How many; all at once, so that no two steps wait for each other's.
         wait_minutes: How long to wait.
         given_up: Tells why there is no more reason to wait; None while there is one.
         devices: To choose from; those that the driver shows by default.
         folder: Of the locks; the machine's by default.
 
     Raises:
-        TransientError: All were taken for longer.
+        ConfigError: There are not so many.
+        TransientError: Too many were taken for longer.
         VlmOpsError: There is no more reason to wait.
         OutputError: The locks can't be opened.
     """
@@ -63,13 +67,20 @@ def one_device(
     if not found:
         yield Taken({}, ())
         return
+    if count > len(found):
+        raise ConfigError(
+            f"{what}: execution.gpus is {count}, and {len(found)} "
+            f"{'GPU is' if len(found) == 1 else 'GPUs are'} visible here; lower it, or make more "
+            f"visible (CUDA_VISIBLE_DEVICES)"
+        )
     locks = _locks(found, folder or Path(tempfile.gettempdir()) / _FOLDER)
     try:
-        number = _first_free(locks, what, time.monotonic() + 60 * wait_minutes, given_up)
-        chosen = found[number]
+        deadline = time.monotonic() + 60 * wait_minutes
+        numbers = _free(locks, count, what, deadline, given_up)
+        names = ",".join(found[number].name for number in numbers)
         if len(found) > 1:
-            logger.info("%s takes GPU %s of %d", what, chosen.name, len(found))
-        yield Taken({"CUDA_VISIBLE_DEVICES": chosen.name}, (locks[number],))
+            logger.info("%s takes GPU %s of %d", what, names, len(found))
+        yield Taken({"CUDA_VISIBLE_DEVICES": names}, tuple(locks[n] for n in numbers))
     finally:
         # Not unlocked: the step's process may outlive this block, and keeps its copy.
         for descriptor in locks:
@@ -96,24 +107,34 @@ def _locks(devices: Sequence[Gpu], folder: Path) -> list[int]:
     return opened
 
 
-def _first_free(
-    locks: Sequence[int], what: str, deadline: float, given_up: Callable[[], VlmOpsError | None]
-) -> int:
+def _free(
+    locks: Sequence[int],
+    count: int,
+    what: str,
+    deadline: float,
+    given_up: Callable[[], VlmOpsError | None],
+) -> list[int]:
     said = False
     while True:
+        taken: list[int] = []
         for number, descriptor in enumerate(locks):
             with suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return number
+                taken.append(number)
+            if len(taken) == count:
+                return taken
+        for number in taken:
+            fcntl.flock(locks[number], fcntl.LOCK_UN)
         if (why := given_up()) is not None:
             raise why
         if time.monotonic() >= deadline:
             raise TransientError(
-                f"{what}: all {len(locks)} GPUs that are visible are taken by steps of other runs "
+                f"{what}: {'all' if count == 1 else f'more than {len(locks) - count} of'} "
+                f"{len(locks)} GPUs that are visible are taken by steps of other runs "
                 f"on this machine, for longer than execution.wait_minutes; end them, or run fewer "
                 f"side by side (`vlm-ops up --limit`)"
             )
         if not said:
-            logger.info("%s: waits until one of %d GPUs is free", what, len(locks))
+            logger.info("%s: waits until %d of %d GPUs are free", what, count, len(locks))
             said = True
         time.sleep(_ASK_EVERY_S)

@@ -1,4 +1,4 @@
-"""The GPU's slot: Prefect's global concurrency limit, held under a lease that is never outlived.
+"""The GPUs' slots: Prefect's global concurrency limit, held under a lease that is never outlived.
 
 Prefect's own context manager gives up a lease when the server is away for a minute or so, and
 stops only between two lines of Python, which a task that listens to a child rarely reaches. Here
@@ -14,13 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
-from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
+from prefect.client.schemas.responses import (
+    ConcurrencyLimitWithLeaseResponse,
+    GlobalConcurrencyLimitResponse,
+)
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_HOME
 
@@ -34,8 +38,6 @@ LEASE_S = 300.0
 RENEW_EVERY_S = 15.0
 STOP_S = 90.0
 """How long before the lease's end its holder is told to stop: a step has 60 s for a checkpoint."""
-_SLOTS = 1
-"""How many a step takes."""
 _LOCKED, _GONE = 423, {404, 410}
 _ASK_EVERY_S = 5.0
 
@@ -51,6 +53,7 @@ logger = logging.getLogger("vlm_ops.flow")
 def gpu_slot(
     stage: str,
     flow_run_id: str | None,
+    gpus: int = 1,
     given_up: Callable[[], VlmOpsError | None] = lambda: None,
 ) -> Iterator[Callable[[], float] | None]:
     """Hold the slot, where the server has one (``vlm-ops up`` makes it), after waiting for it.
@@ -58,6 +61,8 @@ def gpu_slot(
     Args:
         stage: What waits for it.
         flow_run_id: Who holds it, for Prefect's pages.
+        gpus: How many slots it takes, or all where the limit is lower: what a step has of GPUs is
+            held by :mod:`flows.devices`.
         given_up: Tells why there is no more reason to wait; None while there is one.
 
     Yields:
@@ -67,7 +72,7 @@ def gpu_slot(
     Raises:
         VlmOpsError: There is no more reason to wait.
     """
-    lease = _acquire(stage, flow_run_id, given_up)
+    lease = _acquire(stage, partial(_take, flow_run_id, gpus), given_up)
     if lease is None:
         yield None
         return
@@ -126,12 +131,12 @@ class _Lease:
 
 
 def _acquire(
-    stage: str, flow_run_id: str | None, given_up: Callable[[], VlmOpsError | None]
+    stage: str, take: Callable[[], _Lease | None], given_up: Callable[[], VlmOpsError | None]
 ) -> _Lease | None:
     told = False
     while True:
         try:
-            return asked(lambda: _take(flow_run_id))
+            return asked(take)
         except httpx.HTTPStatusError as error:
             if _status(error) != _LOCKED:
                 raise
@@ -146,25 +151,28 @@ def _acquire(
             time.sleep(_ASK_EVERY_S)
 
 
-def _take(flow_run_id: str | None) -> _Lease | None:
+def _take(flow_run_id: str | None, gpus: int) -> _Lease | None:
     with get_client(sync_client=True) as client:
-        if (limit := _limit(client)) is None:
+        limit = _limit(client)
+        if limit is None or not (slots := min(gpus, limit.limit)):
             return None
         until = time.monotonic() + LEASE_S
         holder = flow_run_id and ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run_id))
         try:
             answer = client.increment_concurrency_slots_with_lease(
-                [GPU_SLOT], _SLOTS, "concurrency", LEASE_S, holder or None
+                [GPU_SLOT], slots, "concurrency", LEASE_S, holder or None
             )
         except httpx.HTTPStatusError as error:
-            if holder and _status(error) == _LOCKED and (own := _own(client, limit, holder.id)):
-                return own
-            raise
+            if not holder or _status(error) != _LOCKED:
+                raise
+            if (own := _own(client, limit.id, holder.id, slots)) is None:
+                raise
+            return own
     found = ConcurrencyLimitWithLeaseResponse.model_validate(answer.json())
     return _Lease(found.lease_id, until) if found.limits else None
 
 
-def _own(client: SyncPrefectClient, limit: UUID, flow_run: UUID) -> _Lease | None:
+def _own(client: SyncPrefectClient, limit: UUID, flow_run: UUID, slots: int) -> _Lease | None:
     """Take up a lease that this run has and no step works under.
 
     The answer that gave it was lost, as while the server or its database ended, or so was the
@@ -172,7 +180,7 @@ def _own(client: SyncPrefectClient, limit: UUID, flow_run: UUID) -> _Lease | Non
     """
     for lease in leases(PREFECT_HOME.value() / LEASES, str(limit)):
         number, until = UUID(lease["id"]), time.monotonic() + LEASE_S
-        if number in _working or not _is_own(lease, flow_run):
+        if number in _working or not _is_own(lease, flow_run, slots):
             continue
         try:
             client.renew_concurrency_lease(number, LEASE_S)
@@ -184,17 +192,17 @@ def _own(client: SyncPrefectClient, limit: UUID, flow_run: UUID) -> _Lease | Non
     return None
 
 
-def _is_own(lease: dict[str, Any], flow_run: UUID) -> bool:
+def _is_own(lease: dict[str, Any], flow_run: UUID, slots: int) -> bool:
     holder = lease["metadata"].get("holder") or {}
     made = datetime.fromisoformat(lease["created_at"])
-    same = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] == _SLOTS
+    same = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] == slots
     return same and made >= _BEGAN
 
 
-def _limit(client: SyncPrefectClient) -> UUID | None:
+def _limit(client: SyncPrefectClient) -> GlobalConcurrencyLimitResponse | None:
     with suppress(ObjectNotFound):
         found = client.read_global_concurrency_limit_by_name(GPU_SLOT)
-        return found.id if found.active else None
+        return found if found.active else None
     return None
 
 

@@ -177,7 +177,8 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
         if left is None:
             return found
         stage, terms = first.step.stage, _terms(context)
-        with gpu_slot(stage, context.flow_run_id, partial(terms.not_wanted, stage)) as until:
+        given_up = partial(terms.not_wanted, stage)
+        with gpu_slot(stage, context.flow_run_id, left.gpus, given_up) as until:
             return found | run_in_child(
                 left,
                 tracking=tracking,

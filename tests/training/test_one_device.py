@@ -1,4 +1,4 @@
-"""A training takes one process and the first GPU. GPUs are claimed here, not used: not measured."""
+"""A process takes the first GPU and no strangers beside it. GPUs are claimed here: not measured."""
 
 import logging
 from pathlib import Path
@@ -53,9 +53,9 @@ def test_one_device_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert not caplog.text
 
 
-def test_several_processes_are_refused(
+def test_processes_that_somebody_else_started_are_refused(
     random_base: Path, squares: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TrainingError, match=r"WORLD_SIZE is 2: .* takes one process and one GPU"):
+    with pytest.raises(TrainingError, match=r"WORLD_SIZE is 2: .* set execution.gpus"):
         train_sft(job(random_base), data=squares, out=tmp_path, tracker=NullTracker())

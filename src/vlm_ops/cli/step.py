@@ -118,6 +118,8 @@ def _registry(runs: Path) -> Iterator[str | None]:
 def take(name: str, config: PipelineConfig, outputs: Outputs) -> tuple[Left, bool]:
     """Take a stage in this process unless that was done before, and note it as a run does.
 
+    A training on several GPUs has processes of its own.
+
     Args:
         name: Of the stage.
         config: The whole configuration.
@@ -133,12 +135,22 @@ def take(name: str, config: PipelineConfig, outputs: Outputs) -> tuple[Left, boo
     for line in computed_elsewhere(taken):
         err.print(line, markup=False)
     if left is not None:
-        taken |= left.take(NullTracker())
+        taken |= left.take(NullTracker()) if left.gpus == 1 else _side_by_side(left)
     every = {**outputs, **taken}.values()
     used = {found.folder.name for found in every if isinstance(found, Artifact)}
     used |= outputs_named(config.execution.runs, *config.model.paths)
     note_run(config.execution.runs, config.registered_model, used, ended=True)
     return taken, left is None
+
+
+def _side_by_side(work: Work) -> Left:
+    from flows.child import run_in_child
+    from flows.watch import Terms
+    from vlm_ops.watched import GRACE_S
+
+    execution = work.config.execution
+    terms = Terms.of(execution, cancelled=None, grace_s=GRACE_S)
+    return run_in_child(work, tracking=None, threads=execution.threads, terms=terms)
 
 
 def _warn(data: PreparedData, config: PipelineConfig) -> None:

@@ -1,5 +1,6 @@
 """The configuration of a whole pipeline, and the part of it that each step takes."""
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +18,13 @@ from vlm_ops.config.sections import (
     ModelSettings,
     RegisterSettings,
 )
-from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
+from vlm_ops.config.training import (
+    Engine,
+    FeatureSettings,
+    OptimSettings,
+    PreferSettings,
+    SftSettings,
+)
 from vlm_ops.records import BARE_QUESTION, Split
 from vlm_ops.store.frozen import Frozen, added
 
@@ -99,6 +106,27 @@ class PipelineConfig(Frozen):
             f"set model.start: base, or sft.method: lora"
         )
 
+    @model_validator(mode="after")
+    def _gpus_share_a_step(self) -> "PipelineConfig":
+        gpus = self.execution.gpus
+        if gpus == 1:
+            return self
+        if self.engine == "trl":
+            raise ValueError(
+                f"execution.gpus {gpus} needs engine: packed; TRL's own trainers train on one GPU "
+                f"here, set execution.gpus: 1"
+            )
+        if self.tunes and self.sft.best_by == "accuracy":
+            raise ValueError(
+                f"execution.gpus {gpus}: sft.best_by accuracy asks the model on one GPU; set "
+                f"sft.best_by: loss, or execution.gpus: 1"
+            )
+        asked = (("sft", self.sft, self.tunes), ("prefer", self.prefer, self.prefers))
+        for name, optim, wanted in asked:
+            if wanted and optim.accumulation % gpus:
+                raise ValueError(_undealt(name, optim, gpus))
+        return self
+
     @property
     def reserve(self) -> float:
         """Share of the training groups that SFT does not see."""
@@ -120,6 +148,23 @@ class PipelineConfig(Frozen):
     def registered_model(self) -> str:
         """Name of the registered model in MLflow."""
         return self.register_.model or self.name
+
+
+def _undealt(name: str, optim: OptimSettings, gpus: int) -> str:
+    rows = optim.batch_size * optim.accumulation
+    if rows % gpus:
+        advice = f"choose batch_size and accumulation so that {gpus} divides accumulation"
+    else:
+        size = math.gcd(optim.batch_size, rows // gpus)
+        advice = (
+            f"{name}.batch_size: {size} and {name}.accumulation: {rows // size} take the same rows "
+            f"a step"
+        )
+    return (
+        f"execution.gpus {gpus}: the {optim.accumulation} forward passes of a step of {name} "
+        f"({name}.accumulation) can't be dealt to {gpus} GPUs evenly; {advice}, or set "
+        f"execution.gpus: 1"
+    )
 
 
 class Job(Frozen):

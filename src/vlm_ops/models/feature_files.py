@@ -66,7 +66,7 @@ class FeatureFiles:
         """
         folder = self._room.shared if shared else self._room.own
         if self._limit is None:
-            self._limit = int((self.bytes + _free_bytes(folder)) * DISK_SHARE)
+            self._limit = int((self.bytes + _free_bytes(folder)) * DISK_SHARE / self._room.shares)
         path = folder / f"{name}.safetensors"
         if path.exists() or self.bytes + features.numel() * features.element_size() > self._limit:
             return

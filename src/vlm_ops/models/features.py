@@ -110,6 +110,7 @@ class FeatureStore:
         self._lasts = lasts
         self._identity = identity
         self._memory_limit = room.memory_bytes
+        self._memory_share = MEMORY_SHARE / room.shares
         self._files = FeatureFiles(room)
         self._memory: dict[str, torch.Tensor] = {}
         self._latest: dict[str, torch.Tensor] = {}
@@ -251,7 +252,7 @@ class FeatureStore:
     def _keep_in_memory(self, key: str, features: torch.Tensor) -> bool:
         size = features.numel() * features.element_size()
         if self._memory_limit is None:
-            self._memory_limit = int(free_memory() * MEMORY_SHARE)
+            self._memory_limit = int(free_memory() * self._memory_share)
         if self._usage.memory_bytes + size > self._memory_limit:
             return False
         # A copy: the tensor may be a view of the whole batch.

@@ -22,22 +22,32 @@ class Room:
         shared: Folder for what other steps and other models of the run need too.
         memory_bytes: Most bytes in memory; None takes a quarter of what is free.
         disk_bytes: Most bytes in files; None takes half of what is free.
+        shares: How many processes share what is free.
     """
 
     own: Path
     shared: Path
     memory_bytes: int | None = None
     disk_bytes: int | None = None
+    shares: int = 1
 
     @classmethod
-    def beside(cls, out: Path, settings: FeatureSettings) -> "Room":
-        """Return the room that a step with this folder has."""
-        limits = (_bytes(settings.memory_gb), _bytes(settings.disk_gb))
-        return cls(out / FOLDER, out.parent / FOLDER, *limits)
+    def beside(cls, out: Path, settings: FeatureSettings, part: tuple[int, int] = (0, 1)) -> "Room":
+        """Return the room that a step with this folder has.
+
+        Args:
+            out: The step's folder.
+            settings: Its limits.
+            part: Number of one of its processes, and how many share the room.
+        """
+        number, count = part
+        limits = (_bytes(settings.memory_gb, count), _bytes(settings.disk_gb, count))
+        own = out / FOLDER if count == 1 else out / FOLDER / str(number)
+        return cls(own, out.parent / FOLDER, limits[0], limits[1], count)
 
 
-def _bytes(gigabytes: float | None) -> int | None:
-    return None if gigabytes is None else int(gigabytes * 2**30)
+def _bytes(gigabytes: float | None, shares: int) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 2**30 / shares)
 
 
 def free_memory() -> int:

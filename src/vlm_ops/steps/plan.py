@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.artifacts import ModelRef, PreparedData
+from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
 from vlm_ops.deal import deal_file
 from vlm_ops.errors import OutputError
@@ -257,6 +257,12 @@ class Work:
         """Whether one of the steps trains, or samples from, what ``model.start`` names."""
         jobs = (STEPS[name].job(self.config) for name in self.names)
         return any(getattr(job, "model", None) is not None for job in jobs)
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs, and processes, its first step takes."""
+        trains = STEPS[self.names[0]].output is TrainedAdapter
+        return self.config.execution.gpus if trains else 1
 
     def done(self) -> "tuple[Left, Work | None]":
         """Return what was taken before, and the work that is left; None if nothing is."""

@@ -1,4 +1,4 @@
-"""Take steps in this process: ``python -m vlm_ops.steps.process request.json [parent's pid]``.
+"""Take steps in this process: ``python -m vlm_ops.steps.process request.json [parent's pid [N]]``.
 
 This is what a pipeline starts for its heavy steps, so that memory is really given back and a
 crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking, MLflow.
@@ -7,7 +7,9 @@ The request holds ``work`` (:meth:`vlm_ops.steps.plan.Work.request`), ``tracking
 ``moved``, a file that tells that work goes on, and ``until``, one that tells how long it may
 (:func:`vlm_ops.watched.heed`). Or, instead of work, it holds ``check``
 (:func:`request_look`), which is no step, and ``found``, a file for what it finds. The error of a
-step that fails goes into a file beside the request (:data:`ERROR`).
+step that fails goes into a file beside the request (:data:`ERROR`). With N it is one of so many
+processes that share a training (:mod:`vlm_ops.steps.launch`): the first takes the step, the others
+train with it and write nothing but their error, each into a file of its own.
 
 Exit codes: 0 done, 1 failed with an error of vlm-ops, 143 asked to stop.
 """
@@ -28,7 +30,7 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, StepFailed, VlmOpsError
 from vlm_ops.parent import die_with_parent
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.plan import Plan, Work, step_function
 from vlm_ops.store.files import write_whole
 from vlm_ops.tracker import NullTracker, Tracker
 from vlm_ops.watched import began, heed, tell
@@ -40,25 +42,28 @@ ERROR = "error.json"
 logger = logging.getLogger("vlm_ops.step")
 
 
-def main(request_file: Path, parent: int | None = None) -> int:
+def main(request_file: Path, parent: int | None = None, ranks: int = 1) -> int:
     """Take the steps of a request file and return the exit code.
 
     Args:
         request_file: What to do.
         parent: Process whose end is this one's end too; None to live on without.
+        ranks: How many processes share the step, this one included.
     """
+    number = int(os.environ["RANK"]) if ranks > 1 else 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("vlm_ops").setLevel(logging.INFO)
+    # The others would say the same.
+    logging.getLogger("vlm_ops").setLevel(logging.ERROR if number else logging.INFO)
     # It warns on every start that an optional kernel for one CPU family is not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    result = request_file.with_name(ERROR)
+    result = error_file(request_file, number) if ranks > 1 else request_file.with_name(ERROR)
     try:
         if parent is not None:
             die_with_parent(parent)
         values = _read(request_file)
-        tell(Path(values["moved"]) if "moved" in values else None)
+        tell(Path(values["moved"]) if "moved" in values and number == 0 else None)
         if "until" in values:
             heed(Path(values["until"]))
         _limit_threads(values.get("threads"))
@@ -66,9 +71,7 @@ def main(request_file: Path, parent: int | None = None) -> int:
             began("check")
             _look(values["check"], Path(values["found"]))
         else:
-            work = _work(request_file, values)
-            with _tracker(values.get("tracking")) as tracker:
-                work.take(tracker)
+            _take(_work(request_file, values), values.get("tracking"), ranks)
     except Interrupted as error:
         logger.warning("%s", error)
         return STOPPED
@@ -77,9 +80,37 @@ def main(request_file: Path, parent: int | None = None) -> int:
         return 1
     except Exception as error:
         logger.exception("the step failed in an unforeseen way")
-        _report(result, "StepFailed", _unforeseen(error))
+        _report(result, "StepFailed", _unforeseen(error), unforeseen=True)
         return 1
     return 0
+
+
+def error_file(request: Path, number: int) -> Path:
+    """Return where one of several processes writes the error that it ended with."""
+    return request.with_name(f"error-{number}.json")
+
+
+def _take(work: Work, tracking: dict[str, str] | None, ranks: int) -> None:
+    if ranks == 1:
+        with _tracker(tracking) as tracker:
+            work.take(tracker)
+        return
+    from vlm_ops.training.ranks import joined
+
+    with joined() as here:
+        if here.first:
+            with _tracker(tracking) as tracker:
+                work.take(tracker)
+            return
+        plan = work.first()
+        while here.called():
+            _follow(plan)
+
+
+def _follow(plan: Plan) -> None:
+    """Train beside the first process, which keeps what comes of it."""
+    there = {key: value for key, value in plan.inputs.items() if value is not None}
+    step_function(plan.step)(plan.job, **there, out=plan.folder, tracker=NullTracker())
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -164,8 +195,9 @@ def _tracker(tracking: dict[str, str] | None) -> Iterator[Tracker]:
         yield tracker
 
 
-def _report(result: Path, kind: str, message: str) -> None:
-    write_whole(result, json.dumps({"error": kind, "message": message}))
+def _report(result: Path, kind: str, message: str, *, unforeseen: bool = False) -> None:
+    told = {"error": kind, "message": message, "unforeseen": unforeseen}
+    write_whole(result, json.dumps(told))
 
 
 def _unforeseen(error: Exception) -> str:
@@ -174,4 +206,4 @@ def _unforeseen(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:3])))
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:4])))

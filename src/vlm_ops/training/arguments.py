@@ -8,6 +8,7 @@ import torch
 
 from vlm_ops.config.training import ACCURACY, OptimSettings
 from vlm_ops.store.artifact import CHECKPOINTS
+from vlm_ops.training.ranks import here
 
 _LOGS_PER_TRAINING = 50
 _BITSANDBYTES = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
@@ -15,10 +16,16 @@ _BITSANDBYTES = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adam
 
 
 def total_steps(settings: OptimSettings, rows: int) -> int:
-    """Return how many optimizer steps a training takes."""
+    """Return how many optimizer steps a training takes.
+
+    Args:
+        settings: Of each process that shares it.
+        rows: That all of them train on.
+    """
     if settings.max_steps is not None:
         return settings.max_steps
-    per_epoch = math.ceil(rows / (settings.batch_size * settings.accumulation))
+    a_step = settings.batch_size * settings.accumulation * here().count
+    per_epoch = math.ceil(rows / a_step)
     return max(1, math.ceil(per_epoch * settings.epochs))
 
 

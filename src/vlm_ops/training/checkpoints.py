@@ -16,6 +16,7 @@ from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.shared import SharedStore
 from vlm_ops.tracking.patience import patient
+from vlm_ops.training.ranks import here
 
 COMPLETE = "complete.json"
 STATE = "trainer_state.json"
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 class CompleteCheckpoints:
     """Mixin for a transformers ``Trainer``: marks a checkpoint after its last file.
 
-    The mark holds a hash of every file and the settings of the training.
+    The mark holds a hash of every file and the settings of the training. Where processes share the
+    training, each adds its random numbers, and the first one all else.
 
     Attributes:
         settings: Written into the mark; a training with other settings does not go on from it.
@@ -40,20 +42,28 @@ class CompleteCheckpoints:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         trainer: Any = self
-        folder = folder_of(self)
-        # One that was saved before its validation is written once more after it.
-        (folder / COMPLETE).unlink(missing_ok=True)
+        folder, ranks = folder_of(self), here()
+        if ranks.first:
+            # One that was saved before its validation is written once more after it.
+            (folder / COMPLETE).unlink(missing_ok=True)
         args: Any = trainer.args
         limit, args.save_total_limit = args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
         finally:
             args.save_total_limit = limit
+        ranks.meet()  # each has written its random numbers
+        if ranks.first:
+            self._complete(folder, limit)
+        ranks.meet()
+
+    def _complete(self, folder: Path, limit: int | None) -> None:
+        trainer: Any = self
         mark = {"settings": self.settings, "files": _hashes(folder)}
         write_whole(folder / COMPLETE, json.dumps(mark, indent=1))
         # Not before: the one that is deleted may be the only other one to go on from.
         best = trainer.state.best_model_checkpoint
-        rotate_checkpoints(args.output_dir, limit, best, use_mtime=True)
+        rotate_checkpoints(trainer.args.output_dir, limit, best, use_mtime=True)
         if self.share is not None:
             self.share()
 

@@ -222,7 +222,7 @@ def moved_by(policy: LogProbs, reference: LogProbs) -> torch.Tensor:
     """Estimate how far the policy has moved from the reference: mean log-ratio, not clamped.
 
     By the answers to other questions, and never differentiated. It is KTO's ``z`` once it is at
-    least 0, which is asked of the mean over all processes.
+    least 0.
     """
     return (policy.rejected - reference.rejected).mean().detach()
 

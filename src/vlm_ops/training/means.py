@@ -1,8 +1,8 @@
 """A training's numbers as means over all that was scored, however it was dealt into batches.
 
 TRL takes the mean of the batches' means: a pair that is left over for the last batch weighs as much
-there as a whole batch before it. Here each batch counts by what it holds. The loss of a batch, and
-so what is learned, stays TRL's.
+there as a whole batch before it. Here each batch counts by what it holds, whichever process scored
+it. The loss of a batch, and so what is learned, stays TRL's.
 
 What each number is a mean over:
 
@@ -21,10 +21,13 @@ from typing import Any
 
 import torch
 
+from vlm_ops.training.ranks import here
+
 _REST = ""
 """Weight of every number that has none of its own."""
 _NLL = "nll"
-_IGNORED = -100
+IGNORED = -100
+"""Label of a token that is not supervised."""
 
 
 class Means:
@@ -38,6 +41,7 @@ class Means:
     # Of the TRL self.
     model: Any
     _metrics: Any
+    _total_train_tokens: Any
 
     def __init__(self, **options: Any) -> None:
         self.sums: dict[str, dict[str, tuple[float, float]]] = {"train": {}, "eval": {}}
@@ -75,6 +79,8 @@ class Means:
         if mode == "eval":
             numbers["loss"] = (found[0] if return_outputs else found).item()
             self.apart(numbers, weights)
+        if not inputs.get("counts", True):
+            return found
         for name, value in numbers.items():
             if weight := weights.get(name, weights[_REST]):
                 total, count = self.sums[mode].get(name, (0.0, 0.0))
@@ -82,10 +88,17 @@ class Means:
         return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the means over what was scored since the last time."""
+        """Log the means over what was scored since the last time, by all processes."""
         mode = self._mode
-        means = {name: total / count for name, (total, count) in self.sums[mode].items()}
+        sums: dict[str, tuple[float, float]] = {}
+        for part in here().everyone(self.sums[mode]):
+            for name, (total, count) in part.items():
+                former = sums.get(name, (0.0, 0.0))
+                sums[name] = (former[0] + total, former[1] + count)
+        means = {name: total / count for name, (total, count) in sums.items()}
         self.sums[mode].clear()
+        if "num_tokens" in self._metrics[mode]:
+            self._metrics[mode]["num_tokens"] = [here().total(int(self._total_train_tokens))]
         self.together(means)
         loss = means.pop("loss", None)
         if loss is not None and "eval_loss" in logs:
@@ -100,7 +113,7 @@ class SftMeans(Means):
 
     def weights(self, inputs: Mapping[str, Any]) -> dict[str, float]:
         """Count the supervised tokens; the first token of a row never is one."""
-        return {_REST: (inputs["labels"] != _IGNORED).sum().item()}
+        return {_REST: (inputs["labels"] != IGNORED).sum().item()}
 
 
 class PairMeans(Means):

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from vlm_ops.config.training import OptimSettings
-from vlm_ops.errors import TrainingError
+from vlm_ops.errors import TrainingError, TransientError
 from vlm_ops.store.fits import keep, kept, was_killed
+from vlm_ops.training.ranks import here
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,31 @@ def smaller(optim: OptimSettings, error: Exception, fewest: int = 1) -> OptimSet
     return found
 
 
+def less(optim: OptimSettings, error: Exception, out: Path, fewest: int = 1) -> OptimSettings:
+    """Return what a training goes on with after memory ran out; what is kept is kept anew.
+
+    Args:
+        optim: With which memory ran out.
+        error: What was said then.
+        out: The training's folder.
+        fewest: Rows that a forward pass must have.
+
+    Raises:
+        TrainingError: Fewer rows than that would be needed.
+        TransientError: Other processes share the training, and wait for gradients that never come;
+            the next attempt begins with less.
+    """
+    found, ranks = smaller(optim, error, fewest), here()
+    if found.fill_memory or ranks.count > 1:  # the size that was found does not fit
+        keep(found.batch_size, out)
+    if ranks.count > 1:
+        raise TransientError(
+            f"memory ran out in process {ranks.number} of {ranks.count}; the training goes on from "
+            f"its newest checkpoint in {out}, with smaller forward passes"
+        ) from error
+    return found
+
+
 def begin(
     optim: OptimSettings,
     out: Path,
@@ -80,10 +106,11 @@ def begin(
     """Return what a training begins with, or goes on with.
 
     That is what is asked for, merged where it is to fill the memory; or less than the attempt that
-    the kernel killed for its memory (:mod:`vlm_ops.store.fits`).
+    the kernel killed for its memory (:mod:`vlm_ops.store.fits`). Passes are dealt to the processes
+    that share the training.
 
     Args:
-        optim: What is asked for.
+        optim: What is asked for; the processes divide its ``accumulation``.
         out: The training's folder.
         fewest: Rows that a forward pass must have.
         fill: Merges passes; asked once in a training, which keeps to it.
@@ -91,6 +118,14 @@ def begin(
     Raises:
         TrainingError: Fewer rows than that would be needed.
     """
+    passes = optim.accumulation // here().count
+    dealt = optim.model_copy(update={"accumulation": passes})
+    return here().agreed(lambda: _begun(dealt, out, fewest, fill))
+
+
+def _begun(
+    optim: OptimSettings, out: Path, fewest: int, fill: Callable[[OptimSettings], OptimSettings]
+) -> OptimSettings:
     before = _kept(optim, out)
     found = before or (fill(optim) if optim.fill_memory else optim)
     if killed := was_killed(out):

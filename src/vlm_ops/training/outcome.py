@@ -18,6 +18,7 @@ from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.training.checkpoints import STATE, newest_complete, validation_is_due
 from vlm_ops.training.early_stopping import stops
 from vlm_ops.training.flat import unmoved
+from vlm_ops.training.ranks import here
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def to_the_end(
         TrainingError: The loss is not a number, or the checkpoints are of other settings.
     """
     checkpoints = out / CHECKPOINTS
-    resume = newest_complete(checkpoints, trainer.settings)
+    resume = here().agreed(lambda: newest_complete(checkpoints, trainer.settings))
     if resume is not None:
         logger.info("going on from %s", resume.name)
     state = TrainerState.load_from_json(str(resume / STATE)) if resume is not None else None
@@ -78,7 +79,7 @@ def to_the_end(
             state.global_step, state.max_steps, patience, best_step,
         )  # fmt: skip
     return Outcome(
-        sha256=keep(checkpoints / f"checkpoint-{best_step}", out),
+        sha256=here().agreed(lambda: keep(checkpoints / f"checkpoint-{best_step}", out)),
         best_step=best_step,
         steps=state.global_step,
         metrics=_validation_metrics(state.log_history, best_step),

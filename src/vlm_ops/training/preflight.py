@@ -38,6 +38,7 @@ from vlm_ops.training.estimate import (
 from vlm_ops.training.scored import scored
 from vlm_ops.training.sft import learned_rows
 from vlm_ops.training.tokens import Length, Measured, measure
+from vlm_ops.training.unfit import unfit_gpus
 
 _GPUS = (16, 24, 80)
 """GB of memory of the GPUs that a plan is made for."""
@@ -114,7 +115,7 @@ def preflight(
     asked = {row.id for row in (*learned, *validation)} if trains_rows else set()
     marked = {id: found for id, found in measured.special.items() if id in asked}
     notes = _notes(config, data)
-    problems += _of_rows(over, marked, limit, config)
+    problems += _of_rows(over, marked, limit, config) + unfit_gpus(config, shape)
     (problems if judged else notes).extend(_of_gate(config, data))
     problems += _beyond_the_device(_memory(config, shape, lengths, batch_size=1), device)
     notes += _short_of_memory(memory, device)

@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from vlm_ops.training.ranks import here
+
 
 class Punctual(TrainerCallback):
     """Saves at the end of a step when the last checkpoint is so old.
@@ -22,8 +24,8 @@ class Punctual(TrainerCallback):
         self._saved = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a checkpoint if it is time."""
-        if time.monotonic() - self._saved >= self._every:
+        """Ask for a checkpoint if it is time, by the clock of the first process."""
+        if here().agreed(lambda: time.monotonic() - self._saved >= self._every):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

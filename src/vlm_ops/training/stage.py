@@ -35,14 +35,15 @@ from vlm_ops.training.arguments import training_arguments
 from vlm_ops.training.checkpoints import bring_newer, share
 from vlm_ops.training.curves import Curves
 from vlm_ops.training.early_stopping import EarlyStopping
-from vlm_ops.training.engine.check import ROWS, compare, read_check, write_check
+from vlm_ops.training.engine.check import ROWS, agreed, compare, read_check
 from vlm_ops.training.engine.encode import EncodedRow, Encoder, row_limit
 from vlm_ops.training.engine.rows import packed_options
 from vlm_ops.training.filling import filled, lengths_of
-from vlm_ops.training.memory import begin, free, ran_out, smaller
-from vlm_ops.training.one_device import on_one_device, refuse_ranks
+from vlm_ops.training.memory import begin, free, less, ran_out
+from vlm_ops.training.one_device import on_one_device
 from vlm_ops.training.outcome import Outcome, keep_adapter, to_the_end
 from vlm_ops.training.punctual import Punctual
+from vlm_ops.training.ranks import here, refuse_several, refuse_strangers
 from vlm_ops.training.scored import scored
 from vlm_ops.training.stop import Stop
 from vlm_ops.training.unfit import beyond_window, refuse_imageless
@@ -116,6 +117,9 @@ def train(stage: Stage) -> TrainedAdapter:
     When memory runs out, the forward passes get smaller and more of them make a step, with the
     same rows in each step; the training goes on from its last checkpoint.
 
+    Processes that share the training (:mod:`vlm_ops.training.ranks`) all come here. A step has the
+    same rows, however many they are.
+
     Args:
         stage: What to train.
 
@@ -124,10 +128,12 @@ def train(stage: Stage) -> TrainedAdapter:
         ServiceError: The store that machines share does not answer before the start.
         TrainingError: The loss is not a number, or a single row does not fit into memory; the
             last good checkpoint is kept. Or a launcher has started several processes.
+        TransientError: Memory ran out in one of several processes.
     """
-    refuse_ranks()
+    refuse_strangers()
+    here().call()
     stage.tracker.params(stage.job.model_dump())
-    if stage.shared is not None:
+    if stage.shared is not None and here().first:
         bring_newer(stage.shared, stage.out)
     engine, outcome = _train_in_memory(stage)
     stage.stop.check("stopped when all was trained; the same command keeps it")
@@ -166,9 +172,7 @@ def _train_in_memory(stage: Stage) -> tuple[Engine, Outcome]:
         except (MemoryError, RuntimeError) as error:
             if not ran_out(error):
                 raise
-            optim = smaller(optim, error, stage.fewest)
-            if optim.fill_memory:  # the size that was found does not fit
-                keep(optim.batch_size, stage.out)
+            optim = less(optim, error, stage.out, stage.fewest)
         finally:
             # The error and its traceback, which holds the model that did not fit, are gone by now.
             stage.stop.let_go()
@@ -287,6 +291,7 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
 
 
 def _trl(stage: Stage, optim: OptimSettings) -> Any:
+    refuse_several(stage.name)
     parts = _parts(stage, optim)
     trainer = stage.trl(
         train_dataset=stage.dataset(parts.train, stage.locate),
@@ -323,7 +328,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
         rows,
         locate=stage.locate,
         settings=optim,
-        room=Room.beside(stage.out, stage.job.features),
+        room=Room.beside(stage.out, stage.job.features, (here().number, here().count)),
     )
     trainer = stage.packed(parts.loaded, packed | parts.options)
     _made_ready(stage, trainer, parts, "packed")
@@ -338,8 +343,7 @@ def _packed(stage: Stage, optim: OptimSettings, *, checked: bool) -> Any | None:
         batch: dict[str, Any] = stage.collator(parts.loaded.processor)(list(rows))
         return batch
 
-    check = compare(trainer, plain_batch, parts.weights)
-    write_check(stage.out, check, stage.name)
+    check = agreed(compare(trainer, plain_batch, parts.weights), stage.out, stage.name)
     if check.engine == "packed":
         return trainer
     trainer.give_up()

@@ -4,6 +4,7 @@ from typing import Any
 
 from vlm_ops.errors import Interrupted
 from vlm_ops.training.checkpoints import COMPLETE, folder_of, validation_is_due
+from vlm_ops.training.ranks import here
 from vlm_ops.training.stop import Stop
 from vlm_ops.watched import moved
 
@@ -29,13 +30,13 @@ class Stoppable:
     control: Any
 
     def heed(self) -> None:
-        """Save and end if SIGTERM came.
+        """Save and end if SIGTERM came, to any process that shares the training.
 
         Raises:
             Interrupted: It came; says from where the training goes on.
         """
         moved()
-        if self.stop is None or not self.stop.asked:
+        if self.stop is None or not here().total(self.stop.asked):
             return
         step = self.state.global_step
         if step == 0 and validation_is_due(self.args.eval_steps, self.state):

@@ -1,10 +1,13 @@
-"""Rows that a model, or the packed engine with it, can't take."""
+"""Rows that a model, or the packed engine with it, can't take; and GPUs that it can't."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import DataError
+from vlm_ops.models import ground
 from vlm_ops.models.families import family_of, has_windows
+from vlm_ops.models.shape import Shape
 from vlm_ops.training.engine.encode import EncodedRow
 
 
@@ -35,3 +38,20 @@ def beyond_window(config: Any, rows: Sequence[Sequence[EncodedRow]]) -> str:
     if window is None or longest <= window:
         return ""
     return f"a row has {longest} tokens, and a token of this model sees {window} before it"
+
+
+def unfit_gpus(config: PipelineConfig, shape: Shape) -> list[str]:
+    """Say why no training will begin on the GPUs that are asked for; empty if it will."""
+    found, gpus = [], config.execution.gpus
+    why = family_of(shape.model.config.model_type).unpacked
+    if gpus > 1 and why:
+        found.append(
+            f"execution.gpus {gpus}: this family trains on one GPU alone ({why}). Set it to 1."
+        )
+    visible = len(ground.gpus())
+    if 0 < visible < gpus:
+        found.append(
+            f"execution.gpus {gpus}: {visible} visible here. Lower it, or make more visible "
+            f"(CUDA_VISIBLE_DEVICES)."
+        )
+    return found

@@ -26,6 +26,7 @@ from vlm_ops.errors import Interrupted
 from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.training.memory import ran_out
+from vlm_ops.training.ranks import here
 from vlm_ops.training.weights import Weights, set_weights
 
 logger = logging.getLogger(__name__)
@@ -115,14 +116,27 @@ def compare(trainer: Any, plain_batch: Callable[[], dict[str, Any]], weights: We
 
 def read_check(out: Path) -> Check | None:
     """Return what an earlier attempt of the training found; None if there was none."""
+    return here().agreed(lambda: _read(out))
+
+
+def agreed(check: Check, out: Path, stage: str) -> Check:
+    """Keep the finding of the first process, which holds for all that share the training.
+
+    It is said aloud where it is bad.
+    """
+    if here().first:
+        _write(out, check, stage)
+    return here().agreed(lambda: check)
+
+
+def _read(out: Path) -> Check | None:
     try:
         return Check.model_validate_json((out / CHECK).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def write_check(out: Path, check: Check, stage: str) -> None:
-    """Keep the finding, and say it aloud where it is bad."""
+def _write(out: Path, check: Check, stage: str) -> None:
     make_folder(out)
     write_whole(out / CHECK, check.model_dump_json(indent=1) + "\n")
     good = check.said.startswith(_AGREES)

@@ -13,6 +13,7 @@ from vlm_ops.training.engine.reference import Reference
 from vlm_ops.training.engine.trainers import PackedTraining
 from vlm_ops.training.losses import LogProbs, moved_by
 from vlm_ops.training.means import PairMeans, ThumbMeans
+from vlm_ops.training.ranks import here
 
 
 class PackedPreferences(PackedTraining):
@@ -32,6 +33,7 @@ class PackedPreferences(PackedTraining):
         super().__init__(**options)
         self._loss = loss
         self._reference = reference
+        self._share = 1.0
 
     def get_ready(self) -> None:
         """Do that, and score every row under the model as it is now, unless that was done before.
@@ -55,16 +57,27 @@ class PackedPreferences(PackedTraining):
         self._reference.close()
 
     def _batches(self) -> Iterator[dict[str, Any]]:
-        """Form the batches of the first epoch and of validation."""
-        needed = self.args.max_steps * self.args.gradient_accumulation_steps
-        training = list(self._sampler)[: needed * self.args.train_batch_size]
-        held_out = list(range(len(self._sampler), len(self._every)))
+        """Form this process's batches of the first epoch and of validation."""
+        ranks = here()
+        needed = self.args.max_steps * self.args.gradient_accumulation_steps * ranks.count
+        training = self.first_rows(min(needed * self.args.train_batch_size, self._learned))
+        held_out = list(range(self._learned, len(self._every)))
         for numbers, size in (
             (training, self.args.train_batch_size),
             (held_out, self.args.eval_batch_size),
         ):
-            for start in range(0, len(numbers), size):
+            for start in range(ranks.number * size, len(numbers), ranks.count * size):
                 yield self.collate([{"row": number} for number in numbers[start : start + size]])
+
+    def get_batch_samples(self, *args: Any) -> Any:
+        """Take the batches of a step; each with a row weighs the same, whoever has it."""
+        parent: Any = super()
+        batches, items = parent.get_batch_samples(*args)
+        ranks = here()
+        # What follows divides by the batches of this process, and by the processes.
+        counting = ranks.total(sum(batch["counts"] for batch in batches))
+        self._share = len(batches) * ranks.count / max(counting, 1)
+        return batches, items
 
     def log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[LogProbs, Scores]:
         """Score both answers of packed rows.
@@ -95,8 +108,8 @@ class PackedPreferences(PackedTraining):
         for name, value in numbers.items():
             self._metrics[mode][name].append(value.item())
         if mode == "train":
-            tokens = self.accelerator.gather(inputs["attention_mask"].sum()).sum().item()
-            self._total_train_tokens += tokens
+            self._total_train_tokens += inputs["attention_mask"].sum().item() * inputs["counts"]
+            loss = loss * self._share * inputs["counts"]
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
         return (loss, scores) if return_outputs else loss
 
@@ -115,20 +128,17 @@ class PackedDpo(PairMeans, PackedPreferences, DPOTrainer):
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         """Return the mean loss over the pairs, and its numbers."""
         assert scores.is_top1 is not None
-        gather = self.accelerator.gather
         beta = self.args.beta
-        chosen = gather(beta * (policy.chosen - reference.chosen).detach())
-        rejected = gather(beta * (policy.rejected - reference.rejected).detach())
+        chosen = beta * (policy.chosen - reference.chosen).detach()
+        rejected = beta * (policy.rejected - reference.rejected).detach()
         return self._loss(policy, reference), {
             "rewards/chosen": chosen.mean(),
             "rewards/rejected": rejected.mean(),
             "rewards/accuracies": (chosen > rejected).float().mean(),
             "rewards/margins": (chosen - rejected).mean(),
-            "logps/chosen": gather(policy.chosen.detach()).mean(),
-            "logps/rejected": gather(policy.rejected.detach()).mean(),
-            "mean_token_accuracy": gather(
-                scores.is_top1[inputs["completion"] % 2 == 0].float().mean()
-            ).mean(),
+            "logps/chosen": policy.chosen.detach().mean(),
+            "logps/rejected": policy.rejected.detach().mean(),
+            "mean_token_accuracy": scores.is_top1[inputs["completion"] % 2 == 0].float().mean(),
         }
 
 
@@ -141,21 +151,23 @@ class PackedKto(ThumbMeans, PackedPreferences, KTOTrainer):
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Pack rows, with their thumbs in ``label``, (rows,), bool."""
-        thumbs = [self._every[example["row"]].label for example in examples]
-        return super().collate(examples) | {"label": torch.tensor(thumbs)}
+        batch = super().collate(examples)
+        thumbs = [self._every[number].label for number in batch["rows"].tolist()]
+        return batch | {"label": torch.tensor(thumbs)}
 
     def judge(
         self, policy: LogProbs, reference: LogProbs, scores: Scores, inputs: dict[str, Any]
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Return the mean loss over the thumbs, and its numbers; a missing kind has none."""
-        gather = self.accelerator.gather
+        """Return the mean loss over the thumbs, and its numbers; a missing kind has none.
+
+        How far the policy has moved is estimated by the rows of the batch, as with one process; TRL
+        takes those of all processes.
+        """
         ratio = policy.chosen - reference.chosen
-        moved = ratio.new_zeros(())
-        if self.calculate_KL:
-            moved = gather(moved_by(policy, reference)).mean()
+        moved = moved_by(policy, reference) if self.calculate_KL else ratio.new_zeros(())
         numbers = {"kl": moved.clamp(min=0)}
-        up, said = gather(inputs["label"]), gather(policy.chosen.detach())
-        rewards = gather(self.args.beta * ratio.detach())
+        up, said = inputs["label"], policy.chosen.detach()
+        rewards = self.args.beta * ratio.detach()
         for name, those in (("chosen", up), ("rejected", ~up)):
             if those.any():
                 numbers[f"rewards/{name}"] = rewards[those].mean()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from vlm_ops.store.files import make_folder, replacing
 from vlm_ops.store.fingerprint import sha256_bytes
 from vlm_ops.training.losses import LogProbs
+from vlm_ops.training.ranks import here
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +46,20 @@ class Reference:
     ) -> None:
         """Read the table, and ask the model what is missing in it.
 
+        Processes that share the training ask their own batches, and give each other what they
+        found.
+
         Args:
-            batches: Gives packed pairs that hold every row that will be needed once.
+            batches: Gives packed pairs; with those of the other processes they hold every row that
+                will be needed once.
             ask: Log-probabilities of one batch under the reference.
         """
         self._table = self._read() or {
             name: torch.zeros(self._rows, dtype=torch.int64 if "tokens" in name else torch.float32)
             for name in _FIELDS
         }
+        ranks = here()
+        ranks.meet()  # nobody writes before all have read
         asked, written = False, time.monotonic()
         try:
             for batch in batches():
@@ -63,11 +70,12 @@ class Reference:
                 found, asked = ask(batch), True
                 for name, column in self._table.items():
                     column[rows] = getattr(found, name).detach().cpu().to(column.dtype)
-                if time.monotonic() - written > _WRITE_EVERY_S:
+                if ranks.first and time.monotonic() - written > _WRITE_EVERY_S:
                     self._write(self._table)
                     written = time.monotonic()
+            self._table, asked = _together(ranks.everyone((self._table, asked)))
         finally:
-            if asked:
+            if asked and ranks.first:
                 self._write(self._table)
 
     def of(self, rows: torch.Tensor) -> LogProbs:
@@ -105,6 +113,18 @@ class Reference:
             self._path.name,
         )
         return {}
+
+
+def _together(
+    parts: Sequence[tuple[dict[str, torch.Tensor], bool]],
+) -> tuple[dict[str, torch.Tensor], bool]:
+    """Put tables together, each of which has some rows; and whether any of them was asked for."""
+    table = parts[0][0]
+    for other, _ in parts[1:]:
+        there = other["chosen_tokens"] > 0
+        for name, column in table.items():
+            column[there] = other[name][there]
+    return table, any(asked for _, asked in parts)
 
 
 def _digest(table: dict[str, torch.Tensor]) -> str:

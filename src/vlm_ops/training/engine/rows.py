@@ -13,6 +13,7 @@ from vlm_ops.models.loading import LoadedModel
 from vlm_ops.models.room import Room
 from vlm_ops.training.arguments import total_steps
 from vlm_ops.training.engine.encode import EncodedRow, Encoder
+from vlm_ops.training.ranks import here
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ def packed_options(
     uses: Counter[str] = Counter()
     # A preference reference is asked about each row once more.
     again = len(train[0].completions) - 1
-    seen = total_steps(settings, len(train)) * settings.batch_size * settings.accumulation
+    a_step = settings.batch_size * settings.accumulation * here().count
+    seen = total_steps(settings, len(train)) * a_step
     for part, passes in (
         (train, math.ceil(seen / len(train))),
         (validation, settings.evaluations + 1),
