@@ -2,7 +2,7 @@
 
 import json
 import logging
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from flows.asking import at_once, is_away
-from flows.child import CHECK, look_in_child, run_in_child
+from flows.child import CHECK, run_in_child
 from flows.context import Context, Taken, git_commit
+from flows.looking import look_in_child
 from flows.slot import gpu_slot
 from flows.summary import publish_check
 from flows.watch import WORKERS_GRACE_S, Terms
@@ -176,12 +177,17 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
         found, left = work.done()
         if left is None:
             return found
-        with gpu_slot(first.step.stage, context.flow_run_id) as until:
+        terms = _terms(context)
+        if not first.step.inputs:
+            terms = replace(terms, ray=None)  # it reads rows, which lie on this machine
+        # Ray looks after its GPUs itself.
+        slot = gpu_slot(first.step.stage, context.flow_run_id) if terms.ray is None else nullcontext()
+        with slot as until:
             return found | run_in_child(
                 left,
                 tracking=tracking,
                 threads=context.config.execution.threads,
-                terms=replace(_terms(context), until=until),
+                terms=replace(terms, until=until),
             )
 
 
@@ -196,11 +202,13 @@ def _terms(context: Context) -> Terms:
 
     A worker ends a cancelled run itself, but not one that a worker before it has started.
     """
-    return Terms.of(
-        context.config.execution,
+    execution = context.config.execution
+    terms = Terms.of(
+        execution,
         cancelled=partial(is_cancelled, context.flow_run_id),
         grace_s=GRACE_S if prefect.runtime.deployment.id is None else WORKERS_GRACE_S,
     )
+    return replace(terms, ray=context.tracking_uri) if execution.where == "ray" else terms
 
 
 def agree_on_margins(context: Context) -> None:

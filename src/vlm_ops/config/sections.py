@@ -313,6 +313,35 @@ class ExecutionSettings(Frozen):
     """Where machines share finished steps and checkpoints: ``s3://bucket/prefix``, or
     ``file:///mnt/share/folder`` on a disk that all of them mount. What lies there is not made
     again. Credentials for S3 come from the environment or a profile, as AWS's tools read them."""
+    where: Literal["here", "ray"] = added("here")
+    """Where steps that load a model work: on the machine of the run, or on whichever machine Ray
+    gives them. Ray's machines get what a step needs from the ``store``, and leave it there."""
+    ray_address: str = added("auto")
+    """Of Ray's head, ``host:6379``; ``auto`` takes the Ray that the run's machine has joined."""
+    gpus: int | None = added(None, ge=0)
+    """GPUs that Ray gives a step; null for one, and for none where Ray has none."""
+    ground: dict[str, str] | None = added(None)
+    """What Ray's machines compute answers with; a run asks one of them and fills it in."""
+
+    @model_validator(mode="after")
+    def _machines_share_steps(self) -> "ExecutionSettings":
+        if self.where == "ray" and self.store is None:
+            raise ValueError(
+                "where: ray needs a store, by which Ray's machines get what a step needs and leave "
+                "what it made; set store: s3://bucket/prefix, or file:///mnt/share/folder on a "
+                "disk that all of them mount"
+            )
+        return self
+
+    @field_validator("ray_address")
+    @classmethod
+    def _is_a_head(cls, address: str) -> str:
+        if address == "auto" or re.fullmatch(r"[^/:@\s]+:[1-9][0-9]{0,4}", address):
+            return address
+        raise ValueError(
+            f"ray_address: found {address!r}, expected auto or host:port, as 10.0.0.1:6379 (no "
+            f"ray://: the machine of the run joins Ray, `ray start --address=…`)"
+        )
 
     @field_validator("store")
     @classmethod

@@ -294,6 +294,8 @@ class Work:
         """Write the work as plain values, for a process of its own."""
         needs = (need for name in self.names for need in STEPS[name].inputs.values())
         needed = {step for need in needs for step in need.steps}
+        if CHAMPION in needed:  # another machine fetches it by its version
+            needed.add(AGAINST)
         return {
             "steps": list(self.names),
             "config": self.config.model_dump(mode="json", by_alias=True),

@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -47,6 +47,22 @@ def main(request_file: Path, parent: int | None = None) -> int:
         request_file: What to do.
         parent: Process whose end is this one's end too; None to live on without.
     """
+    return as_a_step(_do, request_file, parent)
+
+
+def as_a_step(
+    do: Callable[[Path, dict[str, Any]], None], request_file: Path, parent: int | None
+) -> int:
+    """Do what a request asks, heed signals and tell of errors as a step's process does.
+
+    Args:
+        do: Is given the request's file and what is in it.
+        request_file: What to do.
+        parent: Process whose end is this one's end too; None to live on without.
+
+    Returns:
+        The exit code.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("vlm_ops").setLevel(logging.INFO)
     # It warns on every start that an optional kernel for one CPU family is not installed.
@@ -59,27 +75,31 @@ def main(request_file: Path, parent: int | None = None) -> int:
             die_with_parent(parent)
         values = _read(request_file)
         tell(Path(values["moved"]) if "moved" in values else None)
-        if "until" in values:
-            heed(Path(values["until"]))
-        _limit_threads(values.get("threads"))
-        if "check" in values:
-            began("check")
-            _look(values["check"], Path(values["found"]))
-        else:
-            work = _work(request_file, values)
-            with _tracker(values.get("tracking")) as tracker:
-                work.take(tracker)
+        do(request_file, values)
     except Interrupted as error:
         logger.warning("%s", error)
         return STOPPED
     except VlmOpsError as error:
-        _report(result, type(error).__name__, str(error))
+        report(result, type(error).__name__, str(error))
         return 1
     except Exception as error:
         logger.exception("the step failed in an unforeseen way")
-        _report(result, "StepFailed", _unforeseen(error))
+        report(result, "StepFailed", _unforeseen(error))
         return 1
     return 0
+
+
+def _do(request_file: Path, values: dict[str, Any]) -> None:
+    if "until" in values:
+        heed(Path(values["until"]))
+    _limit_threads(values.get("threads"))
+    if "check" in values:
+        began("check")
+        _look(values["check"], Path(values["found"]))
+    else:
+        work = _work(request_file, values)
+        with _tracker(values.get("tracking")) as tracker:
+            work.take(tracker)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -164,7 +184,8 @@ def _tracker(tracking: dict[str, str] | None) -> Iterator[Tracker]:
         yield tracker
 
 
-def _report(result: Path, kind: str, message: str) -> None:
+def report(result: Path, kind: str, message: str) -> None:
+    """Write down the error that a step ended with: its class and its message."""
     write_whole(result, json.dumps({"error": kind, "message": message}))
 
 
