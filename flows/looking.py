@@ -67,7 +67,7 @@ def ground_elsewhere(config: PipelineConfig, uri: str) -> dict[str, str] | None:
     """
     if config.execution.where == "here":
         return None
-    asked = {"ground": {"config": config.model_dump(mode="json", by_alias=True)}}
-    asked |= {"threads": config.execution.threads}
+    whole = config.model_dump(mode="json", by_alias=True)
+    asked = {"ground": {"config": whole}, "threads": config.execution.threads}
     with tempfile.TemporaryDirectory() as scratch:
         return ask_child(Path(scratch), asked, "ground", Terms(ray=uri))

@@ -4,6 +4,7 @@ It has a runs folder of its own, ``ray/`` below the one that ``VLM_OPS_RUNS`` na
 started on it, or else below the path of the run's. The store alone connects the two.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -97,10 +98,10 @@ def _told(
                     return
                 yield told
             except queue.Empty:
-                now = moved.stat().st_mtime_ns if moved.exists() else 0
-                if now != last:
-                    last = now
-                    yield "step", moved.read_text(encoding="utf-8", errors="replace")
+                with contextlib.suppress(OSError):  # it is made anew for each process
+                    if (now := moved.stat().st_mtime_ns) != last:
+                        last, step = now, moved.read_text(encoding="utf-8", errors="replace")
+                        yield "step", step
         except KeyboardInterrupt:
             stopped.set()
 

@@ -57,7 +57,7 @@ def send(request: Path, values: dict[str, Any]) -> None:
     began("wait for Ray")
     ray = connected(execution.ray_address, request.with_name(ERROR))
     machines = [machine for machine in ray.nodes() if machine["Alive"]]
-    refuse_local(values["ray"], machines)
+    refuse_local(values["ray"], machines, ray.util.get_node_ip_address())
     gpus, cpus = needs(execution, machines)
     # Its process ends with the task; whoever retries it is the run.
     task = ray.remote(max_calls=1, max_retries=0, num_gpus=gpus, num_cpus=cpus)(take)
@@ -146,14 +146,19 @@ def needs(execution: ExecutionSettings, machines: list[Mapping[str, Any]]) -> Ne
     return wanted
 
 
-def refuse_local(uri: str, machines: list[Mapping[str, Any]]) -> None:
+def refuse_local(uri: str, machines: list[Mapping[str, Any]], own: str) -> None:
     """Refuse an MLflow server that other machines can't reach.
+
+    Args:
+        uri: The server's address.
+        machines: Those that are alive, as ``ray.nodes`` tells of them.
+        own: The address of this one.
 
     Raises:
         ConfigError: It listens on this machine alone, and Ray has others.
     """
-    others = [m["NodeManagerAddress"] for m in machines if m["Resources"].get("CPU")]
-    others = [address for address in others if address not in _own() and not _is_local(address)]
+    working = (one["NodeManagerAddress"] for one in machines if one["Resources"].get("CPU"))
+    others = [address for address in working if address != own and not _is_local(address)]
     if others and _is_local(urlsplit(uri).hostname or ""):
         raise ConfigError(
             f"execution.where: ray: MLflow is at {uri}, which machine {others[0]} of Ray can't "
@@ -164,12 +169,6 @@ def refuse_local(uri: str, machines: list[Mapping[str, Any]]) -> None:
 
 def _is_local(host: str) -> bool:
     return host.startswith(_LOCAL)
-
-
-def _own() -> set[str]:
-    import ray
-
-    return {ray.util.get_node_ip_address()}
 
 
 def _listen(ray: Any, stream: Any, values: dict[str, Any], wait_minutes: float) -> None:
@@ -217,8 +216,8 @@ def _said(ray: Any, stream: Any, wait_minutes: float) -> Iterator[Said]:
         raise Interrupted("the task was cancelled in Ray") from error
     except ray.exceptions.RayTaskError as error:
         raise StepFailed(
-            f"a machine of Ray could not begin: {error.cause}. It needs the same vlm-ops, "
-            f"installed with `.[ops,ray]` (docs/operations.md)"
+            f"a machine of Ray failed in an unforeseen way: {error.cause!r}. It needs the same "
+            f"vlm-ops as this one, installed with `.[ops,ray]` (docs/operations.md)"
         ) from error
     except ray.exceptions.RayError as error:
         raise TransientError(

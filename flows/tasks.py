@@ -181,7 +181,7 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
         if not first.step.inputs:
             terms = replace(terms, ray=None)  # it reads rows, which lie on this machine
         # Ray looks after its GPUs itself.
-        slot = gpu_slot(first.step.stage, context.flow_run_id) if terms.ray is None else nullcontext()
+        slot = nullcontext() if terms.ray else gpu_slot(first.step.stage, context.flow_run_id)
         with slot as until:
             return found | run_in_child(
                 left,
@@ -202,13 +202,12 @@ def _terms(context: Context) -> Terms:
 
     A worker ends a cancelled run itself, but not one that a worker before it has started.
     """
-    execution = context.config.execution
-    terms = Terms.of(
-        execution,
+    return Terms.of(
+        context.config.execution,
         cancelled=partial(is_cancelled, context.flow_run_id),
         grace_s=GRACE_S if prefect.runtime.deployment.id is None else WORKERS_GRACE_S,
+        uri=context.tracking_uri,
     )
-    return replace(terms, ray=context.tracking_uri) if execution.where == "ray" else terms
 
 
 def agree_on_margins(context: Context) -> None:

@@ -77,15 +77,20 @@ class Terms:
 
     @classmethod
     def of(
-        cls, execution: ExecutionSettings, cancelled: Callable[[], bool] | None, grace_s: float
+        cls,
+        execution: ExecutionSettings,
+        cancelled: Callable[[], bool] | None,
+        grace_s: float,
+        uri: str,
     ) -> "Terms":
-        """Return the terms that a configuration sets."""
+        """Return the terms that a configuration sets; ``uri`` is the MLflow server's."""
         return cls(
             execution.step_hours,
             execution.stalled_minutes,
             cancelled,
             grace_s,
             wait_minutes=execution.wait_minutes,
+            ray=uri if execution.where == "ray" else None,
         )
 
 
