@@ -324,24 +324,18 @@ class ExecutionSettings(Frozen):
     """What Ray's machines compute answers with; a run asks one of them and fills it in."""
 
     @model_validator(mode="after")
-    def _machines_share_steps(self) -> "ExecutionSettings":
+    def _ray_can_be_joined(self) -> "ExecutionSettings":
         if self.where == "ray" and self.store is None:
             raise ValueError(
-                "where: ray needs a store, by which Ray's machines get what a step needs and leave "
-                "what it made; set store: s3://bucket/prefix, or file:///mnt/share/folder on a "
-                "disk that all of them mount"
+                "where: ray needs a store, which connects Ray's machines; set store: "
+                "s3://bucket/prefix, or file:///mnt/share/folder on a disk that all of them mount"
+            )
+        if not re.fullmatch(r"auto|[^/:@\s]+:[1-9][0-9]{0,4}", self.ray_address):
+            raise ValueError(
+                f"ray_address: found {self.ray_address!r}, expected auto or host:port, as "
+                f"10.0.0.1:6379; the machine of the run joins Ray by `ray start --address=…`"
             )
         return self
-
-    @field_validator("ray_address")
-    @classmethod
-    def _is_a_head(cls, address: str) -> str:
-        if address == "auto" or re.fullmatch(r"[^/:@\s]+:[1-9][0-9]{0,4}", address):
-            return address
-        raise ValueError(
-            f"ray_address: found {address!r}, expected auto or host:port, as 10.0.0.1:6379 (no "
-            f"ray://: the machine of the run joins Ray, `ray start --address=…`)"
-        )
 
     @field_validator("store")
     @classmethod
