@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 $(DEV): $(STAMP)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ops,charts,fleet,kubernetes,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ops,charts,fleet,kubernetes,ray,dev]'
 	touch $@
 
 demo: $(STAMP)

@@ -18,19 +18,21 @@ from typing import Any, NamedTuple
 import vlm_ops.errors
 from flows.devices import Taken, some_devices
 from flows.forked import close_host, fork
+from flows.version import made_by
 from flows.watch import UNTIL, Child, Terms, Watch, kill
-from vlm_ops.artifacts import AnswerSet, PreparedData, TrainedAdapter
+from vlm_ops.artifacts import AnswerSet, TrainedAdapter
 from vlm_ops.config.pairs import SampledPairs
-from vlm_ops.config.pipeline import PairsJob, PipelineConfig
+from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
 from vlm_ops.steps.plan import Left, Plan, Work
-from vlm_ops.steps.process import ERROR, STOPPED, request_look
+from vlm_ops.steps.process import ERROR, STOPPED
 from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.watched import OUT_OF_MEMORY, put_off
 
 CHECK = "check"
 """What looks at a run beforehand, and its folder below the prepared rows."""
 
+_PROCESS, _LAUNCH = "vlm_ops.steps.process", "vlm_ops.steps.launch"
 _LAST_LINES = 15
 _LOOK_S = 0.5
 _LAST_WORDS_S = 5.0
@@ -66,7 +68,7 @@ def run_in_child(
     """
     first = work.first()
     values = {"work": work.request(), "tracking": tracking, "threads": threads}
-    ended = _in_child(first.folder, values, first.step.stage, terms or Terms(), work.gpus)
+    ended = in_child(first.folder, values, first.step.stage, terms or Terms(), work.gpus)
     taken, left = work.done()
     if ended.code == 0 and left is None:
         return taken
@@ -91,35 +93,7 @@ def _with_less_memory(under_way: Plan) -> TransientError:
     )
 
 
-def look_in_child(
-    config: PipelineConfig, data: PreparedData, *, judged: bool, terms: Terms | None = None
-) -> dict[str, Any]:
-    """Look at what a run will meet in a child process, which asks the GPU and leaves it.
-
-    Args:
-        config: The whole configuration.
-        data: Its prepared rows; what was asked and found lies in their folder.
-        judged: Whether the gate is asked in the end.
-        terms: As :func:`run_in_child`.
-
-    Returns:
-        :func:`vlm_ops.steps.checking.figures`.
-
-    Raises:
-        VlmOpsError: As :func:`run_in_child`.
-    """
-    folder = data.folder / CHECK
-    found = folder / "found.json"
-    found.unlink(missing_ok=True)
-    asked = request_look(config, data, judged=judged)
-    values = {"check": asked, "found": str(found), "threads": config.execution.threads}
-    ended = _in_child(folder, values, CHECK, terms or Terms())
-    if ended.code != 0 or not found.exists():
-        raise ended.error(CHECK, folder)
-    return _read(found, "the check of a run")
-
-
-class _Ended(NamedTuple):
+class Ended(NamedTuple):
     """How a child ended.
 
     Attributes:
@@ -150,15 +124,21 @@ class _Ended(NamedTuple):
         return _told(self.result) if self.result.exists() else _failure(name, folder, self)
 
 
-def _in_child(
-    folder: Path, values: dict[str, Any], name: str, terms: Terms, gpus: int = 1
-) -> _Ended:
-    """Have a child do what is asked, with its request and log in a folder."""
+def in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms, gpus: int = 1) -> Ended:
+    """Have a child do what is asked, with its request and log in a folder.
+
+    Args:
+        folder: Made when missing.
+        values: The request, as :mod:`vlm_ops.steps.process` reads it.
+        name: Of the stage, for logs and messages.
+        terms: On which it may run on.
+        gpus: How many processes share it.
+    """
     make_folder(folder)
     file, result, moved = (folder / name for name in ("request.json", ERROR, "under-way"))
     for left in (result, moved):
         left.unlink(missing_ok=True)
-    values = values | {"moved": str(moved)}
+    values = values | {"moved": str(moved), "ray": terms.ray, "version": made_by()}
     if terms.until is not None:
         (folder / UNTIL).touch()
         put_off(folder / UNTIL, terms.until())
@@ -166,10 +146,7 @@ def _in_child(
     write_whole(file, json.dumps(values, indent=2))
     environment = os.environ | _environment(values["threads"])
     log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{name}")
-    with _devices(name, terms, gpus) as taken:
-        child = (fork(file, environment) if gpus == 1 else None) or _anew(
-            file, environment | taken.environment, taken.inherited, gpus
-        )
+    child = _start(file, name, terms, environment, gpus)
     with Watch(child, terms, moved, name, log) as watch:
         try:
             last = _pass_on(_lines(child, watch.given_up.is_set), logger, log)
@@ -181,7 +158,16 @@ def _in_child(
     why = watch.why
     if why is None and code == STOPPED:
         why = terms.slot_lost(name)  # it has ended itself while this process was stopped
-    return _Ended(code, last, log, result, why, watch.memory_ran_out)
+    return Ended(code, last, log, result, why, watch.memory_ran_out)
+
+
+def _start(file: Path, name: str, terms: Terms, environment: dict[str, str], gpus: int) -> Child:
+    if terms.ray is not None:  # which has its own way with GPUs
+        return _anew(["flows.ray_process"], file, environment)
+    with _devices(name, terms, gpus) as taken:
+        child = fork(file, environment) if gpus == 1 else None
+        what = [_PROCESS] if gpus == 1 else [_LAUNCH, str(gpus)]
+        return child or _anew(what, file, environment | taken.environment, taken.inherited)
 
 
 def _devices(name: str, terms: Terms, gpus: int) -> AbstractContextManager[Taken]:
@@ -196,9 +182,8 @@ def _devices(name: str, terms: Terms, gpus: int) -> AbstractContextManager[Taken
 
 
 def _anew(
-    file: Path, environment: dict[str, str], inherited: tuple[int, ...], gpus: int
+    what: list[str], file: Path, environment: dict[str, str], inherited: tuple[int, ...] = ()
 ) -> "subprocess.Popen[bytes]":
-    what = ["vlm_ops.steps.process"] if gpus == 1 else ["vlm_ops.steps.launch", str(gpus)]
     return subprocess.Popen(
         [sys.executable, "-m", *what, str(file), str(os.getpid())],
         stdin=subprocess.DEVNULL,
@@ -290,7 +275,7 @@ def _stop(child: Child, logger: logging.Logger, grace_s: float) -> list[bytes]:
 def _told(result: Path) -> VlmOpsError:
     """Return the error that a step ended with, as its process wrote it down."""
     try:
-        found = _read(result, "the error of a step")
+        found = read_told(result, "the error of a step")
         kind, message = found["error"], str(found["message"])
     except StepFailed as unread:
         return unread
@@ -303,7 +288,7 @@ def _told(result: Path) -> VlmOpsError:
     return StepFailed(message)
 
 
-def _read(file: Path, what: str) -> dict[str, Any]:
+def read_told(file: Path, what: str) -> dict[str, Any]:
     """Read what a step's process wrote down.
 
     Raises:
@@ -325,7 +310,7 @@ def _not_readable(file: Path, what: str, how: str) -> StepFailed:
     )
 
 
-def _failure(name: str, folder: Path, ended: _Ended) -> VlmOpsError:
+def _failure(name: str, folder: Path, ended: Ended) -> VlmOpsError:
     if ended.code == STOPPED:
         return Interrupted(f"step {name!r} was asked to stop; the next run goes on from {folder}")
     if ended.code < 0:

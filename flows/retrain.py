@@ -13,6 +13,7 @@ from prefect.states import Cancelled, Completed
 from flows import tasks
 from flows.context import Context
 from flows.disk import look_at_disk
+from flows.looking import ground_elsewhere
 from flows.servers.environment import named
 from flows.summary import Summary, of_promotion, of_trial, publish
 from flows.told import message
@@ -173,8 +174,8 @@ def _context(config: PipelineConfig, source: str) -> Context:
         )
     bring_named(config)
     refuse_unfit(config.model)
-    runs = config.execution.runs.resolve()
-    execution = config.execution.model_copy(update={"runs": runs})
+    runs, ground = config.execution.runs.resolve(), ground_elsewhere(config, tracking_uri)
+    execution = config.execution.model_copy(update={"runs": runs, "ground": ground})
     started = settle_start(config.model_copy(update={"execution": execution}), tracking_uri)
     if started.said is not None:
         logger.info("%s", started.said)

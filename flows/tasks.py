@@ -2,7 +2,7 @@
 
 import json
 import logging
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from flows.asking import at_once, is_away
-from flows.child import CHECK, look_in_child, run_in_child
+from flows.child import CHECK, run_in_child
 from flows.context import Context, Taken, git_commit
+from flows.looking import look_in_child
 from flows.slot import gpu_slot
 from flows.summary import publish_check
 from flows.watch import WORKERS_GRACE_S, Terms
@@ -177,8 +178,12 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
         if left is None:
             return found
         stage, terms = first.step.stage, _terms(context)
+        if not first.step.inputs:
+            terms = replace(terms, ray=None)  # it reads rows, which lie on this machine
         given_up = partial(terms.not_wanted, stage)
-        with gpu_slot(stage, context.flow_run_id, left.gpus, given_up) as until:
+        # Ray looks after its GPUs itself.
+        slot = gpu_slot(stage, context.flow_run_id, left.gpus, given_up)
+        with nullcontext() if terms.ray else slot as until:
             return found | run_in_child(
                 left,
                 tracking=tracking,
@@ -202,6 +207,7 @@ def _terms(context: Context) -> Terms:
         context.config.execution,
         cancelled=partial(is_cancelled, context.flow_run_id),
         grace_s=GRACE_S if prefect.runtime.deployment.id is None else WORKERS_GRACE_S,
+        uri=context.tracking_uri,
     )
 
 

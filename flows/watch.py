@@ -44,6 +44,8 @@ class Terms:
         grace_s: Between the request to stop and the end.
         until: Tells when, on the monotonic clock, the GPU's slot is as good as another run's.
         wait_minutes: Longest that it may wait for a GPU.
+        ray: Where a machine of Ray is to work: the address of the MLflow server, from which it
+            fetches versions. None where this one works.
     """
 
     step_hours: float | None = None
@@ -52,6 +54,7 @@ class Terms:
     grace_s: float = GRACE_S
     until: Callable[[], float] | None = None
     wait_minutes: float = WAIT_MINUTES
+    ray: str | None = None
 
     def slot_lost(self, step: str) -> VlmOpsError | None:
         """Return why a step may not go on, if the GPU's slot is lost."""
@@ -74,15 +77,20 @@ class Terms:
 
     @classmethod
     def of(
-        cls, execution: ExecutionSettings, cancelled: Callable[[], bool] | None, grace_s: float
+        cls,
+        execution: ExecutionSettings,
+        cancelled: Callable[[], bool] | None,
+        grace_s: float,
+        uri: str,
     ) -> "Terms":
-        """Return the terms that a configuration sets."""
+        """Return the terms that a configuration sets; ``uri`` is the MLflow server's."""
         return cls(
             execution.step_hours,
             execution.stalled_minutes,
             cancelled,
             grace_s,
             wait_minutes=execution.wait_minutes,
+            ray=uri if execution.where == "ray" else None,
         )
 
 

@@ -17,9 +17,9 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.errors import OutputError
 from vlm_ops.steps.plan import Work, perform, plan
-from vlm_ops.steps.sharing import bring_named, recorded
+from vlm_ops.steps.sharing import bring, bring_named, rebased, recorded
 from vlm_ops.steps.table import STEPS
-from vlm_ops.store.artifact import RECORD
+from vlm_ops.store.artifact import RECORD, read_record
 from vlm_ops.store.lock import one_at_a_time
 from vlm_ops.store.remote import Remote
 from vlm_ops.store.shared import FILES, SharedStore
@@ -310,6 +310,20 @@ def test_a_record_of_another_kind_is_an_error(tmp_path: Path, url: str) -> None:
         OutputError, match=rf"(?s){url}/{made.folder.name}: not a record of TrainedAdapter .*remove"
     ):
         recorded(tmp_path / "there" / made.folder.name, TrainedAdapter, url)
+
+
+def test_work_that_another_machine_gave_away_is_brought(tmp_path: Path, url: str) -> None:
+    made, _ = trained(configured(tmp_path / "here", url), tmp_path)
+    before, now = made.folder.parent, tmp_path / "there"
+    given = {"paths": [str(made.folder / ADAPTER)], "runs": str(before), "beside": f"{before}-2/x"}
+    asked = rebased(given | {"number": 1}, before, now)
+    assert asked["runs"] == str(now)
+    assert (asked["beside"], asked["number"]) == (f"{before}-2/x", 1)
+    bring(asked, now, url)
+    assert all(Path(path).is_dir() for path in asked["paths"])
+    assert read_record(now / made.folder.name, TrainedAdapter) is not None
+    with pytest.raises(OutputError, match=rf"{url}/sft-0123456789abcdef: is not there"):
+        bring(str(now / "sft-0123456789abcdef"), now, url)
 
 
 def test_the_store_is_in_no_fingerprint(tmp_path: Path, url: str) -> None:

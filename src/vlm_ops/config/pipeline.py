@@ -109,7 +109,7 @@ class PipelineConfig(Frozen):
     @model_validator(mode="after")
     def _gpus_share_a_step(self) -> "PipelineConfig":
         gpus = self.execution.gpus
-        if gpus == 1:
+        if gpus <= 1:
             return self
         if self.engine == "trl":
             raise ValueError(

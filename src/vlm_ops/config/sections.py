@@ -290,10 +290,10 @@ class ExecutionSettings(Frozen):
     """Folder of all outputs, servers' databases included."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of a step; None leaves it to torch."""
-    gpus: int = added(1, ge=1)
+    gpus: int = added(1, ge=0)
     """GPUs that one training step takes, with a process on each; both trainings take the same rows
     a step as with one, so ``accumulation`` is dealt to them. Where no GPU is visible, as many
-    processes share the CPU."""
+    processes share the CPU. 0, on Ray's machines alone, leaves their GPUs out."""
     retries: int = Field(default=1, ge=0, le=10)
     """How often a step that was killed from outside is tried again in the same run."""
     wait_minutes: float = added(WAIT_MINUTES, ge=0)
@@ -317,6 +317,29 @@ class ExecutionSettings(Frozen):
     """Where machines share finished steps and checkpoints: ``s3://bucket/prefix``, or
     ``file:///mnt/share/folder`` on a disk that all of them mount. What lies there is not made
     again. Credentials for S3 come from the environment or a profile, as AWS's tools read them."""
+    where: Literal["here", "ray"] = added("here")
+    """Where steps that load a model work: on the machine of the run, or on whichever machine Ray
+    gives them. Ray's machines get what a step needs from the ``store``, and leave it there."""
+    ray_address: str = added("auto")
+    """Of Ray's head, ``host:6379``; ``auto`` takes the Ray that the run's machine has joined."""
+    ground: dict[str, str] | None = added(None)
+    """What Ray's machines compute answers with; a run asks one of them and fills it in."""
+
+    @model_validator(mode="after")
+    def _ray_can_be_joined(self) -> "ExecutionSettings":
+        if self.where == "ray" and self.store is None:
+            raise ValueError(
+                "where: ray needs a store, which connects Ray's machines; set store: "
+                "s3://bucket/prefix, or file:///mnt/share/folder on a disk that all of them mount"
+            )
+        if self.gpus == 0 and self.where != "ray":
+            raise ValueError("gpus: 0 is for where: ray; expected 1 or more")
+        if not re.fullmatch(r"auto|[^/:@\s]+:[1-9][0-9]{0,4}", self.ray_address):
+            raise ValueError(
+                f"ray_address: found {self.ray_address!r}, expected auto or host:port, as "
+                f"10.0.0.1:6379; the machine of the run joins Ray by `ray start --address=…`"
+            )
+        return self
 
     @field_validator("store")
     @classmethod

@@ -262,7 +262,7 @@ class Work:
     def gpus(self) -> int:
         """How many GPUs, and processes, its first step takes."""
         trains = STEPS[self.names[0]].output is TrainedAdapter
-        return self.config.execution.gpus if trains else 1
+        return max(1, self.config.execution.gpus) if trains else 1
 
     def done(self) -> "tuple[Left, Work | None]":
         """Return what was taken before, and the work that is left; None if nothing is."""
@@ -302,6 +302,8 @@ class Work:
         """Write the work as plain values, for a process of its own."""
         needs = (need for name in self.names for need in STEPS[name].inputs.values())
         needed = {step for need in needs for step in need.steps}
+        if CHAMPION in needed:  # another machine fetches it by its version
+            needed.add(AGAINST)
         return {
             "steps": list(self.names),
             "config": self.config.model_dump(mode="json", by_alias=True),

@@ -21,7 +21,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -51,36 +52,52 @@ def main(request_file: Path, parent: int | None = None, ranks: int = 1) -> int:
         ranks: How many processes share the step, this one included.
     """
     number = int(os.environ["RANK"]) if ranks > 1 else 0
+    result = error_file(request_file, number) if ranks > 1 else None
+    return as_a_step(partial(_do, ranks=ranks), request_file, parent, number=number, result=result)
+
+
+def as_a_step(
+    do: Callable[[Path, dict[str, Any]], None],
+    request_file: Path,
+    parent: int | None,
+    *,
+    number: int = 0,
+    result: Path | None = None,
+) -> int:
+    """Do what a request asks, heed signals and tell of errors as a step's process does.
+
+    Args:
+        do: Is given the request's file and what is in it.
+        request_file: What to do.
+        parent: Process whose end is this one's end too; None to live on without.
+        number: Of this process among those that share the step; only the first one speaks.
+        result: Where an error is told; None for the file beside the request.
+
+    Returns:
+        The exit code.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    # The others would say the same.
     logging.getLogger("vlm_ops").setLevel(logging.ERROR if number else logging.INFO)
     # It warns on every start that an optional kernel for one CPU family is not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    result = error_file(request_file, number) if ranks > 1 else request_file.with_name(ERROR)
+    result = result or request_file.with_name(ERROR)
     try:
         if parent is not None:
             die_with_parent(parent)
         values = _read(request_file)
         tell(Path(values["moved"]) if "moved" in values and number == 0 else None)
-        if "until" in values:
-            heed(Path(values["until"]))
-        _limit_threads(values.get("threads"))
-        if "check" in values:
-            began("check")
-            _look(values["check"], Path(values["found"]))
-        else:
-            _take(_work(request_file, values), values.get("tracking"), ranks)
+        do(request_file, values)
     except Interrupted as error:
         logger.warning("%s", error)
         return STOPPED
     except VlmOpsError as error:
-        _report(result, type(error).__name__, str(error))
+        report(result, type(error).__name__, str(error))
         return 1
     except Exception as error:
         logger.exception("the step failed in an unforeseen way")
-        _report(result, "StepFailed", _unforeseen(error), unforeseen=True)
+        report(result, "StepFailed", _unforeseen(error), unforeseen=True)
         return 1
     return 0
 
@@ -88,6 +105,17 @@ def main(request_file: Path, parent: int | None = None, ranks: int = 1) -> int:
 def error_file(request: Path, number: int) -> Path:
     """Return where one of several processes writes the error that it ended with."""
     return request.with_name(f"error-{number}.json")
+
+
+def _do(request_file: Path, values: dict[str, Any], ranks: int) -> None:
+    if "until" in values:
+        heed(Path(values["until"]))
+    _limit_threads(values.get("threads"))
+    if "check" in values:
+        began("check")
+        _look(values["check"], Path(values["found"]))
+    else:
+        _take(_work(request_file, values), values.get("tracking"), ranks)
 
 
 def _take(work: Work, tracking: dict[str, str] | None, ranks: int) -> None:
@@ -195,7 +223,8 @@ def _tracker(tracking: dict[str, str] | None) -> Iterator[Tracker]:
         yield tracker
 
 
-def _report(result: Path, kind: str, message: str, *, unforeseen: bool = False) -> None:
+def report(result: Path, kind: str, message: str, *, unforeseen: bool = False) -> None:
+    """Write down the error that a step ended with: its class and its message."""
     told = {"error": kind, "message": message, "unforeseen": unforeseen}
     write_whole(result, json.dumps(told))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
 from vlm_ops.deal import FOLDER, Deal, deal_file, deal_of, read_deal, write_deal
@@ -114,6 +114,43 @@ def bring_named(config: PipelineConfig) -> None:
         kind = _OUTPUTS.get(name.rpartition("-")[0])
         if kind is not None:
             recorded(runs / name, kind, store)
+
+
+def rebased(value: Any, before: Path, now: Path) -> Any:
+    """Return plain values with the paths below one runs folder as paths below another."""
+    if isinstance(value, dict):
+        return {key: rebased(part, before, now) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rebased(part, before, now) for part in value]
+    if isinstance(value, str) and f"{value}/".startswith(f"{before}/"):
+        return f"{now}{value[len(str(before)) :]}"
+    return value
+
+
+def bring(values: Any, runs: Path, store: str) -> None:
+    """Fetch the outputs of steps of which plain values name a path in a runs folder.
+
+    Raises:
+        OutputError: One is not in the store, or can't be read.
+        ServiceError: The store does not answer.
+    """
+    for name in sorted(_named(values, runs)):
+        kind = _OUTPUTS.get(name.rpartition("-")[0])
+        if kind is not None and recorded(runs / name, kind, store) is None:
+            raise OutputError(
+                f"{store}/{name}: is not there, or not whole, and a step that works on another "
+                f"machine needs it. The same command makes it again if it is gone from the runs "
+                f"folder, and sends it otherwise"
+            )
+
+
+def _named(values: Any, runs: Path) -> set[str]:
+    if isinstance(values, (dict, list)):
+        parts = values.values() if isinstance(values, dict) else values
+        return set().union(*(_named(part, runs) for part in parts))
+    if isinstance(values, str) and values.startswith(f"{runs}/"):
+        return {Path(values).relative_to(runs).parts[0]}
+    return set()
 
 
 def agree_on_splits(job: Job, folder: Path, store: str) -> None:

@@ -143,7 +143,7 @@ def _answers(
             seed=config.seed,
             split=split,
             max_rows=config.evaluate.max_rows,
-            ground=ground_of_answers(config.model),
+            ground=config.execution.ground or ground_of_answers(config.model),
             features=config.features,
             **{"gray": False} | images,
             **_asked(config),

@@ -28,7 +28,6 @@ from vlm_ops.models.loading import LoadedModel, base_folder, compute_dtype
 from vlm_ops.models.room import Room
 from vlm_ops.models.shape import shape_of
 from vlm_ops.store.fingerprint import fingerprint
-from vlm_ops.store.fits import keep
 from vlm_ops.store.shared import SharedStore
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.arguments import training_arguments
