@@ -290,8 +290,10 @@ class Difference(Frozen):
         chance: How often tossed signs give as much over the margin, 0..1.
         level: The largest chance that the gate's condition allows.
         passed: Whether the gate's condition holds.
+        on: Name of the benchmark; empty for the test rows.
     """
 
+    on: str = added("")
     than: str
     points: float
     low: float

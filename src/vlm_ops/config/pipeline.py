@@ -1,10 +1,11 @@
 """The configuration of a whole pipeline, and the part of it that each step takes."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from vlm_ops.config.gate import GateSettings
+from vlm_ops.config.benchmarks import BenchmarkSettings, load_benchmark
+from vlm_ops.config.gate import BenchmarkTerms, GateSettings
 from vlm_ops.config.pairs import DatasetThumbs, PairsSettings, SampledPairs
 from vlm_ops.config.sections import (
     CHECKPOINT_MINUTES,
@@ -18,8 +19,10 @@ from vlm_ops.config.sections import (
     RegisterSettings,
 )
 from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
+from vlm_ops.errors import ConfigError
 from vlm_ops.records import BARE_QUESTION, Split
 from vlm_ops.store.frozen import Frozen, added
+from vlm_ops.store.names import nearest
 
 BOTH: tuple[Literal["sft", "prefer"], ...] = ("sft", "prefer")
 
@@ -43,9 +46,35 @@ class PipelineConfig(Frozen):
     pairs: PairsSettings = SampledPairs()
     prefer: PreferSettings = PreferSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    benchmarks: tuple[BenchmarkSettings, ...] = added(())
+    """What every model of a run is measured on beside the test rows: names of benchmarks, or YAML
+    files with one; the gate takes them all (``gate.benchmarks``)."""
     gate: GateSettings = GateSettings()
     register_: RegisterSettings = Field(default=RegisterSettings(), alias="register")
     execution: ExecutionSettings = ExecutionSettings()
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _benchmarks_are_read(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            return given
+        try:
+            return [load_benchmark(one) if isinstance(one, str) else one for one in given]
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _benchmarks_have_names_of_their_own(self) -> "PipelineConfig":
+        names = [one.name for one in self.benchmarks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"benchmarks: two are called {twice[0]!r}; each needs its own name")
+        for name in self.gate.benchmarks:
+            if name not in names:
+                raise ValueError(
+                    f"gate.benchmarks: {name!r} is not measured{nearest(name, names)}; name it in "
+                    f"benchmarks, which has {', '.join(names) or 'none'}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _stages_have_an_order(self) -> "PipelineConfig":
@@ -117,6 +146,15 @@ class PipelineConfig(Frozen):
         return "prefer" in self.stages
 
     @property
+    def margins(self) -> GateSettings:
+        """What the gate asks for, with its terms for every benchmark spelled out."""
+        terms = {
+            one.name: self.gate.benchmarks.get(one.name, BenchmarkTerms())
+            for one in self.benchmarks
+        }
+        return self.gate.model_copy(update={"benchmarks": terms})
+
+    @property
     def registered_model(self) -> str:
         """Name of the registered model in MLflow."""
         return self.register_.model or self.name
@@ -152,6 +190,22 @@ class PrepareJob(Job):
     def remembered(self) -> str | None:
         """Name under which splits are remembered; None where the source brings its own."""
         return self.name if isinstance(self.data, FilesData) else None
+
+
+class BenchmarkJob(Job):
+    """What reading the rows of a benchmark takes.
+
+    Attributes:
+        seed: Draws rows.
+        benchmark: Where they come from.
+    """
+
+    seed: int
+    benchmark: BenchmarkSettings
+
+
+class UnseenJob(Job):
+    """What leaving out the rows that training sees takes: nothing."""
 
 
 class SftJob(Job):

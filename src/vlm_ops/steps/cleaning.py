@@ -19,7 +19,7 @@ from vlm_ops.data.images import FOLDER as IMAGES
 from vlm_ops.errors import OutputError
 from vlm_ops.models.room import FOLDER as FEATURES
 from vlm_ops.records import SPLITS, AboutImages
-from vlm_ops.steps.table import STEPS
+from vlm_ops.steps.table import OUTPUTS
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.store.history import PastRun, forget, past_runs
@@ -29,7 +29,7 @@ from vlm_ops.store.shared import FETCHED
 
 TRASH = ".trash"
 """What is being removed lies here; after an interruption the next removal goes on with it."""
-_WORKS = "|".join(sorted({re.escape(step.work) for step in STEPS.values()}))
+_WORKS = "|".join(sorted(map(re.escape, OUTPUTS)))
 _OUTPUT = re.compile(rf"(?P<work>{_WORKS})-[0-9a-f]{{{SHORT}}}")
 
 
