@@ -18,7 +18,7 @@ from vlm_ops.config.sections import (
     RegisterSettings,
 )
 from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
-from vlm_ops.records import BARE_QUESTION, Split
+from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
 from vlm_ops.store.frozen import Frozen, added
 
 BOTH: tuple[Literal["sft", "prefer"], ...] = ("sft", "prefer")
@@ -154,6 +154,18 @@ class PrepareJob(Job):
         return self.name if isinstance(self.data, FilesData) else None
 
 
+class BenchmarkJob(PrepareJob):
+    """What preparing a benchmark's rows takes.
+
+    Attributes:
+        split: Of a hub data set, or of charts.
+        kinds: That are asked; none names all.
+    """
+
+    split: str
+    kinds: tuple[str, ...] = ()
+
+
 class SftJob(Job):
     """What ``sft`` takes.
 
@@ -245,6 +257,10 @@ class AnswersJob(Job):
         ground: What computes the answers beside the model (:mod:`vlm_ops.models.ground`); a change
             asks again. Every model is asked in its dtype.
         features: Room for image features.
+        metric: What judges the answers.
+        metric_version: Of its rules.
+        benchmark: Name of the benchmark that the rows belong to; None for a run's own rows.
+        prompt: What every model is asked with; None asks each with its own.
     """
 
     changes_nothing = frozenset({"batch_size", "features"})
@@ -258,6 +274,10 @@ class AnswersJob(Job):
     swapped: bool = False
     ground: dict[str, str] = {}
     features: FeatureSettings = FeatureSettings()
+    metric: str = added(RELAXED_ACCURACY)
+    metric_version: int = added(1)
+    benchmark: str | None = added(None)
+    prompt: str | None = added(None)
 
 
 class ChooseJob(Job):
