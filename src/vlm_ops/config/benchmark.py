@@ -48,7 +48,7 @@ class BenchmarkSettings(Frozen):
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "BenchmarkSettings":
         if self.data.prompt != BARE_QUESTION:
-            raise ValueError("data.prompt: the prompt is a key of the benchmark itself, not of data")
+            raise ValueError("data.prompt: prompt is a key of the benchmark itself")
         if self.prompt is None:
             return self
         if BARE_QUESTION not in self.prompt:

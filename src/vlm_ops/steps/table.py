@@ -41,6 +41,9 @@ CHAMPION = "champion"
 """What comes from the registry and not from a step: the champion's
 :class:`~vlm_ops.artifacts.ModelRef`."""
 
+BENCHMARK = "benchmark"
+"""Work that prepares a benchmark's rows (:mod:`vlm_ops.steps.benchmarks`)."""
+
 AGAINST = "against"
 """What the registry says beside it: a :class:`~vlm_ops.records.Against`."""
 
