@@ -22,6 +22,9 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 BARE_QUESTION = "{question}"
 """The prompt of a model that is asked the question and nothing else."""
 
+RELAXED_ACCURACY = "relaxed_accuracy"
+"""The metric that models are judged by where a configuration says nothing else."""
+
 IMAGE = "<image>"
 """Mark that stands where an image belongs in a text; a text of a data set may hold no other."""
 

@@ -1,5 +1,6 @@
 """The gate on benchmarks: better where it is asked, and nowhere worse by more than may be lost."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ def answers(folder: Path, right: Sequence[bool], **other: Any) -> AnswerSet:
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "answers.jsonl", judged([bool(one) for one in right]))
     told: dict[str, Any] = {"model": "m", "protocol": "p", "split": "test", "gray": False}
+    terms = {"decoding": other.pop("asked", "max 8"), "pixels": folder.name}
+    if told["protocol"] == other.get("protocol", "p") or terms["decoding"] != "max 8":
+        (folder / "protocol.json").write_text(json.dumps(terms))
     told |= {"relaxed_accuracy": float(np.mean(right)), "content": folder.name, **other}
     return AnswerSet(folder=folder, **told)
 
@@ -83,7 +87,8 @@ def test_equal_where_it_has_to_be_better(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"protocol": "q"}, "asked in another way"),
+        ({"protocol": "q"}, "protocol.json"),
+        ({"protocol": "q", "asked": "max 9"}, "asked in another way than the candidate: decoding"),
         ({"ground": {"torch": "1"}}, "another ground"),
         ({"relaxed_accuracy": float("nan")}, "not a number"),
         (None, "has no answers"),

@@ -13,6 +13,8 @@ from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import read_jsonl, write_jsonl
 from vlm_ops.tracker import NullTracker
 
+JOB = UnseenJob(name="mine", metric="relaxed_accuracy")
+
 
 def picture(seed: int, *, side: int = 96) -> Image.Image:
     image = Image.new("RGB", (side, side), "white")
@@ -54,7 +56,7 @@ def test_rows_about_a_trained_picture_are_left_out(tmp_path: Path) -> None:
     asked = data(tmp_path / "benchmark", "test", [picture(1), small, picture(5)])
     out = tmp_path / "unseen"
     out.mkdir()
-    found = unseen(UnseenJob(), rows=asked, data=trained, out=out, tracker=NullTracker())
+    found = unseen(JOB, rows=asked, data=trained, out=out, tracker=NullTracker())
     assert [row.id for row in found.rows("test")] == ["test-2"]
     assert found.leaked == 2
     assert [row.id for row in read_jsonl(out / "leaked.jsonl", Row)] == ["test-0", "test-1"]
@@ -71,7 +73,7 @@ def test_rows_without_a_picture_go_by_their_words(tmp_path: Path) -> None:
     asked = data(tmp_path / "benchmark", "test", [None, picture(1)])
     out = tmp_path / "unseen"
     out.mkdir()
-    found = unseen(UnseenJob(), rows=asked, data=trained, out=out, tracker=NullTracker())
+    found = unseen(JOB, rows=asked, data=trained, out=out, tracker=NullTracker())
     assert [row.id for row in found.rows("test")] == ["test-1"]
 
 
@@ -81,5 +83,5 @@ def test_no_row_is_left(tmp_path: Path) -> None:
     out = tmp_path / "unseen"
     out.mkdir()
     with pytest.raises(DataError, match="all 1 rows show what is trained on"):
-        unseen(UnseenJob(), rows=asked, data=trained, out=out, tracker=NullTracker())
+        unseen(JOB, rows=asked, data=trained, out=out, tracker=NullTracker())
     assert (out / "leaked.jsonl").is_file()

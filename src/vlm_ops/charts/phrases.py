@@ -112,6 +112,24 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
         "What name stands at the {extreme} {mark}?",
         "How is the {extreme} {mark} labeled?",
     ),
+    "is_type": (
+        "Is this a {name}?",
+        "Is the picture a {name}?",
+        "Does the picture show a {name}?",
+        "Would you call this a {name}?",
+    ),
+    "many": (
+        "Are there more than {number} {marks}?",
+        "Does the chart show more than {number} {marks}?",
+        "Does this chart have more than {number} {marks}?",
+        "Is the number of {marks} larger than {number}?",
+    ),
+    "caption": (
+        "Describe this chart in one sentence.",
+        "What does this chart look like? Answer in one sentence.",
+        "Write a caption for this chart.",
+        "Give a short description of the chart.",
+    ),
 }
 """All wordings by what they are about; names in braces are filled in."""
 

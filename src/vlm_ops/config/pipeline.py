@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vlm_ops.config.benchmarks import BenchmarkSettings, load_benchmark
+from vlm_ops.config.benchmark import BenchmarkSettings
 from vlm_ops.config.gate import BenchmarkTerms, GateSettings
 from vlm_ops.config.pairs import DatasetThumbs, PairsSettings, SampledPairs
 from vlm_ops.config.sections import (
@@ -20,7 +20,7 @@ from vlm_ops.config.sections import (
 )
 from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
 from vlm_ops.errors import ConfigError
-from vlm_ops.records import BARE_QUESTION, Split
+from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
 from vlm_ops.store.frozen import Frozen, added
 from vlm_ops.store.names import nearest
 
@@ -56,6 +56,8 @@ class PipelineConfig(Frozen):
     @field_validator("benchmarks", mode="before")
     @classmethod
     def _benchmarks_are_read(cls, given: Any) -> Any:
+        from vlm_ops.config.benchmarks import load_benchmark
+
         if not isinstance(given, list | tuple):
             return given
         try:
@@ -192,20 +194,28 @@ class PrepareJob(Job):
         return self.name if isinstance(self.data, FilesData) else None
 
 
-class BenchmarkJob(Job):
-    """What reading the rows of a benchmark takes.
+class BenchmarkJob(PrepareJob):
+    """What preparing a benchmark's rows takes.
 
     Attributes:
-        seed: Draws rows.
-        benchmark: Where they come from.
+        split: Of a hub data set, or of charts.
+        kinds: That are asked; none names all.
     """
 
-    seed: int
-    benchmark: BenchmarkSettings
+    split: str
+    kinds: tuple[str, ...] = ()
 
 
 class UnseenJob(Job):
-    """What leaving out the rows that training sees takes: nothing."""
+    """What leaving out the rows of a benchmark that training sees takes.
+
+    Attributes:
+        name: Of the benchmark.
+        metric: That its rows have to suit.
+    """
+
+    name: str
+    metric: str
 
 
 class SftJob(Job):
@@ -299,6 +309,10 @@ class AnswersJob(Job):
         ground: What computes the answers beside the model (:mod:`vlm_ops.models.ground`); a change
             asks again. Every model is asked in its dtype.
         features: Room for image features.
+        metric: What judges the answers.
+        metric_version: Of its rules.
+        benchmark: Name of the benchmark that the rows belong to; None for a run's own rows.
+        prompt: What every model is asked with; None asks each with its own.
     """
 
     changes_nothing = frozenset({"batch_size", "features"})
@@ -312,6 +326,10 @@ class AnswersJob(Job):
     swapped: bool = False
     ground: dict[str, str] = {}
     features: FeatureSettings = FeatureSettings()
+    metric: str = added(RELAXED_ACCURACY)
+    metric_version: int = added(1)
+    benchmark: str | None = added(None)
+    prompt: str | None = added(None)
 
 
 class ChooseJob(Job):

@@ -99,6 +99,8 @@ class Columns(Frozen):
 
     image: str = "image"
     """One image or a list: path relative to the file, or the image itself (parquet, hub)."""
+    more_images: tuple[str, ...] = added(())
+    """Further columns of images, which follow; empty cells are passed over (MMMU's ``image_2``)."""
     question: str = "query"
     """What is asked."""
     answers: str = "label"
@@ -191,6 +193,9 @@ class DataCommon(Frozen):
     supervise: Supervise = added("all")
     """Which answers of a chat are learned and asked: ``all`` of them, each after what was said
     before it, or the ``last`` one."""
+    votes: bool = added(False)
+    """Whether an answer that stands twice in a row's list counts twice, as the votes of several
+    people do (VQA accuracy); else accepted answers are kept once each."""
     without_image: WithoutImage = added("refuse")
     """What is done with a row that has no image: ``refuse`` it, since it may have lost one, or
     ``accept`` it as a row of text alone."""

@@ -113,6 +113,18 @@ def answers(value: Any) -> tuple[str, ...]:
     """Read the accepted answers, each once, those that stand there most often first.
 
     Args:
+        value: As :func:`votes` takes it.
+
+    Raises:
+        CellError: As :func:`votes`.
+    """
+    return tuple(text for text, _ in Counter(votes(value)).most_common())
+
+
+def votes(value: Any) -> tuple[str, ...]:
+    """Read the answers of several people, in their order.
+
+    Args:
         value: A text or a number; a list of them, also one that a program wrote as text; or
             votes, as ``[{"answer": "net", "answer_confidence": "yes"}]`` (VQAv2, TextVQA).
 
@@ -127,8 +139,7 @@ def answers(value: Any) -> tuple[str, ...]:
     if all(_is_number(item) for item in voted) and len(set(voted)) > 1:
         advice = 'expected one answer; write accepted answers as texts (["14", "15"])'
         raise CellError("of several numbers", shown(value), advice)
-    texts = [unmarked(spoken(item, value, _ANSWERS)) for item in voted]
-    return tuple(text for text, _ in Counter(texts).most_common())
+    return tuple(unmarked(spoken(item, value, _ANSWERS)) for item in voted)
 
 
 def key(value: Any) -> str:
@@ -191,6 +202,7 @@ ROLES: dict[str, Callable[[Any], Any]] = {
     "id": key,
     "question": question,
     "answers": answers,
+    "votes": votes,
     "kind": key,
     "group": group,
     "label": thumb,

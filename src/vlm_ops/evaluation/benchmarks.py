@@ -12,9 +12,10 @@ from typing import NamedTuple
 from vlm_ops.artifacts import AnswerSet
 from vlm_ops.config.gate import BenchmarkTerms
 from vlm_ops.config.pipeline import GateJob
-from vlm_ops.errors import DataError
+from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.comparison import DoubtError, champion_name, comparable, same_ground
+from vlm_ops.evaluation.protocol import asked_otherwise
 from vlm_ops.evaluation.signs import chance_of
 from vlm_ops.records import Difference
 
@@ -65,7 +66,7 @@ def on_benchmarks(
         both = (answers.get(f"{who} on {name}") for who in ("candidate", rival))
         try:
             pairs[name] = _pair(job, called, *both)
-        except (DoubtError, DataError) as doubt:
+        except (DoubtError, DataError, OutputError) as doubt:
             yield Judged(False, f"on {name}: {doubt}")
     worse = _worse({name: pair.loss for name, pair in pairs.items()})
     for name, pair in pairs.items():
@@ -86,7 +87,9 @@ def on_benchmarks(
 
 def _pair(job: GateJob, called: str, ours: AnswerSet | None, theirs: AnswerSet | None) -> _Pair:
     mine = comparable("the candidate", ours, ours.protocol if ours else "")
-    other = comparable(called, theirs, mine.protocol)
+    other = comparable(called, theirs, theirs.protocol if theirs else "")
+    if (what := asked_otherwise(mine, other)) is not None:
+        raise DoubtError(f"{called} was asked in another way than the candidate: {what}")
     same_ground(called, other, mine)
     sums = statistics.paired(mine.read(), other.read(), called)
     return _Pair(

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _TRAINED: tuple[Split, ...] = ("train", "validation")
 """Whose rows a training or a choice sees."""
+_YES_NO = {"yes", "no"}
 
 
 def unseen(
@@ -28,7 +29,7 @@ def unseen(
     A row without a picture is left out where the same words are asked among them.
 
     Args:
-        job: Says nothing.
+        job: Which benchmark it is, and its metric.
         rows: The benchmark's; its test split is what models are asked.
         data: The pipeline's own rows.
         out: Gets ``test.jsonl`` and, with what was left out, ``leaked.jsonl``.
@@ -37,6 +38,7 @@ def unseen(
     Raises:
         DataError: No row is left, or a picture can't be read.
     """
+    suit(job.name, job.metric, rows)
     asked = rows.rows("test")
     trained = [row for split in _TRAINED for row in data.rows(split)]
     seen = _shown(trained)
@@ -67,6 +69,29 @@ def unseen(
         images=rows.images,
         leaked=len(leaked),
     )
+
+
+def suit(name: str, metric: str, rows: PreparedData) -> None:
+    """Make sure that a metric can tell something of a benchmark's rows.
+
+    Args:
+        name: Of the benchmark.
+        metric: Its metric.
+        rows: In the split ``test``.
+
+    Raises:
+        DataError: It can't.
+    """
+    if not metric.startswith("yes_no"):
+        return
+    answers = {said.strip(" .").casefold() for row in rows.rows("test") for said in row.answers}
+    if missing := _YES_NO - answers:
+        others = sorted(answers - _YES_NO)
+        found = f"no {missing.pop()!r} among the answers" if not others else f"{others[0]!r}"
+        raise DataError(
+            f"{name}: metric {metric} needs rows with the answer yes and rows with no, found "
+            f"{found}; who always says the other word would be right everywhere"
+        )
 
 
 def _shown(rows: list[Row]) -> set[str]:

@@ -11,7 +11,7 @@ from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.records import Against, Look
 from vlm_ops.registry.registry import Registry
 from vlm_ops.registry.versions import Standing
-from vlm_ops.steps.benchmarks import asked
+from vlm_ops.steps.benchmarks import asked_step
 from vlm_ops.steps.plan import Outputs, plan
 from vlm_ops.steps.sharing import recorded
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS
@@ -116,7 +116,7 @@ def _as_judged_before(config: PipelineConfig, outputs: Outputs, gate: str | None
     recalled: Outputs = {
         CHAMPION: None,
         "champion on test": earlier.champion_answers,
-        **{asked("champion", name): found for name, found in earlier.champion_on.items()},
+        **{asked_step("champion", name): found for name, found in earlier.champion_on.items()},
         AGAINST: Against(version=earlier.champion_version, look=earlier.look),
     }
     same = plan("gate", config, {**outputs, **recalled})

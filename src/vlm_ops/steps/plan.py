@@ -157,7 +157,17 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
     Raises:
         OutputError: What lies in its folder can't be read.
     """
-    step = table(config)[name]
+    return plan_step(table(config)[name], config, outputs, known=known)
+
+
+def plan_step(
+    step: Step, config: PipelineConfig, outputs: Outputs, *, known: str | None = None
+) -> Plan:
+    """Work out the same for a step that is in no table, as those of benchmarks are.
+
+    Raises:
+        OutputError: What lies in its folder can't be read.
+    """
     inputs = {key: _input(need, outputs) for key, need in step.inputs.items()}
     job = step.job(config)
     digest = known or fingerprint(
