@@ -118,8 +118,8 @@ def average_precision(sums: Floats) -> Floats:
 
     A model that writes boxes says not how sure it is of each, so they have no order and there is
     one point, not a curve: precision up to the recall that is reached, 0 beyond it. It is what
-    COCO's evaluation gives where all wrong boxes come before all right ones, the least of what an
-    order could give. All labels are counted together, where COCO averages over labels.
+    COCO's evaluation gives where wrong boxes come before right ones; an object that is said twice
+    is wrong once. All labels are counted together, where COCO averages over labels.
 
     Args:
         sums: As :func:`ap_terms` counts them, summed.

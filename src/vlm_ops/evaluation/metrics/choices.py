@@ -9,14 +9,15 @@ _BRACKETED = r"[(\[]\s*([A-Z])\s*[)\]]"
 _PATTERNS = (
     re.compile(rf"\b(?i:{_SAYS})(?i:option\s+)?(?:{_BRACKETED}|([A-Z])(?![\w'\u2019]))"),
     re.compile(_BRACKETED),
-    re.compile(r"\A([A-Z])(?:\s*[.:),]|\s+-\s|\s*\Z)"),
-    re.compile(r"(?m:^([A-Z])[.:)]\s)"),
+    re.compile(r"\A([A-Z])(?:\s*[.:)]|\s+-\s|\s*\Z)"),
     re.compile(
-        r"(?<![\w'\u2019])([B-HJ-Z])(?![\w'\u2019])|(?<![\w'\u2019])([AI])(?=\s*(?:[.,;:!)]|\Z))"
+        r"(?<![\w'\u2019])([B-HJ-Z]|[AI](?=\s*(?:[.,;:!/&)]|and\b|or\b|\Z)))(?![\w'\u2019])"
     ),
 )
 """Ways of naming a letter, the plainest first; what stands further down is not looked at where one
-of these is found. Capital A and I inside a sentence are words."""
+of these is found. A and I before another word are words."""
+_OR = re.compile(r"[\s)\]]*(?:[,/&]|and\b|or\b)\s*[(\[]?([A-Z])(?![\w'\u2019]|\s+[a-z])")
+"""Another letter right after the one that was found."""
 _LEAD = re.compile(rf"\A(?i:(?:the\s+)?(?:correct\s+|right\s+|best\s+)*{_SAYS})")
 
 
@@ -54,9 +55,10 @@ def letters_in(text: str) -> set[str]:
     if re.fullmatch(r"\(?[a-z][.):]?", said):
         return {said.strip("().:").upper()}
     for pattern in _PATTERNS:
-        found = {next(filter(None, match.groups())) for match in pattern.finditer(said)}
-        if found:
-            return found
+        matches = list(pattern.finditer(said))
+        if matches:
+            more = (_OR.match(said, match.end()) for match in matches)
+            return {next(filter(None, match.groups())) for match in (*matches, *more) if match}
     return set()
 
 
