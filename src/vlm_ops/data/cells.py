@@ -110,7 +110,7 @@ def question(value: Any) -> str:
 
 
 def answers(value: Any) -> tuple[str, ...]:
-    """Read the accepted answers, each once, those that stand there most often first.
+    """Read the accepted answers, as often as they stand there, the most frequent first.
 
     Args:
         value: As :func:`votes` takes it.
@@ -118,7 +118,8 @@ def answers(value: Any) -> tuple[str, ...]:
     Raises:
         CellError: As :func:`votes`.
     """
-    return tuple(text for text, _ in Counter(votes(value)).most_common())
+    counts = Counter(texts := votes(value))
+    return tuple(sorted(texts, key=lambda text: -counts[text]))
 
 
 def votes(value: Any) -> tuple[str, ...]:
