@@ -1,4 +1,4 @@
-"""``vlm-ops benchmark`` from a shell: one line with --json, nothing asked twice, errors in words."""
+"""``vlm-ops benchmark``: one line with --json, nothing asked twice, errors in words."""
 
 import json
 import os
