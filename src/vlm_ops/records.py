@@ -159,7 +159,8 @@ class Row(AboutImages):
     """One example: a question about images, with every answer that counts as right.
 
     Attributes:
-        answers: Accepted answers; the first is the one to train on.
+        answers: Accepted answers; the first is the one to train on. Votes are repeated as often as
+            they were given, the most frequent first.
         group: What must not be split between train and test (a table, a document, a patient).
     """
 
