@@ -10,6 +10,9 @@ TOLERANCE = 0.05
 _ROUNDING = 1.0 + 1e-9
 """Keeps 1.05 against 1 inside the bound, whatever binary fractions make of it."""
 
+_YEAR = re.compile(r"[12]\d{3}", re.ASCII)
+"""Four digits from 1000 to 2999 without sign, separator, unit or fraction."""
+
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)"
     r"(?P<digits>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)"
@@ -62,6 +65,23 @@ def relaxed_match(prediction: str, answers: Iterable[str]) -> bool:
         return False
     value = number(said)
     return any(_matches(said, value, answer) for answer in answers)
+
+
+def relaxed_match_exact_names(prediction: str, answers: Iterable[str]) -> bool:
+    """Judge as :func:`relaxed_match`, but take a number that is a name at its word.
+
+    A target that reads as a year (``1950``) has to be met exactly; under the official rule 1999
+    counts as right for it. A count of 1000 to 2999 that is written like a year is taken for one.
+
+    Args:
+        prediction: What the model said.
+        answers: Accepted answers; it is enough to match one.
+    """
+    said = number(prediction)
+    names, others = [], []
+    for answer in answers:
+        (names if _YEAR.fullmatch(answer.strip()) else others).append(answer)
+    return any(said == number(name) for name in names) or relaxed_match(prediction, others)
 
 
 def _matches(said: str, value: float | None, answer: str) -> bool:
