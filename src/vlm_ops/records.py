@@ -162,8 +162,7 @@ class Row(AboutImages):
     """One example: a question about images, with every answer that counts as right.
 
     Attributes:
-        answers: Accepted answers; the first is the one to train on. Votes are repeated as often as
-            they were given, the most frequent first.
+        answers: Accepted answers, votes as often as they were given; the first is trained on.
         group: What must not be split between train and test (a table, a document, a patient).
     """
 

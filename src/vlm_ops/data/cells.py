@@ -113,19 +113,6 @@ def answers(value: Any) -> tuple[str, ...]:
     """Read the accepted answers, as often as they stand there, the most frequent first.
 
     Args:
-        value: As :func:`votes` takes it.
-
-    Raises:
-        CellError: As :func:`votes`.
-    """
-    counts = Counter(texts := votes(value))
-    return tuple(sorted(texts, key=lambda text: -counts[text]))
-
-
-def votes(value: Any) -> tuple[str, ...]:
-    """Read the answers of several people, in their order.
-
-    Args:
         value: A text or a number; a list of them, also one that a program wrote as text; or
             votes, as ``[{"answer": "net", "answer_confidence": "yes"}]`` (VQAv2, TextVQA).
 
@@ -140,7 +127,9 @@ def votes(value: Any) -> tuple[str, ...]:
     if all(_is_number(item) for item in voted) and len(set(voted)) > 1:
         advice = 'expected one answer; write accepted answers as texts (["14", "15"])'
         raise CellError("of several numbers", shown(value), advice)
-    return tuple(unmarked(spoken(item, value, _ANSWERS)) for item in voted)
+    texts = [unmarked(spoken(item, value, _ANSWERS)) for item in voted]
+    counts = Counter(texts)
+    return tuple(sorted(texts, key=lambda text: -counts[text]))
 
 
 def key(value: Any) -> str:

@@ -46,7 +46,7 @@ def test_a_set_of_pictures_is_worth_what_coco_says() -> None:
         [[Box("a", *(n / 10 for n in box)) for box in row] for row in side]
         for side in (mine, there)
     ]
-    official = [coco_ap(*boxes, iou) for iou in COCO]
+    official = [coco_ap(boxes[0], boxes[1], iou) for iou in COCO]
     texts = [[said(row) for row in side] for side in (mine, there)]
     assert score("boxes_ap50", *texts) == pytest.approx(official[0])
     assert score("boxes_ap", *texts) == pytest.approx(np.mean(official))

@@ -56,12 +56,12 @@ def _checked(name: str, metric: Metric) -> Judge:
     def judge(said: Sequence[str], expected: Sequence[Sequence[str]]) -> Floats:
         try:
             terms = np.asarray(metric.judge(said, expected), dtype=np.float64)
+            worth = metric.score(terms)
         except Exception as error:
             raise DataError(f"metric {name} failed: {type(error).__name__}: {error}") from error
         if terms.ndim != 2 or len(terms) != len(said):
             shape = f"({len(said)}, terms)"
             raise DataError(f"metric {name}: found terms of shape {terms.shape}; expected {shape}")
-        worth = metric.score(terms)
         with np.errstate(invalid="ignore"):
             low, high = worth < metric.low - _ROUNDING, worth > metric.high + _ROUNDING
         wrong = ~np.isfinite(terms).all(axis=1) | low | high
@@ -71,7 +71,6 @@ def _checked(name: str, metric: Metric) -> Judge:
                 f"metric {name}, row {row + 1} of {len(said)}: found {worth[row]:g} for the answer "
                 f"{said[row]!r} (accepted: {', '.join(map(repr, expected[row]))}); expected a "
                 f"number from {metric.low:g} to {metric.high:g}"
-                f"{', or None' if len(terms[row]) == 2 else ''}"
             )
         return terms
 

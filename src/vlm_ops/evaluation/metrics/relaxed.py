@@ -77,10 +77,10 @@ def relaxed_match_exact_names(prediction: str, answers: Iterable[str]) -> bool:
         prediction: What the model said.
         answers: Accepted answers; it is enough to match one.
     """
+    accepted = list(answers)
+    names = [answer for answer in accepted if _YEAR.fullmatch(answer.strip())]
+    others = [answer for answer in accepted if answer not in names]
     said = number(prediction)
-    names, others = [], []
-    for answer in answers:
-        (names if _YEAR.fullmatch(answer.strip()) else others).append(answer)
     return any(said == number(name) for name in names) or relaxed_match(prediction, others)
 
 

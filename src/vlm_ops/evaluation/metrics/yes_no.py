@@ -24,7 +24,7 @@ def yes_or_no(text: str) -> str | None:
     ``No`` themselves. Here what is neither is wrong, and no yes.
     """
     first, *_ = text.strip().lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split(".")
-    words = _WORD.findall(first)
+    words: list[str] = _WORD.findall(first)
     if words and words[0] in ("yes", "no"):
         return words[0]
     no = any(word in _NO or word.endswith("n't") for word in words)
