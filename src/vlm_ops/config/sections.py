@@ -193,9 +193,6 @@ class DataCommon(Frozen):
     supervise: Supervise = added("all")
     """Which answers of a chat are learned and asked: ``all`` of them, each after what was said
     before it, or the ``last`` one."""
-    votes: bool = added(False)
-    """Whether an answer that stands twice in a row's list counts twice, as the votes of several
-    people do (VQA accuracy); else accepted answers are kept once each."""
     without_image: WithoutImage = added("refuse")
     """What is done with a row that has no image: ``refuse`` it, since it may have lost one, or
     ``accept`` it as a row of text alone."""

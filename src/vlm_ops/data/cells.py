@@ -192,7 +192,6 @@ ROLES: dict[str, Callable[[Any], Any]] = {
     "id": key,
     "question": question,
     "answers": answers,
-    "votes": votes,
     "kind": key,
     "group": group,
     "label": thumb,

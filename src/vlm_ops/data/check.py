@@ -178,9 +178,8 @@ def check_rows(
                     complaints.look([broken_row(row, row.broken)])
                     continue
                 read, found = read_cells(row, _cells(row, seen))
-                for role in ("boxes", "votes"):
-                    if role in read:
-                        read["answers"] = read.pop(role)
+                if "boxes" in read:
+                    read["answers"] = read.pop("boxes")
                 if options := read.pop("options", None):
                     read["answers"] = options.answers
                     read["question"] = options.asked(read.get("question", ""))
@@ -248,7 +247,7 @@ def _said(row: RawRow, seen: Seen) -> dict[str, Any]:
         return {"boxes": Marked(*row.boxes, _pictures(row, seen))}
     if row.columns.get("options") is not None:
         return {"options": (row.options, row.answers)}
-    return {"votes" if row.votes else "answers": row.answers}
+    return {"answers": row.answers}
 
 
 def _pictures(row: RawRow, seen: Seen) -> list[Picture] | None:

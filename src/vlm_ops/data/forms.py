@@ -27,7 +27,6 @@ class Form(NamedTuple):
         question: What every row is asked; None where a column says it.
         asks: Whether rows are to be answered, so that a chat may end with the user.
         boxed: How boxes are given, and written as answers.
-        votes: Whether answers are votes.
     """
 
     columns: Columns
@@ -36,7 +35,6 @@ class Form(NamedTuple):
     question: str | None = None
     asks: bool = False
     boxed: BoxSettings = BoxSettings()
-    votes: bool = False
 
     def wanted(self) -> dict[str, str | None]:
         """Return the column of each setting that must be there."""

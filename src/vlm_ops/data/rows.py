@@ -69,7 +69,6 @@ class RawRow:
         chat: What was said, where question and answers are in one cell; theirs are empty then.
         columns: What the columns of these cells are called, for messages.
         broken: Why there is no row where one should stand; None if there is one.
-        votes: Whether the answers are votes, and an answer that stands there twice counts twice.
     """
 
     where: str
@@ -86,7 +85,6 @@ class RawRow:
     videos: tuple[ImageCell, ...] = ()
     chat: Chat | None = None
     broken: CellError | None = None
-    votes: bool = False
 
     @property
     def marks(self) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def open_source(data: DataSettings, *, seed: int, cache: Path) -> Source:
         form = find_form(data.form, data.columns, columns, data.question)
         check_columns(form.wanted(), columns, data.path.name)
         place = Place.of(data.path.parent, data.images_root)
-        raw = _raw_rows(rows, form._replace(boxed=data.boxes, votes=data.votes), place, None)
+        raw = _raw_rows(rows, form._replace(boxed=data.boxes), place, None)
         return Source(data.path.stem, str(data.path.name), raw, own_splits=False)
     folder = hub.fetch(data.id, data.revision, cache)
     return hub_source(data, folder, seed=seed, cache=cache)
@@ -115,7 +115,7 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
 
     def rows() -> Iterator[RawRow]:
         for split, (_, cells) in tables.items():
-            form = forms[split]._replace(boxed=data.boxes, votes=data.votes)
+            form = forms[split]._replace(boxed=data.boxes)
             yield from _raw_rows(cells, form, Place.of(folder), split)
 
     title = f"{data.id} at {data.revision[:7]}"
@@ -326,5 +326,4 @@ def raw_row(
         group="" if columns.group and group is None else group,
         split=split,
         columns=columns.model_dump(exclude={"more_images"}),
-        votes=form.votes,
     )
