@@ -25,7 +25,7 @@ from vlm_ops.data import hub
 from vlm_ops.errors import ConfigError, DataError, ServiceError
 from vlm_ops.evaluation.metrics import find
 from vlm_ops.records import Row
-from vlm_ops.steps.benchmarks import rows_of
+from vlm_ops.steps.measuring import rows_of
 
 TEXT, WHOLE, TEXTS = Value("string"), Value("int32"), List(Value("string"))
 

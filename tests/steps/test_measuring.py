@@ -18,7 +18,7 @@ from vlm_ops.evaluation.benchmark import score_benchmark
 from vlm_ops.evaluation.protocol import read_protocol, refuse_other_protocol
 from vlm_ops.evaluation.respondent import ModelRespondent
 from vlm_ops.models import features, generation
-from vlm_ops.steps.benchmarks import answers_of, rows_of
+from vlm_ops.steps.measuring import answers_of, rows_of
 
 ROWS = 22
 
