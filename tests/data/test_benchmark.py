@@ -79,7 +79,7 @@ def docvqa() -> Sample:
 
 
 def textvqa() -> Sample:
-    votes = ["nokia"] * 7 + ["Nokia", "phone", "phone"]
+    votes = ["nokia"] * 7 + ["phone", "phone", "Nokia"]
     row = {
         "image_id": "003a8ae2ef43b901", "question_id": 34602, "question": "what brand is it?",
         "question_tokens": ["what", "brand"], "image": picture(3), "image_width": 43,
