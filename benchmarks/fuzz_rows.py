@@ -79,7 +79,7 @@ def answer_cell(rng: random.Random) -> Cell:
         (n, (str(n),)),
         (float(n), (str(n),)),
         (n + 0.5, (f"{n + 0.5}",)),
-        (_vote([some[1], some[0], some[0]]), (some[0], some[1])),
+        (_vote([some[1], some[0], some[0]]), (some[0], some[0], some[1])),
         (str(_vote(some)), tuple(some)),
         ([f"[{n}, {n}]"], (f"[{n}, {n}]",)),
     ]

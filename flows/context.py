@@ -114,7 +114,7 @@ class Context:
             return
         self._use(artifact.folder for artifact in artifacts)
         self.seconds[stage] = round(sum(artifact.seconds for artifact in artifacts), 3)
-        self.folders[stage] = artifacts[-1].folder
+        self.folders[stage] = (taken.artifacts.get(stage) or artifacts[-1]).folder
         if not taken.fresh:
             self.skipped.append(stage)
 

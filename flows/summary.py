@@ -17,10 +17,12 @@ from vlm_ops.artifacts import (
     TrainedAdapter,
     ValidationScores,
 )
+from vlm_ops.evaluation.benchmarked import BenchmarkScores
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.records import Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
 from vlm_ops.registry.rows_since import RowsSince
+from vlm_ops.steps.benchmarks import SCORES
 from vlm_ops.store.frozen import Frozen
 
 Status = Literal["promoted", "kept", "trial"]
@@ -61,6 +63,7 @@ class Summary(Frozen):
         name: Of the registered model.
         split: Which rows the scores are of: ``validation`` in a trial, else ``test``.
         scores: By model.
+        benchmarks: On each benchmark, by model.
         candidate: Who is the candidate and why.
         decision: The gate's; None in a trial.
         model_version: Of the candidate in the registry; None in a trial.
@@ -88,6 +91,7 @@ class Summary(Frozen):
     name: str
     split: Split
     scores: dict[str, Score]
+    benchmarks: dict[str, dict[str, Score]] = {}
     candidate: str
     decision: Decision | None
     model_version: str | None
@@ -161,6 +165,7 @@ def of_promotion(
         status="promoted" if promoted else "kept",
         split="test",
         scores=evaluation.scores,
+        benchmarks=_on_benchmarks(context),
         notices=evaluation.warnings,
         decision=Decision(
             promote=judged.verdict.accepted,
@@ -203,6 +208,13 @@ def _summary(context: Context, notices: tuple[str, ...], **found: Any) -> Summar
     )
 
 
+def _on_benchmarks(context: Context) -> dict[str, dict[str, Score]]:
+    found = context.outputs.get(SCORES)
+    if not isinstance(found, BenchmarkScores):
+        return {}
+    return {name: result.scores for name, result in found.results.items()}
+
+
 def publish(context: Context, summary: Summary) -> Summary:
     """Put table, verdict and the way to MLflow on the flow run's page in Prefect.
 
@@ -214,6 +226,12 @@ def publish(context: Context, summary: Summary) -> Summary:
         table=[{"model": name, **_cells(score)} for name, score in summary.scores.items()],
         description=f"Relaxed accuracy on {summary.split}, {summary.name}",
     )
+    for name, scores in summary.benchmarks.items():
+        _publish_table(
+            key=f"scores-{name.lower().replace('.', '-').replace('_', '-')}",
+            table=[{"model": model, **_cells(score)} for model, score in scores.items()],
+            description=f"Benchmark {name}, {summary.name}",
+        )
     decision = summary.decision
     version = "" if decision is None else f" version {summary.model_version}"
     said = [summary.candidate] if decision is None else decision.reasons

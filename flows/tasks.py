@@ -36,11 +36,11 @@ from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import (
     AGAINST,
     CHAMPION,
-    STEPS,
     TRIAL,
     first_training,
     meets_champion,
     steps_of,
+    table,
 )
 from vlm_ops.store.lock import one_at_a_time
 from vlm_ops.tracking.mlflow import MlflowTracker
@@ -66,7 +66,7 @@ def take(context: Context, stage: str) -> None:
     retrying = _take.with_options(
         name=stage, task_run_name=stage, retries=context.config.execution.retries
     )
-    needs = (need for step in steps_of(stage) for need in step.inputs.values())
+    needs = (need for step in steps_of(stage, context.config) for need in step.inputs.values())
     sources = {source for need in needs for source in need.steps}
     if stage == first_training(context.config):
         sources.add(CHECK)
@@ -116,7 +116,7 @@ def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
     Prefect draws its arrows from ``inputs``: what earlier tasks took.
     """
     found, left = Work.of(stage, context.config, context.outputs).done()
-    for line in computed_elsewhere(found):
+    for line in computed_elsewhere(found, table(context.config)):
         logger.info("%s", line)
     if left is None:
         context.end_step(stage)
@@ -165,7 +165,8 @@ def _check(context: Context, judged: bool, inputs: dict[str, Taken]) -> Any:
 
 
 def _perform(context: Context, work: Work, run_id: str) -> Left:
-    if not any(STEPS[name].heavy for name in work.names):
+    steps = table(context.config)
+    if not any(steps[name].heavy for name in work.names):
         with MlflowTracker(run_id, context.tracking_uri, system_metrics=False) as tracker:
             return work.take(tracker)
     tracking = {"uri": context.tracking_uri, "run_id": run_id, "patience_s": str(patience_s())}
@@ -218,13 +219,13 @@ def agree_on_margins(context: Context) -> None:
         ConfigError: The registered model is held to other ones.
     """
     pinned = context.registry.margins()
-    if pinned is None or pinned == context.config.gate:
+    if pinned is None or pinned == context.config.margins:
         return
-    ours = context.config.gate.model_dump()
-    others = {key: value for key, value in pinned.model_dump().items() if ours[key] != value}
+    ours, others = (one.model_dump() for one in (context.config.margins, pinned))
     said = ", ".join(
-        f"{key} {json.dumps(ours[key])} instead of {json.dumps(value)}"
-        for key, value in others.items()
+        f"{key} {json.dumps(ours.get(key))} instead of {json.dumps(others.get(key))}"
+        for key in {**ours, **others}
+        if ours.get(key) != others.get(key)
     )
     name = context.registry.name
     raise ConfigError(
@@ -236,7 +237,8 @@ def agree_on_margins(context: Context) -> None:
 
 def forget_judgement(context: Context) -> None:
     """Have the candidate judged again, against the champion of now, which is another look."""
-    for name in (CHAMPION, AGAINST, "champion on test", "gate"):
+    judged = (step.name for step in steps_of("gate", context.config))
+    for name in (CHAMPION, AGAINST, *judged):
         context.outputs.pop(name, None)
 
 
@@ -266,7 +268,7 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
     if not version.created:
         context.skipped.append("register")
     if registry.margins() is None:
-        registry.pin(context.config.gate, reason=None, by=f"{user_name()} (flow)")
+        registry.pin(context.config.margins, reason=None, by=f"{user_name()} (flow)")
     return version
 
 

@@ -92,6 +92,30 @@ def load(
     """
     from vlm_ops.models.loading import load as load_ref
 
+    return Model(load_ref(find(model, runs=runs, quantization=quantization, dtype=dtype)))
+
+
+def find(
+    model: str,
+    *,
+    runs: str | Path = "runs",
+    quantization: str | None = None,
+    dtype: str | None = None,
+) -> "ModelRef":
+    """Find a model by content, without loading it.
+
+    Args:
+        model: As :func:`load` takes it, and so are the others.
+        runs: Folder with the registered models.
+        quantization: None takes the model's own.
+        dtype: None takes the model's own.
+
+    Raises:
+        ModelError: There is no such model.
+        RegistryError: There is no such version.
+        OutputError: There is no such runs folder.
+        ConfigError: There is no such form.
+    """
     wanted = {"quantization": quantization, "dtype": dtype}
     form = {name: value for name, value in wanted.items() if value is not None}
     try:
@@ -101,7 +125,7 @@ def load(
     with _registry(model, Path(runs)) as uri:
         ref = _find(model, uri, Path(runs))
     settings = ref.settings.model_copy(update=form)
-    return Model(load_ref(ref.model_copy(update={"settings": settings})))
+    return ref.model_copy(update={"settings": settings})
 
 
 def _find(model: str, uri: str | None, runs: Path) -> "ModelRef":

@@ -22,6 +22,9 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 BARE_QUESTION = "{question}"
 """The prompt of a model that is asked the question and nothing else."""
 
+RELAXED_ACCURACY = "relaxed_accuracy"
+"""The metric that models are judged by where a configuration says nothing else."""
+
 IMAGE = "<image>"
 """Mark that stands where an image belongs in a text; a text of a data set may hold no other."""
 
@@ -159,7 +162,7 @@ class Row(AboutImages):
     """One example: a question about images, with every answer that counts as right.
 
     Attributes:
-        answers: Accepted answers; the first is the one to train on.
+        answers: Accepted answers, votes as often as they were given; the first is trained on.
         group: What must not be split between train and test (a table, a document, a patient).
     """
 
@@ -290,8 +293,10 @@ class Difference(Frozen):
         chance: How often tossed signs give as much over the margin, 0..1.
         level: The largest chance that the gate's condition allows.
         passed: Whether the gate's condition holds.
+        on: Name of the benchmark; empty for the test rows.
     """
 
+    on: str = added("")
     than: str
     points: float
     low: float

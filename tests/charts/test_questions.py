@@ -122,7 +122,39 @@ CHECKS: dict[str, Check] = {
     "share": share,
     "value": value,
     "label": lambda spec, text: spec.labels[place(spec, text)],
+    "is_pie": lambda spec, text: yes("pie" in CHART_NAMES[spec.kind].lower()),
+    "many": lambda spec, text: yes(len(spec.series[0].values) > 5),
+    "several": lambda spec, text: yes(len(spec.series) > 1),
 }
+
+
+def captions(spec: ChartSpec) -> tuple[str, ...]:
+    """What a chart's three captions have to be, written a second time."""
+    name, values = CHART_NAMES[spec.kind].lower(), spec.series[0].values
+    best = max(range(len(values)), key=lambda i: values[i])
+    if spec.kind == "line":
+        marks = f"{len(spec.series)} line" + "s" * (len(spec.series) > 1)
+        if len(spec.series) > 1:
+            color = max(by_color(spec).items(), key=lambda x: x[1])[0]
+            what, which = "the one that ends highest", f"is {color}"
+        else:
+            way = "higher" if values[-1] > values[0] else "lower"
+            what, which = "it ends", f"{way} than it starts"
+    else:
+        word, most, side = {
+            "bar": ("bars", "tallest", "left"),
+            "barh": ("bars", "longest", "top"),
+            "pie": ("slices", "largest", ""),
+        }[spec.kind]
+        marks, what = f"{len(values)} {word}", f"the {most} one"
+        colors = spec.series[0].colors
+        one_color = len(colors) == 1
+        which = f"is number {best + 1} from the {side}" if one_color else f"is {colors[best]}"
+    return (
+        f"A {name} with {marks}; {what} {which}.",
+        f"This {name} shows {marks}, and {what} {which}.",
+        f"The picture is a {name}. It has {marks}: {what} {which}.",
+    )
 
 
 def every_question(spec: ChartSpec, seed: int) -> list[Question]:
@@ -135,7 +167,10 @@ def every_question(spec: ChartSpec, seed: int) -> list[Question]:
 def test_answers_equal_those_found_by_brute_force(seed: int) -> None:
     spec = chart(seed)
     for question in every_question(spec, seed):
-        assert question.answers == (CHECKS[question.kind](spec, question.text),), question
+        if question.kind == "caption":
+            assert question.answers == captions(spec)
+        else:
+            assert question.answers == (CHECKS[question.kind](spec, question.text),), question
 
 
 @settings(max_examples=250, deadline=None)
@@ -156,7 +191,7 @@ def test_no_answer_hangs_on_less_than_two_pixels(seed: int) -> None:
 
 def test_every_kind_is_asked_of_some_chart() -> None:
     kinds = {question.kind for seed in range(80) for question in every_question(chart(seed), seed)}
-    assert kinds == set(KINDS) == set(CHECKS)
+    assert kinds == set(KINDS) == {"caption", *CHECKS}
 
 
 def test_ties_are_never_asked_about() -> None:
@@ -202,8 +237,16 @@ def test_yes_and_no_are_even() -> None:
 
 
 def test_words_need_no_reading_by_default() -> None:
-    assert not {"value", "label"} & set(DEFAULT_KINDS)
-    assert {"value", "label"} < set(KINDS)
+    named_only = {"value", "label", "is_pie", "many", "several", "caption"}
+    assert not named_only & set(DEFAULT_KINDS)
+    assert named_only < set(KINDS)
+
+
+def test_plain_questions_name_no_color() -> None:
+    for seed in range(60):
+        for question in every_question(chart(seed), seed):
+            if question.kind in ("is_pie", "many", "several"):
+                assert not re.search(rf"\b({COLORS})\b", question.text)
 
 
 def test_every_template_has_four_wordings_that_differ() -> None:
@@ -214,8 +257,8 @@ def test_every_template_has_four_wordings_that_differ() -> None:
 def test_answers_do_not_occur_with_other_letters() -> None:
     for seed in range(60):
         for question in every_question(chart(seed), seed):
-            (answer,) = question.answers
-            if question.kind not in ("label", "value"):
+            answer = question.answers[0]
+            if question.kind not in ("label", "value", "caption"):
                 assert re.fullmatch(r"[1-9]|Yes|No|[A-Z][a-z]+( [a-z]+)*", answer)
 
 

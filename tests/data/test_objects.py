@@ -21,7 +21,7 @@ from vlm_ops.data.objects import WHERE, Marked, Picture, answer_with_boxes, like
 from vlm_ops.data.parquet import named_labels
 from vlm_ops.data.prepare import prepare
 from vlm_ops.errors import DataError
-from vlm_ops.evaluation.boxes import boxes_f1
+from vlm_ops.evaluation.metrics.boxes import boxes_f1
 from vlm_ops.models.loading import base_ref, load_processor
 from vlm_ops.records import SPLITS, ImageRef, Row
 from vlm_ops.tracker import NullTracker

@@ -68,7 +68,7 @@ def test_the_record_of_a_step_says_what_computed_it(tmp_path: Path) -> None:
     found = plan("prepare", config, {}).done()
     assert found is not None
     assert found.computed == {}
-    assert computed_elsewhere({"prepare": found}) == []
+    assert computed_elsewhere({"prepare": found}, STEPS) == []
 
 
 def test_every_step_with_a_model_names_what_computes_models() -> None:
@@ -95,10 +95,10 @@ def test_a_step_that_other_versions_computed_says_so_and_stands(
     config, outputs = load_config("demo"), left(tmp_path)
     named = plan("sft", config, outputs).fingerprint
     found = made_here(tmp_path, "sft", "gate")
-    assert computed_elsewhere(found) == []
+    assert computed_elsewhere(found, STEPS) == []
     torch = ground.version("torch")
     upgraded("torch")
-    (line,) = computed_elsewhere(found)
+    (line,) = computed_elsewhere(found, STEPS)
     assert line == (
         f"sft: found again, computed with torch {torch} (now 9.9). It stands, and docs/again.md "
         f"says why; to have it computed anew, move sft away."
@@ -114,9 +114,9 @@ def test_steps_that_differ_alike_share_a_line_and_threads_are_no_difference(
         other = artifact.computed | {"threads": "64"}
         found[name] = artifact.model_copy(update={"computed": other})
     upgraded("numpy")
-    (line,) = computed_elsewhere(found)
+    (line,) = computed_elsewhere(found, STEPS)
     assert line.startswith("validation, choose: found again, computed with numpy ")
     monkeypatch.setattr(ground, "device", lambda: "cuda")
-    statistics, training = sorted(computed_elsewhere(found), reverse=True)
+    statistics, training = sorted(computed_elsewhere(found, STEPS), reverse=True)
     assert statistics == line
     assert training.startswith("sft, prefer: found again, computed with device cpu (now cuda). ")

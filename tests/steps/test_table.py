@@ -11,12 +11,14 @@ from vlm_ops.artifacts import AnswerSet, ModelRef
 from vlm_ops.config.load import load_config
 from vlm_ops.records import Against
 from vlm_ops.steps.plan import step_function
-from vlm_ops.steps.table import AGAINST, CHAMPION, STAGES, STEPS, From, Step, steps_of
+from vlm_ops.steps.table import AGAINST, CHAMPION, STAGES, STEPS, From, Step, steps_of, table
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracker import Tracker
 
-EACH = pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+WITH_BENCHMARKS = load_config("demo", ["benchmarks=[charts, chart-yesno]"])
+TABLE = table(WITH_BENCHMARKS)
+EACH = pytest.mark.parametrize("step", TABLE.values(), ids=TABLE)
 
 
 def kind_of(source: type[Frozen], part: str) -> Any:
@@ -34,7 +36,7 @@ def kind_of(source: type[Frozen], part: str) -> Any:
 def given(need: From) -> Any:
     """Return the type of what a step is given."""
     told: dict[str, type[Frozen]] = {CHAMPION: ModelRef, AGAINST: Against}
-    kind = kind_of(told.get(need.step) or STEPS[need.step].output, need.part)
+    kind = kind_of(told.get(need.step) or TABLE[need.step].output, need.part)
     # Where it is None, a step that can't do without is left out.
     return next((part for part in get_args(kind) if part is not NoneType), kind)
 
@@ -45,7 +47,7 @@ def job_type(step: Step) -> Any:
 
 @EACH
 def test_every_input_comes_from_an_earlier_step(step: Step) -> None:
-    earlier = [CHAMPION, AGAINST, *list(STEPS)[: list(STEPS).index(step.name)]]
+    earlier = [CHAMPION, AGAINST, *list(TABLE)[: list(TABLE).index(step.name)]]
     for name, need in step.inputs.items():
         assert need.step in earlier, name
 
@@ -76,7 +78,7 @@ def test_a_function_can_do_without_what_is_optional_and_with_no_other(step: Step
 
 @EACH
 def test_every_job_is_of_its_type_and_says_what_it_covers(step: Step) -> None:
-    job = step.job(load_config("demo"))
+    job = step.job(WITH_BENCHMARKS)
     assert type(job) is job_type(step)
     assert job.changes_nothing <= set(type(job).model_fields)
 
@@ -89,15 +91,25 @@ def test_every_step_has_a_stage_of_its_name_or_belongs_to_one() -> None:
     assert all(steps_of(stage)[-1].name == stage for stage in STAGES)
 
 
+def test_benchmarks_stand_among_the_steps_of_their_stages() -> None:
+    assert {name: step for name, step in TABLE.items() if name in STEPS} == {
+        **STEPS, "gate": TABLE["gate"]
+    }  # fmt: skip
+    assert TABLE["gate"].inputs.items() > STEPS["gate"].inputs.items()
+    assert {step.stage for name, step in TABLE.items() if name not in STEPS} == {
+        "prepare", "evaluate", "gate"
+    }  # fmt: skip
+
+
 def test_steps_that_share_work_share_all_that_names_their_folder() -> None:
     shared: dict[str, Any] = {}
-    for step in STEPS.values():
+    for step in TABLE.values():
         same = (step.version, job_type(step), step.output, step.function, sorted(step.inputs))
         assert shared.setdefault(step.work, same) == same
 
 
 def test_only_a_step_that_loads_nothing_runs_in_the_flows_own_process() -> None:
-    assert {step.name for step in STEPS.values() if not step.heavy} == {
-        "validation", "choose", "gate"
+    assert {step.name for step in TABLE.values() if not step.heavy} == {
+        "validation", "choose", "benchmarks", "gate"
     }  # fmt: skip
     assert all(issubclass(step.output, Artifact) for step in STEPS.values())

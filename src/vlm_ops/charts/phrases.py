@@ -112,6 +112,30 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
         "What name stands at the {extreme} {mark}?",
         "How is the {extreme} {mark} labeled?",
     ),
+    "is_pie": (
+        "Is this a pie chart?",
+        "Is the picture a pie chart?",
+        "Does the picture show a pie chart?",
+        "Would you call this a pie chart?",
+    ),
+    "several": (
+        "Is there more than one line?",
+        "Does the chart show more than one line?",
+        "Are there several lines in this chart?",
+        "Would you say that this chart has two lines or more?",
+    ),
+    "many": (
+        "Are there more than five {marks}?",
+        "Does the chart show more than five {marks}?",
+        "Does this chart have more than five {marks}?",
+        "Is the number of {marks} larger than five?",
+    ),
+    "caption": (
+        "Describe this chart in one sentence.",
+        "What does this chart look like? Answer in one sentence.",
+        "Write a caption for this chart.",
+        "Give a short description of the chart.",
+    ),
 }
 """All wordings by what they are about; names in braces are filled in."""
 

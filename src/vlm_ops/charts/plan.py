@@ -101,7 +101,7 @@ class Balance:
 
     def _surplus(self, question: Question) -> float:
         """How much too often this answer was had: than its opposite, or than its ceiling."""
-        (answer,) = question.answers
+        answer = question.answers[0]
         had = self._answers[question.kind, question.form, answer]
         if answer in _OPPOSITE:
             return had - self._answers[question.kind, question.form, _OPPOSITE[answer]]

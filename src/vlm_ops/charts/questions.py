@@ -5,42 +5,20 @@ hangs on less than two pixels at the size at which the tiny model sees.
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
-from vlm_ops.charts.draw import gap_px
-from vlm_ops.charts.phrases import CHART_NAMES, TEMPLATES, WORDS, Words
+from vlm_ops.charts import captions, plain
+from vlm_ops.charts.phrases import CHART_NAMES, WORDS
+from vlm_ops.charts.question import MIN_GAP_PX as MIN_GAP_PX
+from vlm_ops.charts.question import Asker, apart, colored, extreme_mark, worded, words_of
+from vlm_ops.charts.question import Question as Question
 from vlm_ops.charts.spec import COLOR_NAMES, ChartSpec
 from vlm_ops.errors import ConfigError
-
-MIN_GAP_PX = 2.0
-"""A difference that an answer hangs on, in pixels of the picture at 128 x 128."""
 
 MAX_NAME = 9
 """Characters of a label that a question names or asks for; longer ones are drawn shortened."""
 
-
-@dataclass(frozen=True)
-class Question:
-    """One question with its answer.
-
-    Attributes:
-        kind: One of :data:`KINDS`.
-        text: What is asked.
-        answers: The accepted answers; always one here.
-        form: What the wording tells without the picture; among the questions of one form,
-            Yes and No are to be equally frequent.
-    """
-
-    kind: str
-    text: str
-    answers: tuple[str, ...]
-    form: str = ""
-
-
 _ASK_LINES = 0.4  # seldom: lines are fewer than bars, so the word gives something away
-
-Asker = Callable[[ChartSpec, random.Random], Iterator[Question]]
 
 
 def ask(
@@ -101,63 +79,23 @@ def candidates(
     return found
 
 
-def apart(spec: ChartSpec, first: float, second: float) -> bool:
-    """Whether two numbers of a chart differ by enough pixels to be told apart.
-
-    Args:
-        spec: The chart.
-        first: A number on its axis; of a pie: a slice or any part of the sum.
-        second: Another one.
-
-    Returns:
-        True from :data:`MIN_GAP_PX` on.
-    """
-    return gap_px(spec, first, second) >= MIN_GAP_PX
-
-
-def _text(template: str, rng: random.Random, **names: str) -> str:
-    return rng.choice(TEMPLATES[template]).format(**names)
-
-
-def _words(spec: ChartSpec) -> Words | None:
-    """What the marks of the first series are called; None for lines whose points don't show."""
-    if spec.kind == "line":
-        return WORDS["point"] if len(spec.series) == 1 and spec.style.markers else None
-    return WORDS[spec.kind]
-
-
-def _colored(spec: ChartSpec) -> bool:
-    """Whether each bar or slice has a color of its own."""
-    colors = spec.series[0].colors
-    return spec.kind != "line" and len(set(colors)) == len(spec.labels)
-
-
-def _extreme(spec: ChartSpec, largest: bool) -> int | None:
-    """Index of the one largest or smallest mark; None if the next is too near."""
-    values = spec.series[0].values
-    order = sorted(range(len(values)), key=lambda i: values[i], reverse=largest)
-    if len(order) > 1 and not apart(spec, values[order[0]], values[order[1]]):
-        return None
-    return order[0]
-
-
 def _type(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
     if spec.style.hole == 0:
-        yield Question("type", _text("type", rng), (CHART_NAMES[spec.kind],))
+        yield Question("type", worded("type", rng), (CHART_NAMES[spec.kind],))
 
 
 def _count(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
     if spec.kind == "line":
         if spec.style.markers:
             each = "each line" if len(spec.series) > 1 else "the line"
-            text = _text("count_points", rng, each=each)
+            text = worded("count_points", rng, each=each)
             yield Question("count", text, (str(len(spec.labels)),), "points")
             return
         if rng.random() < _ASK_LINES:
-            text = _text("count", rng, marks="lines")
+            text = worded("count", rng, marks="lines")
             yield Question("count", text, (str(len(spec.series)),), "lines")
         return
-    text = _text("count", rng, marks=WORDS[spec.kind].marks)
+    text = worded("count", rng, marks=WORDS[spec.kind].marks)
     yield Question("count", text, (str(len(spec.labels)),), "marks")
 
 
@@ -165,12 +103,12 @@ def _extreme_color(largest: bool) -> Asker:
     kind = "largest_color" if largest else "smallest_color"
 
     def asker(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
-        words = _words(spec)
-        if words is None or not _colored(spec):
+        words = words_of(spec)
+        if words is None or not colored(spec):
             return
-        if (index := _extreme(spec, largest)) is not None:
+        if (index := extreme_mark(spec, largest)) is not None:
             extreme = words.largest if largest else words.smallest
-            text = _text("extreme_color", rng, extreme=extreme, mark=words.mark)
+            text = worded("extreme_color", rng, extreme=extreme, mark=words.mark)
             yield Question(kind, text, (spec.series[0].colors[index].capitalize(),))
 
     return asker
@@ -180,13 +118,13 @@ def _extreme_position(largest: bool) -> Asker:
     kind = "largest_position" if largest else "smallest_position"
 
     def asker(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
-        words = _words(spec)
+        words = words_of(spec)
         if words is None or not words.start:
             return
-        if (index := _extreme(spec, largest)) is not None:
+        if (index := extreme_mark(spec, largest)) is not None:
             extreme = words.largest if largest else words.smallest
             names = {"extreme": extreme, "mark": words.mark, "start": words.start}
-            text = _text("extreme_position", rng, **names)
+            text = worded("extreme_position", rng, **names)
             yield Question(kind, text, (str(index + 1),))
 
     return asker
@@ -211,10 +149,10 @@ def _pairs(spec: ChartSpec, rng: random.Random, factor: float) -> Iterator[tuple
 
 def _two_marks(kind: str, factor: float) -> Asker:
     def asker(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
-        words = _words(spec)
+        words = words_of(spec)
         if words is None or (spec.kind == "line" and factor > 1):
             return
-        by_color = _colored(spec)
+        by_color = colored(spec)
         if not by_color and not words.start:
             return
         for i, j, answer in _pairs(spec, rng, factor):
@@ -222,10 +160,10 @@ def _two_marks(kind: str, factor: float) -> Asker:
             names |= {"large": words.large, "larger": words.larger}
             if by_color:
                 colors = spec.series[0].colors
-                text = _text(f"{kind}_color", rng, a=colors[i], b=colors[j], **names)
+                text = worded(f"{kind}_color", rng, a=colors[i], b=colors[j], **names)
                 yield Question(kind, text, (answer,), f"{words.mark} color")
             else:
-                text = _text(f"{kind}_position", rng, a=str(i + 1), b=str(j + 1), **names)
+                text = worded(f"{kind}_position", rng, a=str(i + 1), b=str(j + 1), **names)
                 yield Question(kind, text, (answer,), f"{words.mark} {i < j}")
 
     return asker
@@ -235,7 +173,7 @@ def _compare(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
     if spec.kind == "line" and len(spec.series) > 1:
         for i, j, answer in _pairs(spec, rng, 1.0):
             a, b = (spec.series[k].colors[0] for k in (i, j))
-            yield Question("compare", _text("compare_line", rng, a=a, b=b), (answer,), "line")
+            yield Question("compare", worded("compare_line", rng, a=a, b=b), (answer,), "line")
         return
     yield from _two_marks("compare", 1.0)(spec, rng)
 
@@ -249,7 +187,9 @@ def _trend(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
         if apart(spec, first, last):
             line = f"the {series.colors[0]} line" if several else "the line"
             answer = "Yes" if last > first else "No"
-            yield Question("trend", _text("trend", rng, line=line), (answer,), f"several {several}")
+            yield Question(
+                "trend", worded("trend", rng, line=line), (answer,), f"several {several}"
+            )
 
 
 def _highest_line(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
@@ -258,7 +198,7 @@ def _highest_line(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
     ranked = sorted(spec.series, key=lambda series: series.values[-1], reverse=True)
     if apart(spec, ranked[0].values[-1], ranked[1].values[-1]):
         answer = ranked[0].colors[0].capitalize()
-        yield Question("highest_line", _text("highest_line", rng), (answer,))
+        yield Question("highest_line", worded("highest_line", rng), (answer,))
 
 
 def _existence(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
@@ -269,7 +209,7 @@ def _existence(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
         if colors:
             color = rng.choice(colors)
             names = {"article": "an" if color[0] in "aeiou" else "a", "color": color}
-            text = _text("existence", rng, mark=words.mark, marks=words.marks, **names)
+            text = worded("existence", rng, mark=words.mark, marks=words.marks, **names)
             yield Question("existence", text, (answer,), words.mark)
 
 
@@ -281,13 +221,13 @@ def _share(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
     largest = max(series.values)
     if apart(spec, largest, total / 2):
         answer = "Yes" if largest > total / 2 else "No"
-        yield Question("share", _text("share_half", rng), (answer,), "half")
-    if not _colored(spec):
+        yield Question("share", worded("share_half", rng), (answer,), "half")
+    if not colored(spec):
         return
     for index in rng.sample(range(len(series.values)), len(series.values)):
         value = series.values[index]
         if apart(spec, value, total / 4):
-            text = _text("share_quarter", rng, a=series.colors[index])
+            text = worded("share_quarter", rng, a=series.colors[index])
             answer = "Yes" if value > total / 4 else "No"
             yield Question("share", text, (answer,), "quarter")
 
@@ -306,19 +246,19 @@ def _value(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
     if named := _named(spec):
         index = rng.choice(named)
         answer = f"{spec.series[0].values[index]:.12g}"
-        yield Question("value", _text("value", rng, label=spec.labels[index]), (answer,))
+        yield Question("value", worded("value", rng, label=spec.labels[index]), (answer,))
 
 
 def _label(spec: ChartSpec, rng: random.Random) -> Iterator[Question]:
-    words = _words(spec)
+    words = words_of(spec)
     if words is None:
         return
     named = _named(spec)
     for largest in rng.sample((True, False), 2):
-        index = _extreme(spec, largest)
+        index = extreme_mark(spec, largest)
         if index in named and index is not None:
             extreme = words.largest if largest else words.smallest
-            text = _text("label", rng, extreme=extreme, mark=words.mark)
+            text = worded("label", rng, extreme=extreme, mark=words.mark)
             yield Question("label", text, (spec.labels[index],))
             return
 
@@ -338,10 +278,13 @@ _ASKERS: Mapping[str, Asker] = {
     "share": _share,
     "value": _value,
     "label": _label,
+    **plain.ASKERS,
+    **captions.ASKERS,
 }
 
 KINDS: tuple[str, ...] = tuple(_ASKERS)
 """Every kind of question."""
 
-DEFAULT_KINDS: tuple[str, ...] = tuple(kind for kind in KINDS if kind not in ("value", "label"))
+_NAMED_ONLY = ("value", "label", *plain.ASKERS, *captions.ASKERS)
+DEFAULT_KINDS: tuple[str, ...] = tuple(kind for kind in KINDS if kind not in _NAMED_ONLY)
 """Kinds that are answered without reading a word, as the tiny model has to."""

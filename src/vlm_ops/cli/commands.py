@@ -7,6 +7,7 @@ import typer
 from vlm_ops import __version__
 from vlm_ops.cli import (
     bench,
+    benchmark,
     chat,
     check,
     clean,
@@ -36,6 +37,7 @@ for group in (
     run, check, step, servers, status, notify, models, gate, predict, chat, export, data, clean,
     demo,
     bench,
+    benchmark,
 ):  # fmt: skip
     group.add_to(app)
 

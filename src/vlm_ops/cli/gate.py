@@ -35,7 +35,7 @@ def pin(
 
     Example: vlm-ops gate set demo demo.yaml --reason "the new charts are harder"
     """
-    settings = load_config(file).gate
+    settings = load_config(file).margins
     with opened(name, runs) as found:
         from vlm_ops.tracking.runs import user_name
 

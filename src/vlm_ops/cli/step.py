@@ -18,7 +18,7 @@ from vlm_ops.errors import ConfigError, StepFailed
 from vlm_ops.steps.plan import Left, Outputs, Work
 from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.sharing import bring_named
-from vlm_ops.steps.table import STAGES, TRIAL, meets_champion, steps_of
+from vlm_ops.steps.table import STAGES, TRIAL, meets_champion, steps_of, table
 from vlm_ops.steps.working import working
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.history import note_run, outputs_named
@@ -132,7 +132,7 @@ def take(name: str, config: PipelineConfig, outputs: Outputs) -> tuple[Left, boo
         VlmOpsError: Whatever a step raises.
     """
     taken, left = Work.of(name, config, outputs).done()
-    for line in computed_elsewhere(taken):
+    for line in computed_elsewhere(taken, table(config)):
         err.print(line, markup=False)
     if left is not None:
         taken |= left.take(NullTracker()) if left.gpus == 1 else _side_by_side(left)

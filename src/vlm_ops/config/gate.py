@@ -7,10 +7,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 
 Gain = Annotated[float, Field(ge=0.0, le=1.0)]
 """A margin that only a better one passes."""
+
+
+class BenchmarkTerms(Frozen):
+    """What the gate asks on a benchmark, against the champion, or the base where there is none."""
+
+    margin: float = Field(default=0.02, ge=0.0, le=1.0)
+    """So much of the score may be lost. Who lost more, beyond chance, is refused."""
+    improve: bool = False
+    """Whether the candidate must be better there, beyond chance at the level of the look."""
 
 
 class GateSettings(Frozen):
@@ -46,6 +55,9 @@ class GateSettings(Frozen):
     kind_tolerance: float = Field(default=0.05, ge=0.0, le=0.2)
     """So much may be lost against the champion on any one kind of question. A candidate that lost
     more, beyond chance, is refused, however much better it is on all kinds together."""
+    benchmarks: dict[str, BenchmarkTerms] = added({})
+    """What is asked on each of ``benchmarks``, by name; those that are not named here are held to
+    the defaults."""
 
     @field_validator("over_base", "over_gray", "over_swapped", "over_majority", mode="before")
     @classmethod

@@ -6,19 +6,17 @@ before any machine-learning library is imported.
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
-from vlm_ops.config.complaints import Places, explain
+from vlm_ops.config.complaints import Places
 from vlm_ops.config.former import with_present_names
 from vlm_ops.config.names import is_registered
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import CHAMPION, FRESH
+from vlm_ops.config.yaml_file import checked, merge, parse_overrides, read_yaml
 from vlm_ops.errors import ConfigError
 from vlm_ops.store.files import at_home
 from vlm_ops.store.names import nearest
@@ -29,7 +27,6 @@ _PATHS = (
     ("pairs", "path"),
     ("pairs", "images_root"),
 )
-_VARIANTS = {"data": "charts", "pairs": "sampled"}
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -50,17 +47,14 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> PipelineCo
     """
     path = _find(source)
     values, places = _read(path)
-    _anchor(values, path.parent)
+    anchor(values, path.parent)
     name = values.pop("extends", None)
     if name is not None:
-        values = _merge(_preset_values(name, path, places), values)
-    changes = _parse_overrides(overrides, places)
-    _anchor(changes, Path.cwd())
-    values = _merge(values, changes)
-    for section, variant in _VARIANTS.items():
-        if isinstance(values.get(section), dict):
-            values[section].setdefault("type", variant)
-    return _checked(values, places)
+        values = merge(_preset_values(name, path, places), values)
+    changes = parse_overrides(overrides, places, PipelineConfig)
+    anchor(changes, Path.cwd())
+    values = merge(values, changes)
+    return checked(values, places, PipelineConfig)
 
 
 def anchored(overrides: Sequence[str]) -> list[str]:
@@ -100,7 +94,7 @@ def from_json(text: str) -> PipelineConfig:
         raise ConfigError(f"{places.name}: not valid JSON ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{places.name}: found {text[:40]!r}, expected an object")
-    return _checked(with_present_names(values, PipelineConfig, places), places)
+    return checked(with_present_names(values, PipelineConfig, places), places, PipelineConfig)
 
 
 def refuse_margins(overrides: Sequence[str]) -> None:
@@ -113,19 +107,12 @@ def refuse_margins(overrides: Sequence[str]) -> None:
         ConfigError: One of them is of the section ``gate``.
     """
     for change in overrides:
-        if "gate" in _parse_overrides([change], Places("")):
+        if "gate" in parse_overrides([change], Places(""), PipelineConfig):
             raise ConfigError(
                 f"--set {change}: a run that may promote takes the gate's settings from its file "
                 f"alone. Change them there; where the registered model has others, `vlm-ops gate "
                 f'set NAME FILE --reason "…"` makes them its own and writes that into the ledger.'
             )
-
-
-def _checked(values: dict[str, Any], places: Places) -> PipelineConfig:
-    try:
-        return PipelineConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(explain(error, PipelineConfig, places)) from error
 
 
 def _presets_folder() -> Path:
@@ -154,32 +141,8 @@ def _find(source: str | Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Places]:
-    """Parse a YAML file, give its keys their present names, note the line of each."""
-    places = Places(path.stem if path.parent == _presets_folder() else str(path))
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            places.note(node)
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read ({error})") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(
-            f"{where}: not valid YAML: {error.problem}. Look at this line and the one before it: "
-            f"indentation, a missing colon or quote."
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path}: found a {type(values).__name__}, expected 'key: value' lines at the top"
-        )
-    return with_present_names(values, PipelineConfig, places), places
+    name = path.stem if path.parent == _presets_folder() else str(path)
+    return read_yaml(path, name, PipelineConfig)
 
 
 def _preset_values(name: Any, path: Path, places: Places) -> dict[str, Any]:
@@ -194,15 +157,23 @@ def _preset_values(name: Any, path: Path, places: Places) -> dict[str, Any]:
         raise ConfigError(f"{places.of(('extends',))}: extends: a preset can't build on itself")
     values, inner = _read(below)
     deeper = values.pop("extends", None)
-    return values if deeper is None else _merge(_preset_values(deeper, below, inner), values)
+    return values if deeper is None else merge(_preset_values(deeper, below, inner), values)
 
 
-def _anchor(values: dict[str, Any], folder: Path) -> None:
-    """Make relative paths absolute, starting at ``folder``."""
+def anchor(values: dict[str, Any], folder: Path) -> None:
+    """Make relative paths among settings absolute, in place.
+
+    Args:
+        values: Settings by section.
+        folder: Where relative paths start.
+    """
     for section, key in _PATHS:
         inner = values.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
             inner[key] = str(folder.absolute() / at_home(inner[key]))
+    for number, name in enumerate(named := values.get("benchmarks") or ()):
+        if isinstance(name, str) and name.endswith((".yaml", ".yml")):
+            named[number] = str(folder.absolute() / at_home(name))
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("id", "")).startswith(("./", "../")):
         model["id"] = str((folder / model["id"]).resolve())
@@ -217,9 +188,9 @@ def _is_folder(start: str) -> bool:
 
 
 def _anchored(override: str) -> str:
-    values = _parse_overrides([override], Places(""))
+    values = parse_overrides([override], Places(""), PipelineConfig)
     before = copy.deepcopy(values)
-    _anchor(values, Path.cwd())
+    anchor(values, Path.cwd())
     if values == before:
         return override
     key = override.partition("=")[0].strip()
@@ -227,41 +198,3 @@ def _anchored(override: str) -> str:
     for part in key.split("."):
         value = value[part]
     return f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``above`` over ``below``; a section that changes its ``type`` starts afresh."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and _same_variant(key, old, value):
-            merged[key] = _merge(old, value)
-        else:
-            merged[key] = _merge({}, value) if isinstance(value, dict) else value
-    return merged
-
-
-def _same_variant(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    held = old.get("type", _VARIANTS.get(key))
-    return bool(new.get("type", held) == held)
-
-
-def _parse_overrides(overrides: Sequence[str], places: Places) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        parts = key.strip().split(".")
-        if not equals or not all(parts):
-            raise ConfigError(f"{text!r}: expected key.path=value, as in sft.learning_rate=1e-4")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{text!r}: the value is not valid YAML ({error})") from error
-        inner = values
-        for part in parts[:-1]:
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"{text!r}: {part!r} was given a plain value before")
-        inner[parts[-1]] = parsed
-        places.overrides.add(tuple(parts))
-    return with_present_names(values, PipelineConfig, places)

@@ -1,11 +1,12 @@
 """The configuration of a whole pipeline, and the part of it that each step takes."""
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from vlm_ops.config.gate import GateSettings
+from vlm_ops.config.benchmark import BenchmarkSettings
+from vlm_ops.config.gate import BenchmarkTerms, GateSettings
 from vlm_ops.config.pairs import DatasetThumbs, PairsSettings, SampledPairs
 from vlm_ops.config.sections import (
     CHECKPOINT_MINUTES,
@@ -25,8 +26,10 @@ from vlm_ops.config.training import (
     PreferSettings,
     SftSettings,
 )
-from vlm_ops.records import BARE_QUESTION, Split
+from vlm_ops.errors import ConfigError
+from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
 from vlm_ops.store.frozen import Frozen, added
+from vlm_ops.store.names import nearest
 
 BOTH: tuple[Literal["sft", "prefer"], ...] = ("sft", "prefer")
 
@@ -50,9 +53,37 @@ class PipelineConfig(Frozen):
     pairs: PairsSettings = SampledPairs()
     prefer: PreferSettings = PreferSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    benchmarks: tuple[BenchmarkSettings, ...] = added(())
+    """What every model of a run is measured on beside the test rows: names of benchmarks, or YAML
+    files with one; the gate takes them all (``gate.benchmarks``)."""
     gate: GateSettings = GateSettings()
     register_: RegisterSettings = Field(default=RegisterSettings(), alias="register")
     execution: ExecutionSettings = ExecutionSettings()
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _benchmarks_are_read(cls, given: Any) -> Any:
+        from vlm_ops.config.benchmarks import load_benchmark
+
+        if not isinstance(given, list | tuple):
+            return given
+        try:
+            return [load_benchmark(one) if isinstance(one, str) else one for one in given]
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _benchmarks_have_names_of_their_own(self) -> "PipelineConfig":
+        names = [one.name for one in self.benchmarks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"benchmarks: two are called {twice[0]!r}; each needs its own name")
+        for name in self.gate.benchmarks:
+            if name not in names:
+                raise ValueError(
+                    f"gate.benchmarks: {name!r} is not measured{nearest(name, names)}; name it in "
+                    f"benchmarks, which has {', '.join(names) or 'none'}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _stages_have_an_order(self) -> "PipelineConfig":
@@ -145,6 +176,15 @@ class PipelineConfig(Frozen):
         return "prefer" in self.stages
 
     @property
+    def margins(self) -> GateSettings:
+        """What the gate asks for, with its terms for every benchmark spelled out."""
+        terms = {
+            one.name: self.gate.benchmarks.get(one.name, BenchmarkTerms())
+            for one in self.benchmarks
+        }
+        return self.gate.model_copy(update={"benchmarks": terms})
+
+    @property
     def registered_model(self) -> str:
         """Name of the registered model in MLflow."""
         return self.register_.model or self.name
@@ -197,6 +237,30 @@ class PrepareJob(Job):
     def remembered(self) -> str | None:
         """Name under which splits are remembered; None where the source brings its own."""
         return self.name if isinstance(self.data, FilesData) else None
+
+
+class BenchmarkJob(PrepareJob):
+    """What preparing a benchmark's rows takes.
+
+    Attributes:
+        split: Of a hub data set, or of charts.
+        kinds: That are asked; none names all.
+    """
+
+    split: str
+    kinds: tuple[str, ...] = ()
+
+
+class UnseenJob(Job):
+    """What leaving out the rows of a benchmark that training sees takes.
+
+    Attributes:
+        name: Of the benchmark.
+        metric: That its rows have to suit.
+    """
+
+    name: str
+    metric: str
 
 
 class SftJob(Job):
@@ -290,6 +354,10 @@ class AnswersJob(Job):
         ground: What computes the answers beside the model (:mod:`vlm_ops.models.ground`); a change
             asks again. Every model is asked in its dtype.
         features: Room for image features.
+        metric: What judges the answers.
+        metric_version: Of its rules.
+        benchmark: Name of the benchmark that the rows belong to; None for a run's own rows.
+        prompt: What every model is asked with; None asks each with its own.
     """
 
     changes_nothing = frozenset({"batch_size", "features"})
@@ -303,6 +371,10 @@ class AnswersJob(Job):
     swapped: bool = False
     ground: dict[str, str] = {}
     features: FeatureSettings = FeatureSettings()
+    metric: str = added(RELAXED_ACCURACY)
+    metric_version: int = added(1)
+    benchmark: str | None = added(None)
+    prompt: str | None = added(None)
 
 
 class ChooseJob(Job):

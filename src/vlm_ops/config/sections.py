@@ -99,6 +99,8 @@ class Columns(Frozen):
 
     image: str = "image"
     """One image or a list: path relative to the file, or the image itself (parquet, hub)."""
+    more_images: tuple[str, ...] = added(())
+    """Further columns of images, which follow; empty cells are passed over (MMMU's ``image_2``)."""
     question: str = "query"
     """What is asked."""
     answers: str = "label"

@@ -110,7 +110,7 @@ def question(value: Any) -> str:
 
 
 def answers(value: Any) -> tuple[str, ...]:
-    """Read the accepted answers, each once, those that stand there most often first.
+    """Read the accepted answers, as often as they stand there, the most frequent first.
 
     Args:
         value: A text or a number; a list of them, also one that a program wrote as text; or
@@ -128,7 +128,8 @@ def answers(value: Any) -> tuple[str, ...]:
         advice = 'expected one answer; write accepted answers as texts (["14", "15"])'
         raise CellError("of several numbers", shown(value), advice)
     texts = [unmarked(spoken(item, value, _ANSWERS)) for item in voted]
-    return tuple(text for text, _ in Counter(texts).most_common())
+    counts = Counter(texts)
+    return tuple(sorted(texts, key=lambda text: -counts[text]))
 
 
 def key(value: Any) -> str:

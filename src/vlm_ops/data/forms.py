@@ -43,8 +43,10 @@ class Form(NamedTuple):
             "question": self.question is None,
             "answers": self.columns.boxes is None,
         }
-        names = self.columns.model_dump(exclude={name for name, is_ in there.items() if not is_})
-        return {f"data.columns.{key}": value for key, value in names.items()}
+        left_out = {"more_images", *(name for name, is_ in there.items() if not is_)}
+        names = self.columns.model_dump(exclude=left_out)
+        more = {f"more_images[{n}]": name for n, name in enumerate(self.columns.more_images)}
+        return {f"data.columns.{key}": value for key, value in {**names, **more}.items()}
 
     def read_chat(self, cells: Mapping[str, Any]) -> Chat | None:
         """Return a row's chat; None where question and answers have columns of their own.
@@ -75,7 +77,10 @@ class Form(NamedTuple):
     ) -> tuple[ImageCell, ...]:
         """Return a row's images, in the order the prompt shows them."""
         inside = chat is not None and chat.images
-        return image_cells(inside or cells.get(self.columns.image), place)
+        found = image_cells(inside or cells.get(self.columns.image), place)
+        further = (cells.get(name) for name in self.columns.more_images)
+        more = (image_cells(cell, place) for cell in further if not holds_no_image(cell))
+        return (*found, *(image for images in more for image in images))
 
     def videos(
         self, cells: Mapping[str, Any], chat: Chat | None, place: Place

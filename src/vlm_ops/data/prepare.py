@@ -82,7 +82,7 @@ def prepare(job: PrepareJob, *, out: Path, tracker: Tracker) -> PreparedData:
         found, parts = _check_and_deal(source, job, out, store, file)
         counts = {split: Counts(rows) for split, rows in parts.splits.items()}
         for split in SPLITS:
-            write_jsonl(out / f"{split}.jsonl", _kept(counts[split].each(), store))
+            write_jsonl(out / f"{split}.jsonl", kept(counts[split].each(), store))
         read = RowsRead(source.title, found.rows, found.refused, found.lines(), parts.shared)
         write_report(out, read, counts, parts.dropped, parts.near)
         _track(tracker, out, source, parts.splits)
@@ -118,7 +118,7 @@ def _check_and_deal(
     return found, _apart(_split(checked, source, job, out), source.title, job, store)
 
 
-def _kept(rows: Iterable[Row], store: ImageStore) -> Iterator[Row]:
+def kept(rows: Iterable[Row], store: ImageStore) -> Iterator[Row]:
     """Hand rows on once their images are in the store."""
     for row in rows:
         store.keep(image.path for image in row.images)

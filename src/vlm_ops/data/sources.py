@@ -325,5 +325,5 @@ def raw_row(
         kind=cells.get(columns.kind) if columns.kind else ALL,
         group="" if columns.group and group is None else group,
         split=split,
-        columns=columns.model_dump(),
+        columns=columns.model_dump(exclude={"more_images"}),
     )

@@ -3,6 +3,7 @@
 An interrupted attempt goes on after its last whole batch.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.data.progress import log_progress
 from vlm_ops.errors import OutputError
 from vlm_ops.evaluation.judging import judge
-from vlm_ops.evaluation.protocol import protocol, select_rows
+from vlm_ops.evaluation.protocol import PROTOCOL, benchmark_protocol, protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
 from vlm_ops.evaluation.shown import kept
 from vlm_ops.evaluation.swapped import swapped
@@ -25,6 +26,7 @@ from vlm_ops.models.pictures import Picture
 from vlm_ops.models.replies import Reply
 from vlm_ops.models.room import Room
 from vlm_ops.records import Answer, Row, RowsRef
+from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.fits import rows_at_once
 from vlm_ops.store.jsonl import write_jsonl
@@ -56,13 +58,14 @@ def ask(
     Args:
         job: How: longest answer, row limit, with the images, gray ones or other rows'.
         rows: The rows.
-        model: Who is asked, under its own prompt.
+        model: Who is asked, under its own prompt unless the job has one.
         out: Gets ``answers.jsonl``.
         tracker: Told nothing.
         open_model: Makes a respondent of a model; None loads it.
 
     Returns:
-        The answer set. Its ``protocol`` covers rows, decoding and metric, no prompt and no image.
+        The answer set. Its ``protocol`` covers rows, decoding and metric, no prompt and no image;
+        that of a benchmark all that :func:`~vlm_ops.evaluation.protocol.benchmark_protocol` names.
 
     Raises:
         DataError: The split has no rows, or an image can't be opened.
@@ -72,18 +75,21 @@ def ask(
     shown = swapped(asked, job.seed) if job.swapped else asked
     at_once = job.model_copy(update={"batch_size": rows_at_once(job.batch_size, out)})
     said = _resume(out, asked, at_once.batch_size)
+    prompt = model.prompt if job.prompt is None else job.prompt
+    read = [row.asked_with(prompt) for row in shown]
     open_model = open_model or partial(ModelRespondent, room=Room.beside(out, job.features))
     with (out / _PARTIAL).open("a", encoding="utf-8") as beside:
         respondent = open_model(_on_ground(model, job))
-        for replies in _replies(respondent, model.reads(shown), len(said), rows, at_once):
+        for replies in _replies(respondent, read, len(said), rows, at_once):
             beside.writelines(reply.model_dump_json() + "\n" for reply in replies)
             beside.flush()
             said += replies
     write_jsonl(out / ANSWERS, judged := _judged(asked, said))
     (out / _PARTIAL).unlink()
+    terms = protocol(asked, job) if job.benchmark is None else _told(asked, job, model, out)
     return AnswerSet(
         folder=out,
-        content=fingerprint([terms := protocol(asked, job), [reply.text for reply in said]]),
+        content=fingerprint([terms, [reply.text for reply in said]]),
         model=model.content,
         protocol=terms,
         split=job.split,
@@ -92,6 +98,13 @@ def ask(
         relaxed_accuracy=sum(answer.relaxed for answer in judged) / len(judged),
         ground=job.ground,
     )
+
+
+def _told(rows: Sequence[Row], job: AnswersJob, model: ModelRef, out: Path) -> str:
+    """Write a benchmark's protocol down in words, and return its hash."""
+    terms = benchmark_protocol(rows, job, model)
+    write_whole(out / PROTOCOL, json.dumps(terms, ensure_ascii=False, indent=2) + "\n")
+    return fingerprint(terms)
 
 
 def _judged(rows: Sequence[Row], said: Sequence[_Reply]) -> list[Answer]:
@@ -150,7 +163,7 @@ def _replies(
 ) -> Iterator[list[_Reply]]:
     """Ask the rows from ``done`` on, batch by batch, and say now and then how far it is."""
     seen = "gray images of " if job.gray else "other rows' images of " if job.swapped else ""
-    label = f"answers on {seen}{job.split}"
+    label = f"answers on {seen}{job.benchmark or job.split}"
     report = log_progress(logger, label, before=done)
     for start in range(done, len(asked), job.batch_size):
         batch = asked[start : start + job.batch_size]

@@ -95,7 +95,7 @@ def candidate_of(evaluation: Evaluation, answers: AnswerSet | None) -> AnswerSet
     for name, score in evaluation.scores.items():
         if not math.isfinite(score.relaxed_accuracy):
             raise DoubtError(f"the evaluation's score of {name} is not a number")
-    found = _comparable("the candidate", answers, evaluation)
+    found = comparable("the candidate", answers, evaluation.protocol)
     if found.model != evaluation.model.content:
         raise DoubtError("the answers are another model's than the candidate's")
     return found
@@ -113,10 +113,8 @@ def compare(
         DoubtError: The two can't be compared.
     """
     images = _CONTROLS.get(rival.than, _OWN)
-    other = _comparable(rival.name, rival.answers, evaluation, images)
-    if other.ground != candidate.ground:
-        changed = differences(other.ground, candidate.ground)
-        raise DoubtError(f"{rival.name} answered on another ground than the candidate: {changed}")
+    other = comparable(rival.name, rival.answers, evaluation.protocol, images)
+    same_ground(rival.name, other, candidate)
     if images != _OWN and other.model != candidate.model:
         raise DoubtError(f"the answers {images} are another model's than the candidate's")
     try:
@@ -175,18 +173,37 @@ def _sight(found: Difference) -> str:
     return "its answers do not depend on the image"
 
 
-def _comparable(
-    name: str, found: AnswerSet | None, evaluation: Evaluation, images: str = _OWN
-) -> AnswerSet:
-    """Return answers that may be compared, or raise the doubt about them."""
+def same_ground(name: str, other: AnswerSet, candidate: AnswerSet) -> None:
+    """Make sure that both were computed with the same.
+
+    Raises:
+        DoubtError: They were not; it says what differs.
+    """
+    if other.ground != candidate.ground:
+        changed = differences(other.ground, candidate.ground)
+        raise DoubtError(f"{name} answered on another ground than the candidate: {changed}")
+
+
+def comparable(name: str, found: AnswerSet | None, protocol: str, images: str = _OWN) -> AnswerSet:
+    """Return answers that may be compared.
+
+    Args:
+        name: Whose they are, as people read it.
+        found: The answers.
+        protocol: Under which they have to be given.
+        images: With which images.
+
+    Raises:
+        DoubtError: They are missing, were given in another way, or their score is no number.
+    """
     if found is None:
         raise DoubtError(f"{name} has no answers on the test rows")
     if found.split != "test":
         raise DoubtError(f"{name} answered the {found.split} rows, not the test rows")
-    if found.protocol != evaluation.protocol:
+    if found.protocol != protocol:
         raise DoubtError(
             f"{name} was asked in another way than the evaluation: protocol "
-            f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, "
+            f"{found.protocol[:12]} instead of {protocol[:12]} (rows, "
             f"decoding or metric differ)"
         )
     control = "gray" if found.gray else "swapped" if found.swapped else ""

@@ -2,6 +2,7 @@
 
 from vlm_ops.records import Look, Verdict
 from vlm_ops.store.artifact import Artifact
+from vlm_ops.store.frozen import added
 
 
 class GateDecision(Artifact):
@@ -12,6 +13,7 @@ class GateDecision(Artifact):
         candidate: Content hash of the candidate.
         champion: Content hash of the champion at that time; None if there was none.
         champion_answers: Content hash of its answers, by which this decision is found again.
+        champion_on: The same for its answers on benchmarks, by name.
         champion_version: Its version in the registry.
         look: At these test rows; None where none was counted, and in records of earlier versions.
         level: That the comparison with the champion had to meet at this look.
@@ -26,6 +28,7 @@ class GateDecision(Artifact):
     champion: str | None
     champion_answers: str | None
     champion_version: str | None
+    champion_on: dict[str, str] = added({})
     look: Look | None = None
     level: float | None = None
     power: float | None = None

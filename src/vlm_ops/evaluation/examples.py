@@ -50,7 +50,7 @@ def log_examples(
             "image": [_picture(rows[answer.id], data) for answer in shown],
             "question": [rows[answer.id].transcript for answer in shown],
             "kind": [answer.kind for answer in shown],
-            "expected": [" | ".join(answer.expected) for answer in shown],
+            "expected": [" | ".join(dict.fromkeys(answer.expected)) for answer in shown],
             **{name: [said[answer.id] for answer in shown] for name, said in texts.items()},
             "candidate": [answer.text for answer in shown],
             "right": ["yes" if answer.relaxed else "no" for answer in shown],
@@ -90,7 +90,7 @@ def write_showcase(
         "id": row.id,
         "kind": row.kind,
         "question": row.transcript,
-        "expected": list(row.answers),
+        "expected": list(dict.fromkeys(row.answers)),
         "answers": {name: said[row.id].text for name, said in answers.items()},
         "image": image.name,
     }

@@ -10,6 +10,7 @@ from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import floors, looks, words
+from vlm_ops.evaluation.benchmarks import on_benchmarks
 from vlm_ops.evaluation.comparison import (
     DoubtError,
     candidate_of,
@@ -73,7 +74,8 @@ def gate(
         out: Gets ``decision.json`` and ``decision.md``.
         tracker: Gets both, the differences and the verdict.
         **answers: To the test rows: ``candidate``, ``candidate_gray``, ``candidate_swapped``,
-            ``base`` and, if there is one, ``champion``.
+            ``base`` and, if there is one, ``champion``. To benchmarks: ``<model> on <benchmark>``
+            of candidate, base and champion.
 
     Returns:
         The decision; a refusal is a decision like any other.
@@ -88,6 +90,11 @@ def gate(
         champion=champion.model if champion is not None else None,
         champion_answers=champion.content if champion is not None else None,
         champion_version=against.version,
+        champion_on={
+            name: answers[key].content
+            for name in job.gate.benchmarks
+            if (key := f"champion on {name}") in answers
+        },
         look=against.look,
         level=None if against.look is None else looks.level(against.look.position),
         power=power,
@@ -160,6 +167,8 @@ def _compared(
         name = champion_name(version)
         found.refused.extend(floors.worse_kinds(said, champion.read(), name, job))
         found.not_asked.extend(floors.unseen_kinds(said))
+    for judged in on_benchmarks(job, version, answers, level):
+        _sort(found, judged.difference, judged.passed, judged.reason)
     if not (found.passed or found.refused):
         found.refused.append(_NOTHING_ASKED)
     return found
@@ -172,8 +181,13 @@ def _take(found: _Findings, comparison: Callable[[], tuple[Difference, str]]) ->
     except DoubtError as doubt:
         found.refused.append(str(doubt))
         return
-    found.differences.append(difference)
-    (found.passed if difference.passed else found.refused).append(reason)
+    _sort(found, difference, difference.passed, reason)
+
+
+def _sort(found: _Findings, difference: Difference | None, passed: bool, reason: str) -> None:
+    if difference is not None:
+        found.differences.append(difference)
+    (found.passed if passed else found.refused).append(reason)
 
 
 def _outlook(
@@ -195,7 +209,8 @@ def _track(decision: GateDecision, tracker: Tracker) -> None:
         tracker.file(decision.folder / name)
     for found in decision.verdict.differences:
         numbers = {"points": found.points, "low": found.low, "high": found.high}
-        tracker.metrics({f"over_{found.than}/{key}": value for key, value in numbers.items()})
+        place = f"{found.on}/over_{found.than}" if found.on else f"over_{found.than}"
+        tracker.metrics({f"{place}/{key}": value for key, value in numbers.items()})
     told = {"level": decision.level, "power": decision.power}
     tracker.metrics({name: value for name, value in told.items() if value is not None})
     tracker.tags({"verdict": decision.verdict.word})

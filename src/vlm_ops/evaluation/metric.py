@@ -5,8 +5,8 @@ their sums: of sum and count for a mean, of true and false positives for an F1. 
 computed anew on any rows, which is how it gets its interval: the terms of whole groups are drawn.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ class Metric:
         low: Least score.
         high: Greatest score.
         version: Raised when a rule changes, so that answers are judged anew.
+        beside: Other numbers of the same sums, by name, for reports.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Metric:
     low: float = 0.0
     high: float = 1.0
     version: int = 1
+    beside: Mapping[str, Callable[[Floats], Floats]] = field(default_factory=dict)
 
 
 def of_rows(worth: Callable[[str, Iterable[str]], float | None]) -> Judge:

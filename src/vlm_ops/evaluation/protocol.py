@@ -1,19 +1,28 @@
 """Which rows are asked, how, and how answers are judged: what makes scores comparable."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
+from vlm_ops.artifacts import AnswerSet, ModelRef
 from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.split import draw_whole
-from vlm_ops.errors import DataError
+from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.models.ground import ground
 from vlm_ops.records import Row, RowsRef
-from vlm_ops.store.fingerprint import fingerprint
+from vlm_ops.store.fingerprint import SHORT, fingerprint
 
 ASKING_VERSION = 3
 """Raised when a change of how models are asked may change an answer."""
+
+PROTOCOL = "protocol.json"
+"""File of a benchmark's answer set: its protocol in words."""
+
+_OF_THE_MODEL = ("template", "pixels")
+"""What in a protocol a model brings with itself."""
 
 
 def ground_of_answers(settings: ModelSettings) -> dict[str, str]:
@@ -53,20 +62,103 @@ def protocol(rows: Sequence[Row], job: AnswersJob) -> str:
     Rows go in by content (where an image lies does not matter), so answers outlive a change of
     the training rows. Batch size stays out: greedy answers do not depend on it.
     """
-    asked = [
-        {
-            **row.model_dump(exclude={"images"}),
-            "images": [[image.sha256, image.width, image.height] for image in row.images],
-        }
-        for row in rows
-    ]
     return fingerprint(
         {
             "split": job.split,
-            "rows": asked,
+            "rows": _by_content(rows),
             "asking": ASKING_VERSION,
             "decoding": "greedy",
             "max_new_tokens": job.max_new_tokens,
             "metric": METRIC_VERSION,
         }
     )
+
+
+def benchmark_protocol(rows: Sequence[Row], job: AnswersJob, model: ModelRef) -> dict[str, str]:
+    """Say what makes scores on a benchmark comparable; the hash of it all is its protocol.
+
+    Unlike :func:`protocol`, it names what the model's processor makes of words and pictures: what
+    is measured here is told without the rows beside it.
+
+    Args:
+        rows: What is asked.
+        job: How.
+        model: Who is asked.
+
+    Raises:
+        ModelError: The model's processor can't be found.
+    """
+    from vlm_ops.models.asked import how_asked
+
+    return {
+        "rows": f"{len(rows)}, {fingerprint(_by_content(rows))[:SHORT]}",
+        "prompt": "the model's own" if job.prompt is None else job.prompt,
+        **how_asked(model),
+        "decoding": f"greedy, at most {job.max_new_tokens} tokens",
+        "asking": str(ASKING_VERSION),
+        "metric": f"{job.metric}, version {METRIC_VERSION}.{job.metric_version}",
+    }
+
+
+def read_protocol(answers: AnswerSet) -> dict[str, str]:
+    """Return what :func:`benchmark_protocol` said when a benchmark was asked.
+
+    Raises:
+        OutputError: It is gone or damaged.
+    """
+    path = answers.folder / PROTOCOL
+    try:
+        found: dict[str, str] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path}: can't be read ({error}). Move the folder away to have the model asked again."
+        ) from error
+    return found
+
+
+def asked_otherwise(ours: AnswerSet, theirs: AnswerSet) -> str | None:
+    """Say in what the questions to two models differ, beyond what each model brings with itself.
+
+    A model comes with its template and its bounds on pixels, and is judged as it is served.
+
+    Raises:
+        OutputError: A protocol is gone or damaged.
+    """
+    if ours.protocol == theirs.protocol:
+        return None
+    one, other = read_protocol(ours), read_protocol(theirs)
+    keys = [key for key in {**one, **other} if key not in _OF_THE_MODEL]
+    differ = [key for key in keys if one.get(key) != other.get(key)]
+    return None if not differ else f"{differ[0]} {one.get(differ[0])} and {other.get(differ[0])}"
+
+
+def refuse_other_protocol(name: str, ours: AnswerSet, theirs: AnswerSet) -> None:
+    """Make sure that two models' scores on a benchmark can be compared.
+
+    Args:
+        name: Of the benchmark.
+        ours: One model's answers.
+        theirs: Another's.
+
+    Raises:
+        DataError: They were asked otherwise; the first difference is named.
+    """
+    if ours.protocol == theirs.protocol:
+        return
+    one, other = read_protocol(ours), read_protocol(theirs)
+    what = next(key for key in {**one, **other} if one.get(key) != other.get(key))
+    raise DataError(
+        f"{name}: the two scores are of different protocols and can't be compared: {what} is "
+        f"{one.get(what)!r} ({ours.folder.name}) and {other.get(what)!r} ({theirs.folder.name}). "
+        f"Ask both models in one way: vlm-ops benchmark MODEL {name}"
+    )
+
+
+def _by_content(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [
+        {
+            **row.model_dump(exclude={"images"}),
+            "images": [[image.sha256, image.width, image.height] for image in row.images],
+        }
+        for row in rows
+    ]

@@ -11,6 +11,7 @@ from vlm_ops.evaluation.protocol import protocol, select_rows
 from vlm_ops.records import Against, Look
 from vlm_ops.registry.registry import Registry
 from vlm_ops.registry.versions import Standing
+from vlm_ops.steps.benchmarks import asked_step
 from vlm_ops.steps.plan import Outputs, plan
 from vlm_ops.steps.sharing import recorded
 from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS
@@ -96,10 +97,10 @@ def _look(
     if choice.model.content == against:
         return None
     rows = select_rows(data.test, config.evaluate.max_rows, config.seed)
-    asked = STEPS["candidate on test"].job(config)
-    assert isinstance(asked, AnswersJob)
+    job = STEPS["candidate on test"].job(config)
+    assert isinstance(job, AnswersJob)
     groups = sketch(row.group for row in rows)
-    look = registry.look(choice.model.content, against, protocol(rows, asked), groups)
+    look = registry.look(choice.model.content, against, protocol(rows, job), groups)
     logger.info("look %d at these test rows", look.number)
     return look
 
@@ -115,6 +116,7 @@ def _as_judged_before(config: PipelineConfig, outputs: Outputs, gate: str | None
     recalled: Outputs = {
         CHAMPION: None,
         "champion on test": earlier.champion_answers,
+        **{asked_step("champion", name): found for name, found in earlier.champion_on.items()},
         AGAINST: Against(version=earlier.champion_version, look=earlier.look),
     }
     same = plan("gate", config, {**outputs, **recalled})

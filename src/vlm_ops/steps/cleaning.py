@@ -18,8 +18,8 @@ from vlm_ops.artifacts import PAIR_SPLITS, PreferencePairs, PreparedData
 from vlm_ops.data.images import FOLDER as IMAGES
 from vlm_ops.errors import OutputError
 from vlm_ops.models.room import FOLDER as FEATURES
-from vlm_ops.records import SPLITS, AboutImages
-from vlm_ops.steps.table import STEPS
+from vlm_ops.records import AboutImages
+from vlm_ops.steps.table import OUTPUTS
 from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.store.history import PastRun, forget, past_runs
@@ -29,7 +29,7 @@ from vlm_ops.store.shared import FETCHED
 
 TRASH = ".trash"
 """What is being removed lies here; after an interruption the next removal goes on with it."""
-_WORKS = "|".join(sorted({re.escape(step.work) for step in STEPS.values()}))
+_WORKS = "|".join(sorted(map(re.escape, OUTPUTS)))
 _OUTPUT = re.compile(rf"(?P<work>{_WORKS})-[0-9a-f]{{{SHORT}}}")
 
 
@@ -185,11 +185,13 @@ def _work(folder: Path) -> str:
 
 def _images(folder: Path) -> Iterator[str]:
     """Return where the images lie that rows or pairs of a finished step name."""
-    data = read_record(folder, PreparedData) if _work(folder) == PreparedData.step else None
+    kind = OUTPUTS.get(_work(folder))
+    rows = kind if kind is not None and issubclass(kind, PreparedData) else None
+    data = None if rows is None else read_record(folder, rows)
     pairs = read_record(folder, PreferencePairs) if _work(folder) == PreferencePairs.step else None
     about: Iterator[AboutImages] = iter(())
     if data is not None:
-        about = (row for split in SPLITS for row in data.rows(split))
+        about = (row for split in data.splits for row in data.rows(split))
     elif pairs is not None:
         about = (pair for split in PAIR_SPLITS for pair in pairs.pairs(split))
     holder = data or pairs

@@ -17,12 +17,11 @@ from vlm_ops.artifacts import (
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import OptimSettings
-from vlm_ops.steps.table import STEPS, TRIAL, steps_of
+from vlm_ops.steps.table import OUTPUTS, TRIAL, steps_of
 from vlm_ops.store.artifact import CHECKPOINTS, Artifact, read_record
 from vlm_ops.store.history import past_runs
 
 A = TypeVar("A", bound=Artifact)
-_OUTPUTS = {step.work: step.output for step in STEPS.values()}
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _same(then: ModelSettings, now: ModelSettings) -> bool:
 
 def _records(runs: Path, folders: frozenset[str]) -> Iterator[Artifact]:
     for name in sorted(folders):
-        kind = _OUTPUTS.get(name.rpartition("-")[0])
+        kind = OUTPUTS.get(name.rpartition("-")[0])
         found = None if kind is None else read_record(runs / name, kind)
         if found is not None:
             yield found

@@ -22,7 +22,8 @@ from vlm_ops.steps import sharing
 from vlm_ops.steps.full_disk import naming_a_full_disk
 from vlm_ops.steps.provenance import computed
 from vlm_ops.steps.settings import settings_of
-from vlm_ops.steps.table import AGAINST, CHAMPION, STEPS, From, Step, steps_of
+from vlm_ops.steps.step import AGAINST, CHAMPION, From, Step
+from vlm_ops.steps.table import steps_of, table
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.fingerprint import SHORT, fingerprint
@@ -149,7 +150,7 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
     """Work out what a step would be, without running it.
 
     Args:
-        name: A key of ``STEPS``.
+        name: Of the step.
         config: The whole configuration; the step takes its part.
         outputs: What earlier steps left; the table says what of it is taken.
         known: The step's fingerprint, if it was worked out before.
@@ -157,7 +158,17 @@ def plan(name: str, config: PipelineConfig, outputs: Outputs, *, known: str | No
     Raises:
         OutputError: What lies in its folder can't be read.
     """
-    step = STEPS[name]
+    return plan_step(table(config)[name], config, outputs, known=known)
+
+
+def plan_step(
+    step: Step, config: PipelineConfig, outputs: Outputs, *, known: str | None = None
+) -> Plan:
+    """Work out the same for a step that is in no table, as those of benchmarks are.
+
+    Raises:
+        OutputError: What lies in its folder can't be read.
+    """
     inputs = {key: _input(need, outputs) for key, need in step.inputs.items()}
     job = step.job(config)
     digest = known or fingerprint(
@@ -230,7 +241,7 @@ class Work:
     """Steps to take one after the other; each may need what the one before leaves.
 
     Attributes:
-        names: Keys of ``STEPS``.
+        names: Of the steps.
         config: The whole configuration.
         outputs: What earlier steps left.
         fingerprint: Of the first step, where it is known already: it may cover many files.
@@ -255,7 +266,8 @@ class Work:
     @property
     def needs_start(self) -> bool:
         """Whether one of the steps trains, or samples from, what ``model.start`` names."""
-        jobs = (STEPS[name].job(self.config) for name in self.names)
+        steps = table(self.config)
+        jobs = (steps[name].job(self.config) for name in self.names)
         return any(getattr(job, "model", None) is not None for job in jobs)
 
     @property
@@ -300,7 +312,8 @@ class Work:
 
     def request(self) -> dict[str, Any]:
         """Write the work as plain values, for a process of its own."""
-        needs = (need for name in self.names for need in STEPS[name].inputs.values())
+        steps = table(self.config)
+        needs = (need for name in self.names for need in steps[name].inputs.values())
         needed = {step for need in needs for step in need.steps}
         if CHAMPION in needed:  # another machine fetches it by its version
             needed.add(AGAINST)
@@ -314,10 +327,12 @@ class Work:
     @classmethod
     def from_request(cls, values: Mapping[str, Any]) -> "Work":
         """Read what :meth:`request` wrote."""
+        config = PipelineConfig.model_validate(values["config"])
+        steps = table(config)
         return cls(
             tuple(values["steps"]),
-            PipelineConfig.model_validate(values["config"]),
-            {name: _read(name, value) for name, value in values["outputs"].items()},
+            config,
+            {name: _read(name, value, steps) for name, value in values["outputs"].items()},
             values["fingerprint"],
         )
 
@@ -329,14 +344,16 @@ def _plain(value: Artifact | ModelRef | Against | str | None) -> Any:
     return value.model_dump(mode="json") | where
 
 
-def _read(name: str, value: Any) -> Artifact | ModelRef | Against | str | None:
+def _read(
+    name: str, value: Any, steps: Mapping[str, Step]
+) -> Artifact | ModelRef | Against | str | None:
     if value is None or isinstance(value, str):
         return value
     if name == CHAMPION:
         return ModelRef.model_validate(value)
     if name == AGAINST:
         return Against.model_validate(value)
-    return STEPS[name].output.model_validate(value)
+    return steps[name].output.model_validate(value)
 
 
 def _input(need: From, outputs: Outputs) -> Any:

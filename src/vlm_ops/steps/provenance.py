@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 
 from vlm_ops.models import ground
-from vlm_ops.steps.table import STEPS, Step
+from vlm_ops.steps.step import Step
 from vlm_ops.store.artifact import Artifact
 
 THREADS = "threads"
@@ -32,16 +32,19 @@ def computed(step: Step) -> dict[str, str]:
     }
 
 
-def computed_elsewhere(found: Mapping[str, Artifact | None]) -> list[str]:
+def computed_elsewhere(
+    found: Mapping[str, Artifact | None], steps: Mapping[str, Step]
+) -> list[str]:
     """Say which steps that are found again were computed by something else than is here.
 
     Args:
         found: What was taken before, by step. Records of earlier versions tell nothing.
+        steps: All steps by name.
     """
     told: dict[str, list[str]] = {}
     kept = {name: artifact for name, artifact in found.items() if artifact is not None}
     for name, artifact in kept.items():
-        here, there = computed(STEPS[name]), artifact.computed
+        here, there = computed(steps[name]), artifact.computed
         other = [
             f"{what} {there[what]} (now {here[what]})"
             for what in here.keys() & there.keys() - {THREADS}

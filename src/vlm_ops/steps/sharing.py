@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
 from vlm_ops.deal import FOLDER, Deal, deal_file, deal_of, read_deal, write_deal
 from vlm_ops.errors import OutputError
-from vlm_ops.steps.table import STEPS
+from vlm_ops.steps.table import OUTPUTS
 from vlm_ops.store.artifact import Artifact, read_record
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.history import outputs_named
@@ -24,7 +24,6 @@ from vlm_ops.store.shared import SharedStore
 A = TypeVar("A", bound=Artifact)
 
 _FETCHES = "fetches it from the store"
-_OUTPUTS = {step.work: step.output for step in STEPS.values()}
 
 
 def recorded(folder: Path, kind: type[A], store: str | None) -> A | None:
@@ -111,7 +110,7 @@ def bring_named(config: PipelineConfig) -> None:
     if store is None:
         return
     for name in outputs_named(runs, *config.model.paths):
-        kind = _OUTPUTS.get(name.rpartition("-")[0])
+        kind = OUTPUTS.get(name.rpartition("-")[0])
         if kind is not None:
             recorded(runs / name, kind, store)
 

@@ -5,8 +5,7 @@ stage of it, and the process of a heavy step finds its function here. Functions 
 they run.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from vlm_ops.artifacts import (
@@ -23,7 +22,6 @@ from vlm_ops.config.pipeline import (
     ChooseJob,
     EvaluateJob,
     GateJob,
-    Job,
     PairsJob,
     PipelineConfig,
     PreferJob,
@@ -33,73 +31,14 @@ from vlm_ops.config.pipeline import (
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
-from vlm_ops.models.ground import LIBRARIES
 from vlm_ops.records import BARE_QUESTION, Split
-from vlm_ops.store.artifact import Artifact
-
-CHAMPION = "champion"
-"""What comes from the registry and not from a step: the champion's
-:class:`~vlm_ops.artifacts.ModelRef`."""
-
-AGAINST = "against"
-"""What the registry says beside it: a :class:`~vlm_ops.records.Against`."""
-
-
-_STATISTICS = ("numpy", "scipy")
-
-
-@dataclass(frozen=True)
-class From:
-    """Where an input of a step comes from.
-
-    Attributes:
-        step: A key of ``STEPS``, ``CHAMPION`` or ``AGAINST``.
-        part: Attribute of that step's artifact; empty for the artifact itself.
-        optional: Whether the step that takes it can do without.
-        otherwise: Where it comes from if it is not there.
-    """
-
-    step: str
-    part: str = ""
-    optional: bool = False
-    otherwise: "From | None" = None
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """All steps that it may come from."""
-        return (self.step, *(self.otherwise.steps if self.otherwise else ()))
-
-
-@dataclass(frozen=True)
-class Step:
-    """One piece of work.
-
-    Attributes:
-        name: Its own.
-        stage: What people call the work it belongs to: a stage is one or more steps.
-        work: The same for steps that do the same on other inputs; it names folders.
-        version: Raised when the same job must give another output than before.
-        job: Builds what the step takes from the whole configuration.
-        output: Type of what it leaves.
-        function: ``module:function``, imported when the step runs.
-        inputs: Where each parameter of the function comes from. Where something is not there that
-            it can't do without, the step is left out, and so is what needs its output.
-        libraries: What computes it, by the names of the distributions; kept in its record.
-        heavy: Whether it loads a model, so that it belongs into a process of its own.
-        wanted: Whether a configuration asks for it at all.
-    """
-
-    name: str
-    stage: str
-    work: str
-    version: int
-    job: Callable[[PipelineConfig], Job]
-    output: type[Artifact]
-    function: str
-    inputs: Mapping[str, From]
-    libraries: tuple[str, ...] = (*LIBRARIES, "accelerate", "pillow", "torchvision", "trl")
-    heavy: bool = True
-    wanted: Callable[[PipelineConfig], bool] = lambda _: True
+from vlm_ops.steps.benchmarks import OUTPUTS as BESIDE
+from vlm_ops.steps.benchmarks import benchmark_steps, judged_on
+from vlm_ops.steps.step import AGAINST as AGAINST
+from vlm_ops.steps.step import CHAMPION as CHAMPION
+from vlm_ops.steps.step import STATISTICS
+from vlm_ops.steps.step import From as From
+from vlm_ops.steps.step import Step as Step
 
 
 def _training(config: PipelineConfig) -> dict[str, Any]:
@@ -242,7 +181,7 @@ _ALL = (
             "sft_answers": From("sft on validation", optional=True),
             "preferred_answers": From("preferred on validation", optional=True),
         },
-        libraries=_STATISTICS,
+        libraries=STATISTICS,
         heavy=False,
     ),
     Step(
@@ -259,7 +198,7 @@ _ALL = (
             "sft_answers": From("sft on validation", optional=True),
             "preferred_answers": From("preferred on validation", optional=True),
         },
-        libraries=_STATISTICS,
+        libraries=STATISTICS,
         heavy=False,
     ),
     # The candidate first: it is often the model that was asked last on validation.
@@ -290,7 +229,7 @@ _ALL = (
             "candidate_gray_answers": From("candidate on gray"),
             "candidate_swapped_answers": From("candidate on swapped"),
         },
-        libraries=_STATISTICS,
+        libraries=STATISTICS,
     ),
     _answers("champion on test", From(CHAMPION), "test", stage="gate"),
     Step(
@@ -299,7 +238,7 @@ _ALL = (
         work="gate",
         version=4,
         job=lambda config: GateJob(
-            seed=config.seed, gate=config.gate, resamples=config.evaluate.resamples
+            seed=config.seed, gate=config.margins, resamples=config.evaluate.resamples
         ),
         output=GateDecision,
         function="vlm_ops.evaluation.gate:gate",
@@ -312,13 +251,16 @@ _ALL = (
             "champion": From("champion on test", optional=True),
             "against": From(AGAINST),
         },
-        libraries=_STATISTICS,
+        libraries=STATISTICS,
         heavy=False,
     ),
 )
 
 STEPS: dict[str, Step] = {step.name: step for step in _ALL}
 """By name, in the order of the pipeline."""
+
+OUTPUTS = {**{step.work: step.output for step in _ALL}, **BESIDE}
+"""What steps leave, by their work."""
 
 STAGES = tuple(dict.fromkeys(step.stage for step in _ALL))
 """In the order of the pipeline."""
@@ -327,10 +269,22 @@ TRIAL = STAGES[: STAGES.index("choose") + 1]
 """What is done before the test rows are read."""
 
 
+def table(config: PipelineConfig) -> dict[str, Step]:
+    """Return all steps of a configuration by name, in order: its benchmarks' among the others."""
+    if not config.benchmarks:
+        return STEPS
+    beside = benchmark_steps(config)
+    steps = [step for one in _ALL for step in (one, *beside.get(one.name, ()))]
+    gate = STEPS["gate"]
+    steps[-1] = replace(gate, inputs={**gate.inputs, **judged_on(config)})
+    return {step.name: step for step in steps}
+
+
 def steps_of(stage: str, config: PipelineConfig | None = None) -> tuple[Step, ...]:
     """Return the steps of a stage, in their order; of those that a configuration asks for."""
-    steps = (step for step in STEPS.values() if step.stage == stage)
-    return tuple(step for step in steps if config is None or step.wanted(config))
+    steps = STEPS if config is None else table(config)
+    mine = (step for step in steps.values() if step.stage == stage)
+    return tuple(step for step in mine if config is None or step.wanted(config))
 
 
 def first_training(config: PipelineConfig) -> str:

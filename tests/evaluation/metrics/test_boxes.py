@@ -6,8 +6,8 @@ import random
 import pytest
 
 from vlm_ops.data.boxes import Box, boxes_in, written
-from vlm_ops.evaluation.boxes import boxes_f1, matches, overlap
 from vlm_ops.evaluation.judging import judge
+from vlm_ops.evaluation.metrics.boxes import boxes_f1, matches, overlap
 from vlm_ops.evaluation.statistics import score
 from vlm_ops.records import ImageRef, Row
 

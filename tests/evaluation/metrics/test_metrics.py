@@ -1,19 +1,11 @@
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-import evaluate
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import vlm_ops.evaluation.relaxed_accuracy
-from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.metrics import exact_match, number, relaxed_match
-from vlm_ops.records import Row
-
-MODULE = Path(vlm_ops.evaluation.relaxed_accuracy.__file__).parent
 
 NUMBERS = {
     "0": 0.0,
@@ -109,52 +101,11 @@ def test_exact_implies_relaxed_and_nothing_crashes(said: str, answers: list[str]
     assert relaxed_match(said, answers) or not exact_match(said, answers)
 
 
-def test_judging_a_row_is_what_the_exported_module_says(tmp_path: Path) -> None:
-    """The folder ``relaxed_accuracy`` is a module for ``evaluate.load``, for users of that."""
-    said = ["5", "Yes", "red", "1,234"]
-    accepted = [("5.1",), ("no", "yes"), ("crimson",), ("1234",)]
-    rows = [
-        Row(id=f"{n}", images=(), question="?", kind="k", group="g", answers=answers)
-        for n, answers in enumerate(accepted)
-    ]
-    judged = judge(rows, said)
-    assert [one.relaxed for one in judged] == [True, True, False, True]
-    assert [one.exact for one in judged] == [False, False, False, False]
-    assert [(one.id, one.text, one.expected) for one in judged] == [
-        (row.id, text, row.answers) for row, text in zip(rows, said, strict=True)
-    ]
-    metric = evaluate.load(str(MODULE), cache_dir=str(tmp_path), keep_in_memory=True)
-    several = metric.compute(predictions=said, references=[list(answers) for answers in accepted])
-    assert several == {"relaxed_accuracy": 0.75, "exact_match": 0.0}
-    one = metric.compute(predictions=["5", "yes"], references=["5.1", "no"])
-    assert one == {"relaxed_accuracy": 0.5, "exact_match": 0.0}
-    assert metric.compute(predictions=["2"], references=["2"])["exact_match"] == 1.0
-
-
-def test_the_exported_module_needs_no_network(tmp_path: Path) -> None:
-    script = (
-        "import socket, sys\n"
-        "def refuse(*_): raise AssertionError('the network was asked')\n"
-        "socket.socket.connect = refuse\n"
-        "import evaluate\n"
-        "metric = evaluate.load(sys.argv[1], keep_in_memory=True)\n"
-        "print(metric.compute(predictions=['21'], references=[['20']])['relaxed_accuracy'])\n"
-    )
-    kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(MODULE)],
-        env={**kept, "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.strip() == "1.0", done.stderr
-
-
 def test_judging_loads_no_library_for_it() -> None:
     script = (
         "import sys, vlm_ops.evaluation.judging\n"
-        "print([name for name in ('evaluate', 'datasets', 'torch') if name in sys.modules])\n"
+        "heavy = ('evaluate', 'datasets', 'pycocoevalcap', 'rapidfuzz', 'sacrebleu', 'torch')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

@@ -1,0 +1,123 @@
+"""The step between a benchmark's rows and the models: what training saw is left out."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.pipeline import UnseenJob
+from vlm_ops.data.near import near_pairs
+from vlm_ops.errors import DataError
+from vlm_ops.evaluation.benchmarked import Unseen
+from vlm_ops.records import Row, Split, SplitSummary
+from vlm_ops.store.fingerprint import fingerprint, sha256_file
+from vlm_ops.store.jsonl import write_jsonl
+from vlm_ops.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+_TRAINED: tuple[Split, ...] = ("train", "validation")
+"""Whose rows a training or a choice sees."""
+_YES_NO = {"yes", "no"}
+
+
+def unseen(
+    job: UnseenJob, *, rows: PreparedData, data: PreparedData, out: Path, tracker: Tracker
+) -> Unseen:
+    """Leave out the rows about a picture that is, exactly or almost, among the trained ones.
+
+    A row without a picture is left out where the same words are asked among them.
+
+    Args:
+        job: Which benchmark it is, and its metric.
+        rows: The benchmark's; its test split is what models are asked.
+        data: The pipeline's own rows.
+        out: Gets ``test.jsonl`` and, with what was left out, ``leaked.jsonl``.
+        tracker: Told nothing.
+
+    Raises:
+        DataError: No row is left, or a picture can't be read.
+    """
+    suit(job.name, job.metric, rows)
+    asked = rows.rows("test")
+    trained = [row for split in _TRAINED for row in data.rows(split)]
+    seen = _shown(trained)
+    exact = {row.id for row in asked if seen & _shown([row])}
+    close = _almost(asked, rows, trained, data) - seen
+    gone = exact | {row.id for row in asked if close & _shown([row])}
+    leaked = [row for row in asked if row.id in gone]
+    kept = [row for row in asked if row.id not in gone]
+    write_jsonl(out / "leaked.jsonl", leaked)
+    if not kept:
+        raise DataError(
+            f"{rows.source}: all {len(asked)} rows show what is trained on; a benchmark needs rows "
+            f"of its own. What was found: {out / 'leaked.jsonl'}"
+        )
+    write_jsonl(out / "test.jsonl", kept)
+    if leaked:
+        logger.warning(
+            "%s: %d of %d rows are left out, because training sees their picture (%d exactly)",
+            rows.source, len(leaked), len(asked), len(exact),
+        )  # fmt: skip
+    return Unseen(
+        folder=out,
+        content=fingerprint([sha256_file(out / "test.jsonl"), rows.prompt]),
+        splits={"test": _summary(kept)},
+        source=rows.source,
+        prompt=rows.prompt,
+        around=rows.around,
+        images=rows.images,
+        leaked=len(leaked),
+    )
+
+
+def suit(name: str, metric: str, rows: PreparedData) -> None:
+    """Make sure that a metric can tell something of a benchmark's rows.
+
+    Args:
+        name: Of the benchmark.
+        metric: Its metric.
+        rows: In the split ``test``.
+
+    Raises:
+        DataError: It can't.
+    """
+    if not metric.startswith("yes_no"):
+        return
+    answers = {said.strip(" .").casefold() for row in rows.rows("test") for said in row.answers}
+    if missing := _YES_NO - answers:
+        others = sorted(answers - _YES_NO)
+        found = f"no {missing.pop()!r} among the answers" if not others else f"{others[0]!r}"
+        raise DataError(
+            f"{name}: metric {metric} needs rows with the answer yes and rows with no, found "
+            f"{found}; who always says the other word would be right everywhere"
+        )
+
+
+def _shown(rows: list[Row]) -> set[str]:
+    """Return what tells that two rows are about the same: pictures, or, without any, words."""
+    return {
+        name
+        for row in rows
+        for name in ([image.sha256 for image in row.images] or [row.transcript.casefold()])
+    }
+
+
+def _almost(
+    asked: list[Row], rows: PreparedData, trained: list[Row], data: PreparedData
+) -> set[str]:
+    """Return the contents of the benchmark's pictures that are almost the same as a trained one."""
+    mine = {image.sha256: rows.image_path(image.path) for row in asked for image in row.images}
+    theirs = {image.sha256: data.image_path(image.path) for row in trained for image in row.images}
+    pairs = near_pairs([str(path) for path in mine.values()], [str(p) for p in theirs.values()])
+    contents = list(mine)
+    return {contents[pair.first] for pair in pairs}
+
+
+def _summary(rows: list[Row]) -> SplitSummary:
+    return SplitSummary(
+        rows=len(rows),
+        images=len({image.sha256 for row in rows for image in row.images}),
+        groups=len({row.group for row in rows}),
+        kinds=dict(sorted(Counter(row.kind for row in rows).items())),
+    )

@@ -1,0 +1,166 @@
+"""The steps of benchmarks: rows prepared once, each model's answers asked once, all scored.
+
+Each has a folder by content as every step has, so that whoever asks the same model the same rows in
+the same way finds the answers, in a pipeline or outside. In a pipeline they stand among the others
+(:func:`vlm_ops.steps.table.table`), for each benchmark that the configuration names; the rows come
+early, so that a benchmark that can't be read ends no night.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from vlm_ops.artifacts import AnswerSet, PreparedData
+from vlm_ops.config.benchmark import BenchmarkSettings
+from vlm_ops.config.pipeline import AnswersJob, BenchmarkJob, EvaluateJob, PipelineConfig, UnseenJob
+from vlm_ops.evaluation.benchmarked import BenchmarkScores, Unseen
+from vlm_ops.evaluation.metrics import METRIC_VERSION, find
+from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
+from vlm_ops.records import Split
+from vlm_ops.steps.step import CHAMPION, STATISTICS, From, Step
+from vlm_ops.store.artifact import Artifact
+
+OUTPUTS: Mapping[str, type[Artifact]] = {
+    "benchmark": PreparedData,
+    "unseen": Unseen,
+    "benchmarks": BenchmarkScores,
+}
+"""What these steps leave, by their work; answers are like all others."""
+
+SCORES = "benchmarks"
+"""The step that scores every model on all of them."""
+
+SEED = 0
+"""Draws charts, and rows where a benchmark has more than ``max_rows``: the same for everybody."""
+
+ASKED: Split = "test"
+"""Split of the prepared rows that is asked, whatever the source calls its own."""
+
+_MODELS = {
+    "candidate": From("choose", "model"),
+    "sft": From("sft", "model"),
+    "preferred": From("prefer", "model"),
+    "base": From("sft", "base", otherwise=From("prefer", "base")),
+}
+
+
+def benchmark_steps(config: PipelineConfig) -> dict[str, list[Step]]:
+    """Return the steps of a pipeline that stand behind others, by the names of those."""
+    named = config.benchmarks
+    models = _MODELS.items()
+    return {
+        "prepare": [step for one in named for step in (rows_step(one), _unseen_step(one))],
+        "base on test": [
+            *(_among(one, who, model, "evaluate") for one in named for who, model in models),
+            _scores_step(config),
+        ],
+        "champion on test": [_among(one, "champion", From(CHAMPION), "gate") for one in named],
+    }
+
+
+def judged_on(config: PipelineConfig) -> dict[str, From]:
+    """Return what the gate is given of the benchmarks."""
+    asked = ("candidate", "base", "champion")
+    names = [asked_step(who, one.name) for one in config.benchmarks for who in asked]
+    return {name: From(name, optional=True) for name in names}
+
+
+def asked_step(who: str, benchmark: str) -> str:
+    """Name the step in which a model is asked a benchmark."""
+    return f"{who} on {benchmark}"
+
+
+def rows_step(benchmark: BenchmarkSettings) -> Step:
+    """Return the step that prepares the rows of a benchmark."""
+    return Step(
+        name=f"rows of {benchmark.name}",
+        stage="prepare",
+        work="benchmark",
+        version=1,
+        job=lambda _: BenchmarkJob(
+            seed=SEED, data=benchmark.rows, split=benchmark.split, kinds=benchmark.kinds
+        ),
+        output=PreparedData,
+        function="vlm_ops.data.benchmark:prepare_benchmark",
+        inputs={},
+        libraries=("datasets", "pillow", "pyarrow"),
+    )
+
+
+def answers_step(
+    benchmark: BenchmarkSettings, who: str, model: From, rows: From, **images: bool
+) -> Step:
+    """Return the step that asks a model the rows of a benchmark.
+
+    Args:
+        benchmark: What is asked.
+        who: What the model is called, for the step's name.
+        model: Where the model comes from.
+        rows: Where the rows come from.
+        images: ``gray=True`` or ``swapped=True`` for the controls.
+
+    Raises:
+        ConfigError: There is no such metric.
+    """
+    metric = find(benchmark.metric)
+    seen = "".join(f" ({name})" for name, on in images.items() if on)
+    return Step(
+        name=asked_step(who, benchmark.name) + seen,
+        stage="evaluate",
+        work="answers",
+        version=100 * METRIC_VERSION + ASKING_VERSION,
+        job=lambda config: AnswersJob(
+            seed=SEED,
+            split=ASKED,
+            max_new_tokens=benchmark.max_new_tokens,
+            batch_size=config.evaluate.batch_size,
+            max_rows=benchmark.max_rows,
+            ground=ground_of_answers(config.model),
+            features=config.features,
+            metric=benchmark.metric,
+            metric_version=metric.version,
+            benchmark=benchmark.name,
+            prompt=benchmark.prompt,
+            **{"gray": False} | images,
+        ),
+        output=AnswerSet,
+        function="vlm_ops.evaluation.answers:ask",
+        inputs={"rows": rows, "model": model},
+    )
+
+
+def _among(benchmark: BenchmarkSettings, who: str, model: From, stage: str) -> Step:
+    """Return the step among a pipeline's own: asked is what no training sees."""
+    rows = From(_unseen_step(benchmark).name, ASKED)
+    return replace(answers_step(benchmark, who, model, rows), stage=stage)
+
+
+def _unseen_step(benchmark: BenchmarkSettings) -> Step:
+    return Step(
+        name=f"unseen rows of {benchmark.name}",
+        stage="prepare",
+        work="unseen",
+        version=1,
+        job=lambda _: UnseenJob(name=benchmark.name, metric=benchmark.metric),
+        output=Unseen,
+        function="vlm_ops.evaluation.unseen:unseen",
+        inputs={"rows": From(rows_step(benchmark).name), "data": From("prepare")},
+        libraries=("pillow",),
+    )
+
+
+def _scores_step(config: PipelineConfig) -> Step:
+    names = [asked_step(who, one.name) for one in config.benchmarks for who in _MODELS]
+    return Step(
+        name=SCORES,
+        stage="evaluate",
+        work=SCORES,
+        version=1,
+        job=lambda config: EvaluateJob(
+            seed=config.seed, max_rows=None, resamples=config.evaluate.resamples
+        ),
+        output=BenchmarkScores,
+        function="vlm_ops.evaluation.benchmarked:score_benchmarks",
+        inputs={name: From(name, optional=True) for name in names},
+        libraries=STATISTICS,
+        heavy=False,
+    )

@@ -1,0 +1,92 @@
+"""A benchmark is one YAML file: those that ship, and those of users with all that may be wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlm_ops.config.benchmarks import load_benchmark, load_benchmarks, shipped
+from vlm_ops.config.sections import FilesData, HubData
+from vlm_ops.errors import ConfigError
+
+NAMES = {
+    "amber", "chart-captions", "chart-yesno", "charts", "chartqa-augmented", "chartqa-human",
+    "docvqa", "mathvista", "mmmu", "mmstar", "pope", "textvqa",
+}  # fmt: skip
+OWN = {"name": "own", "title": "Mine", "data": {"type": "files", "path": "rows.jsonl"}}
+
+
+def written(folder: Path, **changes: object) -> Path:
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(OWN | changes))
+    return path
+
+
+def test_all_that_ship_are_found_by_their_names_and_say_where_they_come_from() -> None:
+    assert set(shipped()) == NAMES
+    for name in shipped():
+        benchmark = load_benchmark(name)
+        assert benchmark.name == name
+        assert benchmark.licence
+        assert benchmark.source
+        assert benchmark.chance is None or 0 < benchmark.chance <= 0.5
+        if isinstance(benchmark.data, HubData):
+            assert len(benchmark.data.revision) == 40, "the hub takes whole commits only"
+
+
+def test_paths_of_a_file_start_at_its_folder_and_overrides_where_the_user_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    path = written(tmp_path)
+    monkeypatch.chdir(tmp_path / "here")
+    found = load_benchmark(path).data
+    assert isinstance(found, FilesData)
+    assert found.path == tmp_path / "rows.jsonl"
+    assert found.max_refused == 0.0
+    found = load_benchmark("amber", ["data.path=a.jsonl", "data.max_refused=0.5"]).data
+    assert isinstance(found, FilesData)
+    assert found.path == tmp_path / "here" / "a.jsonl"
+    assert found.max_refused == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": "anls"}, "unknown key (did you mean 'metric'?)"),
+        ({"prompt": "Say it."}, "prompt must contain {question}, found 'Say it.'"),
+        ({"prompt": "<image>{question}"}, "prompt must not contain <image>"),
+        ({"chance": 30}, "chance: found 30, expected less than or equal to 1"),
+        ({"kinds": ["a"]}, "kinds needs slices"),
+        ({"name": "my set"}, "name: found 'my set'"),
+        ({"data": {"type": "hub", "id": "a/b"}}, "data.revision is missing"),
+        ({"data": {"type": "charts", "prompt": "Q: {question}"}}, "data.prompt: prompt is a key"),
+        (
+            {"data": {"type": "files", "path": "a", "columns": {"kind": "k"}}},
+            "slices names the column of kinds; leave it out",
+        ),
+        ({"data": {"type": "charts"}, "split": "val"}, "split: found 'val', charts have"),
+        ({"data": {"type": "charts"}, "slices": "k"}, "charts know their own"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(
+    changes: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_benchmark(written(tmp_path, **changes))
+    assert said in str(error.value)
+    assert "own.yaml" in str(error.value)
+
+
+def test_an_unknown_name_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_benchmark("chartqa-humans")
+    assert "did you mean 'chartqa-human'?" in str(error.value)
+    assert all(name in str(error.value) for name in NAMES)
+
+
+def test_two_with_one_name_are_refused(tmp_path: Path) -> None:
+    own = written(tmp_path, name="charts")
+    with pytest.raises(ConfigError, match=r"two benchmarks are called 'charts': charts and .*own"):
+        load_benchmarks(["charts", own])
+    assert [one.name for one in load_benchmarks(["charts", "pope"])] == ["charts", "pope"]
