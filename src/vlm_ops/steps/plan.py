@@ -273,7 +273,7 @@ class Work:
     @property
     def gpus(self) -> int:
         """How many GPUs, and processes, its first step takes."""
-        trains = STEPS[self.names[0]].output is TrainedAdapter
+        trains = table(self.config)[self.names[0]].output is TrainedAdapter
         return max(1, self.config.execution.gpus) if trains else 1
 
     def done(self) -> "tuple[Left, Work | None]":

@@ -134,7 +134,7 @@ def bring(values: Any, runs: Path, store: str) -> None:
         ServiceError: The store does not answer.
     """
     for name in sorted(_named(values, runs)):
-        kind = _OUTPUTS.get(name.rpartition("-")[0])
+        kind = OUTPUTS.get(name.rpartition("-")[0])
         if kind is not None and recorded(runs / name, kind, store) is None:
             raise OutputError(
                 f"{store}/{name}: is not there, or not whole, and a step that works on another "
