@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import yaml
-
 from vlm_ops.artifacts import AnswerSet, Choice, Evaluation, PreparedData, TrainedAdapter
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.decision import GateDecision
@@ -17,6 +15,8 @@ from vlm_ops.reporting.curves import curves
 from vlm_ops.reporting.page import Page, Section, Table, section
 from vlm_ops.reporting.pictures import Album
 from vlm_ops.reporting.results import Results
+from vlm_ops.reporting.tables import changed_rows, settings
+from vlm_ops.steps.provenance import PEAK
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.fingerprint import SHORT
 
@@ -114,13 +114,6 @@ def run_page(run: Run, benchmarks: Mapping[str, Results] | None = None) -> Page:
     )
 
 
-def settings(config: PipelineConfig) -> str:
-    """Write a whole configuration as the file that makes the same run again."""
-    return yaml.safe_dump(
-        config.model_dump(mode="json", by_alias=True, exclude={"execution"}), sort_keys=False
-    )
-
-
 def _section(name: str, found: Results, meaning: Mapping[str, str], album: Album) -> Section:
     models = list(found.answers)
     theirs = next(model for model in ("champion", "base", *models[1:]) if model in found.answers)
@@ -181,22 +174,7 @@ def _data(run: Run) -> Iterator[Table]:
     refused = f"; {data.refused:,} rows can't be used and are left out" if data.refused else ""
     yield Table(f"{data.source}{refused}", ("", *splits), counted)
     if run.rows is not None:
-        yield changed_rows(run.rows)
-
-
-def changed_rows(rows: RowsSince) -> Table:
-    """Show what changed in the rows since those of another version."""
-    return Table(
-        f"Against the rows of version {rows.champion}",
-        ("split", "rows", "added", "removed", "changed"),
-        tuple(
-            (split, f"{n.before:,} → {n.after:,}", f"{n.added:,}", f"{n.removed:,}",
-             f"{n.changed:,}")
-            for split, n in rows.splits.items()
-        ),
-        note=f"Not compared: {rows.why_not}." if rows.why_not is not None
-        else f"{rows.moved:,} rows are in another split." if rows.moved else "",
-    )  # fmt: skip
+        yield changed_rows(run.rows.title, run.rows)
 
 
 def _looks(decision: GateDecision) -> Table:
@@ -220,7 +198,7 @@ def _looks(decision: GateDecision) -> Table:
 def _steps(run: Run) -> Table:
     left = {name: one for name, one in run.outputs.items() if isinstance(one, Artifact)}
     rows = [
-        (name, f"{one.seconds:,.1f}", one.computed.get("peak_memory_gb", ""), one.folder.name)
+        (name, f"{one.seconds:,.1f}", one.computed.get(PEAK, ""), one.folder.name)
         for name, one in left.items()
     ]
     total = sum(one.seconds for one in left.values())
@@ -245,9 +223,7 @@ def _versions(run: Run) -> Table:
     }
     if isinstance(trained, TrainedAdapter):
         told |= {"trained by": f"engine {trained.engine}"}
-        told |= {
-            name: text for name, text in trained.computed.items() if name != "peak_memory_gb"
-        }
+        told |= {name: text for name, text in trained.computed.items() if name != PEAK}
     return Table("", ("", "found"), tuple(told.items()))
 
 
