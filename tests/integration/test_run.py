@@ -114,7 +114,7 @@ def test_a_run_leaves_its_page_which_mlflow_keeps_and_prefect_links_to(
         client = MlflowClient(found.mlflow_url, found.mlflow_url)
         kept = client.download_artifacts(first["mlflow_run_id"], "report.html")
         (version,) = client.search_model_versions("name='small'")
-        with prefect_client(found.prefect_url, place / "runs") as prefect:
+        with prefect_client(found.prefect_api_url, place / "runs") as prefect:
             asked = {"artifacts": {"key": {"any_": ["report"]}}}
             (link,) = prefect.post("/artifacts/latest/filter", json=asked).json()
     assert Path(kept).read_text() == text

@@ -36,7 +36,9 @@ class _Group(TyperGroup):
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = typer.Typer(cls=_Group, help="Versions of a registered model: `models NAME` lists them.")
+    group = typer.Typer(
+        cls=_Group, help="Versions of a registered model: `models NAME` lists them."
+    )
     group.command(_LIST)(models)
     group.command()(compare)
     app.add_typer(group, name="models")

@@ -56,7 +56,7 @@ class Section:
         differences: Of the model in question to others.
         kinds: By kind and model; empty where all rows are of one kind.
         ours: The model in question.
-        theirs: The model that ``changes`` compare it with.
+        theirs: The model that ``changes`` compare it with; None where there is no other.
         changes: Rows won, lost, and wrong in both.
     """
 
@@ -67,7 +67,7 @@ class Section:
     differences: tuple[Difference, ...]
     kinds: Mapping[str, Mapping[str, Bar]]
     ours: str
-    theirs: str
+    theirs: str | None
     changes: tuple[Change, ...]
 
 
@@ -117,7 +117,7 @@ class Page:
 
 
 def section(
-    name: str, results: Results, meaning: Mapping[str, str], theirs: str, album: Album
+    name: str, results: Results, meaning: Mapping[str, str], theirs: str | None, album: Album
 ) -> Section:
     """Measure a benchmark for the page.
 
@@ -125,7 +125,7 @@ def section(
         name: Of the benchmark.
         results: Answers by model; the first one is the model in question.
         meaning: What each model is, in words.
-        theirs: The model whose rows won and lost are shown.
+        theirs: The model against which rows are won and lost; None where there is no other.
         album: Gets the pictures.
 
     Raises:
@@ -134,7 +134,7 @@ def section(
     ours = next(iter(results.answers))
     scores = {model: results.score(model) for model in results.answers}
     whole = scores[ours]
-    by_kind = {model: results.by_kind(model) for model in (ours, theirs)}
+    by_kind = {model: results.by_kind(model) for model in (ours, theirs) if model}
     kinds = {
         kind: {model: Bar.of(found[kind]) for model, found in by_kind.items()}
         for kind in by_kind[ours]
@@ -152,7 +152,7 @@ def section(
         kinds=kinds if len(kinds) > 1 else {},
         ours=ours,
         theirs=theirs,
-        changes=changes(results, ours, theirs, album),
+        changes=() if theirs is None else changes(results, ours, theirs, album),
     )
 
 

@@ -116,7 +116,8 @@ def run_page(run: Run, benchmarks: Mapping[str, Results] | None = None) -> Page:
 
 def _section(name: str, found: Results, meaning: Mapping[str, str], album: Album) -> Section:
     models = list(found.answers)
-    theirs = next(model for model in ("champion", "base", *models[1:]) if model in found.answers)
+    rivals = (model for model in ("champion", "base", *models[1:]) if model in found.answers)
+    theirs = next(rivals, None)
     return section(name, found, {model: meaning.get(model, "") for model in models}, theirs, album)
 
 
