@@ -46,7 +46,7 @@ def _run(context: Context, summary: Summary) -> Run:
         "This run in MLflow": summary.mlflow_url,
         "This run in Prefect": context.flow_run_url,
     }
-    started = None if summary.trigger is None else f"started by {summary.trigger}"
+    started = None if summary.trigger is None else f"started by: {summary.trigger}"
     about = (context.source, started, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     said = (summary.candidate, summary.start, *summary.noted)
     return Run(

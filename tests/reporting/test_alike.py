@@ -50,7 +50,7 @@ def test_other_decoding_is_named(said: Said) -> None:
         PipelineConfig.model_validate({"evaluate": {"max_new_tokens": n}}) for n in (8, 16)
     )
     later = asked("version 2", other(said, protocol="later"), config=long)
-    with pytest.raises(DataError, match="evaluate.max_new_tokens 8 and 16"):
+    with pytest.raises(DataError, match=r"evaluate\.max_new_tokens 8 and 16"):
         alike(asked("version 1", said, config=short), later)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 640, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 34
 """Margins, for the marks of the axes."""
 _MOST_POINTS = 240
 _TICKS = 5

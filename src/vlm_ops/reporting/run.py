@@ -182,7 +182,7 @@ def _looks(decision: GateDecision) -> Table:
     look = decision.look
     told = {
         "look at these test groups": "not counted" if look is None else f"{look.number}",
-        "their evidence used, in looks": "" if look is None else f"{look.position:.2f}",
+        "position among the looks": "" if look is None else f"{look.position:.2f}",
         "chance that luck may have at this look": ""
         if decision.level is None
         else f"{decision.level:.2g}",
@@ -193,16 +193,21 @@ def _looks(decision: GateDecision) -> Table:
         if decision.champion is None
         else f"version {decision.champion_version}",
     }
-    return Table("", ("", "found"), tuple((what, text) for what, text in told.items() if text))
+    return Table("", (), tuple((what, text) for what, text in told.items() if text))
 
 
 def _steps(run: Run) -> Table:
     left = {name: one for name, one in run.outputs.items() if isinstance(one, Artifact)}
+    folders = {one.folder: one for one in left.values()}  # two names may mean one model
+    names = {
+        folder: ", ".join(name for name, one in left.items() if one.folder == folder)
+        for folder in folders
+    }
     rows = [
-        (name, f"{one.seconds:,.1f}", one.computed.get(PEAK, ""), one.folder.name)
-        for name, one in left.items()
+        (names[folder], f"{one.seconds:,.1f}", one.computed.get(PEAK, ""), folder.name)
+        for folder, one in folders.items()
     ]
-    total = sum(one.seconds for one in left.values())
+    total = sum(one.seconds for one in folders.values())
     return Table(
         "As taken when each step ran; a step that is found again takes no time",
         ("step", "seconds", "GB at most", "folder"),
@@ -225,7 +230,7 @@ def _versions(run: Run) -> Table:
     if isinstance(trained, TrainedAdapter):
         told |= {"trained by": f"engine {trained.engine}"}
         told |= {name: text for name, text in trained.computed.items() if name != PEAK}
-    return Table("", ("", "found"), tuple(told.items()))
+    return Table("", (), tuple(told.items()))
 
 
 def _commands(run: Run) -> Iterator[str]:
