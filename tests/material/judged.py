@@ -73,17 +73,13 @@ class Maker:
             said["champion on test"] = self.answers(champion, former)
         choice = self.choice(model)
         evaluation = evaluate(
-            STEPS["evaluate"].job(self.config), data=self.data, choice=choice,
-            out=self._folder("evaluate"), tracker=NullTracker(),
-            **{key: said[need.step] for key, need in STEPS["evaluate"].inputs.items()
-               if need.step in said},
+            self.job("evaluate"), data=self.data, choice=choice, out=self._folder("evaluate"),
+            tracker=NullTracker(), **_taken("evaluate", said),
         )  # fmt: skip
         decision = gate(
-            STEPS["gate"].job(self.config), evaluation=evaluation, out=self._folder("gate"),
-            against=Against(version=champion and "2", look=Look(number=1, position=1.0)),
-            tracker=NullTracker(),
-            **{key: said[need.step] for key, need in STEPS["gate"].inputs.items()
-               if need.step in said},
+            self.job("gate"), evaluation=evaluation, out=self._folder("gate"),
+            against=Against(version="2" if champion else None, look=Look(number=1, position=1.0)),
+            tracker=NullTracker(), **_taken("gate", said),
         )  # fmt: skip
         left = {"prepare": self.data, "choose": choice, **said, "evaluate": evaluation,
                 "gate": decision}  # fmt: skip
@@ -99,6 +95,9 @@ class Maker:
             "choose": self.choice(model),
         }
         return self.run(left)
+
+    def job(self, step: str) -> Any:
+        return STEPS[step].job(self.config)
 
     def choice(self, model: ModelRef) -> Choice:
         return Choice(
@@ -117,3 +116,9 @@ class Maker:
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def _taken(step: str, said: Mapping[str, AnswerSet]) -> dict[str, Any]:
+    """What a step takes of the answers that there are."""
+    needs = STEPS[step].inputs
+    return {key: said[need.step] for key, need in needs.items() if need.step in said}
