@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from vlm_ops.evaluation.examples import spread
 from vlm_ops.records import Answer
 from vlm_ops.reporting.pictures import Album
-from vlm_ops.reporting.results import Results, worth
+from vlm_ops.reporting.results import Results
 
 SHOWN = 6
 """Rows of each sort that are shown."""
@@ -64,10 +64,11 @@ def changes(results: Results, ours: str, theirs: str, album: Album) -> tuple[Cha
         album: Gets the pictures.
     """
     mine, other = results.answers[ours], {one.id: one for one in results.answers[theirs]}
+    right = [(one, results.right(one), results.right(other[one.id])) for one in mine]
     sorts = {
-        "lost": [one for one in mine if worth(one) < worth(other[one.id])],
-        "won": [one for one in mine if worth(one) > worth(other[one.id])],
-        "both wrong": [one for one in mine if not worth(one) and not worth(other[one.id])],
+        "lost": [one for one, here, there in right if there and not here],
+        "won": [one for one, here, there in right if here and not there],
+        "both wrong": [one for one, here, there in right if not here and not there],
     }
     return tuple(
         Change(

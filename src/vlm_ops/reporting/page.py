@@ -11,7 +11,7 @@ from vlm_ops.records import Difference, Score
 from vlm_ops.reporting.changes import Change, changes
 from vlm_ops.reporting.drawing import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart
 from vlm_ops.reporting.pictures import Album
-from vlm_ops.reporting.results import METRIC, Results, value
+from vlm_ops.reporting.results import Results
 
 _TEMPLATE = "page.html.jinja"
 
@@ -21,7 +21,7 @@ class Bar:
     """A score as a bar with its interval.
 
     Attributes:
-        value: 0..1.
+        value: Within the metric's range.
         low: Lower end of the 95 % interval.
         high: Upper end.
         n: Rows.
@@ -31,11 +31,6 @@ class Bar:
     low: float
     high: float
     n: int
-
-    @classmethod
-    def of(cls, score: Score) -> "Bar":
-        """Return a score's bar."""
-        return cls(value(score), score.low, score.high, score.n)
 
     @property
     def said(self) -> str:
@@ -58,6 +53,8 @@ class Section:
         ours: The model in question.
         theirs: The model that ``changes`` compare it with; None where there is no other.
         changes: Rows won, lost, and wrong in both.
+        least: Where the metric's range begins.
+        width: How wide it is.
     """
 
     name: str
@@ -69,6 +66,8 @@ class Section:
     ours: str
     theirs: str | None
     changes: tuple[Change, ...]
+    least: float
+    width: float
 
 
 @dataclass(frozen=True)
@@ -133,18 +132,18 @@ def section(
     """
     ours = next(iter(results.answers))
     scores = {model: results.score(model) for model in results.answers}
-    whole = scores[ours]
+    whole, metric = scores[ours], results.metric
     by_kind = {model: results.by_kind(model) for model in (ours, theirs) if model}
     kinds = {
-        kind: {model: Bar.of(found[kind]) for model, found in by_kind.items()}
+        kind: {model: _bar(results, found[kind]) for model, found in by_kind.items()}
         for kind in by_kind[ours]
     }
     return Section(
         name=name,
-        about=f"{METRIC}: {whole.n:,} rows about {whole.n_images:,} images in "
+        about=f"{results.title}: {whole.n:,} rows about {whole.n_images:,} images in "
         f"{words.groups(whole.n_groups)}; intervals hold 95 % and resample whole groups"
         f"{words.few_groups(whole.n_groups)}",
-        scores={model: Bar.of(score) for model, score in scores.items()},
+        scores={model: _bar(results, score) for model, score in scores.items()},
         meaning=meaning,
         differences=tuple(
             results.difference(ours, model) for model in results.answers if model != ours
@@ -153,7 +152,13 @@ def section(
         ours=ours,
         theirs=theirs,
         changes=() if theirs is None else changes(results, ours, theirs, album),
+        least=metric.low,
+        width=metric.high - metric.low,
     )
+
+
+def _bar(results: Results, score: Score) -> Bar:
+    return Bar(results.value(score), score.low, score.high, score.n)
 
 
 def render(page: Page) -> str:
@@ -168,7 +173,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"signed": words.signed, "sentence": words.sentence}
+    environment.filters |= {"along": _along, "signed": words.signed, "sentence": words.sentence}
     frame = {
         "width": WIDTH,
         "height": HEIGHT,
@@ -178,3 +183,8 @@ def render(page: Page) -> str:
         "bottom": HEIGHT - BOTTOM,
     }
     return environment.get_template(_TEMPLATE).render(page=page, frame=frame)
+
+
+def _along(value: float, least: float, width: float) -> float:
+    """Return where a value lies in a range, in percent of its width."""
+    return round(100 * (value - least) / width, 2)

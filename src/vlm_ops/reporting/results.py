@@ -5,21 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_ops.evaluation import statistics
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import RELAXED
 from vlm_ops.records import Answer, Difference, Row, Score
 
-METRIC = "relaxed accuracy"
 RESAMPLES = 1_000
-"""Of the intervals of single kinds, where no step has settled them."""
-
-
-def value(score: Score) -> float:
-    """Return what a score says, 0..1."""
-    return score.relaxed_accuracy
-
-
-def worth(answer: Answer) -> float:
-    """Return what one answer counts, 0..1."""
-    return float(answer.relaxed)
+"""Of the bootstrap, where no configuration says how many."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +23,7 @@ class Results:
         picture: Returns where a row's image lies.
         resamples: Of the bootstrap behind every interval.
         seed: Of the bootstrap.
+        metric: By which they were judged.
     """
 
     answers: Mapping[str, Sequence[Answer]]
@@ -39,6 +31,20 @@ class Results:
     picture: Callable[[str], Path]
     resamples: int = RESAMPLES
     seed: int = 0
+    metric: Metric = RELAXED
+
+    @property
+    def title(self) -> str:
+        """What is scored, in words."""
+        return self.metric.name.replace("_", " ")
+
+    def value(self, score: Score) -> float:
+        """Return what a score says, within the metric's range."""
+        return score.relaxed_accuracy
+
+    def right(self, answer: Answer) -> bool:
+        """Tell whether a single answer counts as right."""
+        return answer.relaxed
 
     def score(self, model: str) -> Score:
         """Score a model over all rows."""
