@@ -49,7 +49,9 @@ def add_to(app: typer.Typer) -> None:
 def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """List the versions of a registered model and the moves of its champion.
 
-    Example: vlm-ops models demo
+    `vlm-ops models demo` does the same.
+
+    Example: vlm-ops models list demo
     """
     with opened(name, runs) as found:
         versions = found.versions()
