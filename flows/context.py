@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vlm_ops.artifacts import AnswerSet
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, ServiceError
 from vlm_ops.registry.registry import Registry
@@ -104,6 +105,12 @@ class Context:
         found = self.outputs[step]
         assert isinstance(found, kind)
         return found
+
+    @property
+    def tested(self) -> tuple[AnswerSet, ...]:
+        """What candidate and champion said to the test rows, as far as it was read in this run."""
+        found = (self.outputs.get(f"{who} on test") for who in ("candidate", "champion"))
+        return tuple(said for said in found if isinstance(said, AnswerSet))
 
     def keep(self, stage: str, taken: Taken) -> None:
         """Note what the task of a stage took."""

@@ -14,6 +14,7 @@ from flows import tasks
 from flows.context import Context
 from flows.disk import look_at_disk
 from flows.looking import ground_elsewhere
+from flows.report import with_report
 from flows.servers.environment import named
 from flows.summary import Summary, of_promotion, of_trial, publish
 from flows.told import message
@@ -133,7 +134,7 @@ def retrain_here(config_file: str, overrides: list[str], *, promote: bool) -> di
 
 def _trial(context: Context) -> Summary:
     _train(context, judged=False)
-    return publish(context, of_trial(context))
+    return publish(context, with_report(context, of_trial(context)))
 
 
 def _train(context: Context, *, judged: bool) -> None:
@@ -158,7 +159,7 @@ def _promotion(context: Context) -> Summary:
             logger.warning("%s; it is judged again", moved)
             tasks.forget_judgement(context)
             continue
-        return publish(context, of_promotion(context, version, *outcome))
+        return publish(context, with_report(context, of_promotion(context, version, *outcome)))
     raise RegistryError(
         f"{context.registry.name!r}: the champion moved {_JUDGEMENTS} times while the candidate "
         f"was judged, version {version.version} is not promoted; run the pipeline again"

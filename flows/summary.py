@@ -24,6 +24,7 @@ from vlm_ops.registry.registry import RegisteredVersion
 from vlm_ops.registry.rows_since import RowsSince
 from vlm_ops.steps.benchmarks import SCORES
 from vlm_ops.store.frozen import Frozen
+from vlm_ops.tracking.runs import REPORT
 
 Status = Literal["promoted", "kept", "trial"]
 
@@ -85,6 +86,7 @@ class Summary(Frozen):
         notices: What is to be known before the scores are read: of the rows, and of what seems to
             have gone wrong in a training or in the answers.
         showcase: File with one unseen image where the candidate is right and the base wrong.
+        report: The page of the run, one file of HTML; None where it could not be made.
     """
 
     status: Status
@@ -111,6 +113,13 @@ class Summary(Frozen):
     refused: int
     notices: tuple[str, ...]
     showcase: Path | None
+    report: Path | None = None
+
+    @property
+    def noted(self) -> tuple[str, ...]:
+        """What was left out, and why an accepted candidate is not the champion, in words."""
+        left_out = [f"{stage} was left out: {why}" for stage, why in self.left_out.items()]
+        return (*left_out, *([self.note] if self.note else []))
 
     @property
     def state(self) -> str:
@@ -235,15 +244,17 @@ def publish(context: Context, summary: Summary) -> Summary:
     decision = summary.decision
     version = "" if decision is None else f" version {summary.model_version}"
     said = [summary.candidate] if decision is None else decision.reasons
-    told = [*summary.notices, *filter(None, [summary.start]), *said, *_noted(summary)]
+    told = [*summary.notices, *filter(None, [summary.start]), *said, *summary.noted]
     reasons = "\n".join(f"- {reason}" for reason in told)
     changed = "" if summary.rows is None else f"\n{summary.rows.markdown}\n"
     verdict = f"# {summary.name}{version}: {MEANING[summary.state]}\n\n{reasons}\n{changed}"
     about = "What the run came to" if decision is None else "The gate's decision"
     asked(partial(create_markdown_artifact, key="verdict", markdown=verdict, description=about))
     if summary.mlflow_run_id is not None:
-        url, text = str(summary.mlflow_url), "This run in MLflow"
-        asked(partial(create_link_artifact, key="mlflow-run", link=url, link_text=text))
+        _publish_link("mlflow-run", str(summary.mlflow_url), "This run in MLflow")
+        if summary.report is not None:
+            page = context.mlflow.url(summary.mlflow_run_id, REPORT)
+            _publish_link("report", page, "Report: scores, what changed, with pictures")
         before = "" if summary.split == "test" else f"{summary.split}/"
         context.mlflow.log_outcome(
             summary.mlflow_run_id,
@@ -283,13 +294,12 @@ def publish_check(found: Mapping[str, Any]) -> None:
     _publish_table(key="check", table=rows, description="What the run will meet")
 
 
+def _publish_link(key: str, link: str, text: str) -> None:
+    asked(partial(create_link_artifact, key=key, link=link, link_text=text))
+
+
 def _publish_table(*, key: str, table: list[dict[str, Any]], description: str) -> None:
     asked(partial(create_table_artifact, key=key, table=table, description=description))
-
-
-def _noted(summary: Summary) -> list[str]:
-    left_out = [f"{stage} was left out: {why}" for stage, why in summary.left_out.items()]
-    return [*left_out, *([summary.note] if summary.note else [])]
 
 
 def _tags(summary: Summary) -> dict[str, str]:

@@ -259,6 +259,7 @@ def register(context: Context, inputs: dict[str, Taken]) -> RegisteredVersion:
         decision=decision,
         data=data,
         rows=context.rows,
+        tested=context.tested,
         answers=context.output(AnswerSet, f"{evaluation.candidate} on validation"),
         origin=Origin(
             config=context.config, git_commit=git_commit(), prefect_run_id=context.flow_run_id

@@ -12,13 +12,24 @@ from typing import Any
 import psutil
 import pytest
 from mlflow import MlflowClient
-from small import call, command, environment, kept_up, versions, vlm_ops, write_small
+from small import (
+    call,
+    command,
+    environment,
+    kept_up,
+    prefect_client,
+    versions,
+    vlm_ops,
+    write_small,
+)
 from step_processes import is_step
 
 from flows.servers.services import services
 from vlm_ops.artifacts import AnswerSet, Choice, PreparedData
 from vlm_ops.evaluation.looks import level
 from vlm_ops.models.ground import device
+from vlm_ops.registry.registry import Registry
+from vlm_ops.reporting.versions import compare
 from vlm_ops.store.artifact import read_record
 
 pytestmark = pytest.mark.slow
@@ -82,9 +93,34 @@ def test_the_same_again_changes_nothing(place: Path, first: Any) -> None:
     assert "sft: found again, computed with torch 2.0.0 (now " in done.stderr
     again = json.loads(done.stdout)
     assert again["skipped"] == [*STEPS, "register"]
-    for key in ("status", "scores", "decision", "model_version", "adapter_sha256", "folders"):
+    for key in ("status", "scores", "decision", "model_version", "adapter_sha256", "folders",
+                "report"):  # fmt: skip
         assert again[key] == first[key]
     assert len(versions(place / "runs", place)) == 1
+
+
+def test_a_run_leaves_its_page_which_mlflow_keeps_and_prefect_links_to(
+    place: Path, first: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(first["report"])
+    assert page.parent == Path(first["folders"]["gate"])
+    text = page.read_text()
+    assert "<title>small, version 1: accepted</title>" in text
+    for heading in ("Scores: test rows", "Training", "Data", "Looks at the test rows",
+                    "Time and memory", "Versions and seeds", "How to make it again"):  # fmt: skip
+        assert f">{heading}</h2>" in text
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with services(place / "runs") as found:
+        client = MlflowClient(found.mlflow_url, found.mlflow_url)
+        kept = client.download_artifacts(first["mlflow_run_id"], "report.html")
+        (version,) = client.search_model_versions("name='small'")
+        with prefect_client(found.prefect_api_url, place / "runs") as prefect:
+            asked = {"artifacts": {"key": {"any_": ["report"]}}}
+            (link,) = prefect.post("/artifacts/latest/filter", json=asked).json()
+    assert Path(kept).read_text() == text
+    shown = f"runs/{first['mlflow_run_id']}/artifacts/report.html"
+    assert shown in link["data"]
+    assert f"[report.html](#/experiments/1/{shown}" in str(version.description)
 
 
 def _record(run: Any, step: str) -> Any:
@@ -118,6 +154,8 @@ def test_a_trial_reads_no_test_rows_and_registers_nothing(place: Path, first: An
     assert trial["split"] == "validation"
     assert set(trial["scores"]) == {"base", "sft", "preferred", "candidate", "majority"}
     assert trial["decision"] is None
+    assert Path(trial["report"]).parent == Path(trial["folders"]["choose"])
+    assert "<title>small, a trial: trial</title>" in Path(trial["report"]).read_text()
     assert trial["left_out"] == {}
     assert list(trial["folders"]) == STEPS[:5]
     assert len(versions(place / "runs", place)) == 1
@@ -221,6 +259,24 @@ def test_a_changed_setting_runs_the_steps_behind_it_and_a_refusal_leaves_the_ali
     newer, older = versions(place / "runs", place)
     assert newer["aliases"] == ["candidate"]
     assert older["aliases"] == ["champion"]
+
+
+def test_two_versions_are_compared_on_the_rows_that_both_were_asked(
+    place: Path, first: Any
+) -> None:
+    found = vlm_ops("models", "compare", "small", "1", "candidate", cwd=place)
+    assert found["versions"] == ["1", "2"]
+    (numbers,) = found["benchmarks"].values()
+    assert numbers["low"] <= numbers["difference"] <= numbers["high"]
+    assert numbers["n"] == first["scores"]["candidate"]["n"]
+    page = (place / found["report"]).read_text()
+    assert "sft.learning_rate" in page
+    # What the versions keep is enough, where their runs are not at hand.
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    with services(place / "runs", only=("mlflow",)) as server:
+        registry = Registry(server.mlflow_url, "small")
+        assert compare(registry, "1", "2", elsewhere).numbers == found["benchmarks"]
 
 
 def test_a_champion_that_comes_out_again_stays_as_it_was(place: Path, first: Any) -> None:

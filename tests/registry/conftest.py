@@ -83,6 +83,7 @@ class Pipeline:
         protocol: str = "p" * 64,
         logged: str | None = None,
         rows: RowsSince | None = None,
+        tested: tuple[AnswerSet, ...] = (),
     ) -> RegisteredVersion:
         """Register model ``number``, judged against (content, version) of a champion."""
         model = self.models[number]
@@ -91,6 +92,7 @@ class Pipeline:
             decision=self._decision(model, promote, against, protocol),
             data=self.data(),
             rows=rows,
+            tested=tested,
             answers=self.answers[number],
             origin=Origin(
                 config=PipelineConfig(name=self.name),

@@ -111,7 +111,7 @@ def test_steps_that_differ_alike_share_a_line_and_threads_are_no_difference(
 ) -> None:
     found = made_here(tmp_path, "sft", "prefer", "validation", "choose")
     for name, artifact in found.items():
-        other = artifact.computed | {"threads": "64"}
+        other = artifact.computed | {"threads": "64", "peak_memory_gb": "99.9"}
         found[name] = artifact.model_copy(update={"computed": other})
     upgraded("numpy")
     (line,) = computed_elsewhere(found, STEPS)

@@ -1,4 +1,4 @@
-"""``models``, ``promote`` and ``rollback``: the registry."""
+"""``models``, ``promote`` and ``rollback``: the registry; ``models compare``: two versions."""
 
 import os
 import sys
@@ -6,24 +6,42 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 from vlm_ops.cli.console import out, print_json
 from vlm_ops.cli.run import AsJson, Runs
+from vlm_ops.store.files import make_folder, write_whole
 
 if TYPE_CHECKING:
     from vlm_ops.registry.registry import Move, Registry, VersionSummary
 
 Name = Annotated[str, typer.Argument(help="The registered model.")]
+_LIST = "list"
+
+
+class _Group(TyperGroup):
+    """``models NAME`` lists the versions; what else there is has a word of its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the first word for a model, where it is no command."""
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = [_LIST, *args]
+        return super().parse_args(ctx, args)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command()(models)
+    group = typer.Typer(
+        cls=_Group, help="Versions of a registered model: `models NAME` lists them."
+    )
+    group.command(_LIST)(models)
+    group.command()(compare)
+    app.add_typer(group, name="models")
     app.command()(promote)
     app.command()(rollback)
 
@@ -31,7 +49,9 @@ def add_to(app: typer.Typer) -> None:
 def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """List the versions of a registered model and the moves of its champion.
 
-    Example: vlm-ops models demo
+    `vlm-ops models demo` does the same.
+
+    Example: vlm-ops models list demo
     """
     with opened(name, runs) as found:
         versions = found.versions()
@@ -63,6 +83,43 @@ def models(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = Fal
         out.print("The alias champion was moved in MLflow's pages; the ledger does not say so yet.")
     if standing.doubt:
         out.print(f"[bold red]In doubt:[/] {escape(standing.doubt)}")
+
+
+def compare(
+    name: Name,
+    first: Annotated[str, typer.Argument(help="A number, or an alias as champion.")],
+    second: Annotated[str, typer.Argument(help="Another one: the version in question.")],
+    file: Annotated[
+        Path | None, typer.Option("--out", help="File of the page; without it NAME-A-B.html.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Compare two versions on the test rows that both were asked, on a page with pictures.
+
+    Differences are the second one minus the first one. The page is kept with the second one's run
+    in MLflow, too.
+
+    Example: vlm-ops models compare demo 3 7
+    """
+    with opened(name, runs) as found:
+        from vlm_ops.reporting.page import render
+        from vlm_ops.reporting.versions import compare as compared
+        from vlm_ops.tracking.runs import Runs as PipelineRuns
+
+        both = compared(found, first, second, runs)
+        page = file or Path(f"{name}-{'-'.join(both.versions)}.html")
+        make_folder(page.parent)
+        write_whole(page, render(both.page))
+        kept = PipelineRuns(found.uri)
+        if both.run_id is not None and kept.has(both.run_id):
+            kept.keep(both.run_id, page, "comparisons")
+    if as_json:
+        print_json({"versions": both.versions, "benchmarks": both.numbers, "report": str(page)})
+        return
+    for benchmark, said in both.page.reasons:
+        out.print(f"{benchmark}: {said}", markup=False)
+    out.print(f"{both.page.title}: {both.page.word}. The page: {page}", markup=False)
 
 
 def promote(

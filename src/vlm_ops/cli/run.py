@@ -149,8 +149,18 @@ def _tell_trial(summary: dict[str, Any], runs: Path, again: str) -> None:
     _tell_choice(summary)
     _tell_notices(summary)
     out.print("\n[bold]A trial:[/] the test rows were not read, and nothing was registered.")
-    out.print(f"\nPut it up for promotion: {again}", markup=False)
+    _tell_report(summary, "The report:              ")
+    out.print(f"Put it up for promotion: {again}", markup=False)
     out.print(f"The history:             vlm-ops ui{_at(runs)}", markup=False)
+
+
+def _tell_report(summary: dict[str, Any], head: str) -> None:
+    """Begin the last lines, with where the run's page is."""
+    out.print()
+    if summary["report"] is not None:
+        file = Path(summary["report"])
+        here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+        out.print(f"{head}{here}", markup=False)
 
 
 def _tell_notices(summary: dict[str, Any]) -> None:
@@ -197,7 +207,8 @@ def _tell(summary: dict[str, Any], runs: Path) -> None:
         out.print(f"\n[bold yellow]Not promoted:[/] {model} version {version}; {stays}")
     if summary["mlflow_run_id"] is None:
         out.print("Nothing changed since the last run: every step was skipped.")
-    out.print(f"\nThe history:    vlm-ops ui{at}", markup=False)
+    _tell_report(summary, "The report:     ")
+    out.print(f"The history:    vlm-ops ui{at}", markup=False)
     out.print(f"All versions:   vlm-ops models {model}{at}", markup=False)
     if summary["champion_version"] and shown is not None:
         image, question = (shlex.quote(text) for text in shown)

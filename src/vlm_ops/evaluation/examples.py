@@ -41,8 +41,8 @@ def log_examples(
         if name in measured
     }
     candidate = measured["candidate"].answers
-    wrong = _spread([answer for answer in candidate if not answer.relaxed], seed)
-    right = _spread([answer for answer in candidate if answer.relaxed], seed)
+    wrong = spread([answer for answer in candidate if not answer.relaxed], seed)
+    right = spread([answer for answer in candidate if answer.relaxed], seed)
     shown = [*wrong[:_EACH], *right[:_EACH]]
     tracker.table(
         "answers.json",
@@ -115,8 +115,8 @@ def _best(answers: Mapping[str, Mapping[str, Answer]], seed: int) -> str | None:
     return min(won, key=luck).id
 
 
-def _spread(answers: Sequence[Answer], seed: int) -> list[Answer]:
-    """Shuffle by the seed, then let the kinds take turns."""
+def spread(answers: Sequence[Answer], seed: int) -> list[Answer]:
+    """Shuffle answers by the seed, then let the kinds take turns."""
     turns: Counter[str] = Counter()
     ranked = []
     for answer in sorted(answers, key=lambda answer: fingerprint([seed, answer.id])):

@@ -21,10 +21,11 @@ from vlm_ops.registry.judgement import Details, Judgement
 from vlm_ops.registry.moving import make_model
 from vlm_ops.registry.questions import Recorded, record
 from vlm_ops.registry.rows_since import RowsSince
+from vlm_ops.registry.said import Said
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import SHORT, fingerprint, sha256_bytes
 from vlm_ops.store.frozen import Frozen
-from vlm_ops.tracking.runs import run_page
+from vlm_ops.tracking.runs import REPORT, run_page
 
 _LOGGED_MODEL = "models:/"
 _SHORT_COMMIT = 7
@@ -54,6 +55,7 @@ class Submission(Frozen):
         answers: The candidate's to the validation rows, of which a few are recorded.
         origin: Where it comes from.
         rows: What changed in the data since the champion's; None without a champion.
+        tested: What candidate and champion said to the test rows, which is kept with the version.
     """
 
     evaluation: Evaluation
@@ -62,6 +64,7 @@ class Submission(Frozen):
     answers: AnswerSet
     origin: Origin
     rows: RowsSince | None = None
+    tested: tuple[AnswerSet, ...] = ()
 
     def is_of(self, version: ModelVersion) -> bool:
         """Tell whether a version is this candidate on this data under this protocol."""
@@ -111,7 +114,9 @@ class Submission(Frozen):
             files=files,
         )
 
-    def description(self, logged: LoggedModel, pipeline_run: str, details: str) -> str:
+    def description(
+        self, logged: LoggedModel, pipeline_run: str, details: str, judged_in: str
+    ) -> str:
         """Return what people read on the version's page, in Markdown."""
         judgement = Judgement.of(self.decision)
         start = self.evaluation.start
@@ -129,6 +134,7 @@ class Submission(Frozen):
             )
             if run is not None
         ]
+        report = run_page(logged.experiment_id, judged_in, REPORT)
         return "\n\n".join(
             [
                 f"Trained on {self.data.source}{start_at}. {sentence(self.evaluation.why)}",
@@ -137,7 +143,7 @@ class Submission(Frozen):
                 judgement.reasons,
                 *([self.rows.markdown] if self.rows is not None else []),
                 "Runs:",
-                "\n".join(links),
+                "\n".join([*links, f"- report: [{REPORT}]({report})"]),
                 f"All else is in `{details}`, among the files of the logged model.",
             ]
         )
@@ -206,7 +212,7 @@ def create(client: MlflowClient, name: str, told: Submission, kept: Kept) -> Mod
             tags.FILES: fingerprint(files),
             tags.GATE: told.decision.fingerprint,
         },
-        description=told.description(logged, pipeline_run, details),
+        description=told.description(logged, pipeline_run, details, pipeline_run),
         model_id=logged.model_id,
     )
     link(client, made)
@@ -228,14 +234,16 @@ def link(client: MlflowClient, version: ModelVersion) -> None:
         client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: text})
 
 
-def judge_anew(client: MlflowClient, version: ModelVersion, told: Submission) -> None:
+def judge_anew(
+    client: MlflowClient, version: ModelVersion, told: Submission, judged_in: str
+) -> None:
     """Write a newer decision on a version; one with the former tags gets today's instead."""
     logged = _logged_model_of(client, version)
     pipeline_run = version.tags[tags.MLFLOW_RUN_ID]
     files = registered_files(client, version)
     kept = told.details(pipeline_run, files)
     details = _write_details(client, version.name, logged, told, kept)
-    text = told.description(logged, pipeline_run, details)
+    text = told.description(logged, pipeline_run, details, judged_in)
     client.update_model_version(version.name, version.version, description=text)
     for key, value in told.tags(details).items():
         client.set_model_version_tag(version.name, version.version, key, value)
@@ -275,6 +283,8 @@ def _write_details(
     # One file a decision: a version's tags point to a whole one at every moment.
     file = f"{fingerprint([name, told.decision.fingerprint])[:SHORT]}.json"
     path = f"{tags.DETAILS_FOLDER}/{file}"
+    for said in map(Said.of, told.tested):
+        _keep_beside(client, logged, said.path, said.model_dump_json() + "\n")
     _keep_beside(client, logged, path, details.model_dump_json(indent=2) + "\n")
     return path
 

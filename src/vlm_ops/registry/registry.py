@@ -181,7 +181,7 @@ class Registry(Connection):
                 made = found
                 link(self.client, made)
                 if told.says_more_than(made):
-                    judge_anew(self.client, made, told)
+                    judge_anew(self.client, made, told, pipeline_run())
             self._point_candidate(made)
         return RegisteredVersion(
             name=self.name,

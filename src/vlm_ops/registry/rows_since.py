@@ -52,22 +52,23 @@ class RowsSince(Frozen):
         for split, n in self.splits.items():
             cells = (split, f"{n.before:,} → {n.after:,}", n.added, n.removed, n.changed)
             lines.append(f"| {' | '.join(map(str, cells))} |")
-        return "\n\n".join([f"{self._title}:", "\n".join(lines)])
+        return "\n\n".join([f"{self.title}:", "\n".join(lines)])
 
     @property
     def words(self) -> str:
         """The same in one line."""
         if self.why_not is not None:
-            return f"{self._title}: not compared, {self.why_not}."
+            return f"{self.title}: not compared, {self.why_not}."
         told = "; ".join(
             f"{split} {n.before:,} → {n.after:,}, {n.added:,} added, {n.removed:,} removed, "
             f"{n.changed:,} changed"
             for split, n in self.splits.items()
         )
-        return f"{self._title}: {told}."
+        return f"{self.title}: {told}."
 
     @property
-    def _title(self) -> str:
+    def title(self) -> str:
+        """Whose rows they are compared with."""
         moved = f", {self.moved:,} of them in another split" if self.moved else ""
         return f"Rows against those of the champion (version {self.champion}){moved}"
 
@@ -88,7 +89,7 @@ def rows_since(champion: str, content: str | None, data: PreparedData) -> RowsSi
     if content is None:
         why = "the version does not tell which rows it was trained on"
     gone = RowsSince(champion=champion, why_not=why)
-    before = data if content == data.content else _at_hand(runs, content)
+    before = data if content == data.content else prepared(runs, content)
     if before is None:
         return gone
     try:
@@ -113,7 +114,8 @@ def rows_since(champion: str, content: str | None, data: PreparedData) -> RowsSi
     )
 
 
-def _at_hand(runs: Path, content: str | None) -> PreparedData | None:
+def prepared(runs: Path, content: str | None) -> PreparedData | None:
+    """Return the prepared rows of a content hash from a runs folder; None if they are not there."""
     for folder in sorted(runs.glob(f"{PreparedData.step}-*")):
         try:
             found = read_record(folder, PreparedData)

@@ -29,6 +29,8 @@ DETAILS = "details"
 DETAILS_FOLDER = "registered"
 QUESTIONS = f"{DETAILS_FOLDER}/questions-"
 """How the file of a version's recorded questions begins, among the files of the logged model."""
+SAID = f"{DETAILS_FOLDER}/said-"
+"""How the files begin with what candidate and champion said to the test rows."""
 
 CONTENT = CONTENT_TAG
 DATASET = "vlm_ops.dataset"

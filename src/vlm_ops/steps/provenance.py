@@ -14,6 +14,8 @@ from vlm_ops.store.artifact import Artifact
 
 THREADS = "threads"
 """Kept, and not compared: they move sums in the last bits."""
+PEAK = "peak_memory_gb"
+"""Kept of a step with a model: the most memory that its process had held by its end."""
 
 
 def computed(step: Step) -> dict[str, str]:
@@ -23,12 +25,18 @@ def computed(step: Step) -> dict[str, str]:
     """
     versions = {name: ground.version(name) for name in step.libraries}
     torch = sys.modules.get("torch") if "torch" in versions else None
+    held = {}
+    if torch:
+        from vlm_ops.training.memory import peak_memory_gb
+
+        held = {PEAK: f"{peak_memory_gb():.1f}"}
     return {
         "python": platform.python_version(),
         **versions,
         "step": str(step.version),
         "device": ground.device() if "torch" in versions else "cpu",
         THREADS: str(torch.get_num_threads() if torch else 1),
+        **held,
     }
 
 
@@ -47,7 +55,7 @@ def computed_elsewhere(
         here, there = computed(steps[name]), artifact.computed
         other = [
             f"{what} {there[what]} (now {here[what]})"
-            for what in here.keys() & there.keys() - {THREADS}
+            for what in here.keys() & there.keys() - {THREADS, PEAK}
             if there[what] != here[what]
         ]
         if other:

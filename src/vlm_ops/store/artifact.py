@@ -18,6 +18,8 @@ from vlm_ops.store.frozen import Frozen, added
 RECORD = "record.json"
 CHECKPOINTS = "checkpoints"
 """Folder of a training's checkpoints; a finished step is complete without it."""
+CURVES = "curves.json"
+"""File of a training: what its trainer said, a list of numbers by name with their ``step``."""
 
 
 class Artifact(Frozen):

@@ -7,6 +7,7 @@ server's answer be lost, just after the server has made the run: it is found aga
 import getpass
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from mlflow.entities import LifecycleStage, Metric
@@ -28,6 +29,8 @@ IDENTITY = "vlm_ops.attempt"
 """Tag of a run: what its attempt was called before the run was made."""
 ERROR = "error"
 """Tag of a run that failed or was killed: by what. It goes when the run goes on."""
+REPORT = "report.html"
+"""File of a pipeline's run: its page for people."""
 
 
 class Runs(Connection):
@@ -124,10 +127,15 @@ class Runs(Connection):
         self.client.set_terminated(run_id, status)
 
     @answered
-    def url(self, run_id: str) -> str:
-        """Return the address of a run's page, for a browser."""
+    def keep(self, run_id: str, file: Path, folder: str = "") -> None:
+        """Keep a file with a run; one of that name that is kept already is replaced."""
+        self.client.log_artifact(run_id, str(file), folder or None)
+
+    @answered
+    def url(self, run_id: str, file: str = "") -> str:
+        """Return the address of a run's page, or of a file that it keeps, for a browser."""
         experiment = self.client.get_run(run_id).info.experiment_id
-        return f"{self.uri.rstrip('/')}/{run_page(experiment, run_id)}"
+        return f"{self.uri.rstrip('/')}/{run_page(experiment, run_id, file)}"
 
     def _start(
         self, experiment: str, name: str, tags: Mapping[str, str], identity: str | None
@@ -167,12 +175,13 @@ class Runs(Connection):
         return str(found.experiment_id)
 
 
-def run_page(experiment_id: str, run_id: str) -> str:
-    """Return the address of a run's page, seen from any other page of the same server.
+def run_page(experiment_id: str, run_id: str, file: str = "") -> str:
+    """Return the address of a run's page, or of a file there, from any page of the same server.
 
     It opens MLflow's pages for model training; by default they are those for chat applications.
     """
-    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+    shown = f"/artifacts/{file}" if file else ""
+    return f"#/experiments/{experiment_id}/runs/{run_id}{shown}?workflowType=machine_learning"
 
 
 def user_name() -> str:

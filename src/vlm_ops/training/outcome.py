@@ -1,5 +1,6 @@
 """A trainer taken to its end: gone on from its checkpoint, the best step kept."""
 
+import json
 import logging
 import math
 import shutil
@@ -12,8 +13,8 @@ from transformers import PrinterCallback, TrainerState
 
 from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ADAPTER_WEIGHTS
 from vlm_ops.errors import TrainingError
-from vlm_ops.store.artifact import CHECKPOINTS
-from vlm_ops.store.files import make_folder, replacing
+from vlm_ops.store.artifact import CHECKPOINTS, CURVES
+from vlm_ops.store.files import make_folder, replacing, write_whole
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.training.checkpoints import STATE, newest_complete, validation_is_due
 from vlm_ops.training.early_stopping import stops
@@ -78,6 +79,7 @@ def to_the_end(
             "stopped early at step %d of %d: %d validations in a row were no better than step %d's",
             state.global_step, state.max_steps, patience, best_step,
         )  # fmt: skip
+    write_whole(out / CURVES, json.dumps(state.log_history) + "\n")
     return Outcome(
         sha256=here().agreed(lambda: keep(checkpoints / f"checkpoint-{best_step}", out)),
         best_step=best_step,

@@ -1,0 +1,92 @@
+"""What a candidate and its rival said to the test rows, kept with the version.
+
+Two versions can be compared wherever the registry is reached, also where the runs folder was
+cleaned or lies on another machine.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from pydantic import ValidationError
+
+from vlm_ops.artifacts import AnswerSet
+from vlm_ops.errors import RegistryError
+from vlm_ops.records import Answer
+from vlm_ops.registry import tags
+from vlm_ops.registry.finding import find_version
+from vlm_ops.registry.package import changed, fetch
+from vlm_ops.store.fingerprint import SHORT
+from vlm_ops.store.frozen import Frozen
+from vlm_ops.tracking.connection import answering
+
+if TYPE_CHECKING:
+    from vlm_ops.registry.registry import Registry
+
+
+class Said(Frozen):
+    """What a model said to the test rows, and how it was asked.
+
+    Attributes:
+        model: Content hash of the model.
+        protocol: Hash of rows, decoding and metric.
+        ground: What computed the answers beside the model.
+        answers: Judged, in the order of the rows.
+    """
+
+    model: str
+    protocol: str
+    ground: dict[str, str]
+    answers: tuple[Answer, ...]
+
+    @classmethod
+    def of(cls, found: AnswerSet) -> "Said":
+        """Return what is kept of an answer set.
+
+        Raises:
+            DataError: Its answers are gone.
+        """
+        return cls(
+            model=found.model,
+            protocol=found.protocol,
+            ground=found.ground,
+            answers=tuple(found.read()),
+        )
+
+    @property
+    def path(self) -> str:
+        """Where it lies among the files of the logged model."""
+        return f"{tags.SAID}{self.model[:SHORT]}-{self.protocol[:SHORT]}.json"
+
+
+def said_of(registry: "Registry", version: str) -> list[Said]:
+    """Fetch what was kept with a version; nothing of one that an earlier vlm-ops registered.
+
+    Args:
+        registry: Knows the version.
+        version: A number, or an alias as ``champion``.
+
+    Raises:
+        RegistryError: There is no such version, or what was kept is not what it was.
+        Unanswered: The server does not answer.
+    """
+    with answering(registry.uri, RegistryError):
+        found = find_version(registry.client, registry.name, version)
+        return [_read(registry.client, found, path) for path in _paths(registry.client, found)]
+
+
+def _paths(client: MlflowClient, version: ModelVersion) -> list[str]:
+    logged = str(version.source).removeprefix("models:/")
+    listed = client.list_logged_model_artifacts(logged, tags.DETAILS_FOLDER)
+    return sorted(one.path for one in listed if one.path.startswith(tags.SAID))
+
+
+def _read(client: MlflowClient, version: ModelVersion, path: str) -> Said:
+    with tempfile.TemporaryDirectory() as scratch:
+        text = fetch(client, version, path, Path(scratch)).read_bytes()
+    try:
+        return Said.model_validate_json(text)
+    except ValidationError as error:
+        raise changed(version, f"{path} holds no answers ({error})") from error

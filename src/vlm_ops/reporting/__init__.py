@@ -1,0 +1,1 @@
+"""One page for people: a run, or two versions beside each other."""

@@ -1,0 +1,47 @@
+"""The curves of a training, from what it left."""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from vlm_ops.artifacts import TrainedAdapter
+from vlm_ops.config.training import ACCURACY
+from vlm_ops.reporting.drawing import Chart, line_chart
+from vlm_ops.store.artifact import CURVES
+
+_DRAWN = {
+    "loss": {"training": "loss", "validation": "eval_loss"},
+    "accuracy on validation": {"validation": f"eval_{ACCURACY}"},
+    "pairs of which the chosen answer is likelier": {
+        "training": "rewards/accuracies",
+        "validation": "eval_rewards/accuracies",
+    },
+}
+"""Curves by title: the names of TRL's numbers by what people call them."""
+
+
+def curves(trained: TrainedAdapter) -> Iterator[Chart]:
+    """Yield the drawings of a training; none where an earlier version trained it.
+
+    Raises:
+        OSError: The file of its numbers can't be read.
+        ValueError: It holds no numbers.
+    """
+    file = trained.folder / CURVES
+    if not file.is_file():
+        return
+    history: list[dict[str, Any]] = json.loads(file.read_bytes())
+    for what, names in _DRAWN.items():
+        found = {name: _points(history, key) for name, key in names.items()}
+        chart = line_chart(f"{trained.stage}: {what}", found, trained.best_step)
+        if chart is not None:
+            yield chart
+
+
+def _points(history: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [
+        (float(entry["step"]), float(entry[key]))
+        for entry in history
+        if isinstance(entry.get(key), (int, float)) and math.isfinite(entry[key])
+    ]

@@ -1,0 +1,69 @@
+"""What models said to the rows of a benchmark; the only place here that knows the metric."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm_ops.evaluation import statistics
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import RELAXED
+from vlm_ops.records import Answer, Difference, Row, Score
+
+RESAMPLES = 1_000
+"""Of the bootstrap, where no configuration says how many."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What models said to the same rows of one benchmark under one protocol.
+
+    Attributes:
+        answers: Judged, by model; each model answered the same rows.
+        rows: By id, for their questions and pictures; empty where they are not at hand.
+        picture: Returns where a row's image lies.
+        resamples: Of the bootstrap behind every interval.
+        seed: Of the bootstrap.
+        metric: By which they were judged.
+    """
+
+    answers: Mapping[str, Sequence[Answer]]
+    rows: Mapping[str, Row]
+    picture: Callable[[str], Path]
+    resamples: int = RESAMPLES
+    seed: int = 0
+    metric: Metric = RELAXED
+
+    @property
+    def title(self) -> str:
+        """What is scored, in words."""
+        return self.metric.name.replace("_", " ")
+
+    def value(self, score: Score) -> float:
+        """Return what a score says, within the metric's range."""
+        return score.relaxed_accuracy
+
+    def right(self, answer: Answer) -> bool:
+        """Tell whether a single answer counts as right."""
+        return answer.relaxed
+
+    def score(self, model: str) -> Score:
+        """Score a model over all rows."""
+        return statistics.score(self.answers[model], self.resamples, self.seed)
+
+    def by_kind(self, model: str) -> dict[str, Score]:
+        """Score a model on each kind of question."""
+        return statistics.by_kind(self.answers[model], self.resamples, self.seed)
+
+    def difference(self, model: str, than: str) -> Difference:
+        """Compare two models pair by pair.
+
+        Raises:
+            DataError: They did not answer the same rows.
+        """
+        return statistics.difference(
+            self.answers[model],
+            self.answers[than],
+            than=than,
+            resamples=self.resamples,
+            seed=self.seed,
+        )

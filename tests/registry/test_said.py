@@ -1,0 +1,47 @@
+"""What a version and its rival said is kept with the version, and does not hold it up."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_ops.errors import DataError, RegistryError
+from vlm_ops.registry.said import Said, said_of
+from vlm_ops.reporting.versions import compare
+
+
+def test_what_both_said_is_read_back_and_the_version_can_be_used(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    pipeline.register(0, tested=tuple(pipeline.answers[:2]))
+    found = said_of(pipeline.registry, "candidate")
+    assert sorted(found, key=str) == sorted(map(Said.of, pipeline.answers[:2]), key=str)
+    assert pipeline.registry.promote("1", reason=None, by="test").moved
+    logged = pipeline.logged[0].removeprefix("models:/")
+    broken = tmp_path / Path(found[0].path).name
+    broken.write_text("{}")
+    pipeline.client.log_model_artifact(logged, str(broken), "registered")
+    with pytest.raises(RegistryError, match=f"{found[0].path} holds no answers"):
+        said_of(pipeline.registry, "1")
+
+
+def test_versions_of_which_nothing_was_kept_are_not_compared(pipeline: Any, tmp_path: Path) -> None:
+    pipeline.register(1)
+    pipeline.register(2)
+    assert said_of(pipeline.registry, "1") == []
+    with pytest.raises(DataError, match="version 1: found no answers to test rows"):
+        compare(pipeline.registry, "1", "2", tmp_path)
+    with pytest.raises(RegistryError, match="2 and candidate are one version"):
+        compare(pipeline.registry, "2", "candidate", tmp_path)
+
+
+def test_versions_are_compared_by_what_they_keep(pipeline: Any, tmp_path: Path) -> None:
+    for number in (0, 1):
+        pipeline.register(number, tested=(pipeline.answers[number],))
+    found = compare(pipeline.registry, "1", "2", tmp_path)
+    first, second = (pipeline.answers[number].relaxed_accuracy for number in (0, 1))
+    (numbers,) = found.numbers.values()
+    assert numbers["difference"] == pytest.approx(second - first)
+    assert numbers["n"] == 16
+    assert found.versions == ("1", "2")
+    assert found.run_id == pipeline.run_id

@@ -1,0 +1,79 @@
+"""Answers of two versions are compared where both were asked the same, else not at all."""
+
+from pathlib import Path
+
+import pytest
+from judged import BASE, Maker, counts, right
+
+from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.errors import DataError
+from vlm_ops.registry.said import Said
+from vlm_ops.reporting.alike import Asked, alike, at_hand
+from vlm_ops.store.artifact import write_record
+
+
+@pytest.fixture
+def said(maker: Maker) -> Said:
+    return Said.of(maker.answers(right, BASE))
+
+
+def asked(name: str, *said: Said, config: PipelineConfig | None = None) -> Asked:
+    return Asked(name, "content", config, said)
+
+
+def other(said: Said, **new: object) -> Said:
+    return said.model_copy(update=new)
+
+
+def test_the_newest_rows_that_both_were_asked(said: Said) -> None:
+    newer, theirs = other(said, protocol="newer"), other(said, protocol="theirs alone")
+    found = alike(asked("version 1", said, newer), asked("version 2", theirs, newer, said))
+    assert [one.protocol for one in found] == ["newer", "newer"]
+
+
+def test_other_rows_are_named(said: Said) -> None:
+    later = other(said, protocol="later", answers=said.answers[4:])
+    with pytest.raises(DataError, match="4 test rows are the first one's alone, 0 the second"):
+        alike(asked("version 1", said), asked("version 2", later))
+
+
+def test_other_answers_to_the_same_rows_are_named(said: Said) -> None:
+    first, *rest = said.answers
+    changed = first.model_copy(update={"expected": ("other",)})
+    later = other(said, protocol="later", answers=(changed, *rest))
+    with pytest.raises(DataError, match="1 test rows have other images or other accepted answers"):
+        alike(asked("version 1", said), asked("version 2", later))
+
+
+def test_other_decoding_is_named(said: Said) -> None:
+    short, long = (
+        PipelineConfig.model_validate({"evaluate": {"max_new_tokens": n}}) for n in (8, 16)
+    )
+    later = asked("version 2", other(said, protocol="later"), config=long)
+    with pytest.raises(DataError, match=r"evaluate\.max_new_tokens 8 and 16"):
+        alike(asked("version 1", said, config=short), later)
+
+
+def test_another_ground_is_named(said: Said) -> None:
+    here, there = (other(said, ground={"torch": version}) for version in ("2.9", "2.8"))
+    with pytest.raises(DataError, match=r"on different grounds, torch 2\.9.* 2\.8"):
+        alike(asked("version 1", here), asked("version 2", there))
+
+
+def test_a_version_of_which_nothing_is_known_is_named(said: Said) -> None:
+    with pytest.raises(DataError, match="version 1: found no answers to test rows"):
+        alike(asked("version 1"), asked("version 2", said))
+
+
+def test_at_hand_are_answers_about_the_rows_own_images(maker: Maker) -> None:
+    write_record(maker.answers(counts, BASE))
+    write_record(maker.answers(counts, BASE, gray=True))
+    write_record(maker.answers(counts, BASE, swapped=True))
+    write_record(maker.answers(counts, BASE, "validation"))
+    damaged = maker.answers(counts, BASE)
+    (damaged.folder / "record.json").write_text("{")
+    (found,) = at_hand(maker.folder, BASE.content)
+    assert found.protocol == "test rows"
+    assert len(found.answers) == 16
+    assert list(at_hand(maker.folder, "another")) == []
+    assert list(at_hand(Path("no-such-folder"), BASE.content)) == []
