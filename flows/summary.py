@@ -18,7 +18,8 @@ from vlm_ops.artifacts import (
     ValidationScores,
 )
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.records import Score, Split
+from vlm_ops.evaluation.words import key, plain, titled
+from vlm_ops.records import RELAXED_ACCURACY, Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
 from vlm_ops.registry.rows_since import RowsSince
 from vlm_ops.store.frozen import Frozen
@@ -209,10 +210,11 @@ def publish(context: Context, summary: Summary) -> Summary:
     Returns:
         The summary as it is.
     """
+    metric = summary.scores["candidate"].metric
     _publish_table(
         key="scores",
         table=[{"model": name, **_cells(score)} for name, score in summary.scores.items()],
-        description=f"Relaxed accuracy on {summary.split}, {summary.name}",
+        description=f"{titled(metric)} on {summary.split}, {summary.name}",
     )
     decision = summary.decision
     version = "" if decision is None else f" version {summary.model_version}"
@@ -227,9 +229,10 @@ def publish(context: Context, summary: Summary) -> Summary:
         url, text = str(summary.mlflow_url), "This run in MLflow"
         asked(partial(create_link_artifact, key="mlflow-run", link=url, link_text=text))
         before = "" if summary.split == "test" else f"{summary.split}/"
+        of = "" if metric == RELAXED_ACCURACY else f"/{key(metric)}"
         context.mlflow.log_outcome(
             summary.mlflow_run_id,
-            {f"{before}{name}": s.relaxed_accuracy for name, s in summary.scores.items()}
+            {f"{before}{name}{of}": score.value for name, score in summary.scores.items()}
             | {"rows_refused": summary.refused},
             _tags(summary),
         )
@@ -290,7 +293,7 @@ def _tags(summary: Summary) -> dict[str, str]:
 
 def _cells(score: Score) -> dict[str, str]:
     return {
-        "relaxed accuracy": f"{score.relaxed_accuracy:.1%}",
+        plain(score.metric): f"{score.value:.1%}",
         "95 % interval": f"{score.low:.1%} to {score.high:.1%}",
         "rows": str(score.n),
         "images": str(score.n_images),

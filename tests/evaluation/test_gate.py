@@ -54,7 +54,7 @@ def store(
         split="test",
         gray=gray,
         swapped=swapped,
-        relaxed_accuracy=sum(right) / len(right),
+        value=sum(right) / len(right),
     )
     write_record(found)
     return found
@@ -304,13 +304,11 @@ def test_a_truncated_answer_file_is_a_refusal(tmp_path: Path) -> None:
 def test_numbers_that_are_none_are_a_refusal(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
     scores = found.evaluation.scores
-    nan = scores["base"].model_copy(update={"relaxed_accuracy": float("nan")})
+    nan = scores["base"].model_copy(update={"value": float("nan")})
     broken = found.evaluation.model_copy(update={"scores": {**scores, "base": nan}})
     reason = refusal(decide(tmp_path, found._replace(evaluation=broken)))
     assert reason == "the evaluation's score of base is not a number"
-    champion = store(tmp_path, "old", share(0.1)).model_copy(
-        update={"relaxed_accuracy": float("nan")}
-    )
+    champion = store(tmp_path, "old", share(0.1)).model_copy(update={"value": float("nan")})
     assert "the champion's score is not a number" in refusal(decide(tmp_path, found, champion))
 
 

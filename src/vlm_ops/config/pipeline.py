@@ -18,7 +18,7 @@ from vlm_ops.config.sections import (
     RegisterSettings,
 )
 from vlm_ops.config.training import Engine, FeatureSettings, PreferSettings, SftSettings
-from vlm_ops.records import BARE_QUESTION, Split
+from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
 from vlm_ops.store.frozen import Frozen, added
 
 BOTH: tuple[Literal["sft", "prefer"], ...] = ("sft", "prefer")
@@ -164,6 +164,7 @@ class SftJob(Job):
         reserve: Share of the training groups that it does not see.
         max_new_tokens: Longest answer, where answers choose the best checkpoint; None takes the
             default of ``evaluate``.
+        metric: That judges them.
         engine: What trains.
         features: Room for image features.
         checkpoint_minutes: How old the newest checkpoint may get.
@@ -177,6 +178,7 @@ class SftJob(Job):
     sft: SftSettings
     reserve: float = added(0.0)
     max_new_tokens: int | None = added(None)
+    metric: str = added(RELAXED_ACCURACY)
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
     checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
@@ -192,6 +194,7 @@ class PairsJob(Job):
         max_new_tokens: Longest answer.
         batch_size: Answers sampled at once.
         model: The base, where no SFT model is sampled from.
+        metric: That tells a mistake of sampled answers.
         features: Room for image features.
     """
 
@@ -202,6 +205,7 @@ class PairsJob(Job):
     max_new_tokens: int
     batch_size: int
     model: ModelSettings | None = added(None)
+    metric: str = added(RELAXED_ACCURACY)
     features: FeatureSettings = FeatureSettings()
 
 
@@ -245,6 +249,8 @@ class AnswersJob(Job):
         ground: What computes the answers beside the model (:mod:`vlm_ops.models.ground`); a change
             asks again. Every model is asked in its dtype.
         features: Room for image features.
+        metric: What judges the answers.
+        metric_version: Of its rules.
     """
 
     changes_nothing = frozenset({"batch_size", "features"})
@@ -258,6 +264,8 @@ class AnswersJob(Job):
     swapped: bool = False
     ground: dict[str, str] = {}
     features: FeatureSettings = FeatureSettings()
+    metric: str = added(RELAXED_ACCURACY)
+    metric_version: int = added(1)
 
 
 class ChooseJob(Job):
@@ -272,6 +280,7 @@ class EvaluateJob(Job):
     seed: int
     max_rows: int | None
     resamples: int
+    metric: str = added(RELAXED_ACCURACY)
 
 
 class GateJob(Job):

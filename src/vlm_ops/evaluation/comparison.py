@@ -8,6 +8,7 @@ from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import statistics, words
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.models.ground import differences
 from vlm_ops.records import Difference
 
@@ -93,7 +94,7 @@ def candidate_of(evaluation: Evaluation, answers: AnswerSet | None) -> AnswerSet
         DoubtError: They are missing or not the candidate's, or a score is not a number.
     """
     for name, score in evaluation.scores.items():
-        if not math.isfinite(score.relaxed_accuracy):
+        if not math.isfinite(score.value):
             raise DoubtError(f"the evaluation's score of {name} is not a number")
     found = _comparable("the candidate", answers, evaluation)
     if found.model != evaluation.model.content:
@@ -127,10 +128,11 @@ def compare(
             than=rival.than,
             resamples=job.resamples,
             seed=job.seed,
+            metric=find(evaluation.metric),
         )
     except DataError as error:
         raise DoubtError(f"can't be compared with {rival.name}: {error}") from error
-    return found, reason(found, rival.name, candidate.relaxed_accuracy, other.relaxed_accuracy)
+    return found, reason(found, rival.name, candidate.value, other.value)
 
 
 def reason(found: Difference, name: str, ours: float, theirs: float) -> str:
@@ -139,7 +141,7 @@ def reason(found: Difference, name: str, ours: float, theirs: float) -> str:
     Args:
         found: The difference.
         name: Of the rival.
-        ours: Relaxed accuracy of the candidate.
+        ours: Score of the candidate.
         theirs: Of the rival.
     """
     mine, other = words.percent(ours), words.percent(theirs)
@@ -183,16 +185,21 @@ def _comparable(
         raise DoubtError(f"{name} has no answers on the test rows")
     if found.split != "test":
         raise DoubtError(f"{name} answered the {found.split} rows, not the test rows")
+    if found.metric != evaluation.metric:
+        raise DoubtError(
+            f"{name} was judged by {found.metric}, the evaluation by {evaluation.metric}: scores "
+            f"of different metrics are never compared; run the pipeline again to ask {name} anew"
+        )
     if found.protocol != evaluation.protocol:
         raise DoubtError(
             f"{name} was asked in another way than the evaluation: protocol "
             f"{found.protocol[:12]} instead of {evaluation.protocol[:12]} (rows, "
-            f"decoding or metric differ)"
+            f"decoding or the metric's version differ)"
         )
     control = "gray" if found.gray else "swapped" if found.swapped else ""
     asked = _CONTROLS.get(control, _OWN)
     if asked != images:
         raise DoubtError(f"{name} was asked {asked}, which is the wrong way for this comparison")
-    if not math.isfinite(found.relaxed_accuracy):
+    if not math.isfinite(found.value):
         raise DoubtError(f"{name}'s score is not a number")
     return found

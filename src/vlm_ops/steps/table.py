@@ -7,7 +7,6 @@ they run.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from vlm_ops.artifacts import (
     AnswerSet,
@@ -21,7 +20,6 @@ from vlm_ops.artifacts import (
 from vlm_ops.config.pipeline import (
     AnswersJob,
     ChooseJob,
-    EvaluateJob,
     GateJob,
     Job,
     PairsJob,
@@ -35,6 +33,7 @@ from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
 from vlm_ops.models.ground import LIBRARIES
 from vlm_ops.records import BARE_QUESTION, Split
+from vlm_ops.steps import jobs
 from vlm_ops.store.artifact import Artifact
 
 CHAMPION = "champion"
@@ -102,34 +101,6 @@ class Step:
     wanted: Callable[[PipelineConfig], bool] = lambda _: True
 
 
-def _training(config: PipelineConfig) -> dict[str, Any]:
-    return {
-        "seed": config.seed,
-        "engine": config.engine,
-        "features": config.features,
-        "checkpoint_minutes": config.execution.checkpoint_minutes,
-        "store": config.execution.store,
-    }
-
-
-def _start(config: PipelineConfig) -> dict[str, Any]:
-    """Say what preferences start at, where there is no SFT model."""
-    return {} if config.tunes else {"model": config.model}
-
-
-def _answered_in_training(config: PipelineConfig) -> int | None:
-    return config.evaluate.max_new_tokens if config.sft.best_by == "accuracy" else None
-
-
-def _scoring(config: PipelineConfig) -> EvaluateJob:
-    asked = config.evaluate
-    return EvaluateJob(seed=config.seed, max_rows=asked.max_rows, resamples=asked.resamples)
-
-
-def _asked(config: PipelineConfig) -> dict[str, Any]:
-    return config.evaluate.model_dump(include={"max_new_tokens", "batch_size"})
-
-
 def _answers(
     name: str, model: From, split: Split, *, stage: str = "evaluate", **images: bool
 ) -> Step:
@@ -146,7 +117,8 @@ def _answers(
             ground=ground_of_answers(config.model),
             features=config.features,
             **{"gray": False} | images,
-            **_asked(config),
+            **jobs.asked(config),
+            **jobs.judged_by(config),
         ),
         output=AnswerSet,
         function="vlm_ops.evaluation.answers:ask",
@@ -184,8 +156,8 @@ _ALL = (
             model=config.model,
             sft=config.sft,
             reserve=config.reserve,
-            max_new_tokens=_answered_in_training(config),
-            **_training(config),
+            **jobs.answered_in_training(config),
+            **jobs.training(config),
         ),
         output=TrainedAdapter,
         function="vlm_ops.training.sft:train_sft",
@@ -201,8 +173,9 @@ _ALL = (
             seed=config.seed,
             pairs=config.pairs,
             features=config.features,
-            **_asked(config),
-            **_start(config),
+            **jobs.asked(config),
+            **jobs.mistakes_by(config),
+            **jobs.start(config),
         ),
         output=PreferencePairs,
         function="vlm_ops.training.pairs:make_pairs",
@@ -217,8 +190,8 @@ _ALL = (
         job=lambda config: PreferJob(
             prefer=config.prefer,
             prompt=BARE_QUESTION if config.tunes else config.data.prompt,
-            **_training(config),
-            **_start(config),
+            **jobs.training(config),
+            **jobs.start(config),
         ),
         output=TrainedAdapter,
         function="vlm_ops.training.prefer:train_prefer",
@@ -233,7 +206,7 @@ _ALL = (
         stage="choose",
         work="validation",
         version=1,
-        job=_scoring,
+        job=jobs.scoring,
         output=ValidationScores,
         function="vlm_ops.evaluation.validation:score_validation",
         inputs={
@@ -275,7 +248,7 @@ _ALL = (
         stage="evaluate",
         work="evaluate",
         version=3,
-        job=_scoring,
+        job=jobs.scoring,
         output=Evaluation,
         function="vlm_ops.evaluation.evaluate:evaluate",
         inputs={
