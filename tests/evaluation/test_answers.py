@@ -68,6 +68,17 @@ def test_every_row_is_asked_in_order_and_judged(data: PreparedData, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
 
 
+def test_answers_are_judged_by_the_jobs_metric(data: PreparedData, tmp_path: Path) -> None:
+    seers = (Seer(), Seer(sees=False))
+    said = [asked(one, data, tmp_path / str(one.sees), metric="exact_match") for one in seers]
+    assert [answers.value for answers in said] == [1.0, 1 / 3]
+    for answers in said:
+        judged = answers.read()
+        assert answers.metric == "exact_match"
+        assert [one.terms for one in judged] == [(float(one.exact), 1.0) for one in judged]
+        assert answers.value == sum(one.exact for one in judged) / len(judged)
+
+
 def test_answers_lie_in_a_folder_of_their_own(
     data: PreparedData, models: Models, tmp_path: Path
 ) -> None:

@@ -81,8 +81,8 @@ def trouble_with(rows: Sequence[Row], config: PipelineConfig) -> list[str]:
         return []
     return [
         f"the metric: an accepted answer by itself, as {rows[0].answers[0]!r}, is never right "
-        f"under {metric.name}; pairs.type sampled would take every answer for a mistake. Take another "
-        f"metric, or stages: [sft]."
+        f"under {metric.name}; pairs.type sampled would take every answer for a mistake. Take "
+        f"another metric, or stages: [sft]."
     ]
 
 
