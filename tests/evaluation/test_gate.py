@@ -1,20 +1,19 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from gates import Measured, decide, refusal
 from squares import judged, model_ref
 
 from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.gate import GateSettings
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import VlmOpsError
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import score
-from vlm_ops.records import Against, Look
+from vlm_ops.records import Look
 from vlm_ops.steps.plan import plan
 from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.store.jsonl import write_jsonl
@@ -25,7 +24,6 @@ ROWS = 200
 NOT_ASKED: dict[str, Any] = dict.fromkeys(
     ("over_gray", "over_swapped", "over_base", "over_majority")
 )
-FIRST = Look(number=1, position=1.0)
 
 
 def share(right: float, rows: int = ROWS) -> list[bool]:
@@ -60,13 +58,6 @@ def store(
     return found
 
 
-class Measured(NamedTuple):
-    """An evaluation, and the answers that it rests on."""
-
-    evaluation: Evaluation
-    answers: dict[str, AnswerSet | None]
-
-
 def evaluation(
     runs: Path,
     candidate: float,
@@ -96,40 +87,6 @@ def evaluation(
         protocol="protocol",
     )
     return Measured(found, dict(sets))
-
-
-def decide(
-    runs: Path,
-    found: Measured,
-    champion: AnswerSet | None = None,
-    version: str | None = None,
-    *,
-    tracker: NullTracker | None = None,
-    look: Look | None = FIRST,
-    doubt: str | None = None,
-    **margins: float | None,
-) -> GateDecision:
-    out = runs / "gate-0"
-    out.mkdir(exist_ok=True)
-    return gate(
-        GateJob(seed=0, gate=GateSettings(**margins), resamples=400),
-        evaluation=found.evaluation,
-        against=Against(version=version, look=look, doubt=doubt),
-        out=out,
-        tracker=tracker or NullTracker(),
-        **{
-            name: answers
-            for name, answers in {**found.answers, "champion": champion}.items()
-            if answers is not None
-        },
-    )
-
-
-def refusal(decision: GateDecision) -> str:
-    assert not decision.verdict.accepted
-    first = decision.verdict.reasons[0]
-    assert first.startswith("refused: ")
-    return first.removeprefix("refused: ")
 
 
 def test_a_better_model_that_looks_is_accepted(tmp_path: Path) -> None:

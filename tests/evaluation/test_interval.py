@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_swaps import counted, f1
+from captions import counted, f1
 
 from vlm_ops.evaluation.interval import interval
 

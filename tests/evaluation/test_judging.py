@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_metric_of_choice import WORDS_F1, rows
+from captions import WORDS_F1, rows
 
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import ConfigError, DataError

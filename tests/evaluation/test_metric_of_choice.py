@@ -1,47 +1,27 @@
 """What ``evaluate.metric`` names judges answers, scores, comparisons and the gate."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from captions import OVERLAP, THINGS, WORDS_F1, caption, found_words, overlap, rows
+from gates import FIRST, Measured, decide, refusal
 from squares import judged, model_ref
-from test_answers import ask_job
-from test_gate import FIRST, Measured, decide, refusal
-from test_swaps import f1
 
 from vlm_ops.artifacts import AnswerSet, Evaluation
+from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.measured import majority
-from vlm_ops.evaluation.metric import Floats, Metric, of_rows
+from vlm_ops.evaluation.metric import Metric, of_rows
 from vlm_ops.evaluation.metrics import BY_NAME, RELAXED, exact_match
 from vlm_ops.evaluation.paired import Sums, Swapped, paired
 from vlm_ops.evaluation.protocol import protocol
 from vlm_ops.evaluation.statistics import by_kind, difference, score
 from vlm_ops.evaluation.terms import value_of
-from vlm_ops.records import Row, Score
+from vlm_ops.records import Score
 from vlm_ops.store.jsonl import write_jsonl
-
-THINGS = ("cat", "dog", "cow", "hen", "fox", "owl", "bee", "ant")
-
-
-def overlap(said: str, expected: Iterable[str]) -> float:
-    """Share of the expected words that are said."""
-    words = set(said.split())
-    return max(len(words & {*answer.split()}) / len(answer.split()) for answer in expected)
-
-
-def found_words(said: Any, expected: Any) -> Floats:
-    """Words found, words too much and words missed of each row."""
-    pairs = zip(said, expected, strict=True)
-    sets = [({*text.split()}, {*answers[0].split()}) for text, answers in pairs]
-    return np.array([[len(a & b), len(a - b), len(b - a)] for a, b in sets], dtype=np.float64)
-
-
-OVERLAP = Metric("overlap", of_rows(overlap))
-WORDS_F1 = Metric("words_f1", found_words, f1)
 
 
 @pytest.fixture(autouse=True)
@@ -50,32 +30,12 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(BY_NAME, metric.name, metric)
 
 
-def caption(number: int) -> str:
-    """No two pictures have the same one."""
-    first, second = THINGS[number % 8], THINGS[number // 8 % 8]
-    return f"a {first} behind a {second} near tree{number}"
-
-
-def rows(count: int = 96) -> list[Row]:
-    return [
-        Row(
-            id=f"row{n}",
-            images=(),
-            question="What is there?",
-            answers=(caption(n),),
-            kind="caption",
-            group=f"deck{n // 4}",
-        )
-        for n in range(count)
-    ]
-
-
 def seen(n: int) -> str:
     """A caption with the right things and other words around them: never right to the letter."""
     return f"{caption(n)} and sky" if n % 3 else f"maybe a {THINGS[n % 8]}"
 
 
-def blind(n: int) -> str:
+def unseeing(n: int) -> str:
     return "a thing near a thing"
 
 
@@ -101,8 +61,8 @@ def measured(runs: Path, said: Any, base: Any, metric: Metric) -> Measured:
     sets = {
         "base": store(runs, model_ref().content, base, metric),
         "candidate": store(runs, candidate.content, said, metric),
-        "candidate_gray": store(runs, candidate.content, blind, metric, gray=True),
-        "candidate_swapped": store(runs, candidate.content, blind, metric, swapped=True),
+        "candidate_gray": store(runs, candidate.content, unseeing, metric, gray=True),
+        "candidate_swapped": store(runs, candidate.content, unseeing, metric, swapped=True),
     }
     folder = runs / "evaluate-0"
     folder.mkdir(exist_ok=True)
@@ -126,7 +86,7 @@ def measured(runs: Path, said: Any, base: Any, metric: Metric) -> Measured:
 def test_captions_are_accepted_and_refused_by_their_own_metric(
     tmp_path: Path, metric: Metric
 ) -> None:
-    better = measured(tmp_path / "better", seen, blind, metric)
+    better = measured(tmp_path / "better", seen, unseeing, metric)
     # By relaxed accuracy no caption is right, neither of the two.
     candidate = better.answers["candidate"]
     assert candidate is not None
@@ -135,12 +95,12 @@ def test_captions_are_accepted_and_refused_by_their_own_metric(
     equal = decide(tmp_path, measured(tmp_path / "equal", seen, seen, metric))
     assert any("not shown to be better than the base" in why for why in equal.verdict.reasons)
     assert not equal.verdict.accepted
-    unseeing = decide(tmp_path, measured(tmp_path / "blind", blind, blind, metric))
-    assert "its answers do not depend on the image" in refusal(unseeing)
+    guessed = decide(tmp_path, measured(tmp_path / "guessed", unseeing, unseeing, metric))
+    assert "its answers do not depend on the image" in refusal(guessed)
 
 
 def test_the_floor_is_in_the_unit_of_the_metric(tmp_path: Path) -> None:
-    found = measured(tmp_path, seen, blind, OVERLAP)
+    found = measured(tmp_path, seen, unseeing, OVERLAP)
     assert decide(tmp_path, found, floor=0.6).verdict.accepted
     assert "is below gate.floor, 99.0 %" in decide(tmp_path, found, floor=0.99).verdict.reasons[0]
 
@@ -148,15 +108,15 @@ def test_the_floor_is_in_the_unit_of_the_metric(tmp_path: Path) -> None:
 def test_what_is_known_of_equal_models_is_said_of_right_and_wrong_rows_alone(
     tmp_path: Path,
 ) -> None:
-    assert decide(tmp_path, measured(tmp_path, seen, blind, OVERLAP)).power is None
+    assert decide(tmp_path, measured(tmp_path, seen, unseeing, OVERLAP)).power is None
     exact = Metric("exact_match", of_rows(exact_match))
-    decision = decide(tmp_path, measured(tmp_path / "exact", caption, blind, exact))
+    decision = decide(tmp_path, measured(tmp_path / "exact", caption, unseeing, exact))
     assert decision.power is not None
 
 
 def test_a_champion_under_another_metric_is_a_refusal_that_names_both(tmp_path: Path) -> None:
-    found = measured(tmp_path, seen, blind, OVERLAP)
-    champion = store(tmp_path, "old", blind, WORDS_F1)
+    found = measured(tmp_path, seen, unseeing, OVERLAP)
+    champion = store(tmp_path, "old", unseeing, WORDS_F1)
     decision = decide(tmp_path, found, champion, "3", look=FIRST)
     assert (
         "the champion (version 3) was judged by words_f1, the evaluation by overlap: scores of "
@@ -169,7 +129,7 @@ def test_a_champion_under_another_metric_is_a_refusal_that_names_both(tmp_path: 
 def test_a_metric_that_leaves_its_range_is_a_refusal_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: float, why: str
 ) -> None:
-    found = measured(tmp_path, seen, blind, WORDS_F1)
+    found = measured(tmp_path, seen, unseeing, WORDS_F1)
     broken = Metric("words_f1", found_words, lambda sums: np.full(sums.shape[:-1], worth))
     monkeypatch.setitem(BY_NAME, "words_f1", broken)
     assert f"the metric words_f1 {why}" in refusal(decide(tmp_path, found))
@@ -189,7 +149,7 @@ def test_answers_that_another_metric_has_judged_are_an_error() -> None:
 
 
 def test_means_are_tossed_and_other_scores_are_swapped() -> None:
-    said = [[answer(n) for n in range(96)] for answer in (seen, blind)]
+    said = [[answer(n) for n in range(96)] for answer in (seen, unseeing)]
     for metric, kind in ((OVERLAP, Sums), (WORDS_F1, Swapped), (RELAXED, Sums)):
         ours, theirs = (judge(rows(), texts, metric) for texts in said)
         pair = paired(ours, theirs, "base", metric)
@@ -208,13 +168,22 @@ def test_kinds_that_a_metric_says_nothing_of_are_left_out() -> None:
     assert list(by_kind(judge(asked, texts, silent), 200, 0, metric=silent)) == ["k1"]
 
 
+def job(**changes: Any) -> AnswersJob:
+    asked = {"max_new_tokens": 8, "batch_size": 4, "max_rows": None}
+    return AnswersJob(seed=0, split="test", gray=False, **{**asked, **changes})
+
+
 def test_the_protocol_names_the_metric_and_its_version_and_is_as_ever_without() -> None:
-    plain = protocol(rows(4), ask_job())
+    plain = protocol(rows(4), job())
     assert plain == "f2a1f02497a9ddbc03c8b25b8efa54b7049e2841aee40da6092eab20b53c4290"
-    others = [{"metric": "overlap"}, {"metric": "words_f1"}, {"metric_version": 2}]
-    found = {plain, *(protocol(rows(4), ask_job(**changes)) for changes in others)}
+    others: list[dict[str, Any]] = [
+        {"metric": "overlap"},
+        {"metric": "words_f1"},
+        {"metric_version": 2},
+    ]
+    found = {plain, *(protocol(rows(4), job(**changes)) for changes in others)}
     assert len(found) == 4
-    assert "metric" not in ask_job().model_dump_json()
+    assert "metric" not in job().model_dump_json()
 
 
 def test_scores_of_relaxed_accuracy_are_written_as_ever() -> None:

@@ -4,22 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from captions import counted, f1
 
-from vlm_ops.evaluation.metric import Floats, mean
+from vlm_ops.evaluation.metric import mean
 from vlm_ops.evaluation.signs import chance_of
 from vlm_ops.evaluation.swaps import EXACT_UP_TO, chance_of_swaps
-
-
-def f1(sums: Floats) -> Floats:
-    """Of true positives, false ones and missed ones."""
-    found: Floats = 2 * sums[..., 0] / (2 * sums[..., 0] + sums[..., 1] + sums[..., 2])
-    return found
-
-
-def counted(rng: np.random.Generator, groups: int, hits: float) -> Floats:
-    """Eight things a group to be found, and what is found wrongly."""
-    found = rng.binomial(8, hits, groups)
-    return np.column_stack([found, rng.binomial(8, 0.2, groups), 8 - found]).astype(float)
 
 
 @pytest.mark.parametrize("needed", [0.0, 0.05, -0.05])
