@@ -74,8 +74,8 @@ def margins_of(seed: int, runs: Path, overrides: list[str]) -> dict[str, Any]:
         name: measure(found, model=name, gray=name == "sft_gray", **options)
         for name, found in answers.items()
     }
-    scores = {name: found.score.relaxed_accuracy for name, found in measured.items()}
-    kinds = {kind: score.relaxed_accuracy for kind, score in measured["sft"].by_kind.items()}
+    scores = {name: found.score.value for name, found in measured.items()}
+    kinds = {kind: score.value for kind, score in measured["sft"].by_kind.items()}
     return {"scores": scores, "margins": margins, "kinds": kinds}
 
 

@@ -24,6 +24,7 @@ from vlm_ops.config.load import refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ChampionMoved, Interrupted, RegistryError, ServiceError
+from vlm_ops.evaluation.judging import look_at_metric
 from vlm_ops.models.families import refuse_unfit
 from vlm_ops.registry.start import settle_start
 from vlm_ops.steps.cleaning import leave_features
@@ -94,6 +95,7 @@ def _run(config: PipelineConfig, source: str, trigger: str, *, promote: bool) ->
         patient(60 * config.execution.patience_minutes),
     ):
         look_at_thumbs(config)
+        look_at_metric(config)
         context, room = _context(config, source), config.execution.disk_low_gb
         context.trigger = trigger
         with context:

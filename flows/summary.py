@@ -19,7 +19,8 @@ from vlm_ops.artifacts import (
 )
 from vlm_ops.evaluation.benchmarked import BenchmarkScores
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.records import Score, Split
+from vlm_ops.evaluation.words import key, plain, titled
+from vlm_ops.records import RELAXED_ACCURACY, Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
 from vlm_ops.registry.rows_since import RowsSince
 from vlm_ops.steps.benchmarks import SCORES
@@ -230,10 +231,11 @@ def publish(context: Context, summary: Summary) -> Summary:
     Returns:
         The summary as it is.
     """
+    metric = summary.scores["candidate"].metric
     _publish_table(
         key="scores",
         table=[{"model": name, **_cells(score)} for name, score in summary.scores.items()],
-        description=f"Relaxed accuracy on {summary.split}, {summary.name}",
+        description=f"{titled(metric)} on {summary.split}, {summary.name}",
     )
     for name, scores in summary.benchmarks.items():
         _publish_table(
@@ -256,9 +258,10 @@ def publish(context: Context, summary: Summary) -> Summary:
             page = context.mlflow.url(summary.mlflow_run_id, REPORT)
             _publish_link("report", page, "Report: scores, what changed, with pictures")
         before = "" if summary.split == "test" else f"{summary.split}/"
+        of = "" if metric == RELAXED_ACCURACY else f"/{key(metric)}"
         context.mlflow.log_outcome(
             summary.mlflow_run_id,
-            {f"{before}{name}": s.relaxed_accuracy for name, s in summary.scores.items()}
+            {f"{before}{name}{of}": score.value for name, score in summary.scores.items()}
             | {"rows_refused": summary.refused},
             _tags(summary),
         )
@@ -318,7 +321,7 @@ def _tags(summary: Summary) -> dict[str, str]:
 
 def _cells(score: Score) -> dict[str, str]:
     return {
-        "relaxed accuracy": f"{score.relaxed_accuracy:.1%}",
+        plain(score.metric): f"{score.value:.1%}",
         "95 % interval": f"{score.low:.1%} to {score.high:.1%}",
         "rows": str(score.n),
         "images": str(score.n_images),

@@ -1,6 +1,7 @@
 """What a run came to, in the few lines that Prefect keeps with its state and sends to people."""
 
 from flows.summary import MEANING, Summary
+from vlm_ops.evaluation.words import titled
 
 _MODELS = ("candidate", "base")
 """Whose scores are told; the reasons hold the differences."""
@@ -18,12 +19,12 @@ def message(summary: Summary) -> str:
     if summary.state == "Skipped":
         return lines[0]
     scores = "; ".join(
-        f"{name} {score.relaxed_accuracy:.1%} (95 % interval {score.low:.1%} to {score.high:.1%})"
+        f"{name} {score.value:.1%} (95 % interval {score.low:.1%} to {score.high:.1%})"
         for name in _MODELS
         if (score := summary.scores.get(name)) is not None
     )
-    rows = summary.scores["candidate"].n
-    lines.append(f"Relaxed accuracy on {rows} {summary.split} rows: {scores}")
+    found = summary.scores["candidate"]
+    lines.append(f"{titled(found.metric)} on {found.n} {summary.split} rows: {scores}")
     said = [summary.candidate] if decision is None else decision.reasons
     lines += [f"- {reason}" for reason in (*said, *filter(None, [summary.note]), *summary.notices)]
     if summary.trigger:

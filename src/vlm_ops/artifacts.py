@@ -12,6 +12,7 @@ from vlm_ops.model_ref import Start, whole_files
 from vlm_ops.pictured import have_images, images_beside
 from vlm_ops.records import (
     BARE_QUESTION,
+    RELAXED_ACCURACY,
     Answer,
     PreferencePair,
     Row,
@@ -172,12 +173,10 @@ class TrainedAdapter(Artifact):
     @property
     def model(self) -> ModelRef:
         """The base with this adapter, or the whole model that was made of it."""
+        where = {"adapter": self.folder / ADAPTER, "adapter_sha256": self.adapter_sha256}
         if self.weights_sha256 is not None:
             where = {"weights": self.folder / WEIGHTS, "weights_sha256": self.weights_sha256}
-            return self.base.model_copy(update=where)
-        return self.base.model_copy(
-            update={"adapter": self.folder / ADAPTER, "adapter_sha256": self.adapter_sha256}
-        )
+        return self.base.model_copy(update=where)
 
     def _files(self) -> list[Path]:
         if self.weights_sha256 is None:
@@ -186,10 +185,7 @@ class TrainedAdapter(Artifact):
 
 
 Preference = PreferencePair | Thumb
-PREFERENCES: dict[PreferenceForm, type[PreferencePair] | type[Thumb]] = {
-    "pairs": PreferencePair,
-    "thumbs": Thumb,
-}
+PREFERENCES: dict[PreferenceForm, type[Preference]] = {"pairs": PreferencePair, "thumbs": Thumb}
 """Records by what people call them."""
 
 
@@ -253,18 +249,20 @@ class AnswerSet(Artifact):
         split: Whose rows were asked.
         gray: Whether every image was replaced by a gray one.
         swapped: Whether every row was asked about another row's images.
-        relaxed_accuracy: Share of rows that are right, 0..1.
+        metric: What its answers are judged by; ``value`` is their score under it.
         ground: What computed them beside the model; empty in records of earlier versions.
     """
 
     step = "answers"
+    renamed = {RELAXED_ACCURACY: "value"}
 
     model: str
     protocol: str
     split: Split
     gray: bool
     swapped: bool = False
-    relaxed_accuracy: float
+    metric: str = added(RELAXED_ACCURACY)
+    value: float
     ground: dict[str, str] = {}
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
@@ -289,7 +287,7 @@ class Choice(Artifact):
     Attributes:
         candidate: Its name.
         why: That choice in words.
-        validation: Relaxed accuracy on validation by model.
+        validation: Score on validation by model.
         model: The candidate's files.
         start: The adapter that the first training went on from; None for a fresh one.
     """
@@ -315,8 +313,9 @@ class Evaluation(Artifact):
     Attributes:
         candidate: Name of the model that goes to the gate, chosen on validation.
         why: That choice in words.
-        validation: Relaxed accuracy on validation by model.
+        validation: Score on validation by model.
         model: The candidate's files.
+        metric: What all of them are judged by.
         scores: On test, by name (``base``, ``sft``, ``preferred``, ``candidate``, ``sft_gray``,
             ``candidate_gray``, ``candidate_swapped``, ``majority``).
         logged_models: Where the tracker keeps models, by name.
@@ -330,6 +329,7 @@ class Evaluation(Artifact):
     why: str
     validation: dict[str, float]
     model: ModelRef
+    metric: str = added(RELAXED_ACCURACY)
     scores: dict[str, Score]
     logged_models: dict[str, str]
     protocol: str

@@ -12,6 +12,9 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from vlm_ops.errors import DataError
+from vlm_ops.scores import RELAXED_ACCURACY as RELAXED_ACCURACY
+from vlm_ops.scores import Difference as Difference
+from vlm_ops.scores import Score as Score
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen, added
 from vlm_ops.store.jsonl import read_jsonl
@@ -22,8 +25,6 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 BARE_QUESTION = "{question}"
 """The prompt of a model that is asked the question and nothing else."""
 
-RELAXED_ACCURACY = "relaxed_accuracy"
-"""The metric that models are judged by where a configuration says nothing else."""
 
 IMAGE = "<image>"
 """Mark that stands where an image belongs in a text; a text of a data set may hold no other."""
@@ -238,6 +239,8 @@ class Answer(Frozen):
             nobody knows, and it is False.
         relaxed: Whether it counts under ChartQA's relaxed accuracy.
         exact: Whether it equals an accepted answer, letter for letter after trimming.
+        terms: What it is worth under the metric of its set, as the numbers that the metric adds up;
+            empty, and in no file, where that is relaxed accuracy.
         own: What it is worth under metrics of your own, 0..1 by name.
     """
 
@@ -252,59 +255,8 @@ class Answer(Frozen):
     cut_off: bool = added(False)
     relaxed: bool
     exact: bool
+    terms: tuple[float, ...] = added(())
     own: dict[str, float] = {}
-
-
-class Score(Frozen):
-    """An accuracy with its 95 % interval.
-
-    Attributes:
-        relaxed_accuracy: Share of rows that are right, 0..1.
-        low: Lower end of the interval from a bootstrap over groups.
-        high: Upper end.
-        exact_match: Share of rows that are right to the letter.
-        own: Means of metrics of your own, 0..1 by name.
-        n: Rows.
-        n_images: Images.
-        n_groups: Groups.
-    """
-
-    renamed = {"n_charts": "n_images", "n_tables": "n_groups"}  # former name
-
-    relaxed_accuracy: float
-    low: float
-    high: float
-    exact_match: float
-    own: dict[str, float] = {}
-    n: int
-    n_images: int
-    n_groups: int
-
-
-class Difference(Frozen):
-    """A paired difference of accuracies on the same rows, with its interval.
-
-    Attributes:
-        than: What the candidate is compared with (``base``, ``champion``, ``gray``).
-        points: Candidate minus the other, 0..1.
-        low: Lower end of the 95 % interval from a paired bootstrap over groups.
-        high: Upper end.
-        needed: The margin that the gate asks for.
-        chance: How often tossed signs give as much over the margin, 0..1.
-        level: The largest chance that the gate's condition allows.
-        passed: Whether the gate's condition holds.
-        on: Name of the benchmark; empty for the test rows.
-    """
-
-    on: str = added("")
-    than: str
-    points: float
-    low: float
-    high: float
-    needed: float
-    chance: float
-    level: float = 0.025
-    passed: bool
 
 
 class Verdict(Frozen):

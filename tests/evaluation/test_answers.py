@@ -60,13 +60,24 @@ def test_every_row_is_asked_in_order_and_judged(data: PreparedData, tmp_path: Pa
     assert [one.id for one in answers] == [row.id for row in rows]
     assert [one.image_id for one in answers] == [row.images[0].sha256 for row in rows]
     assert all(one.relaxed and one.exact for one in answers)
-    assert found.relaxed_accuracy == 1.0
+    assert found.value == 1.0
     assert (found.model, found.split, found.gray) == (model_ref("m").content, "test", False)
     whole = measure(answers, model="m", gray=False, resamples=200, seed=0)
     assert (whole.score.n, whole.score.n_images, whole.score.n_groups) == (24, 12, 3)
     assert set(whole.by_kind) == {"color", "check"}
     assert sum(score.n for score in whole.by_group.values()) == 24
     assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
+
+
+def test_answers_are_judged_by_the_jobs_metric(data: PreparedData, tmp_path: Path) -> None:
+    seers = (Seer(), Seer(sees=False))
+    said = [asked(one, data, tmp_path / str(one.sees), metric="exact_match") for one in seers]
+    assert [answers.value for answers in said] == [1.0, 1 / 3]
+    for answers in said:
+        judged = answers.read()
+        assert answers.metric == "exact_match"
+        assert [one.terms for one in judged] == [(float(one.exact), 1.0) for one in judged]
+        assert answers.value == sum(one.exact for one in judged) / len(judged)
 
 
 def test_answers_lie_in_a_folder_of_their_own(
@@ -97,7 +108,7 @@ def test_more_resamples_or_another_batch_size_ask_nothing_anew(
     assert taken(data, tmp_path, *finer) == first
     assert models.asked == 24
     scores = [score(first.read(), resamples, seed=0, unit="image") for resamples in (200, 5000)]
-    assert {found.relaxed_accuracy for found in scores} == {first.relaxed_accuracy}
+    assert {found.value for found in scores} == {first.value}
     assert scores[0] != scores[1]
 
 
@@ -146,7 +157,7 @@ def test_answers_on_gray_images_are_another_set(
     assert seen.folder != gray.folder
     assert (seen.gray, gray.gray) == (False, True)
     assert seen.protocol == gray.protocol
-    assert gray.relaxed_accuracy < seen.relaxed_accuracy == 1.0
+    assert gray.value < seen.value == 1.0
 
 
 def test_an_interrupted_set_goes_on_after_its_last_whole_batch(
@@ -282,8 +293,8 @@ def test_majority_answers_by_kind(data: PreparedData) -> None:
     assert [one.id for one in answers] == [row.id for row in rows]
     assert {(one.kind, one.text) for one in answers} == {("color", "green"), ("check", "no")}
     found = measure(answers, model="majority", gray=False, resamples=200, seed=0)
-    assert found.by_kind["color"].relaxed_accuracy == pytest.approx(1 / 3)
-    assert found.by_kind["check"].relaxed_accuracy == pytest.approx(2 / 3)
+    assert found.by_kind["color"].value == pytest.approx(1 / 3)
+    assert found.by_kind["check"].value == pytest.approx(2 / 3)
 
 
 def test_majority_knows_an_answer_to_a_kind_that_training_lacks(data: PreparedData) -> None:

@@ -91,7 +91,7 @@ def test_everything_is_measured_and_kept(own: PreparedData, preferred_sees: Mode
     assert found.candidate == "preferred"
     assert found.model == PREFER.model
     assert found.validation == {"sft": 0.325, "preferred": 1.0}
-    shares = {name: score.relaxed_accuracy for name, score in found.scores.items()}
+    shares = {name: score.value for name, score in found.scores.items()}
     assert shares == {
         "base": pytest.approx(1 / 3),
         "sft": pytest.approx(1 / 3),
@@ -163,7 +163,7 @@ def test_the_most_frequent_answers_are_kept_for_the_gate(own: PreparedData, mode
     kept = found.majority()
     assert [answer.id for answer in kept] == [row.id for row in own.rows("test")]
     share = sum(answer.relaxed for answer in kept) / len(kept)
-    assert share == found.scores["majority"].relaxed_accuracy
+    assert share == found.scores["majority"].value
     (found.folder / "majority.jsonl").unlink()
     assert found.completed({}) is None
     assert run(own).majority() == kept

@@ -1,20 +1,19 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from gates import Measured, decide, refusal
 from squares import judged, model_ref
 
 from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.gate import GateSettings
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import VlmOpsError
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import score
-from vlm_ops.records import Against, Look
+from vlm_ops.records import Look
 from vlm_ops.steps.plan import plan
 from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.store.jsonl import write_jsonl
@@ -25,7 +24,6 @@ ROWS = 200
 NOT_ASKED: dict[str, Any] = dict.fromkeys(
     ("over_gray", "over_swapped", "over_base", "over_majority")
 )
-FIRST = Look(number=1, position=1.0)
 
 
 def share(right: float, rows: int = ROWS) -> list[bool]:
@@ -54,17 +52,10 @@ def store(
         split="test",
         gray=gray,
         swapped=swapped,
-        relaxed_accuracy=sum(right) / len(right),
+        value=sum(right) / len(right),
     )
     write_record(found)
     return found
-
-
-class Measured(NamedTuple):
-    """An evaluation, and the answers that it rests on."""
-
-    evaluation: Evaluation
-    answers: dict[str, AnswerSet | None]
 
 
 def evaluation(
@@ -96,40 +87,6 @@ def evaluation(
         protocol="protocol",
     )
     return Measured(found, dict(sets))
-
-
-def decide(
-    runs: Path,
-    found: Measured,
-    champion: AnswerSet | None = None,
-    version: str | None = None,
-    *,
-    tracker: NullTracker | None = None,
-    look: Look | None = FIRST,
-    doubt: str | None = None,
-    **margins: float | None,
-) -> GateDecision:
-    out = runs / "gate-0"
-    out.mkdir(exist_ok=True)
-    return gate(
-        GateJob(seed=0, gate=GateSettings(**margins), resamples=400),
-        evaluation=found.evaluation,
-        against=Against(version=version, look=look, doubt=doubt),
-        out=out,
-        tracker=tracker or NullTracker(),
-        **{
-            name: answers
-            for name, answers in {**found.answers, "champion": champion}.items()
-            if answers is not None
-        },
-    )
-
-
-def refusal(decision: GateDecision) -> str:
-    assert not decision.verdict.accepted
-    first = decision.verdict.reasons[0]
-    assert first.startswith("refused: ")
-    return first.removeprefix("refused: ")
 
 
 def test_a_better_model_that_looks_is_accepted(tmp_path: Path) -> None:
@@ -304,13 +261,11 @@ def test_a_truncated_answer_file_is_a_refusal(tmp_path: Path) -> None:
 def test_numbers_that_are_none_are_a_refusal(tmp_path: Path) -> None:
     found = evaluation(tmp_path, 0.7, 0.2, 0.1)
     scores = found.evaluation.scores
-    nan = scores["base"].model_copy(update={"relaxed_accuracy": float("nan")})
+    nan = scores["base"].model_copy(update={"value": float("nan")})
     broken = found.evaluation.model_copy(update={"scores": {**scores, "base": nan}})
     reason = refusal(decide(tmp_path, found._replace(evaluation=broken)))
     assert reason == "the evaluation's score of base is not a number"
-    champion = store(tmp_path, "old", share(0.1)).model_copy(
-        update={"relaxed_accuracy": float("nan")}
-    )
+    champion = store(tmp_path, "old", share(0.1)).model_copy(update={"value": float("nan")})
     assert "the champion's score is not a number" in refusal(decide(tmp_path, found, champion))
 
 

@@ -39,7 +39,7 @@ def answered(runs: Path, name: str, right: list[bool], model: str, **images: boo
         model=model,
         protocol="protocol",
         split="test",
-        relaxed_accuracy=sum(right) / len(right),
+        value=sum(right) / len(right),
         **{"gray": False} | images,
     )
 

@@ -3,9 +3,10 @@ import pytest
 from squares import judged
 
 from vlm_ops.evaluation.looks import level
+from vlm_ops.evaluation.paired import Sums
 from vlm_ops.evaluation.power import RESEEDS, Spread, groups_needed, moments, power, spread_of
 from vlm_ops.evaluation.signs import Floats
-from vlm_ops.evaluation.statistics import Sums, passes
+from vlm_ops.evaluation.statistics import passes
 from vlm_ops.records import Answer
 
 ROWS: Floats = np.full(22, 44.0)

@@ -74,7 +74,7 @@ def two_steps(runs: Path) -> Work:
     (first.folder / ANSWERS).touch()
     answers = AnswerSet(
         folder=first.folder, content="c", model="m", protocol="p", split="test", gray=False,
-        relaxed_accuracy=0.5,
+        value=0.5,
     )  # fmt: skip
     write_record(answers)
     return work

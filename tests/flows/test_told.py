@@ -10,7 +10,7 @@ from vlm_ops.records import Score
 def score(accuracy: float) -> Score:
     """A score of 40 rows."""
     return Score(
-        relaxed_accuracy=accuracy,
+        value=accuracy,
         low=accuracy - 0.1,
         high=accuracy + 0.1,
         exact_match=0.0,

@@ -55,7 +55,7 @@ class Maker:
         share = sum(relaxed_match(says(row), row.answers) for row in rows) / len(rows)
         return AnswerSet(
             folder=out, content=out.name, model=model.content, protocol=f"{split} rows",
-            split=split, **{"gray": False} | how, relaxed_accuracy=share,
+            split=split, **{"gray": False} | how, value=share,
         )  # fmt: skip
 
     def promotion(self, *, candidate: Says = right, champion: Says | None = counts) -> Run:

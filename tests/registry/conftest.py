@@ -25,7 +25,7 @@ from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.runs import Runs
 
 SCORE = Score(
-    relaxed_accuracy=0.71,
+    value=0.71,
     low=0.68,
     high=0.74,
     exact_match=0.7,
@@ -114,7 +114,7 @@ class Pipeline:
             why="it is better on validation",
             validation={"sft": 0.6, "preferred": 0.7},
             model=self.models[number],
-            scores={"base": SCORE.model_copy(update={"relaxed_accuracy": 0.2}), "candidate": SCORE},
+            scores={"base": SCORE.model_copy(update={"value": 0.2}), "candidate": SCORE},
             logged_models={"candidate": logged} if logged else {},
             protocol=protocol,
         )

@@ -65,7 +65,7 @@ def left(folder: Path, **contents: str) -> dict[str, Any]:
         **{
             name: AnswerSet(
                 folder=folder, content=f"{name} {new[name]}", model="m", protocol="p",
-                split="test", gray=False, relaxed_accuracy=0.5,
+                split="test", gray=False, value=0.5,
             )
             for name, step in STEPS.items()
             if step.output is AnswerSet

@@ -78,6 +78,11 @@ def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (nothing, ("evaluate.batch_size=3",), ["pairs"]),
         (nothing, ("evaluate.max_rows=9",), [*EVERY_MODEL, "validation", "evaluate"]),
         (nothing, ("evaluate.max_new_tokens=9",), ["pairs", *EVERY_MODEL]),
+        (
+            nothing,
+            ("evaluate.metric=exact_match",),
+            ["pairs", *EVERY_MODEL, "validation", "evaluate"],
+        ),
         (nothing, ("sft.learning_rate=0.1",), ["sft"]),
         (nothing, ("model.quantization=none",), ["sft"]),
         (nothing, ("pairs.samples=5",), ["pairs"]),

@@ -59,7 +59,7 @@ def left_by_a_run(runs: Path, *, finished: bool = True, **base: Any) -> None:
     mark.write_text(json.dumps({"settings": {"sft": {"batch_size": 2, "accumulation": 1}}}))
     answers = AnswerSet(
         folder=at("answers"), content="a", model="m", protocol="p", split="validation",
-        gray=False, relaxed_accuracy=0.5, seconds=7.0,
+        gray=False, value=0.5, seconds=7.0,
     )  # fmt: skip
     records: list[Artifact] = [
         data_of(100, 10, at("prepare")),

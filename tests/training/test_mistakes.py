@@ -2,6 +2,7 @@
 
 import pytest
 
+from vlm_ops.evaluation.metric import Metric, of_rows
 from vlm_ops.evaluation.metrics import relaxed_match
 from vlm_ops.records import Row
 from vlm_ops.training.mistakes import Forms, own_pair
@@ -43,6 +44,14 @@ def test_both_answers_are_the_models_own(
 ) -> None:
     found = own_pair(asked, said, FORMS)
     assert (found and found.chosen, found and found.rejected) == (chosen, rejected)
+
+
+def test_half_of_a_graded_metrics_range_is_right() -> None:
+    """Of the expected words, two of five are too few."""
+    shares = Metric("shares", of_rows(lambda said, answers: len(said.split()) / 5))
+    found = own_pair(CAPTIONS[0], ["a cat", "a cat there", "a cat"], Forms(CAPTIONS, shares))
+    assert found is not None
+    assert (found.chosen, found.rejected) == ("a cat there", "a cat")
 
 
 @pytest.mark.parametrize("said", [["Red"], ["Red", "� chart"]])

@@ -15,7 +15,7 @@ from vlm_ops.errors import DataError
 from vlm_ops.models.loading import load
 from vlm_ops.records import Row, Split
 from vlm_ops.tracker import NullTracker
-from vlm_ops.training.accuracy import relaxed_accuracy
+from vlm_ops.training.accuracy import score_of_answers
 from vlm_ops.training.sft import sft_stage, train_sft
 from vlm_ops.training.stage import build
 
@@ -116,7 +116,7 @@ def test_the_best_step_is_the_one_that_answers_best(
     assert artifact.best_step == 4 * (1 + found.index(max(found)))
     assert max(found) > start
     rows = artifact.base.reads(squares.rows("validation"))
-    again = relaxed_accuracy(
+    again = score_of_answers(
         load(artifact.model), rows, locate=squares.image_path, max_new_tokens=8, batch_size=4
     )
     assert artifact.metrics["relaxed_accuracy"] == again == max(found)

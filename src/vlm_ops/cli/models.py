@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from vlm_ops.cli.console import out, print_json
 from vlm_ops.cli.run import AsJson, Runs
+from vlm_ops.records import RELAXED_ACCURACY
 from vlm_ops.store.files import make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -207,15 +208,16 @@ def _tell(name: str, move: "Move", as_json: bool, title: str | None = None) -> N
 
 def _versions(name: str, versions: "list[VersionSummary]") -> Table:
     table = Table(title=name, title_justify="left")
-    for column in ("version", "alias", "gate", "accuracy", "registered"):
+    for column in ("version", "alias", "gate", "score", "registered"):
         table.add_column(column)
     for version in versions:
         score = version.scores.get("candidate")
+        of = "" if version.metric == RELAXED_ACCURACY else f" {version.metric}"
         table.add_row(
             version.version,
             " ".join(f"@{alias}" for alias in version.aliases),
             version.decision or "",
-            f"{score:.1%}" if score is not None else "",
+            f"{score:.1%}{of}" if score is not None else "",
             f"{version.registered:%Y-%m-%d %H:%M} UTC",
         )
     return table

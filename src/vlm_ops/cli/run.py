@@ -16,6 +16,8 @@ from vlm_ops.cli.console import err, out, print_json, progress
 from vlm_ops.config.load import load_config, presets, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import FilesData
+from vlm_ops.evaluation.words import titled
+from vlm_ops.records import Score
 
 Source = Annotated[str, typer.Argument(help="A preset (demo, …) or a YAML file.")]
 Overrides = Annotated[
@@ -238,16 +240,16 @@ def _tell_showcase(file: Path, name: str) -> tuple[str, str] | None:
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    scores = summary["scores"]
+    scores = {name: Score.model_validate(found) for name, found in summary["scores"].items()}
     whole = scores["candidate"]
     table = Table(
-        title=f"Relaxed accuracy on {summary['split']}: {whole['n']} rows, {whole['n_images']} "
-        f"images, {whole['n_groups']} groups, none seen in training",
+        title=f"{titled(whole.metric)} on {summary['split']}: {whole.n} rows, {whole.n_images} "
+        f"images, {whole.n_groups} groups, none seen in training",
         title_justify="left",
         title_style="bold",
     )
     table.add_column("model")
-    table.add_column("accuracy", justify="right")
+    table.add_column("score", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("")
     for name, note in _MODELS.items():
@@ -255,8 +257,8 @@ def _table(summary: dict[str, Any]) -> Table:
             continue
         table.add_row(
             name,
-            f"{score['relaxed_accuracy']:.1%}",
-            f"{score['low']:.1%} to {score['high']:.1%}",
+            f"{score.value:.1%}",
+            f"{score.low:.1%} to {score.high:.1%}",
             f"[dim]{note}[/]",
         )
     return table

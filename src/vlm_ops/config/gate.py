@@ -25,6 +25,7 @@ class BenchmarkTerms(Frozen):
 class GateSettings(Frozen):
     """What a candidate must show on the test rows before the gate accepts it.
 
+    Margins are in the unit of ``evaluate.metric``: 0.02 are 2 points of an accuracy.
     No number turns a comparison off. ``null`` does, and the decision says each time what was not
     asked. The comparison with the champion can't be turned off, only loosened within bounds.
     """
@@ -49,7 +50,7 @@ class GateSettings(Frozen):
     """The lower end of the interval of candidate minus the most frequent training answer of each
     kind must lie above this: that answer sees neither image nor question; null does not ask."""
     floor: float | None = Field(default=None, ge=0.0, le=1.0)
-    """The candidate's relaxed accuracy must be at least this, whoever the champion is; None sets
+    """The candidate's score must be at least this, whoever the champion is; None sets
     no floor. Where every margin is null and there is no champion, something must be asked: 0 says
     that any model may be the first."""
     kind_tolerance: float = Field(default=0.05, ge=0.0, le=0.2)

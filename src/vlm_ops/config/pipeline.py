@@ -273,6 +273,7 @@ class SftJob(Job):
         reserve: Share of the training groups that it does not see.
         max_new_tokens: Longest answer, where answers choose the best checkpoint; None takes the
             default of ``evaluate``.
+        metric: That judges them.
         engine: What trains.
         features: Room for image features.
         checkpoint_minutes: How old the newest checkpoint may get.
@@ -286,6 +287,7 @@ class SftJob(Job):
     sft: SftSettings
     reserve: float = added(0.0)
     max_new_tokens: int | None = added(None)
+    metric: str = added(RELAXED_ACCURACY)
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
     checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
@@ -301,6 +303,7 @@ class PairsJob(Job):
         max_new_tokens: Longest answer.
         batch_size: Answers sampled at once.
         model: The base, where no SFT model is sampled from.
+        metric: That tells a mistake of sampled answers.
         features: Room for image features.
     """
 
@@ -311,6 +314,7 @@ class PairsJob(Job):
     max_new_tokens: int
     batch_size: int
     model: ModelSettings | None = added(None)
+    metric: str = added(RELAXED_ACCURACY)
     features: FeatureSettings = FeatureSettings()
 
 
@@ -389,6 +393,7 @@ class EvaluateJob(Job):
     seed: int
     max_rows: int | None
     resamples: int
+    metric: str = added(RELAXED_ACCURACY)
 
 
 class GateJob(Job):

@@ -13,6 +13,7 @@ from vlm_ops.config.marks import find_mark
 from vlm_ops.config.names import is_registered, registered_name
 from vlm_ops.config.pictures import BoxSettings, VideoSettings
 from vlm_ops.errors import ModelError
+from vlm_ops.records import RELAXED_ACCURACY
 from vlm_ops.store.frozen import Frozen, added
 from vlm_ops.store.lock import WAIT_MINUTES
 
@@ -268,6 +269,9 @@ DataSettings = Annotated[ChartsData | FilesData | HubData, Field(discriminator="
 class EvaluateSettings(Frozen):
     """How models are asked: the same rows and decoding for each of them, its own prompt."""
 
+    metric: str = added(RELAXED_ACCURACY)
+    """What answers are judged by, everywhere: checkpoints (``sft.best_by: accuracy``), pairs, the
+    candidate's choice, the gate. One of ours, or ``module:function`` of yours (docs/extend.md)."""
     max_new_tokens: int = Field(default=8, ge=1, le=4096)
     """Longest answer."""
     batch_size: int = Field(default=32, ge=1)

@@ -38,8 +38,6 @@ POLYNOMIAL_END = 1e-7
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 ALL_LINEAR = "all-linear"
-ACCURACY = "relaxed_accuracy"
-"""Metric of a validation in which the model answers."""
 
 
 def _one_or_more(value: Any) -> Any:
@@ -134,11 +132,6 @@ class OptimSettings(Frozen):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
-    @property
-    def best_metric(self) -> str:
-        """The metric of a validation that chooses the best checkpoint."""
-        return "loss"
-
     @model_validator(mode="after")
     def _can_fall(self) -> "OptimSettings":
         if self.scheduler == "polynomial" and self.learning_rate <= POLYNOMIAL_END:
@@ -158,14 +151,9 @@ class SftSettings(OptimSettings):
     lora: LoraSettings = LoraSettings()
     """The adapter."""
     best_by: Literal["loss", "accuracy"] = added("loss")
-    """What chooses the best checkpoint: the loss on the validation rows, or the relaxed accuracy of
-    greedy answers to them (``evaluate.max_new_tokens`` long). Answers take longer to make than a
-    loss; ``validation_rows`` bounds it."""
-
-    @property
-    def best_metric(self) -> str:
-        """The metric of a validation that the choice goes by."""
-        return ACCURACY if self.best_by == "accuracy" else super().best_metric
+    """What chooses the best checkpoint: the loss on the validation rows, or the score
+    (``evaluate.metric``) of greedy answers to them (``evaluate.max_new_tokens`` long). Answers take
+    longer to make than a loss; ``validation_rows`` bounds it."""
 
 
 class PreferSettings(OptimSettings):

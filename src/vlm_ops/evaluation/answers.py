@@ -17,10 +17,13 @@ from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.data.progress import log_progress
 from vlm_ops.errors import OutputError
 from vlm_ops.evaluation.judging import judge
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.protocol import PROTOCOL, benchmark_protocol, protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
 from vlm_ops.evaluation.shown import kept
 from vlm_ops.evaluation.swapped import swapped
+from vlm_ops.evaluation.terms import value_of
 from vlm_ops.models.ground import DTYPE, dtype
 from vlm_ops.models.pictures import Picture
 from vlm_ops.models.replies import Reply
@@ -68,7 +71,8 @@ def ask(
         that of a benchmark all that :func:`~vlm_ops.evaluation.protocol.benchmark_protocol` names.
 
     Raises:
-        DataError: The split has no rows, or an image can't be opened.
+        DataError: The split has no rows, an image can't be opened, or the metric gives no number in
+            its range; then the answers are kept, and only judged when it is put right.
         ModelError: The model can't be loaded.
     """
     asked = select_rows(rows, job.max_rows, job.seed)
@@ -84,7 +88,9 @@ def ask(
             beside.writelines(reply.model_dump_json() + "\n" for reply in replies)
             beside.flush()
             said += replies
-    write_jsonl(out / ANSWERS, judged := _judged(asked, said))
+    metric = find(job.metric)
+    write_jsonl(out / ANSWERS, judged := _judged(asked, said, metric))
+    value = value_of(judged, metric)
     (out / _PARTIAL).unlink()
     terms = protocol(asked, job) if job.benchmark is None else _told(asked, job, model, out)
     return AnswerSet(
@@ -95,7 +101,8 @@ def ask(
         split=job.split,
         gray=job.gray,
         swapped=job.swapped,
-        relaxed_accuracy=sum(answer.relaxed for answer in judged) / len(judged),
+        metric=job.metric,
+        value=value,
         ground=job.ground,
     )
 
@@ -107,8 +114,8 @@ def _told(rows: Sequence[Row], job: AnswersJob, model: ModelRef, out: Path) -> s
     return fingerprint(terms)
 
 
-def _judged(rows: Sequence[Row], said: Sequence[_Reply]) -> list[Answer]:
-    answers = judge(rows, [reply.text for reply in said])
+def _judged(rows: Sequence[Row], said: Sequence[_Reply], metric: Metric) -> list[Answer]:
+    answers = judge(rows, [reply.text for reply in said], metric)
     return [
         answer.model_copy(update={"cut_off": reply.cut_off})
         for answer, reply in zip(answers, said, strict=True)

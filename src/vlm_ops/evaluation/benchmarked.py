@@ -10,6 +10,7 @@ from typing import Any, Self
 from vlm_ops.artifacts import AnswerSet, PreparedData
 from vlm_ops.config.pipeline import EvaluateJob
 from vlm_ops.evaluation import statistics
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.pictured import have_images
 from vlm_ops.records import Score
 from vlm_ops.store.artifact import Artifact
@@ -76,7 +77,7 @@ def score_benchmarks(
     kinds: dict[str, dict[str, dict[str, Score]]] = defaultdict(dict)
     for name, found in answers.items():
         model, _, benchmark = name.partition(" on ")
-        said = found.read()
+        said, options["metric"] = found.read(), find(found.metric)
         scores[benchmark][model] = statistics.score(said, **options)
         kinds[benchmark][model] = statistics.by_kind(said, **options)
     protocols = {name.partition(" on ")[2]: found.protocol for name, found in answers.items()}
@@ -95,5 +96,5 @@ def score_benchmarks(
 def _track(tracker: Tracker, results: Mapping[str, BenchmarkResult]) -> None:
     for benchmark, result in results.items():
         for model, score in result.scores.items():
-            numbers = {"score": score.relaxed_accuracy, "low": score.low, "high": score.high}
+            numbers = {"score": score.value, "low": score.low, "high": score.high}
             tracker.metrics({f"{benchmark}/{model}/{key}": value for key, value in numbers.items()})

@@ -15,8 +15,9 @@ from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.comparison import DoubtError, champion_name, comparable, same_ground
+from vlm_ops.evaluation.metrics import find
+from vlm_ops.evaluation.paired import paired
 from vlm_ops.evaluation.protocol import asked_otherwise
-from vlm_ops.evaluation.signs import chance_of
 from vlm_ops.records import Difference
 
 WORSE_LEVEL = 0.05
@@ -74,27 +75,29 @@ def on_benchmarks(
         bar = statistics.Bar(0.0, level) if terms.improve else statistics.Bar(-terms.margin)
         found = statistics.difference(
             pair.ours.read(), pair.theirs.read(), bar,
-            than=rival, resamples=job.resamples, seed=job.seed,
+            than=rival, resamples=job.resamples, seed=job.seed, metric=find(pair.ours.metric),
         )  # fmt: skip
         lost = name in worse and found.points < -terms.margin
         passed = not lost and (found.passed or not terms.improve)
         found = found.model_copy(update={"on": name, "passed": passed})
         said = _lost(pair, terms) if lost else _held(found, terms)
-        ours, theirs = (words.percent(one.relaxed_accuracy) for one in (pair.ours, pair.theirs))
+        ours, theirs = (words.percent(one.value) for one in (pair.ours, pair.theirs))
         numbers = f"{ours} against {called}'s {theirs}, {words.difference(found)}"
         yield Judged(passed, f"on {name}: {said}: {numbers}", found)
 
 
-def _pair(job: GateJob, called: str, ours: AnswerSet | None, theirs: AnswerSet | None) -> _Pair:
-    mine = comparable("the candidate", ours, ours.protocol if ours else "")
-    other = comparable(called, theirs, theirs.protocol if theirs else "")
+def _pair(
+    job: GateJob, called: str, ours: AnswerSet | None, theirs: AnswerSet | None
+) -> _Pair:
+    metric = ours.metric if ours else ""
+    mine = comparable("the candidate", ours, ours.protocol if ours else "", metric)
+    other = comparable(called, theirs, theirs.protocol if theirs else "", metric)
     if (what := asked_otherwise(mine, other)) is not None:
         raise DoubtError(f"{called} was asked in another way than the candidate: {what}")
     same_ground(called, other, mine)
-    sums = statistics.paired(mine.read(), other.read(), called)
-    return _Pair(
-        mine, other, chance_of(-sums.total, job.seed, WORSE_LEVEL / len(job.gate.benchmarks))
-    )
+    loss = paired(mine.read(), other.read(), called, find(metric)).turned
+    level = WORSE_LEVEL / len(job.gate.benchmarks)
+    return _Pair(mine, other, loss.chance(0.0, job.seed, level))
 
 
 def _worse(chances: Mapping[str, float]) -> set[str]:

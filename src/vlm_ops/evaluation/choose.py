@@ -7,8 +7,9 @@ from vlm_ops.artifacts import AnswerSet, Choice, TrainedAdapter
 from vlm_ops.config.pipeline import ChooseJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import words
-from vlm_ops.evaluation.signs import chance_of, fewest_groups, least_chance
-from vlm_ops.evaluation.statistics import paired
+from vlm_ops.evaluation.metrics import find
+from vlm_ops.evaluation.paired import paired
+from vlm_ops.evaluation.signs import fewest_groups, least_chance
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
@@ -32,10 +33,11 @@ def choose(
     prefer: TrainedAdapter | None = None,
     **answers: AnswerSet,
 ) -> Choice:
-    """Choose the candidate by relaxed accuracy on validation.
+    """Choose the candidate by its score on validation, under the metric of the answers.
 
-    The two are compared pair by pair, and the signs of the groups' differences are tossed. The
-    preferred model must be better beyond chance; a tie goes to SFT, which is the simpler model.
+    The two are compared pair by pair, and luck is asked how often it gives as much
+    (:mod:`vlm_ops.evaluation.paired`). The preferred model must be better beyond chance; a tie goes
+    to SFT, which is the simpler model.
 
     Args:
         job: The seed of the tosses.
@@ -46,7 +48,7 @@ def choose(
         **answers: On validation: ``sft_answers`` and ``preferred_answers``, with such a model.
 
     Returns:
-        The preferred model if tossed signs give as much in at most 5 % of cases, else the SFT
+        The preferred model if luck gives as much in at most 5 % of cases, else the SFT
         model; or the only one there is. And the reason in words.
 
     Raises:
@@ -69,9 +71,7 @@ def choose(
         content=fingerprint([model.content, why]),
         candidate="preferred" if better else "sft",
         why=why,
-        validation={
-            name.removesuffix("_answers"): a.relaxed_accuracy for name, a in answers.items()
-        },
+        validation={name.removesuffix("_answers"): a.value for name, a in answers.items()},
         model=model,
         start=(sft or chosen).start,
         warnings=tuple(said for one in (sft, prefer) if one is not None for said in one.warnings),
@@ -80,9 +80,10 @@ def choose(
 
 def _compare(preferred: AnswerSet, sft: AnswerSet, seed: int) -> tuple[bool, str]:
     """Tell whether the preferred model is better beyond chance, and why that is said."""
-    sums = paired(preferred.read(), sft.read(), "sft on validation")
-    luck = chance_of(sums.total, seed, LEVEL)
-    scores = (preferred.relaxed_accuracy, sft.relaxed_accuracy)
+    metric = find(sft.metric)
+    sums = paired(preferred.read(), sft.read(), "sft on validation", metric)
+    luck = sums.chance(0.0, seed, LEVEL)
+    scores = (preferred.value, sft.value)
     return luck <= LEVEL, _why(*scores, luck, len(sums.names))
 
 

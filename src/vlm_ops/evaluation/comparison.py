@@ -8,6 +8,7 @@ from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import statistics, words
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.models.ground import differences
 from vlm_ops.records import Difference
 
@@ -93,9 +94,9 @@ def candidate_of(evaluation: Evaluation, answers: AnswerSet | None) -> AnswerSet
         DoubtError: They are missing or not the candidate's, or a score is not a number.
     """
     for name, score in evaluation.scores.items():
-        if not math.isfinite(score.relaxed_accuracy):
+        if not math.isfinite(score.value):
             raise DoubtError(f"the evaluation's score of {name} is not a number")
-    found = comparable("the candidate", answers, evaluation.protocol)
+    found = comparable("the candidate", answers, evaluation.protocol, evaluation.metric)
     if found.model != evaluation.model.content:
         raise DoubtError("the answers are another model's than the candidate's")
     return found
@@ -113,7 +114,9 @@ def compare(
         DoubtError: The two can't be compared.
     """
     images = _CONTROLS.get(rival.than, _OWN)
-    other = comparable(rival.name, rival.answers, evaluation.protocol, images)
+    other = comparable(
+        rival.name, rival.answers, evaluation.protocol, evaluation.metric, images
+    )
     same_ground(rival.name, other, candidate)
     if images != _OWN and other.model != candidate.model:
         raise DoubtError(f"the answers {images} are another model's than the candidate's")
@@ -125,10 +128,11 @@ def compare(
             than=rival.than,
             resamples=job.resamples,
             seed=job.seed,
+            metric=find(evaluation.metric),
         )
     except DataError as error:
         raise DoubtError(f"can't be compared with {rival.name}: {error}") from error
-    return found, reason(found, rival.name, candidate.relaxed_accuracy, other.relaxed_accuracy)
+    return found, reason(found, rival.name, candidate.value, other.value)
 
 
 def reason(found: Difference, name: str, ours: float, theirs: float) -> str:
@@ -137,7 +141,7 @@ def reason(found: Difference, name: str, ours: float, theirs: float) -> str:
     Args:
         found: The difference.
         name: Of the rival.
-        ours: Relaxed accuracy of the candidate.
+        ours: Score of the candidate.
         theirs: Of the rival.
     """
     mine, other = words.percent(ours), words.percent(theirs)
@@ -184,13 +188,16 @@ def same_ground(name: str, other: AnswerSet, candidate: AnswerSet) -> None:
         raise DoubtError(f"{name} answered on another ground than the candidate: {changed}")
 
 
-def comparable(name: str, found: AnswerSet | None, protocol: str, images: str = _OWN) -> AnswerSet:
+def comparable(
+    name: str, found: AnswerSet | None, protocol: str, metric: str, images: str = _OWN
+) -> AnswerSet:
     """Return answers that may be compared.
 
     Args:
         name: Whose they are, as people read it.
         found: The answers.
         protocol: Under which they have to be given.
+        metric: By which they have to be judged.
         images: With which images.
 
     Raises:
@@ -200,16 +207,21 @@ def comparable(name: str, found: AnswerSet | None, protocol: str, images: str = 
         raise DoubtError(f"{name} has no answers on the test rows")
     if found.split != "test":
         raise DoubtError(f"{name} answered the {found.split} rows, not the test rows")
+    if found.metric != metric:
+        raise DoubtError(
+            f"{name} was judged by {found.metric}, the evaluation by {metric}: scores "
+            f"of different metrics are never compared; run the pipeline again to ask {name} anew"
+        )
     if found.protocol != protocol:
         raise DoubtError(
             f"{name} was asked in another way than the evaluation: protocol "
             f"{found.protocol[:12]} instead of {protocol[:12]} (rows, "
-            f"decoding or metric differ)"
+            f"decoding or the metric's version differ)"
         )
     control = "gray" if found.gray else "swapped" if found.swapped else ""
     asked = _CONTROLS.get(control, _OWN)
     if asked != images:
         raise DoubtError(f"{name} was asked {asked}, which is the wrong way for this comparison")
-    if not math.isfinite(found.relaxed_accuracy):
+    if not math.isfinite(found.value):
         raise DoubtError(f"{name}'s score is not a number")
     return found

@@ -15,8 +15,10 @@ from vlm_ops.artifacts import (
 )
 from vlm_ops.config.pipeline import EvaluateJob
 from vlm_ops.errors import DataError
+from vlm_ops.evaluation import words
 from vlm_ops.evaluation.examples import log_examples, write_showcase
 from vlm_ops.evaluation.measured import Measured, majority, measure
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.evaluation.report import Findings, write_report
 from vlm_ops.evaluation.symptoms import symptoms
@@ -67,16 +69,17 @@ def evaluate(
     models |= {"candidate": choice.model}
     logged = {name: tracker.model(name, ref) for name, ref in models.items()}
     measured = _measure(job, data, answers)
-    _track(tracker, choice, measured)
+    _track(tracker, job.metric, choice, measured)
     terms = answers["candidate_answers"].protocol
-    notices = (*choice.warnings, *_symptoms(measured))
+    notices = (*choice.warnings, *_symptoms(measured, job.metric))
     _tell(tracker, notices)
     write_report(out, measured, Findings(choice.why, terms, notices), job)
     write_jsonl(out / MAJORITY, measured["majority"].answers)
     for name in ("report.json", "report.md"):
         tracker.file(out / name)
-    log_examples(data, measured, seed=job.seed, tracker=tracker)
-    write_showcase(out, data, measured, seed=job.seed)
+    metric = find(job.metric)
+    log_examples(data, measured, metric, seed=job.seed, tracker=tracker)
+    write_showcase(out, data, measured, metric, seed=job.seed)
     return Evaluation(
         folder=out,
         content=_content(choice, answers, measured),
@@ -85,6 +88,7 @@ def evaluate(
         validation=choice.validation,
         model=choice.model,
         start=choice.start,
+        metric=job.metric,
         scores={name: found.score for name, found in measured.items()},
         logged_models={name: uri for name, uri in logged.items() if uri is not None},
         protocol=terms,
@@ -92,12 +96,13 @@ def evaluate(
     )
 
 
-def _symptoms(measured: Mapping[str, Measured]) -> tuple[str, ...]:
+def _symptoms(measured: Mapping[str, Measured], metric: str) -> tuple[str, ...]:
     """Look at each model's answers once, under its first name, and at none on wrong images."""
     asked = ("base", "sft", "preferred", "candidate")
     own = {name: measured[name] for name in asked if name in measured}
     first = {found.model: name for name, found in reversed(own.items())}
-    return symptoms({name: own[name].answers for name in own if name in first.values()})
+    once = {name: own[name].answers for name in own if name in first.values()}
+    return symptoms(once, find(metric))
 
 
 def _tell(tracker: Tracker, notices: tuple[str, ...]) -> None:
@@ -113,7 +118,8 @@ def _measure(
     trained = data.rows("train")
     if not trained:
         raise DataError(f"{data.folder}: the majority baseline needs training rows, found none")
-    options: dict[str, Any] = {"resamples": job.resamples, "seed": job.seed}
+    metric = find(job.metric)
+    options: dict[str, Any] = {"resamples": job.resamples, "seed": job.seed, "metric": metric}
     measured = {
         name.removesuffix("_answers"): measure(
             found.read(), model=found.model, gray=found.gray, swapped=found.swapped, **options
@@ -121,24 +127,25 @@ def _measure(
         for name, found in answers.items()
     }
     rows = select_rows(data.test, job.max_rows, job.seed)
-    guessed = majority(trained, rows)
+    guessed = majority(trained, rows, metric)
     return measured | {"majority": measure(guessed, model="majority", **options)}
 
 
-def _track(tracker: Tracker, choice: Choice, measured: Mapping[str, Measured]) -> None:
+def _track(tracker: Tracker, metric: str, choice: Choice, measured: Mapping[str, Measured]) -> None:
     tracker.tags({"candidate": choice.why})
-    for name, accuracy in choice.validation.items():
-        tracker.metrics({f"validation/{name}/relaxed_accuracy": accuracy})
+    key = words.key(metric)
+    for name, value in choice.validation.items():
+        tracker.metrics({f"validation/{name}/{key}": value})
     for name, found in measured.items():
         numbers = {
-            "relaxed_accuracy": found.score.relaxed_accuracy,
-            "relaxed_accuracy_low": found.score.low,
-            "relaxed_accuracy_high": found.score.high,
             "exact_match": found.score.exact_match,
             **found.score.own,
+            key: found.score.value,
+            f"{key}_low": found.score.low,
+            f"{key}_high": found.score.high,
         }
         for kind, score in found.by_kind.items():
-            numbers[f"by_kind/{kind}"] = score.relaxed_accuracy
+            numbers[f"by_kind/{kind}"] = score.value
         if name in _LOGGED:
             tracker.metrics(numbers, model=name)
         else:

@@ -11,6 +11,8 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.data.images import open_image
 from vlm_ops.evaluation.answers import GRAY
 from vlm_ops.evaluation.measured import Measured
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.terms import is_right
 from vlm_ops.records import Answer, Row
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import fingerprint
@@ -24,13 +26,19 @@ _NO_IMAGE_SIZE = (64, 64)
 
 
 def log_examples(
-    data: PreparedData, measured: Mapping[str, Measured], *, seed: int, tracker: Tracker
+    data: PreparedData,
+    measured: Mapping[str, Measured],
+    metric: Metric,
+    *,
+    seed: int,
+    tracker: Tracker,
 ) -> None:
     """Hand a dozen right and a dozen wrong answers of the candidate to the tracker.
 
     Args:
         data: With rows and images.
         measured: By model.
+        metric: Tells right answers from wrong ones.
         seed: Of the draw; every question kind gets its turn.
         tracker: Keeps them as the table ``answers.json``.
     """
@@ -41,8 +49,8 @@ def log_examples(
         if name in measured
     }
     candidate = measured["candidate"].answers
-    wrong = spread([answer for answer in candidate if not answer.relaxed], seed)
-    right = spread([answer for answer in candidate if answer.relaxed], seed)
+    wrong = spread([answer for answer in candidate if not is_right(answer, metric)], seed)
+    right = spread([answer for answer in candidate if is_right(answer, metric)], seed)
     shown = [*wrong[:_EACH], *right[:_EACH]]
     tracker.table(
         "answers.json",
@@ -53,13 +61,13 @@ def log_examples(
             "expected": [" | ".join(dict.fromkeys(answer.expected)) for answer in shown],
             **{name: [said[answer.id] for answer in shown] for name, said in texts.items()},
             "candidate": [answer.text for answer in shown],
-            "right": ["yes" if answer.relaxed else "no" for answer in shown],
+            "right": ["yes" if is_right(answer, metric) else "no" for answer in shown],
         },
     )
 
 
 def write_showcase(
-    out: Path, data: PreparedData, measured: Mapping[str, Measured], *, seed: int
+    out: Path, data: PreparedData, measured: Mapping[str, Measured], metric: Metric, *, seed: int
 ) -> None:
     """Write one test image where the base was wrong and the candidate is right.
 
@@ -71,6 +79,7 @@ def write_showcase(
             the image beside it. If there is no such image, neither is there afterwards.
         data: With rows and images.
         measured: By model.
+        metric: Tells right answers from wrong ones.
         seed: Of the draw among equally good images.
     """
     target = out / "showcase.json"
@@ -80,7 +89,7 @@ def write_showcase(
         for name in _ASKED
         if name in measured
     }
-    found = _best(answers, seed)
+    found = _best(answers, metric, seed)
     if found is None:
         return
     row = next(row for row in data.rows("test") if row.id == found)
@@ -97,18 +106,18 @@ def write_showcase(
     write_whole(target, json.dumps(showcase, indent=2, ensure_ascii=False) + "\n")
 
 
-def _best(answers: Mapping[str, Mapping[str, Answer]], seed: int) -> str | None:
+def _best(answers: Mapping[str, Mapping[str, Answer]], metric: Metric, seed: int) -> str | None:
     won = [
         answer
         for answer in answers["candidate"].values()
-        if answer.relaxed and not answers["base"][answer.id].relaxed
+        if is_right(answer, metric) and not is_right(answers["base"][answer.id], metric)
     ]
     if not won:
         return None
 
     def luck(answer: Answer) -> tuple[int, str]:
         unseeing = [answers[name] for name in ("sft_gray", "majority") if name in answers]
-        guessed = sum(said[answer.id].relaxed for said in unseeing)
+        guessed = sum(is_right(said[answer.id], metric) for said in unseeing)
         yes_no = answer.expected[0].strip().casefold() in {"yes", "no"}
         return guessed + yes_no, fingerprint([seed, answer.id])
 

@@ -3,14 +3,16 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from vlm_ops.artifacts import Evaluation
 from vlm_ops.config.pipeline import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.comparison import DoubtError, reason
-from vlm_ops.evaluation.signs import chance_of, least_chance
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import RELAXED, find
+from vlm_ops.evaluation.paired import paired
+from vlm_ops.evaluation.signs import least_chance
+from vlm_ops.evaluation.terms import value_of
 from vlm_ops.records import Answer, Difference
 
 _KINDS_LEVEL = 0.05
@@ -31,6 +33,7 @@ def over_majority(
     Raises:
         DoubtError: Those answers are gone or are to other rows.
     """
+    metric = find(evaluation.metric)
     try:
         other = evaluation.majority()
         found = statistics.difference(
@@ -40,51 +43,56 @@ def over_majority(
             than="majority",
             resamples=job.resamples,
             seed=job.seed,
+            metric=metric,
         )
     except DataError as error:
         raise DoubtError(f"can't be compared with the most frequent answers: {error}") from error
-    return found, reason(found, "the most frequent answer of each kind", _of(candidate), _of(other))
+    scores = (value_of(candidate, metric), value_of(other, metric))
+    return found, reason(found, "the most frequent answer of each kind", *scores)
 
 
-def reaches_floor(candidate: Sequence[Answer], floor: float) -> tuple[bool, str]:
-    """Tell whether the accuracy reaches the floor that the user set, and say so."""
-    found = _of(candidate)
+def reaches_floor(found: float, floor: float) -> tuple[bool, str]:
+    """Tell whether the candidate's score reaches the floor that the user set, and say so."""
     word = "not below" if found >= floor else "below"
     return found >= floor, f"{words.percent(found)} is {word} gate.floor, {words.percent(floor)}"
 
 
 def worse_kinds(
-    candidate: Sequence[Answer], champion: Sequence[Answer], name: str, job: GateJob
+    candidate: Sequence[Answer],
+    champion: Sequence[Answer],
+    name: str,
+    job: GateJob,
+    metric: Metric = RELAXED,
 ) -> list[str]:
     """Say on which kinds the candidate lost more than it may, beyond chance.
 
-    A kind counts if more is lost than ``gate.kind_tolerance`` and if tossed signs seldom lose as
-    much: at 5 % over all kinds together (Holm 1979, "A simple sequentially rejective multiple
-    test procedure"). Kinds with too few groups to show anything are left out
-    (:func:`unseen_kinds`).
+    A kind counts if more is lost than ``gate.kind_tolerance`` and if luck seldom loses as much:
+    at 5 % over all kinds together (Holm 1979, "A simple sequentially rejective multiple test
+    procedure"). Kinds with too few groups to show anything are left out (:func:`unseen_kinds`).
 
     Args:
         candidate: Judged rows.
         champion: Of the champion, to the same rows.
         name: Of the champion, as people read it.
         job: The tolerance and the seed of the tosses.
+        metric: That both were judged by.
     """
     ours, theirs = _by_kind(candidate), _by_kind(champion)
     seen = _seen(ours)
     if not seen:
         return []
-    lost = {kind: statistics.paired(ours[kind], theirs.get(kind, []), name) for kind in seen}
+    lost = {kind: paired(ours[kind], theirs.get(kind, []), name, metric) for kind in seen}
     level = _KINDS_LEVEL / len(lost)
-    chances = {kind: chance_of(-sums.total, job.seed, level) for kind, sums in lost.items()}
+    chances = {kind: sums.turned.chance(0.0, job.seed, level) for kind, sums in lost.items()}
     said = []
     for rank, kind in enumerate(sorted(chances, key=lambda kind: (chances[kind], kind))):
         if chances[kind] > _KINDS_LEVEL / (len(lost) - rank):
             break
-        points = float(lost[kind].total.sum() / lost[kind].rows.sum())
-        if points < -job.gate.kind_tolerance:
+        if lost[kind].points < -job.gate.kind_tolerance:
+            first, second = (value_of(part[kind], metric) for part in (ours, theirs))
             said.append(
                 f"worse than {name} on questions of kind {kind!r}: "
-                f"{words.percent(_of(ours[kind]))} against {words.percent(_of(theirs[kind]))}, "
+                f"{words.percent(first)} against {words.percent(second)}, "
                 f"which luck alone gives in {words.chance(chances[kind])} of cases; a loss of up "
                 f"to {100 * job.gate.kind_tolerance:.1f} points is allowed (gate.kind_tolerance)"
             )
@@ -111,10 +119,6 @@ def _seen(kinds: Mapping[str, Sequence[Answer]]) -> set[str]:
 
 def _groups(answers: Sequence[Answer]) -> int:
     return len({answer.group for answer in answers})
-
-
-def _of(answers: Sequence[Answer]) -> float:
-    return float(np.mean([answer.relaxed for answer in answers]))
 
 
 def _by_kind(answers: Sequence[Answer]) -> dict[str, list[Answer]]:

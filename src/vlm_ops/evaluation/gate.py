@@ -20,7 +20,9 @@ from vlm_ops.evaluation.comparison import (
     rivals,
 )
 from vlm_ops.evaluation.decision import GateDecision
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.outlook import Outlook, outlook
+from vlm_ops.evaluation.terms import value_of
 from vlm_ops.records import Against, Difference, Look, Verdict
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import fingerprint
@@ -119,7 +121,7 @@ def _judge(
         candidate = candidate_of(evaluation, answers["candidate"])
     except DoubtError as doubt:
         return _refusal(str(doubt)), None
-    seen = _outlook(job, candidate, champion, look)
+    seen = _outlook(job, evaluation, candidate, champion, look)
     found = _compared(job, evaluation, version, answers, candidate, looks.level(look.position))
     if seen is not None and seen.never:
         found.refused.insert(0, seen.never)
@@ -154,18 +156,20 @@ def _compared(
         _take(found, partial(compare, candidate, rival, evaluation, job))
     try:
         said = candidate.read()
+        value = value_of(said, find(evaluation.metric))
     except DataError as error:
         found.refused.append(str(error))
         return found
     if (needed := job.gate.over_majority) is not None:
         _take(found, partial(floors.over_majority, said, evaluation, job, needed))
     if job.gate.floor is not None:
-        reached, reason = floors.reaches_floor(said, job.gate.floor)
+        reached, reason = floors.reaches_floor(value, job.gate.floor)
         (found.passed if reached else found.refused).append(reason)
     champion = answers["champion"]
     if champion is not None and any(one.than == "champion" for one in found.differences):
         name = champion_name(version)
-        found.refused.extend(floors.worse_kinds(said, champion.read(), name, job))
+        metric = find(evaluation.metric)
+        found.refused.extend(floors.worse_kinds(said, champion.read(), name, job, metric))
         found.not_asked.extend(floors.unseen_kinds(said))
     for judged in on_benchmarks(job, version, answers, level):
         _sort(found, judged.difference, judged.passed, judged.reason)
@@ -191,15 +195,20 @@ def _sort(found: _Findings, difference: Difference | None, passed: bool, reason:
 
 
 def _outlook(
-    job: GateJob, candidate: AnswerSet, champion: AnswerSet | None, look: Look
+    job: GateJob,
+    evaluation: Evaluation,
+    candidate: AnswerSet,
+    champion: AnswerSet | None,
+    look: Look,
 ) -> Outlook | None:
-    """Return what the gate can see; None where the answers can't or needn't be compared."""
+    """Return what the gate can see; None where that can't be said or nothing is compared."""
     needed = job.gate.over_base if champion is None else job.gate.over_champion
     if needed is None:
         return None
     try:
         theirs = None if champion is None else champion.read()
-        return outlook(candidate.read(), theirs, look=look, needed=needed)
+        metric = find(evaluation.metric)
+        return outlook(candidate.read(), theirs, look=look, needed=needed, metric=metric)
     except DataError:
         return None
 

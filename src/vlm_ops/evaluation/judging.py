@@ -2,17 +2,31 @@
 
 from collections.abc import Sequence
 
-from vlm_ops.evaluation.metrics import METRICS, exact_match, relaxed_match
-from vlm_ops.records import Answer, Row
+import numpy as np
+
+from vlm_ops.config.pairs import SampledPairs
+from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.errors import ConfigError, DataError, VlmOpsError
+from vlm_ops.evaluation.metric import Floats, Metric
+from vlm_ops.evaluation.metrics import METRICS, RELAXED, exact_match, find, relaxed_match
+from vlm_ops.records import RELAXED_ACCURACY, Answer, Row
 
 
-def judge(rows: Sequence[Row], texts: Sequence[str]) -> list[Answer]:
+def judge(rows: Sequence[Row], texts: Sequence[str], metric: Metric = RELAXED) -> list[Answer]:
     """Judge one answer to each row.
 
     Args:
         rows: What was asked.
         texts: What the model said to each of them.
+        metric: By which; relaxed accuracy and exact match are shown beside.
+
+    Raises:
+        DataError: The metric fails or gives what is no number.
     """
+    if not rows:
+        return []
+    plain = metric.name == RELAXED_ACCURACY
+    judged = [()] * len(rows) if plain else [*map(tuple, terms(rows, texts, metric).tolist())]
     return [
         Answer(
             id=row.id,
@@ -23,10 +37,89 @@ def judge(rows: Sequence[Row], texts: Sequence[str]) -> list[Answer]:
             text=text,
             relaxed=relaxed_match(text, row.answers),
             exact=exact_match(text, row.answers),
+            terms=worth,
             own=_own(text, row),
         )
-        for row, text in zip(rows, texts, strict=True)
+        for row, text, worth in zip(rows, texts, judged, strict=True)
     ]
+
+
+def look_at_metric(config: PipelineConfig) -> None:
+    """Refuse a metric that can't do what a configuration asks of it, before anything is trained.
+
+    Raises:
+        ConfigError: There is none of the name, or pairs are sampled and it judges no single answer.
+    """
+    metric = find(config.evaluate.metric)
+    if _samples(config) and not metric.judges_rows:
+        raise ConfigError(
+            f"evaluate.metric {metric.name}: it judges all answers together, and pairs.type "
+            f"sampled has to know which of a model's answers are wrong. Set stages: [sft], give "
+            f"labelled pairs (pairs.type: dataset) or thumbs, or take a metric that judges each row"
+        )
+
+
+def trouble_with(rows: Sequence[Row], config: PipelineConfig) -> list[str]:
+    """Say why a metric can't judge rows, as it shows on their accepted answers; nothing if it can.
+
+    Args:
+        rows: Of a split; where there are none, others say so.
+        config: Names the metric, and whether it has to tell mistakes of sampled answers.
+
+    Raises:
+        ConfigError: As :func:`look_at_metric`.
+    """
+    if not rows:
+        return []
+    metric = find(config.evaluate.metric)
+    try:
+        metric.value(terms(rows, [row.answers[0] for row in rows], metric).sum(axis=0))
+    except DataError as error:
+        return [f"the metric: of the accepted answers themselves, {error}"]
+    alone = (metric.right(terms([row], row.answers[:1], metric)[0]) for row in rows)
+    if not _samples(config) or any(alone):
+        return []
+    return [
+        f"the metric: an accepted answer by itself, as {rows[0].answers[0]!r}, is never right "
+        f"under {metric.name}; pairs.type sampled would take every answer for a mistake. Take "
+        f"another metric, or stages: [sft]."
+    ]
+
+
+def _samples(config: PipelineConfig) -> bool:
+    return config.prefers and isinstance(config.pairs, SampledPairs)
+
+
+def terms(rows: Sequence[Row], texts: Sequence[str], metric: Metric) -> Floats:
+    """Return what a metric adds up of answers: shape (rows, terms).
+
+    Args:
+        rows: What was asked, at least one.
+        texts: What was said to each of them.
+        metric: Judges all at once.
+
+    Raises:
+        DataError: It fails, or gives what is no number.
+    """
+    try:
+        found = metric.judge(texts, [row.answers for row in rows])
+    except VlmOpsError:
+        raise
+    except Exception as error:  # whatever a function of yours raises
+        raise DataError(f"the metric {metric.name} failed: {error!r}") from error
+    if found.ndim != 2 or len(found) != len(rows):
+        raise DataError(
+            f"the metric {metric.name} gave numbers of shape {found.shape}; expected "
+            f"({len(rows)}, terms), a line for each row"
+        )
+    bad = ~np.isfinite(found).all(axis=1)
+    if bad.any():
+        row, text = rows[int(bad.argmax())], texts[int(bad.argmax())]
+        raise DataError(
+            f"the metric {metric.name} gave {found[bad][0].tolist()} for row {row.id!r} (answer "
+            f"{text!r}, expected {row.answers[0]!r}); expected finite numbers"
+        )
+    return found
 
 
 def _own(text: str, row: Row) -> dict[str, float]:

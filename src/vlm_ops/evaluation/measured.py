@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from vlm_ops.evaluation import statistics
 from vlm_ops.evaluation.judging import judge
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import RELAXED
 from vlm_ops.records import Answer, Row, Score
 
 
@@ -40,6 +42,7 @@ def measure(
     seed: int,
     gray: bool = False,
     swapped: bool = False,
+    metric: Metric = RELAXED,
 ) -> Measured:
     """Score answers, over all and by part.
 
@@ -50,19 +53,20 @@ def measure(
         seed: Of the bootstrap.
         gray: Whether the images were gray.
         swapped: Whether they were other rows'.
+        metric: That they were judged by.
     """
     return Measured(
         model=model,
         gray=gray,
         swapped=swapped,
         answers=answers,
-        score=statistics.score(answers, resamples, seed),
-        by_kind=statistics.by_kind(answers, resamples, seed),
-        by_group=statistics.by_group(answers, resamples, seed),
+        score=statistics.score(answers, resamples, seed, metric=metric),
+        by_kind=statistics.by_kind(answers, resamples, seed, metric=metric),
+        by_group=statistics.by_group(answers, resamples, seed, metric=metric),
     )
 
 
-def majority(trained: Sequence[Row], rows: Sequence[Row]) -> list[Answer]:
+def majority(trained: Sequence[Row], rows: Sequence[Row], metric: Metric = RELAXED) -> list[Answer]:
     """Answer every question with the most frequent training answer of its kind.
 
     What a model must beat to show that it looks at all: this baseline sees neither image nor
@@ -72,13 +76,14 @@ def majority(trained: Sequence[Row], rows: Sequence[Row]) -> list[Answer]:
     Args:
         trained: Training rows, at least one.
         rows: What is answered.
+        metric: By which that is judged.
     """
     overall = _most_frequent([row.answers[0] for row in trained])
     kinds: dict[str, list[str]] = defaultdict(list)
     for row in trained:
         kinds[row.kind].append(row.answers[0])
     favorites = {kind: _most_frequent(said) for kind, said in kinds.items()}
-    return judge(rows, [favorites.get(row.kind, overall) for row in rows])
+    return judge(rows, [favorites.get(row.kind, overall) for row in rows], metric)
 
 
 def _most_frequent(answers: Sequence[str]) -> str:

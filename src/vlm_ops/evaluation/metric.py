@@ -5,13 +5,22 @@ their sums: of sum and count for a mean, of true and false positives for an F1. 
 computed anew on any rows, which is how it gets its interval: the terms of whole groups are drawn.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlm_ops.errors import DataError
+
 Floats = NDArray[np.float64]
+
+HALF = 0.5
+"""Share of a metric's range from which on a single answer counts as right. Where rows are right or
+wrong, it is 1 or 0 anyway; pairs and examples need one of the two of graded metrics as well."""
+
+_ROUNDING = 1e-9
 
 Judge = Callable[[Sequence[str], Sequence[Sequence[str]]], Floats]
 """What the models said and the accepted answers of each row, to terms: (rows,) to (rows, terms)."""
@@ -52,6 +61,38 @@ class Metric:
     high: float = 1.0
     version: int = 1
     beside: Mapping[str, Callable[[Floats], Floats]] = field(default_factory=dict)
+
+    @property
+    def judges_rows(self) -> bool:
+        """Whether a single row has a worth: scores are means then."""
+        return self.score is mean
+
+    def right(self, terms: Sequence[float]) -> bool:
+        """Tell whether a single answer counts as right: it is worth half of the range or more.
+
+        Args:
+            terms: Of its row, under a metric that judges rows.
+        """
+        worth = mean(np.asarray(terms, dtype=np.float64))
+        return bool(worth >= self.low + HALF * (self.high - self.low))
+
+    def value(self, sums: Floats) -> float:
+        """Return the score of summed terms.
+
+        Args:
+            sums: Shape (terms,).
+
+        Raises:
+            DataError: It is not a number, or lies outside of the declared range.
+        """
+        found = float(self.score(sums))
+        if self.low - _ROUNDING <= found <= self.high + _ROUNDING:
+            return found
+        why = "says nothing of these rows" if math.isnan(found) else f"gave {found:g}"
+        raise DataError(
+            f"the metric {self.name} {why}; expected a number from {self.low:g} to {self.high:g}, "
+            f"its declared range. Take another one as evaluate.metric, or put it right."
+        )
 
 
 def of_rows(worth: Callable[[str, Iterable[str]], float | None]) -> Judge:

@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.evaluation import choose, looks, words
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import RELAXED
 from vlm_ops.evaluation.power import GAIN, RESEEDS, Spread, groups_needed, power, spread_of
 from vlm_ops.evaluation.signs import Floats, fewest_groups, least_chance
-from vlm_ops.evaluation.statistics import paired
+from vlm_ops.evaluation.terms import right_or_wrong, summed, terms_of
 from vlm_ops.records import Answer, Look
 
 
@@ -31,8 +33,12 @@ def outlook(
     *,
     look: Look,
     needed: float,
-) -> Outlook:
+    metric: Metric = RELAXED,
+) -> Outlook | None:
     """Tell what the gate can see, from the answers that it compares.
+
+    What is known of how much models differ is known of rows that are right or wrong. Under a
+    metric of another sort nothing is said.
 
     Args:
         candidate: Judged rows.
@@ -40,12 +46,16 @@ def outlook(
             beaten, and differences are taken to vary as those of the demo's equal models do.
         look: How many-th look at these test rows this is.
         needed: The margin over the champion, or over the base.
+        metric: That all were judged by.
 
     Raises:
         DataError: The two did not answer the same rows.
     """
-    spread = RESEEDS if champion is None else spread_of(candidate, champion)
-    rows = paired(candidate, candidate, "itself").rows
+    if not right_or_wrong([*candidate, *(champion or ())], metric):
+        return None
+    spread = RESEEDS if champion is None else spread_of(candidate, champion, metric)
+    _, counts = summed(candidate, terms_of(candidate, metric)[:, 1:])
+    rows = counts[:, 0]
     than = "the base" if champion is None else "the champion"
     return expected(rows, than=than, spread=spread, look=look, needed=needed)
 

@@ -9,8 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import RELAXED
+from vlm_ops.evaluation.paired import Sums, paired
 from vlm_ops.evaluation.signs import Floats, chance_of, least_chance
-from vlm_ops.evaluation.statistics import paired
+from vlm_ops.evaluation.terms import terms_of
 from vlm_ops.records import Answer
 
 GAIN = 0.04
@@ -150,7 +153,9 @@ def groups_needed(
     return bisect_left(range(_MOST_GROUPS), True, lo=2, key=enough)
 
 
-def spread_of(candidate: Sequence[Answer], other: Sequence[Answer]) -> Spread:
+def spread_of(
+    candidate: Sequence[Answer], other: Sequence[Answer], metric: Metric = RELAXED
+) -> Spread:
     """Estimate what the difference of two models varies by, from their answers.
 
     The variance within groups is taken from their images. A few groups say little about the
@@ -160,20 +165,23 @@ def spread_of(candidate: Sequence[Answer], other: Sequence[Answer]) -> Spread:
     Args:
         candidate: Judged rows of one model.
         other: Of another one, to the same rows.
+        metric: That both were judged by; under it rows are right or wrong.
 
     Raises:
         DataError: The two did not answer the same rows, or there are none.
     """
-    found, sums = moments(candidate, other), paired(candidate, other, "the other")
-    points = float(sums.total.sum() / sums.rows.sum())
-    if _within(candidate, other) is None:
+    found, sums = moments(candidate, other, metric), _sums(candidate, other, metric)
+    points = sums.points
+    if _within(candidate, other, metric) is None:
         return _equal(found, points)
     freedom, expected = len(sums.rows) - 1, RESEEDS.at(points).between
     between = (_WEIGHT * expected + freedom * found.between) / (_WEIGHT + freedom)
     return _equal(found._replace(between=between), points)
 
 
-def moments(candidate: Sequence[Answer], other: Sequence[Answer]) -> Spread:
+def moments(
+    candidate: Sequence[Answer], other: Sequence[Answer], metric: Metric = RELAXED
+) -> Spread:
     """Return what the answers of two models alone say, by the method of moments.
 
     Of few groups the variance between them may come out below 0. Where each group has one image,
@@ -182,14 +190,15 @@ def moments(candidate: Sequence[Answer], other: Sequence[Answer]) -> Spread:
     Args:
         candidate: Judged rows of one model.
         other: Of another one, to the same rows.
+        metric: That both were judged by; under it rows are right or wrong.
 
     Raises:
         DataError: The two did not answer the same rows, or there are none.
     """
-    sums = paired(candidate, other, "the other")
+    sums = _sums(candidate, other, metric)
     rows, share = sums.rows, sums.rows / sums.rows.sum()
     rest = float(np.sum((sums.total - rows * sums.total.sum() / rows.sum()) ** 2))
-    within = _within(candidate, other)
+    within = _within(candidate, other, metric)
     if within is None:
         return Spread(0.0, rest / float(rows.sum()))
     due = float(np.sum(rows * within * (1.0 - share)))
@@ -197,12 +206,18 @@ def moments(candidate: Sequence[Answer], other: Sequence[Answer]) -> Spread:
     return Spread((rest - due) / scale if len(rows) > 1 else 0.0, within)
 
 
-def _within(candidate: Sequence[Answer], other: Sequence[Answer]) -> float | None:
+def _sums(candidate: Sequence[Answer], other: Sequence[Answer], metric: Metric) -> Sums:
+    found = paired(candidate, other, "the other", metric)
+    assert isinstance(found, Sums)  # each row counts once
+    return found
+
+
+def _within(candidate: Sequence[Answer], other: Sequence[Answer], metric: Metric) -> float | None:
     """Return the variance per row of the images' differences within groups."""
-    right = {answer.id: answer.relaxed for answer in other}
+    right = dict(zip([answer.id for answer in other], terms_of(other, metric)[:, 0], strict=True))
     images: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for answer in candidate:
-        images[answer.group][answer.image_id] += float(answer.relaxed) - right[answer.id]
+    for answer, worth in zip(candidate, terms_of(candidate, metric)[:, 0], strict=True):
+        images[answer.group][answer.image_id] += float(worth - right[answer.id])
     squares, freedom, count = 0.0, 0, 0
     for found in images.values():
         totals = np.array(list(found.values()))

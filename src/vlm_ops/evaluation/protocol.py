@@ -12,7 +12,7 @@ from vlm_ops.data.split import draw_whole
 from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.models.ground import ground
-from vlm_ops.records import Row, RowsRef
+from vlm_ops.records import RELAXED_ACCURACY, Row, RowsRef
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 
 ASKING_VERSION = 3
@@ -69,7 +69,7 @@ def protocol(rows: Sequence[Row], job: AnswersJob) -> str:
             "asking": ASKING_VERSION,
             "decoding": "greedy",
             "max_new_tokens": job.max_new_tokens,
-            "metric": METRIC_VERSION,
+            "metric": _metric(job),
         }
     )
 
@@ -162,3 +162,10 @@ def _by_content(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _metric(job: AnswersJob) -> int | list[int | str]:
+    """Name what judges; relaxed accuracy, which was the only one once, by the number of then."""
+    if (job.metric, job.metric_version) == (RELAXED_ACCURACY, 1):
+        return METRIC_VERSION
+    return [METRIC_VERSION, job.metric, job.metric_version]

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vlm_ops.config.pipeline import EvaluateJob
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.measured import Measured
-from vlm_ops.records import Difference, Score
+from vlm_ops.evaluation.metrics import find
+from vlm_ops.records import RELAXED_ACCURACY, Difference, Score
 from vlm_ops.store.files import write_whole
 
 _MEANING = {
@@ -75,6 +76,7 @@ def write_report(
                 than=than,
                 resamples=job.resamples,
                 seed=job.seed,
+                metric=find(job.metric),
             ),
         )
         for model, than in _COMPARED
@@ -110,7 +112,7 @@ def _as_json(measured: Mapping[str, Measured], compared: list[Comparison], said:
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
 
 
-def _dumped(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+def _dumped(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
     return {name: score.model_dump() for name, score in scores.items()}
 
 
@@ -118,11 +120,12 @@ def _as_markdown(
     measured: Mapping[str, Measured], compared: list[Comparison], said: Findings
 ) -> str:
     score = measured["candidate"].score
+    metric = words.plain(score.metric)
     overall = [
         [
             name,
             _MEANING[name],
-            words.percent(found.score.relaxed_accuracy),
+            words.percent(found.score.value),
             words.spread(found.score),
             words.percent(found.score.exact_match),
             *(_percent(found.score.own.get(name)) for name in score.own),
@@ -138,20 +141,28 @@ def _as_markdown(
         *(f"**To be looked at:** {words.sentence(notice)}" for notice in said.notices),
         words.sentence(said.why),
         f"{score.n} test rows about {score.n_images} images in {score.n_groups} groups that no "
-        f"training saw. Relaxed accuracy: numbers within 5 %, else exact. Intervals hold 95 % "
+        f"training saw. {_rule(score.metric)}Intervals hold 95 % "
         f"and resample whole groups{words.few_groups(score.n_groups)}.",
-        _table(
-            ["model", "what it is", "relaxed accuracy", "95 %", "exact match", *score.own], overall
-        ),
+        _table(["model", "what it is", metric, "95 %", "exact match", *score.own], overall),
         *_cut_off(measured),
         "## Paired differences on the same rows",
-        _table(["", "relaxed accuracy"], differences),
+        _table(["", metric], differences),
         "## By question kind",
         _breakdown("kind", {name: found.by_kind for name, found in measured.items()}),
         "## By group",
         _breakdown("group", {name: found.by_group for name, found in measured.items()}),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _rule(metric: str) -> str:
+    if metric != RELAXED_ACCURACY:
+        return ""
+    return "Relaxed accuracy: numbers within 5 %, else exact. "
+
+
+def _value(score: Score | None) -> float | None:
+    return None if score is None else score.value
 
 
 def _percent(value: float | None) -> str:
@@ -172,7 +183,7 @@ def _breakdown(part: str, scores: Mapping[str, Mapping[str, Score]]) -> str:
         [
             name,
             str(score.n),
-            *(words.percent(by_part[name].relaxed_accuracy) for by_part in scores.values()),
+            *(_percent(_value(by_part.get(name))) for by_part in scores.values()),
             words.spread(score),
         ]
         for name, score in scores["candidate"].items()

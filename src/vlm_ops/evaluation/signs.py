@@ -41,8 +41,13 @@ def chance_of(gains: Floats, seed: int, level: float = 0.025) -> float:
     least = float(found.sum()) - 1e-9 * float(np.abs(found).sum())
     if len(found) <= EXACT_UP_TO:
         return _exact(found, least)
+    return _tossed(found, least, tosses_for(level), seed)
+
+
+def tosses_for(level: float) -> int:
+    """Return how many tosses it takes to compare a chance with a level."""
     tosses = math.ceil(_TOSSES_PER_LEVEL / level) - 1
-    return _tossed(found, least, min(max(tosses, _FEWEST_TOSSES), _MOST_TOSSES), seed)
+    return min(max(tosses, _FEWEST_TOSSES), _MOST_TOSSES)
 
 
 def least_chance(groups: int) -> float:

@@ -12,9 +12,10 @@ import numpy as np
 from scipy import stats
 
 from vlm_ops.evaluation import looks
+from vlm_ops.evaluation.paired import Sums
 from vlm_ops.evaluation.power import GAIN, RESEEDS, Spread, groups_needed, power, whole_rows
 from vlm_ops.evaluation.signs import Floats
-from vlm_ops.evaluation.statistics import Sums, passes
+from vlm_ops.evaluation.statistics import passes
 
 DEMO_ROWS = (45, 45, 42, 45, 45, 42, 45, 45, 42, 42, 42, 42, 45, 42, 45, 42, 45, 45, 45, 42, 45, 42)
 """Test rows of the demo's groups."""

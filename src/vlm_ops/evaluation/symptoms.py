@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import RELAXED
+from vlm_ops.evaluation.terms import is_right
 from vlm_ops.records import Answer
 
 FEWEST_ANSWERS = 20
@@ -13,30 +16,32 @@ MOSTLY_RIGHT = 0.8
 _SHOWN = 60
 
 
-def symptoms(models: Mapping[str, Sequence[Answer]]) -> tuple[str, ...]:
+def symptoms(models: Mapping[str, Sequence[Answer]], metric: Metric = RELAXED) -> tuple[str, ...]:
     """Say of which models all answers are the same, and which do not stop.
 
     The base does not stop by nature where nobody taught it to: that is in the report alone.
 
     Args:
         models: Judged answers by the model's name; each model once, on its own images.
+        metric: That they were judged by.
     """
     return tuple(
-        said for name, answers in models.items() for said in _of_one(name, answers) if said
+        said for name, answers in models.items() for said in _of_one(name, answers, metric) if said
     )
 
 
-def _of_one(name: str, answers: Sequence[Answer]) -> tuple[str | None, ...]:
+def _of_one(name: str, answers: Sequence[Answer], metric: Metric) -> tuple[str | None, ...]:
     if len(answers) < FEWEST_ANSWERS:
         return ()
-    return _all_the_same(name, answers), _without_end(name, answers) if name != "base" else None
+    same = _all_the_same(name, answers, metric)
+    return same, _without_end(name, answers) if name != "base" else None
 
 
-def _all_the_same(name: str, answers: Sequence[Answer]) -> str | None:
+def _all_the_same(name: str, answers: Sequence[Answer], metric: Metric) -> str | None:
     wanted = {answer.expected for answer in answers}
     if len({answer.text for answer in answers}) > 1 or len(wanted) == 1:
         return None
-    if sum(answer.relaxed for answer in answers) >= MOSTLY_RIGHT * len(answers):
+    if sum(is_right(answer, metric) for answer in answers) >= MOSTLY_RIGHT * len(answers):
         return None
     text = answers[0].text
     shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…") if text else "empty"

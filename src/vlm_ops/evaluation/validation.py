@@ -5,7 +5,9 @@ from pathlib import Path
 from vlm_ops.artifacts import AnswerSet, PreparedData, ValidationScores
 from vlm_ops.config.pipeline import EvaluateJob
 from vlm_ops.errors import DataError
+from vlm_ops.evaluation import words
 from vlm_ops.evaluation.measured import majority
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.evaluation.statistics import score
 from vlm_ops.evaluation.symptoms import symptoms
@@ -35,15 +37,17 @@ def score_validation(
     if not trained:
         raise DataError(f"{data.folder}: the majority baseline needs training rows, found none")
     said = {name.removesuffix("_answers"): found.read() for name, found in answers.items()}
-    warnings = symptoms(said)
+    metric = find(job.metric)
+    warnings = symptoms(said, metric)
     rows = select_rows(data.validation, job.max_rows, job.seed)
-    said["majority"] = majority(trained, rows)
-    scores = {name: score(found, job.resamples, job.seed) for name, found in said.items()}
+    said["majority"] = majority(trained, rows, metric)
+    scores = {
+        name: score(found, job.resamples, job.seed, metric=metric) for name, found in said.items()
+    }
+    key = words.key(job.metric)
     for name, found in scores.items():
-        numbers = {"": found.relaxed_accuracy, "_low": found.low, "_high": found.high}
-        tracker.metrics(
-            {f"validation/{name}/relaxed_accuracy{end}": value for end, value in numbers.items()}
-        )
+        numbers = {"": found.value, "_low": found.low, "_high": found.high}
+        tracker.metrics({f"validation/{name}/{key}{end}": value for end, value in numbers.items()})
     return ValidationScores(
         folder=out, content=fingerprint(scores), scores=scores, warnings=warnings
     )

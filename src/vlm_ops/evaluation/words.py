@@ -16,6 +16,22 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def plain(metric: str) -> str:
+    """Name a metric as people read it: ``relaxed accuracy``, ``boxes f1``."""
+    return metric.rpartition(":")[2].replace("_", " ")
+
+
+def key(metric: str) -> str:
+    """Name a metric as MLflow may hold it: no colon, which a function of yours has."""
+    return metric.replace(":", ".")
+
+
+def titled(metric: str) -> str:
+    """Name a metric at the head of something: ``Relaxed accuracy``."""
+    named = plain(metric)
+    return named[:1].upper() + named[1:]
+
+
 def signed(share: float) -> str:
     """Write a difference of shares as ``+68.1`` points; what rounds to zero is ``+0.0``."""
     rounded = round(100 * share, 1) + 0.0

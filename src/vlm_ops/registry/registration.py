@@ -14,7 +14,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from vlm_ops.artifacts import AnswerSet, Evaluation, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.evaluation.words import percent, sentence, spread
+from vlm_ops.evaluation.words import percent, plain, sentence, spread
+from vlm_ops.records import RELAXED_ACCURACY, Score
 from vlm_ops.registry import former, tags
 from vlm_ops.registry.integrity import hash_files, registered_files
 from vlm_ops.registry.judgement import Details, Judgement
@@ -80,12 +81,12 @@ class Submission(Frozen):
 
     def tags(self, details: str) -> dict[str, str]:
         """Return the tags of its version, all but who made it and which decision counts."""
-        scores = {name: s.relaxed_accuracy for name, s in self.evaluation.scores.items()}
+        scores = {name: score.value for name, score in self.evaluation.scores.items()}
         measured = self.evaluation.scores["candidate"]
         base = self.evaluation.model.settings.id
         labels = {
             tags.VERDICT: self.decision.verdict.word,
-            tags.ACCURACY: f"{percent(measured.relaxed_accuracy)} ({spread(measured)})",
+            **_scored(measured),
             tags.DATA: self.data.source,
             # The path on this machine means nothing elsewhere; the folder's name is for people.
             tags.BASE: Path(base).resolve().name if Path(base).is_dir() else base,
@@ -122,7 +123,7 @@ class Submission(Frozen):
         start = self.evaluation.start
         start_at = "" if start is None else f", going on from {start}"
         scores = [
-            f"- **{name}**: {percent(score.relaxed_accuracy)} relaxed accuracy ({spread(score)}; "
+            f"- **{name}**: {percent(score.value)} {plain(score.metric)} ({spread(score)}; "
             f"{score.n} rows, {score.n_images} images, {score.n_groups} groups)"
             for name, score in self.evaluation.scores.items()
         ]
@@ -295,3 +296,11 @@ def _keep_beside(client: MlflowClient, logged: LoggedModel, path: str, text: str
         file = Path(scratch) / Path(path).name
         write_whole(file, text)
         client.log_model_artifact(logged.model_id, str(file), Path(path).parent.as_posix())
+
+
+def _scored(candidate: Score) -> dict[str, str]:
+    """Return what people read of the candidate's score."""
+    told = f"{percent(candidate.value)} ({spread(candidate)})"
+    if candidate.metric == RELAXED_ACCURACY:
+        return {tags.ACCURACY: told}
+    return {tags.SCORE: told, tags.METRIC: candidate.metric}

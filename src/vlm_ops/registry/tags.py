@@ -10,6 +10,7 @@ import json
 from mlflow.entities.model_registry import ModelVersion
 
 from vlm_ops.errors import RegistryError
+from vlm_ops.records import RELAXED_ACCURACY
 from vlm_ops.registry import former
 from vlm_ops.tracking.package import CONTENT_TAG
 
@@ -18,6 +19,9 @@ CHAMPION = "champion"
 
 VERDICT = "verdict"
 ACCURACY = "accuracy"
+SCORE = "score"
+METRIC = "metric"
+"""What the score is under, where that is not relaxed accuracy."""
 DATA = "data"
 BASE = "base"
 START = "start"
@@ -83,5 +87,10 @@ def content_of(version: ModelVersion) -> str:
 
 
 def scores_of(version: ModelVersion) -> dict[str, float]:
-    """Return the relaxed accuracy on test by model."""
+    """Return the score on test by model, under the metric of :func:`metric_of`."""
     return former.scores(json.loads(version.tags.get(SCORES, "{}")))
+
+
+def metric_of(version: ModelVersion) -> str:
+    """Return what the scores of a version are under."""
+    return str(version.tags.get(METRIC, RELAXED_ACCURACY))

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 from mlflow.entities.model_registry import ModelVersion
 
+from vlm_ops.records import RELAXED_ACCURACY
 from vlm_ops.registry import tags
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 
 
 class RegisteredVersion(Frozen):
@@ -64,7 +65,8 @@ class VersionSummary(Frozen):
         aliases: ``champion``, ``candidate`` and others that point to it.
         content: Content hash of the model; None if something else registered it.
         decision: ``accepted``, ``refused``, or None if no gate has judged it.
-        scores: Relaxed accuracy on test by model, 0..1.
+        metric: What the scores are under.
+        scores: On test, by model.
         dataset: Content hash of the data.
         description: In words.
         registered: When.
@@ -75,6 +77,7 @@ class VersionSummary(Frozen):
     aliases: tuple[str, ...]
     content: str | None
     decision: str | None
+    metric: str = added(RELAXED_ACCURACY)
     scores: dict[str, float]
     dataset: str | None
     description: str
@@ -94,6 +97,7 @@ def summary(found: ModelVersion, aliases: dict[str, str]) -> VersionSummary:
         aliases=tuple(sorted(a for a, v in aliases.items() if str(v) == str(found.version))),
         content=found.tags.get(tags.CONTENT),
         decision=tags.verdict_of(found),
+        metric=tags.metric_of(found),
         scores=tags.scores_of(found),
         dataset=found.tags.get(tags.DATASET),
         description=found.description or "",

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlm_ops.evaluation import statistics
 from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import RELAXED
+from vlm_ops.evaluation.terms import is_right
 from vlm_ops.records import Answer, Difference, Row, Score
 
 RESAMPLES = 1_000
@@ -40,19 +42,19 @@ class Results:
 
     def value(self, score: Score) -> float:
         """Return what a score says, within the metric's range."""
-        return score.relaxed_accuracy
+        return score.value
 
     def right(self, answer: Answer) -> bool:
         """Tell whether a single answer counts as right."""
-        return answer.relaxed
+        return is_right(answer, self.metric)
 
     def score(self, model: str) -> Score:
         """Score a model over all rows."""
-        return statistics.score(self.answers[model], self.resamples, self.seed)
+        return statistics.score(self.answers[model], **self._options)
 
     def by_kind(self, model: str) -> dict[str, Score]:
         """Score a model on each kind of question."""
-        return statistics.by_kind(self.answers[model], self.resamples, self.seed)
+        return statistics.by_kind(self.answers[model], **self._options)
 
     def difference(self, model: str, than: str) -> Difference:
         """Compare two models pair by pair.
@@ -64,6 +66,9 @@ class Results:
             self.answers[model],
             self.answers[than],
             than=than,
-            resamples=self.resamples,
-            seed=self.seed,
+            **self._options,
         )
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"resamples": self.resamples, "seed": self.seed, "metric": self.metric}

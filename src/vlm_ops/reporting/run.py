@@ -145,7 +145,9 @@ def _results(run: Run, split: Split) -> tuple[Results, dict[str, str]]:
     answers["majority"] = list(guessed)
     meaning["majority"] = "the most frequent training answer of each kind"
     scoring = run.config.evaluate
-    return Results(answers, rows, data.image_path, scoring.resamples, run.config.seed), meaning
+    metric = find(scoring.metric)
+    seed = run.config.seed
+    return Results(answers, rows, data.image_path, scoring.resamples, seed, metric), meaning
 
 
 def _reasons(run: Run) -> Iterator[str]:

@@ -8,7 +8,7 @@ import yaml
 from huggingface_hub import ModelCardData
 
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.evaluation.words import percent, spread
+from vlm_ops.evaluation.words import percent, spread, titled
 from vlm_ops.model_ref import ModelRef
 from vlm_ops.models.identity import local_folder
 from vlm_ops.records import BARE_QUESTION, Score
@@ -180,16 +180,16 @@ def _training(config: dict[str, Any]) -> str:
 
 
 def _scores(evaluation: dict[str, Any]) -> str:
+    scores = {name: Score.model_validate(found) for name, found in evaluation["scores"].items()}
     lines = [
-        "Relaxed accuracy on test rows, none of them seen in training:",
+        f"{titled(scores['candidate'].metric)} on test rows, none of them seen in training:",
         "",
-        "| model | accuracy | 95 % interval | rows | images | groups |",
+        "| model | score | 95 % interval | rows | images | groups |",
         "|---|---|---|---|---|---|",
     ]
-    for name, values in evaluation["scores"].items():
-        one = Score.model_validate(values)
+    for name, one in scores.items():
         lines.append(
-            f"| {name} | {percent(one.relaxed_accuracy)} | {spread(one)} | {one.n} | "
+            f"| {name} | {percent(one.value)} | {spread(one)} | {one.n} | "
             f"{one.n_images} | {one.n_groups} |"
         )
     return "\n".join([*lines, "", "This model is `candidate`."])

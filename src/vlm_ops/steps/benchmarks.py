@@ -114,7 +114,7 @@ def answers_step(
             max_new_tokens=benchmark.max_new_tokens,
             batch_size=config.evaluate.batch_size,
             max_rows=benchmark.max_rows,
-            ground=ground_of_answers(config.model),
+            ground=config.execution.ground or ground_of_answers(config.model),
             features=config.features,
             metric=benchmark.metric,
             metric_version=metric.version,

@@ -6,7 +6,6 @@ they run.
 """
 
 from dataclasses import replace
-from typing import Any
 
 from vlm_ops.artifacts import (
     AnswerSet,
@@ -20,7 +19,6 @@ from vlm_ops.artifacts import (
 from vlm_ops.config.pipeline import (
     AnswersJob,
     ChooseJob,
-    EvaluateJob,
     GateJob,
     PairsJob,
     PipelineConfig,
@@ -32,6 +30,7 @@ from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
 from vlm_ops.records import BARE_QUESTION, Split
+from vlm_ops.steps import jobs
 from vlm_ops.steps.benchmarks import OUTPUTS as BESIDE
 from vlm_ops.steps.benchmarks import benchmark_steps, judged_on
 from vlm_ops.steps.step import AGAINST as AGAINST
@@ -39,34 +38,6 @@ from vlm_ops.steps.step import CHAMPION as CHAMPION
 from vlm_ops.steps.step import STATISTICS
 from vlm_ops.steps.step import From as From
 from vlm_ops.steps.step import Step as Step
-
-
-def _training(config: PipelineConfig) -> dict[str, Any]:
-    return {
-        "seed": config.seed,
-        "engine": config.engine,
-        "features": config.features,
-        "checkpoint_minutes": config.execution.checkpoint_minutes,
-        "store": config.execution.store,
-    }
-
-
-def _start(config: PipelineConfig) -> dict[str, Any]:
-    """Say what preferences start at, where there is no SFT model."""
-    return {} if config.tunes else {"model": config.model}
-
-
-def _answered_in_training(config: PipelineConfig) -> int | None:
-    return config.evaluate.max_new_tokens if config.sft.best_by == "accuracy" else None
-
-
-def _scoring(config: PipelineConfig) -> EvaluateJob:
-    asked = config.evaluate
-    return EvaluateJob(seed=config.seed, max_rows=asked.max_rows, resamples=asked.resamples)
-
-
-def _asked(config: PipelineConfig) -> dict[str, Any]:
-    return config.evaluate.model_dump(include={"max_new_tokens", "batch_size"})
 
 
 def _answers(
@@ -85,7 +56,8 @@ def _answers(
             ground=config.execution.ground or ground_of_answers(config.model),
             features=config.features,
             **{"gray": False} | images,
-            **_asked(config),
+            **jobs.asked(config),
+            **jobs.judged_by(config),
         ),
         output=AnswerSet,
         function="vlm_ops.evaluation.answers:ask",
@@ -123,8 +95,8 @@ _ALL = (
             model=config.model,
             sft=config.sft,
             reserve=config.reserve,
-            max_new_tokens=_answered_in_training(config),
-            **_training(config),
+            **jobs.answered_in_training(config),
+            **jobs.training(config),
         ),
         output=TrainedAdapter,
         function="vlm_ops.training.sft:train_sft",
@@ -140,8 +112,9 @@ _ALL = (
             seed=config.seed,
             pairs=config.pairs,
             features=config.features,
-            **_asked(config),
-            **_start(config),
+            **jobs.asked(config),
+            **jobs.mistakes_by(config),
+            **jobs.start(config),
         ),
         output=PreferencePairs,
         function="vlm_ops.training.pairs:make_pairs",
@@ -156,8 +129,8 @@ _ALL = (
         job=lambda config: PreferJob(
             prefer=config.prefer,
             prompt=BARE_QUESTION if config.tunes else config.data.prompt,
-            **_training(config),
-            **_start(config),
+            **jobs.training(config),
+            **jobs.start(config),
         ),
         output=TrainedAdapter,
         function="vlm_ops.training.prefer:train_prefer",
@@ -172,7 +145,7 @@ _ALL = (
         stage="choose",
         work="validation",
         version=1,
-        job=_scoring,
+        job=jobs.scoring,
         output=ValidationScores,
         function="vlm_ops.evaluation.validation:score_validation",
         inputs={
@@ -214,7 +187,7 @@ _ALL = (
         stage="evaluate",
         work="evaluate",
         version=3,
-        job=_scoring,
+        job=jobs.scoring,
         output=Evaluation,
         function="vlm_ops.evaluation.evaluate:evaluate",
         inputs={

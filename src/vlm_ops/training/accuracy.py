@@ -1,12 +1,13 @@
-"""Relaxed accuracy of a model's greedy answers while it trains, to choose a checkpoint by."""
+"""The score of a model's greedy answers while it trains, to choose a checkpoint by."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.config.training import ACCURACY
-from vlm_ops.evaluation.metrics import relaxed_match
+from vlm_ops.evaluation.judging import terms
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import RELAXED
 from vlm_ops.evaluation.shown import kept
 from vlm_ops.models.adapters import bare
 from vlm_ops.models.generation import generate
@@ -18,32 +19,34 @@ class AskedOnValidation:
     """Mixin for a transformers ``Trainer``: after the validation loss the model is asked.
 
     Attributes:
-        ask: Takes the rows in a forward pass and returns the accuracy; None asks nothing.
+        ask: Takes the rows in a forward pass and returns the score; None asks nothing.
     """
 
     ask: Callable[[int], float] | None = None
 
     def evaluation_loop(self, *args: Any, **options: Any) -> Any:
-        """Score the rows, and add the accuracy to their metrics."""
+        """Score the rows, and add the answers' score to their metrics."""
         trainer: Any = self
         output = super().evaluation_loop(*args, **options)  # type: ignore[misc]
         if self.ask is not None:
             model = bare(trainer.model)
             heeded = _before_each_pass(model, trainer.heed)
             with heeded, _own_forward(model), trainer.accelerator.autocast():
-                output.metrics[f"eval_{ACCURACY}"] = self.ask(trainer.args.eval_batch_size)
+                score = self.ask(trainer.args.eval_batch_size)
+            output.metrics[trainer.args.metric_for_best_model] = score
         return output
 
 
-def relaxed_accuracy(
+def score_of_answers(
     loaded: LoadedModel,
     rows: Sequence[Row],
     *,
     locate: Callable[[str], Path],
     max_new_tokens: int,
     batch_size: int,
+    metric: Metric = RELAXED,
 ) -> float:
-    """Ask a model all rows, greedily, and return the share of right answers.
+    """Ask a model all rows, greedily, and return the score of its answers.
 
     Args:
         loaded: Model and processor.
@@ -51,19 +54,22 @@ def relaxed_accuracy(
         locate: Where an image path of the rows lies.
         max_new_tokens: Longest answer.
         batch_size: Rows generated at once.
+        metric: Judges all answers together.
+
+    Raises:
+        DataError: The metric gives no number in its range.
     """
-    right = 0
+    said: list[str] = []
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        texts = generate(
+        said += generate(
             loaded,
             [row.chat for row in batch],
             [kept(row.images, locate) for row in batch],
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )
-        right += sum(relaxed_match(t, r.answers) for t, r in zip(texts, batch, strict=True))
-    return right / len(rows)
+    return metric.value(terms(rows, said, metric).sum(axis=0))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vlm_ops.config.training import ACCURACY, OptimSettings
+from vlm_ops.config.training import OptimSettings
 from vlm_ops.store.artifact import CHECKPOINTS
 from vlm_ops.training.ranks import here
 
@@ -30,7 +30,13 @@ def total_steps(settings: OptimSettings, rows: int) -> int:
 
 
 def training_arguments(
-    settings: OptimSettings, *, rows: int, seed: int, out: Path, dtype: torch.dtype
+    settings: OptimSettings,
+    *,
+    rows: int,
+    seed: int,
+    out: Path,
+    dtype: torch.dtype,
+    metric: str | None = None,
 ) -> dict[str, Any]:
     """Translate settings into the arguments that TRL's configs share.
 
@@ -41,6 +47,7 @@ def training_arguments(
         out: The step's folder.
         dtype: What products run in, by autocast; float16 scales the loss too, so that small
             gradients are not lost.
+        metric: Of the answers that choose the best checkpoint; None where the loss does.
     """
     steps = total_steps(settings, rows)
     interval = math.ceil(steps / settings.evaluations)
@@ -50,7 +57,7 @@ def training_arguments(
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.scheduler,
-        "lr_scheduler_kwargs": _scheduler_options(settings),
+        "lr_scheduler_kwargs": _scheduler_options(settings, rises=metric is not None),
         "warmup_steps": math.ceil(steps * settings.warmup_ratio),
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
@@ -64,8 +71,8 @@ def training_arguments(
         "save_steps": interval,
         # The best, the newest, and one more: an older one goes before the newest is complete.
         "save_total_limit": 3,
-        "metric_for_best_model": f"eval_{settings.best_metric}",
-        "greater_is_better": settings.best_metric == ACCURACY,
+        "metric_for_best_model": f"eval_{metric or 'loss'}",
+        "greater_is_better": metric is not None,
         "logging_steps": settings.logging_steps or max(1, steps // _LOGS_PER_TRAINING),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
@@ -81,10 +88,10 @@ def training_arguments(
     }
 
 
-def _scheduler_options(settings: OptimSettings) -> dict[str, Any] | None:
+def _scheduler_options(settings: OptimSettings, *, rises: bool) -> dict[str, Any] | None:
     if settings.scheduler not in ("reduce_lr_on_plateau", "greedy"):
         return None
-    mode = {"mode": "max"} if settings.best_metric == ACCURACY else {}
+    mode = {"mode": "max"} if rises else {}
     if settings.scheduler == "reduce_lr_on_plateau":
         return mode
     # Its own bounds, 1e-3 to 1, are for training from scratch.

@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from vlm_ops.config.training import ACCURACY
 from vlm_ops.errors import TrainingError
 from vlm_ops.tracker import Tracker
 from vlm_ops.training.memory import peak_memory_gb
@@ -65,7 +64,8 @@ class Curves(TrainerCallback):
             logs |= self._speed(logs) | {"peak_memory_gb": peak_memory_gb()}
             logger.info("%s: %s", self._stage, self._progress(state, logs))
         elif "eval_loss" in logs:
-            logger.info("%s: validation %s", self._stage, _line(logs))
+            best = args.metric_for_best_model
+            logger.info("%s: validation %s", self._stage, _line(logs, best))
         self._tracker.metrics(
             {n: v for n, v in logs.items() if n not in _NO_CURVES and math.isfinite(v)},
             state.global_step,
@@ -86,7 +86,6 @@ class Curves(TrainerCallback):
         return f"step {step}/{steps}, {_line(logs)}, {a_step * (steps - step):.0f} s left"
 
 
-def _line(logs: dict[str, float]) -> str:
-    shown = ("loss", "eval_loss", f"eval_{ACCURACY}", "rewards/accuracies",
-             "eval_rewards/accuracies")  # fmt: skip
-    return ", ".join(f"{name} {logs[name]:.4f}" for name in shown if name in logs)
+def _line(logs: dict[str, float], best: str = "eval_loss") -> str:
+    shown = ("loss", "eval_loss", best, "rewards/accuracies", "eval_rewards/accuracies")
+    return ", ".join(f"{name} {logs[name]:.4f}" for name in dict.fromkeys(shown) if name in logs)

@@ -12,11 +12,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from vlm_ops.data.split import position
-from vlm_ops.evaluation.metrics import number, relaxed_match
+from vlm_ops.evaluation.metric import Metric
+from vlm_ops.evaluation.metrics import RELAXED, number
 from vlm_ops.records import PreferencePair, Row
 
 _CLOSED = 0.5
 """A kind has a set of answers if this share of its rows has an answer that another row has too."""
+
+
+def which_are_right(said: Sequence[str], row: Row, metric: Metric) -> list[bool]:
+    """Tell which answers to a row are right: worth half of the metric's range or more."""
+    return [metric.right(terms) for terms in metric.judge(said, [row.answers] * len(said))]
 
 
 class Forms:
@@ -27,8 +33,9 @@ class Forms:
     may be an answer.
     """
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        """Read the expected answers of rows."""
+    def __init__(self, rows: Iterable[Row], metric: Metric = RELAXED) -> None:
+        """Read the expected answers of rows, and take what judges others."""
+        self.metric = metric
         found: dict[tuple[str, bool], Counter[str]] = defaultdict(Counter)
         for row in rows:
             found[_sort(row)][row.answers[0]] += 1
@@ -54,7 +61,8 @@ class Forms:
             One of them, by a hash of the row's id; None if the kind has no set of answers.
         """
         known = self._known.get(_sort(row), [])
-        wrong = [text for text in known if not relaxed_match(text, row.answers)]
+        right = which_are_right(known, row, self.metric)
+        wrong = [text for text, is_one in zip(known, right, strict=True) if not is_one]
         return wrong[int(position(row.id, 0) * len(wrong))] if wrong else None
 
 
@@ -64,7 +72,7 @@ def own_pair(row: Row, said: Sequence[str], forms: Forms) -> PreferencePair | No
     Args:
         row: With the answers that count.
         said: What the model answered, one sample after the other.
-        forms: What an answer of its kind looks like.
+        forms: What an answer of its kind looks like, and what judges it.
 
     Returns:
         The pair; None if no answer is right, or there is nothing to reject. Chosen is the expected
@@ -74,8 +82,10 @@ def own_pair(row: Row, said: Sequence[str], forms: Forms) -> PreferencePair | No
     """
     right: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
-    for answer in filter(None, said):
-        if relaxed_match(answer, row.answers):
+    answers = [answer for answer in said if answer]
+    judged = which_are_right(answers, row, forms.metric)
+    for answer, is_one in zip(answers, judged, strict=True):
+        if is_one:
             right[answer] += 1
         elif forms.holds(row, answer):
             wrong[answer] += 1

@@ -14,6 +14,7 @@ from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.data.images import STORE
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.shown import kept
 from vlm_ops.models.features import load_with_features
 from vlm_ops.models.generation import Sampling, sample
@@ -148,7 +149,7 @@ def _sampled(
     job: PairsJob, settings: SampledPairs, data: PreparedData, model: LoadedModel, out: Path
 ) -> _Pairs:
     rows, held_out = data.rows("train"), data.rows("validation")
-    forms = Forms(rows)
+    forms = Forms(rows, find(job.metric))
     if settings.reserve and job.model is None:
         _, rows = reserve(rows, settings.reserve, job.seed)
     at_once = rows_at_once(max(1, job.batch_size // settings.samples), out)

@@ -13,7 +13,8 @@ from vlm_ops.config.pipeline import PipelineConfig, SftJob
 from vlm_ops.config.sections import FRESH
 from vlm_ops.config.training import LoraSettings, OptimSettings
 from vlm_ops.data.preferences import look_at_thumbs
-from vlm_ops.errors import DataError, ModelError
+from vlm_ops.errors import ConfigError, DataError, ModelError
+from vlm_ops.evaluation.judging import look_at_metric, trouble_with
 from vlm_ops.evaluation.lengths import long_answers, reachable
 from vlm_ops.evaluation.outlook import never, warnings
 from vlm_ops.evaluation.protocol import select_rows
@@ -219,8 +220,11 @@ def _asked(
 
     try:
         look_at_thumbs(config)
-    except DataError as error:
+        look_at_metric(config)
+    except (ConfigError, DataError) as error:
         problems.append(str(error))
+    else:
+        problems += trouble_with(data.rows("validation"), config)
     learned = tried(lambda: learned_rows(job, data, "train"))
     validation = tried(lambda: scored(data.rows("validation"), optim, config.seed, name))
     for part in (data.validation, data.test) if config.evaluate.max_rows else ():

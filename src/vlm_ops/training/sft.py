@@ -14,13 +14,15 @@ from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.config.training import Tower
 from vlm_ops.data.split import reserve
+from vlm_ops.evaluation.metrics import find
+from vlm_ops.evaluation.words import key
 from vlm_ops.models.adapters import adapter_of
 from vlm_ops.models.loading import base_ref, load
 from vlm_ops.models.start import find_start
 from vlm_ops.models.whole import save_whole, train_whole
 from vlm_ops.records import Row, Split
 from vlm_ops.tracker import Tracker
-from vlm_ops.training.accuracy import AskedOnValidation, relaxed_accuracy
+from vlm_ops.training.accuracy import AskedOnValidation, score_of_answers
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.trainers import PackedSft
@@ -66,7 +68,13 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
     """
     base = base_ref(job.model).model_copy(update={"prompt": data.prompt})
     longest = job.max_new_tokens or EvaluateSettings().max_new_tokens
-    answers = partial(relaxed_accuracy, locate=data.image_path, max_new_tokens=longest)
+    answers = partial(
+        score_of_answers,
+        locate=data.image_path,
+        max_new_tokens=longest,
+        metric=find(job.metric),
+    )
+    by_answers = job.sft.best_by == "accuracy"
     stage = Stage(
         name="sft",
         job=job,
@@ -85,7 +93,8 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         trl=TrlSft,
         packed=lambda _, options: PackedSft(**options),
         start=find_start(job.model),
-        accuracy=answers if job.sft.best_by == "accuracy" else None,
+        accuracy=answers if by_answers else None,
+        metric=key(job.metric) if by_answers else None,
     )
     return _whole(stage, job.sft.lora.towers) if job.sft.method == "full" else stage
 

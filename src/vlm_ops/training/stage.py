@@ -76,8 +76,9 @@ class Stage:
         method: Whether that is an adapter or a whole model.
         fewest: Rows that a forward pass must have.
         start: The adapter that is trained further, if there is one.
-        accuracy: Asks the model rows and returns the share of right answers, if that is to be known
+        accuracy: Asks the model rows and returns the score of its answers, if that is to be known
             at each validation.
+        metric: What that score is called, which then chooses the best checkpoint.
         stop: Hears SIGTERM.
     """
 
@@ -102,6 +103,7 @@ class Stage:
     fewest: int = 1
     start: Start | None = None
     accuracy: Callable[..., float] | None = None
+    metric: str | None = None
     stop: Stop = field(default_factory=Stop)
 
     @cached_property
@@ -272,7 +274,8 @@ def _parts(stage: Stage, optim: OptimSettings) -> _Parts:
     validation = scored(stage.records("validation"), stage.optim, seed, stage.name)
     refuse_imageless(stage.name, loaded.model.config.model_type, [*train, *validation])
     dtype = compute_dtype(loaded.ref.settings)
-    arguments = training_arguments(optim, rows=len(train), seed=seed, out=stage.out, dtype=dtype)
+    given: dict[str, Any] = {"rows": len(train), "seed": seed, "metric": stage.metric}
+    arguments = training_arguments(optim, out=stage.out, dtype=dtype, **given)
     callbacks = [
         stage.stop,
         Punctual(stage.job.checkpoint_minutes),

@@ -1,0 +1,56 @@
+"""What several steps take of a configuration."""
+
+from typing import Any
+
+from vlm_ops.config.pipeline import EvaluateJob, PipelineConfig
+from vlm_ops.evaluation.metrics import find
+
+
+def training(config: PipelineConfig) -> dict[str, Any]:
+    """Return what every training takes."""
+    return {
+        "seed": config.seed,
+        "engine": config.engine,
+        "features": config.features,
+        "checkpoint_minutes": config.execution.checkpoint_minutes,
+        "store": config.execution.store,
+    }
+
+
+def start(config: PipelineConfig) -> dict[str, Any]:
+    """Say what preferences start at, where there is no SFT model."""
+    return {} if config.tunes else {"model": config.model}
+
+
+def answered_in_training(config: PipelineConfig) -> dict[str, Any]:
+    """Return what asks a model while it trains; nothing where its loss chooses the checkpoint."""
+    if config.sft.best_by != "accuracy":
+        return {}
+    return config.evaluate.model_dump(include={"max_new_tokens", "metric"})
+
+
+def scoring(config: PipelineConfig) -> EvaluateJob:
+    """Return the job of scoring answers."""
+    asked = config.evaluate
+    return EvaluateJob(
+        seed=config.seed,
+        max_rows=asked.max_rows,
+        resamples=asked.resamples,
+        metric=asked.metric,
+    )
+
+
+def mistakes_by(config: PipelineConfig) -> dict[str, str]:
+    """Say what tells a mistake, where pairs are sampled."""
+    return {"metric": config.evaluate.metric} if config.pairs.type == "sampled" else {}
+
+
+def judged_by(config: PipelineConfig) -> dict[str, Any]:
+    """Return what judges answers; a new version of its rules judges them anew."""
+    name = config.evaluate.metric
+    return {"metric": name, "metric_version": find(name).version}
+
+
+def asked(config: PipelineConfig) -> dict[str, Any]:
+    """Return how models are asked."""
+    return config.evaluate.model_dump(include={"max_new_tokens", "batch_size"})
