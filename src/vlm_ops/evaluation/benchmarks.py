@@ -86,9 +86,7 @@ def on_benchmarks(
         yield Judged(passed, f"on {name}: {said}: {numbers}", found)
 
 
-def _pair(
-    job: GateJob, called: str, ours: AnswerSet | None, theirs: AnswerSet | None
-) -> _Pair:
+def _pair(job: GateJob, called: str, ours: AnswerSet | None, theirs: AnswerSet | None) -> _Pair:
     metric = ours.metric if ours else ""
     mine = comparable("the candidate", ours, ours.protocol if ours else "", metric)
     other = comparable(called, theirs, theirs.protocol if theirs else "", metric)

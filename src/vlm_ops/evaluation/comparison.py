@@ -114,9 +114,7 @@ def compare(
         DoubtError: The two can't be compared.
     """
     images = _CONTROLS.get(rival.than, _OWN)
-    other = comparable(
-        rival.name, rival.answers, evaluation.protocol, evaluation.metric, images
-    )
+    other = comparable(rival.name, rival.answers, evaluation.protocol, evaluation.metric, images)
     same_ground(rival.name, other, candidate)
     if images != _OWN and other.model != candidate.model:
         raise DoubtError(f"the answers {images} are another model's than the candidate's")

@@ -8,6 +8,7 @@ from vlm_ops.artifacts import AnswerSet, Choice, Evaluation, PreparedData, Train
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.measured import majority
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.words import percent
 from vlm_ops.records import Answer, Split
 from vlm_ops.registry.rows_since import RowsSince
@@ -16,6 +17,7 @@ from vlm_ops.reporting.page import Page, Section, Table, section
 from vlm_ops.reporting.pictures import Album
 from vlm_ops.reporting.results import Results
 from vlm_ops.reporting.tables import changed_rows, settings
+from vlm_ops.steps.benchmarks import asked_step, unseen_rows
 from vlm_ops.steps.provenance import PEAK
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.fingerprint import SHORT
@@ -72,12 +74,11 @@ class Run:
         return found if isinstance(found, GateDecision) else None
 
 
-def run_page(run: Run, benchmarks: Mapping[str, Results] | None = None) -> Page:
+def run_page(run: Run) -> Page:
     """Gather what the page of a run shows.
 
     Args:
         run: A trial, or a run whose candidate was judged.
-        benchmarks: What its models said to other benchmarks, by name; the candidate first.
 
     Raises:
         DataError: Rows or answers of the run are gone.
@@ -85,7 +86,7 @@ def run_page(run: Run, benchmarks: Mapping[str, Results] | None = None) -> Page:
     decision, album = run.decision, Album()
     split: Split = "validation" if decision is None else "test"
     results, meaning = _results(run, split)
-    every = {f"{split} rows": results, **(benchmarks or {})}
+    every = {f"{split} rows": results, **_benchmarks(run)}
     name = run.config.registered_model
     return Page(
         title=f"{name}, a trial" if run.version is None else f"{name}, version {run.version}",
@@ -140,7 +141,7 @@ def _results(run: Run, split: Split) -> tuple[Results, dict[str, str]]:
     guessed = (
         evaluation.majority()
         if isinstance(evaluation, Evaluation)
-        else majority(data.rows("train"), asked)
+        else majority(data.rows("train"), asked, find(run.config.evaluate.metric))
     )
     answers["majority"] = list(guessed)
     meaning["majority"] = "the most frequent training answer of each kind"
@@ -148,6 +149,24 @@ def _results(run: Run, split: Split) -> tuple[Results, dict[str, str]]:
     metric = find(scoring.metric)
     seed = run.config.seed
     return Results(answers, rows, data.image_path, scoring.resamples, seed, metric), meaning
+
+
+def _benchmarks(run: Run) -> dict[str, Results]:
+    """Return what the run's models said to each benchmark, the candidate first; none in a trial."""
+    found: dict[str, Results] = {}
+    for one in run.config.benchmarks:
+        rows = run.outputs.get(unseen_rows(one.name))
+        said = {
+            model: answers.read()
+            for model in ("candidate", "champion", "preferred", "sft", "base")
+            if isinstance(answers := run.outputs.get(asked_step(model, one.name)), AnswerSet)
+        }
+        if isinstance(rows, PreparedData) and said:
+            by_id = {row.id: row for row in rows.rows("test")}
+            resamples, seed = run.config.evaluate.resamples, run.config.seed
+            metric = find(one.metric)
+            found[one.name] = Results(said, by_id, rows.image_path, resamples, seed, metric)
+    return found
 
 
 def _reasons(run: Run) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import RegistryError
 from vlm_ops.evaluation import words
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.registry.registry import Registry, VersionSummary
 from vlm_ops.registry.rows_since import prepared, rows_since
 from vlm_ops.registry.said import said_of

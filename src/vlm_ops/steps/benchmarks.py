@@ -69,6 +69,11 @@ def asked_step(who: str, benchmark: str) -> str:
     return f"{who} on {benchmark}"
 
 
+def unseen_rows(benchmark: str) -> str:
+    """Name the step that leaves out what training sees."""
+    return f"unseen rows of {benchmark}"
+
+
 def rows_step(benchmark: BenchmarkSettings) -> Step:
     """Return the step that prepares the rows of a benchmark."""
     return Step(
@@ -130,13 +135,13 @@ def answers_step(
 
 def _among(benchmark: BenchmarkSettings, who: str, model: From, stage: str) -> Step:
     """Return the step among a pipeline's own: asked is what no training sees."""
-    rows = From(_unseen_step(benchmark).name, ASKED)
+    rows = From(unseen_rows(benchmark.name), ASKED)
     return replace(answers_step(benchmark, who, model, rows), stage=stage)
 
 
 def _unseen_step(benchmark: BenchmarkSettings) -> Step:
     return Step(
-        name=f"unseen rows of {benchmark.name}",
+        name=unseen_rows(benchmark.name),
         stage="prepare",
         work="unseen",
         version=1,
