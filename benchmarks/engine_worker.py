@@ -14,7 +14,7 @@ from engine import Run
 from work import LORA, Pairs, Rows, demo_rows, paired, reference, settings_of, shaped, start
 
 from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
-from vlm_ops.config.pipeline import PreferJob, SftJob
+from vlm_ops.config.jobs import PreferJob, SftJob
 from vlm_ops.config.training import LoraSettings, PreferSettings, SftSettings
 from vlm_ops.data.images import open_image
 from vlm_ops.models.generation import generate

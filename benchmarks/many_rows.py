@@ -67,7 +67,7 @@ def write(folder: Path, count: int, *, bad: bool = False) -> None:
 
 def measure(folder: Path, groups: bool) -> dict[str, int]:
     """Prepare the rows of a folder; return the peak of this process in MiB, and rows a second."""
-    from vlm_ops.config.pipeline import PrepareJob
+    from vlm_ops.config.jobs import PrepareJob
     from vlm_ops.config.sections import Columns, FilesData
     from vlm_ops.data.prepare import prepare
     from vlm_ops.errors import DataError

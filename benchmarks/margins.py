@@ -21,7 +21,8 @@ from vlm_ops.evaluation.measured import majority, measure
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.evaluation.statistics import Bar, difference
 from vlm_ops.records import Answer
-from vlm_ops.steps.plan import Outputs, Work, perform, plan
+from vlm_ops.steps.plan import Outputs, perform, plan
+from vlm_ops.steps.work import Work
 from vlm_ops.tracker import NullTracker
 
 NAMES = ("majority", "sft_gray", "base", "shuffled", "sft")

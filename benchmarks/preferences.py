@@ -21,7 +21,8 @@ from vlm_ops.config.load import load_config
 from vlm_ops.evaluation import words
 from vlm_ops.evaluation.statistics import difference
 from vlm_ops.records import Answer
-from vlm_ops.steps.plan import Outputs, Work
+from vlm_ops.steps.plan import Outputs
+from vlm_ops.steps.work import Work
 
 _ARMS = ["sft term alone: prefer.loss=sft"]
 _RESAMPLES = 2000

@@ -19,7 +19,8 @@ from vlm_ops.artifacts import AnswerSet
 from vlm_ops.config.load import load_config
 from vlm_ops.evaluation.power import moments
 from vlm_ops.records import Answer
-from vlm_ops.steps.plan import Outputs, Work, perform, plan
+from vlm_ops.steps.plan import Outputs, perform, plan
+from vlm_ops.steps.work import Work
 from vlm_ops.tracker import NullTracker
 
 

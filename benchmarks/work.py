@@ -8,8 +8,8 @@ import torch
 from shapes import SIZES, write_base
 
 from vlm_ops.artifacts import ModelRef, PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.load import load_config, presets
-from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings
 from vlm_ops.data.images import STORE

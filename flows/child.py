@@ -21,11 +21,12 @@ from flows.forked import close_host, fork
 from flows.version import made_by
 from flows.watch import UNTIL, Child, Terms, Watch, kill
 from vlm_ops.artifacts import AnswerSet, TrainedAdapter
+from vlm_ops.config.jobs import PairsJob
 from vlm_ops.config.pairs import SampledPairs
-from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
-from vlm_ops.steps.plan import Left, Plan, Work
+from vlm_ops.steps.plan import Plan
 from vlm_ops.steps.process import ERROR, STOPPED
+from vlm_ops.steps.work import Left, Work
 from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.watched import OUT_OF_MEMORY, put_off
 

@@ -29,9 +29,9 @@ from vlm_ops.records import Against
 from vlm_ops.registry.registry import Registry
 from vlm_ops.registry.start import MODELS, fetch_start
 from vlm_ops.steps.cleaning import leave_features
-from vlm_ops.steps.plan import Work
 from vlm_ops.steps.sharing import bring, rebased
 from vlm_ops.steps.table import AGAINST, CHAMPION
+from vlm_ops.steps.work import Work
 from vlm_ops.store.files import make_folder
 from vlm_ops.store.lock import one_at_a_time, using
 from vlm_ops.watched import tell

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import vlm_ops.errors
 from flows.ray_node import Said, config_of, take
-from vlm_ops.config.sections import ExecutionSettings
+from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.errors import ConfigError, Interrupted, ServiceError, StepFailed, TransientError
 from vlm_ops.steps.process import ERROR, as_a_step, report
 from vlm_ops.store.files import write_whole

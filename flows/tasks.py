@@ -31,7 +31,6 @@ from vlm_ops.registry.registry import Origin, RegisteredVersion, Submission
 from vlm_ops.registry.rival import count_look, rival
 from vlm_ops.registry.rows_since import rows_since
 from vlm_ops.registry.start import fetch_start
-from vlm_ops.steps.plan import Left, Work
 from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import (
     AGAINST,
@@ -42,6 +41,7 @@ from vlm_ops.steps.table import (
     steps_of,
     table,
 )
+from vlm_ops.steps.work import Left, Work
 from vlm_ops.store.lock import one_at_a_time
 from vlm_ops.tracking.mlflow import MlflowTracker
 from vlm_ops.tracking.patience import patience_s

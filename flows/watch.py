@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.forked import Forked
-from vlm_ops.config.sections import ExecutionSettings
+from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.errors import Interrupted, StepFailed, TransientError, VlmOpsError
 from vlm_ops.store.lock import WAIT_MINUTES
 from vlm_ops.watched import GRACE_S, put_off

@@ -9,8 +9,9 @@ import yaml
 from vlm_ops.config.complaints import Places
 from vlm_ops.config.former import with_present_names
 from vlm_ops.config.gate import GateSettings
+from vlm_ops.config.jobs import GateJob
 from vlm_ops.config.load import from_json, load_config, resolved_json
-from vlm_ops.config.pipeline import GateJob, PipelineConfig
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError
 from vlm_ops.steps.plan import plan
 from vlm_ops.store.frozen import Frozen

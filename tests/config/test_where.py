@@ -2,8 +2,8 @@
 
 import pytest
 
+from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.config.load import load_config
-from vlm_ops.config.sections import ExecutionSettings
 from vlm_ops.errors import ConfigError
 
 STORE = "execution.store=file:///mnt/share"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from own_rows import Rows
 
-from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import Columns, FilesData
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.choices import choice

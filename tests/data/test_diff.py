@@ -7,7 +7,7 @@ import pytest
 from own_rows import Rows, own_rows, square, write_rows
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import Columns, FilesData
 from vlm_ops.data.diff import Difference, diff, find_prepared
 from vlm_ops.data.prepare import prepare

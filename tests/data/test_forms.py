@@ -10,7 +10,7 @@ import pytest
 from own_rows import Rows
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import Columns, FilesData
 from vlm_ops.data.prepare import prepare
 from vlm_ops.data.sources import source_content

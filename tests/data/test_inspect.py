@@ -12,8 +12,8 @@ import yaml
 from own_rows import Rows, own_rows, square, write_rows
 from PIL import Image
 
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.data import hub
 from vlm_ops.data import inspect as inspecting
 from vlm_ops.data.inspect import Inspection, inspect

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import ChartsData, Columns, FilesData, SplitShares
 from vlm_ops.data.near import CORRELATION, aligned_correlation, near_pairs
 from vlm_ops.data.prepare import prepare

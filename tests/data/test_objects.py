@@ -13,8 +13,8 @@ from families import write_family
 from own_rows import Rows
 from PIL import Image
 
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.pictures import BoxSettings
-from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import Columns, FilesData, ModelSettings
 from vlm_ops.data.cells import CellError
 from vlm_ops.data.objects import WHERE, Marked, Picture, answer_with_boxes, likeliest

@@ -14,7 +14,7 @@ from own_rows import Rows, square, write_rows
 from PIL import Image
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import ChartsData, Columns, FilesData, SplitShares
 from vlm_ops.data.prepare import prepare
 from vlm_ops.data.split import join_by_image, shuffle_images, split_groups

@@ -9,8 +9,8 @@ import pytest
 from own_rows import Rows, square, write_rows
 
 from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import Columns, FilesData, SplitShares
 from vlm_ops.data import cells
 from vlm_ops.data.prepare import prepare

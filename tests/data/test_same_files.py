@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from own_rows import Rows, write_rows
 
-from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import (
     Columns,
     DataSettings,

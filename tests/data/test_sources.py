@@ -20,8 +20,8 @@ from little_hub import little_hub
 from own_rows import own_rows, square, write_rows
 from PIL import Image
 
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import (
     ChartsData,
     Columns,

@@ -12,8 +12,8 @@ from PIL import Image
 from videos import green, video
 
 from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.pictures import VideoSettings
-from vlm_ops.config.pipeline import PrepareJob
 from vlm_ops.config.sections import Columns, FilesData
 from vlm_ops.data.decoding import ImageRefused
 from vlm_ops.data.images import open_image

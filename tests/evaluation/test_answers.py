@@ -7,8 +7,8 @@ import pytest
 from squares import Models, Seer, make_data, model_ref, trained
 
 from vlm_ops.artifacts import AnswerSet, PreparedData
+from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.measured import majority, measure

@@ -4,7 +4,7 @@ import pytest
 from squares import judged, trained
 
 from vlm_ops.artifacts import AnswerSet, Choice
-from vlm_ops.config.pipeline import ChooseJob
+from vlm_ops.config.jobs import ChooseJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.choose import choose
 from vlm_ops.store.artifact import read_record, write_record

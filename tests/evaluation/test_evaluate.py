@@ -12,8 +12,9 @@ from vlm_ops.config.load import load_config
 from vlm_ops.errors import DataError
 from vlm_ops.models.replies import Reply
 from vlm_ops.records import BARE_QUESTION, Answer, Chat
-from vlm_ops.steps.plan import Outputs, Work, perform, plan
+from vlm_ops.steps.plan import Outputs, perform, plan
 from vlm_ops.steps.table import steps_of
+from vlm_ops.steps.work import Work
 from vlm_ops.store.artifact import Artifact, read_record, write_record
 from vlm_ops.store.jsonl import read_jsonl, write_jsonl
 from vlm_ops.tracker import NullTracker

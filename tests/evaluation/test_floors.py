@@ -3,7 +3,7 @@
 from squares import judged
 
 from vlm_ops.config.gate import GateSettings
-from vlm_ops.config.pipeline import GateJob
+from vlm_ops.config.jobs import GateJob
 from vlm_ops.evaluation.floors import unseen_kinds, worse_kinds
 from vlm_ops.records import Answer
 

@@ -11,7 +11,7 @@ from squares import judged
 
 from vlm_ops.artifacts import AnswerSet
 from vlm_ops.config.gate import BenchmarkTerms, GateSettings
-from vlm_ops.config.pipeline import GateJob
+from vlm_ops.config.jobs import GateJob
 from vlm_ops.evaluation.benchmarks import WORSE_LEVEL, Judged, on_benchmarks
 from vlm_ops.store.jsonl import write_jsonl
 

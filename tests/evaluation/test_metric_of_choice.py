@@ -10,7 +10,7 @@ from gates import FIRST, Measured, decide, refusal
 from squares import judged, model_ref
 
 from vlm_ops.artifacts import AnswerSet, Evaluation
-from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.measured import majority

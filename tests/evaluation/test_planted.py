@@ -9,7 +9,7 @@ from squares import judged, model_ref
 
 from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.gate import GateSettings
-from vlm_ops.config.pipeline import GateJob
+from vlm_ops.config.jobs import GateJob
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.gate import gate
 from vlm_ops.evaluation.statistics import score

@@ -10,8 +10,8 @@ import torch
 from squares import last_words
 
 from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData
+from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import AnswersJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.respondent import ModelRespondent

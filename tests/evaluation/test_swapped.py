@@ -1,7 +1,7 @@
 from squares import Models, make_data, model_ref
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.swapped import swapped
 from vlm_ops.records import Row

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import UnseenJob
+from vlm_ops.config.jobs import UnseenJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.unseen import unseen
 from vlm_ops.records import ImageRef, Row, Split, SplitSummary

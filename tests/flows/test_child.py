@@ -29,8 +29,9 @@ from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import DataError, Interrupted, StepFailed, TransientError
 from vlm_ops.records import SplitSummary
-from vlm_ops.steps.plan import Work, plan
+from vlm_ops.steps.plan import plan
 from vlm_ops.steps.process import ERROR, STOPPED
+from vlm_ops.steps.work import Work
 from vlm_ops.store.artifact import RECORD, write_record
 from vlm_ops.store.files import write_whole
 from vlm_ops.watched import OUT_OF_MEMORY
@@ -362,7 +363,8 @@ def test_a_step_ends_with_its_slot_though_its_run_is_stopped(waiting: Work, tmp_
         from pathlib import Path
         from flows.child import _takes_fewer, run_in_child
         from flows.watch import Terms
-        from vlm_ops.steps.plan import Work, plan
+        from vlm_ops.steps.plan import plan
+        from vlm_ops.steps.work import Work
         until = Path(sys.argv[2])
         work = Work.from_request(json.loads(sys.argv[1]))
         terms = Terms(until=lambda: float(until.read_text()))

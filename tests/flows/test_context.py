@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from flows.context import Context
 from vlm_ops.config.load import load_config
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.work import Work
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ CUT_OFF = """
 import os, sys
 from flows.context import Context
 from vlm_ops.config.load import load_config
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.work import Work
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.work import Work
 
 config = load_config("demo", [f"execution.runs={sys.argv[2]}"])
 context = Context(config, sys.argv[1])

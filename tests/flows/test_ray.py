@@ -16,7 +16,8 @@ from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, TransientError
-from vlm_ops.steps.plan import Work, perform, plan
+from vlm_ops.steps.plan import perform, plan
+from vlm_ops.steps.work import Work
 from vlm_ops.store.shared import FILES
 from vlm_ops.tracker import NullTracker
 

@@ -14,9 +14,9 @@ from flows.ray_node import RUNS, take
 from flows.ray_process import Needs, connected, needs, refuse_local
 from flows.version import made_by
 from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.config.sections import ExecutionSettings
 from vlm_ops.errors import ConfigError, ServiceError
 from vlm_ops.steps.process import ERROR, request_look
 

@@ -17,8 +17,8 @@ from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.models.loading import base_ref, load_processor
 from vlm_ops.pretraining.architecture import IMAGE_TOKENS
 from vlm_ops.records import SPLITS, Against, Row
-from vlm_ops.steps.plan import Work
 from vlm_ops.steps.table import AGAINST, STAGES
+from vlm_ops.steps.work import Work
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.engine.encode import Encoder
 

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from vlm_ops.artifacts import ModelRef, PreparedData, TrainedAdapter
-from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.models.pictures import Kept, Picture
 from vlm_ops.models.replies import Reply

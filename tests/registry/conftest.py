@@ -12,7 +12,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from squares import make_data
 
 from vlm_ops.artifacts import AnswerSet, Evaluation, ModelRef, PreparedData
-from vlm_ops.config.pipeline import AnswersJob, PipelineConfig
+from vlm_ops.config.jobs import AnswersJob
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.answers import ask
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.protocol import ground_of_answers

@@ -17,7 +17,8 @@ from vlm_ops.model_ref import Start
 from vlm_ops.models.shape import shape_of
 from vlm_ops.models.start import find_start, start_folder
 from vlm_ops.registry.start import fetch_start, settle_start
-from vlm_ops.steps.plan import Work, plan
+from vlm_ops.steps.plan import plan
+from vlm_ops.steps.work import Work
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.preflight import preflight

@@ -12,7 +12,7 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import OutputError
 from vlm_ops.steps import cleaning
 from vlm_ops.steps.cleaning import TRASH, find_unneeded
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.work import Work
 from vlm_ops.store.fingerprint import SHORT
 from vlm_ops.store.history import note_run, outputs_named, past_runs
 from vlm_ops.store.lock import alone, using

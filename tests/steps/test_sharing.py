@@ -16,9 +16,10 @@ from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.deal import Deal, deal_file, read_deal
 from vlm_ops.errors import OutputError
-from vlm_ops.steps.plan import Work, perform, plan
+from vlm_ops.steps.plan import perform, plan
 from vlm_ops.steps.sharing import bring, bring_named, rebased, recorded
 from vlm_ops.steps.table import STEPS
+from vlm_ops.steps.work import Work
 from vlm_ops.store.artifact import RECORD, read_record
 from vlm_ops.store.lock import one_at_a_time
 from vlm_ops.store.remote import Remote

@@ -17,12 +17,14 @@ from vlm_ops.artifacts import (
     ModelRef,
     TrainedAdapter,
 )
+from vlm_ops.config.jobs import PairsJob, PreferJob
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import PairsJob, PipelineConfig, PreferJob
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import OutputError
 from vlm_ops.models import ground
-from vlm_ops.steps.plan import Work, perform, plan
+from vlm_ops.steps.plan import perform, plan
 from vlm_ops.steps.table import CHAMPION, STAGES, STEPS, steps_of
+from vlm_ops.steps.work import Work
 from vlm_ops.store.artifact import RECORD, Artifact, write_record
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import NullTracker

@@ -11,7 +11,7 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import OutputError
 from vlm_ops.models.room import FOLDER as FEATURES
 from vlm_ops.steps.cleaning import leave_features
-from vlm_ops.steps.plan import Left, Work
+from vlm_ops.steps.work import Left, Work
 from vlm_ops.steps.working import working
 from vlm_ops.store.lock import one_at_a_time, using
 from vlm_ops.tracker import NullTracker

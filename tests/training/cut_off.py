@@ -7,7 +7,7 @@ import pytest
 from transformers import TrainerCallback
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
-from vlm_ops.config.pipeline import SftJob
+from vlm_ops.config.jobs import SftJob
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import sft
 from vlm_ops.training.engine.trainers import PackedSft

@@ -8,7 +8,7 @@ from cut_off import Crash
 from test_sft import job
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
-from vlm_ops.config.pipeline import SftJob
+from vlm_ops.config.jobs import SftJob
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.shared import SharedStore
 from vlm_ops.tracker import NullTracker

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from test_sft import Recorder, job
 
 from vlm_ops.artifacts import WEIGHTS, PreparedData, TrainedAdapter
+from vlm_ops.config.jobs import SftJob
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine, LoraSettings, Tower
 from vlm_ops.data.images import open_image

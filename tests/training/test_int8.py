@@ -11,7 +11,7 @@ from cut_off import train_twice
 from test_sft import Recorder, job
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import SftJob
+from vlm_ops.config.jobs import SftJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine, LoraSettings
 from vlm_ops.data.images import open_image

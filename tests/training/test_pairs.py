@@ -18,8 +18,8 @@ from vlm_ops.artifacts import (
     PreparedData,
     TrainedAdapter,
 )
+from vlm_ops.config.jobs import PairsJob
 from vlm_ops.config.pairs import DatasetPairs, DatasetThumbs, PairsSettings, SampledPairs
-from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.split import reserve
 from vlm_ops.models.generation import Sampling

@@ -17,7 +17,7 @@ from vlm_ops.artifacts import (
     PreparedData,
     TrainedAdapter,
 )
-from vlm_ops.config.pipeline import PreferJob
+from vlm_ops.config.jobs import PreferJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine, LoraSettings, PreferSettings
 from vlm_ops.errors import DataError, ModelError, TrainingError

@@ -18,7 +18,7 @@ from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings, SftSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.shape import Shape, shape_of
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.work import Work
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import preflight as room
 from vlm_ops.training.estimate import DeviceMemory, training_memory

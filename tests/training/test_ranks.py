@@ -20,7 +20,7 @@ from flows.child import run_in_child
 from vlm_ops.artifacts import PreferencePairs, PreparedData
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import ConfigError, DataError, Interrupted, TransientError
-from vlm_ops.steps.plan import Work
+from vlm_ops.steps.work import Work
 from vlm_ops.store.artifact import CHECKPOINTS, Artifact
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.checkpoints import STATE

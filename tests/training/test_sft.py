@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from vlm_ops.artifacts import ADAPTER, PAIR_SPLITS, PreparedData, TrainedAdapter
+from vlm_ops.config.jobs import SftJob
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings, SftSettings
 from vlm_ops.errors import TrainingError
@@ -227,7 +227,7 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import SftJob
+from vlm_ops.config.jobs import SftJob
 from vlm_ops.store.artifact import write_record
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.sft import train_sft

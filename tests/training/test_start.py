@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from test_sft import Recorder, job
 
 from vlm_ops.artifacts import ADAPTER, ADAPTER_FILES, ADAPTER_WEIGHTS, PreparedData, TrainedAdapter
+from vlm_ops.config.jobs import SftJob
 from vlm_ops.config.load import load_config
-from vlm_ops.config.pipeline import SftJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import LoraSettings
 from vlm_ops.errors import ConfigError, ModelError

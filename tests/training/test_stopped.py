@@ -16,7 +16,7 @@ from test_sft import job
 from transformers import TrainerCallback
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
-from vlm_ops.config.pipeline import SftJob
+from vlm_ops.config.jobs import SftJob
 from vlm_ops.config.training import Engine, LoraSettings
 from vlm_ops.errors import Interrupted
 from vlm_ops.models import generation, sharing

@@ -107,8 +107,9 @@ class _Asking(NamedTuple):
 
     @classmethod
     def of(cls, runs: Path, batch_size: int) -> "_Asking":
+        from vlm_ops.config.execution import ExecutionSettings
         from vlm_ops.config.pipeline import PipelineConfig
-        from vlm_ops.config.sections import EvaluateSettings, ExecutionSettings
+        from vlm_ops.config.sections import EvaluateSettings
 
         execution = ExecutionSettings(runs=runs.resolve())
         evaluate = EvaluateSettings(batch_size=batch_size)

@@ -15,10 +15,11 @@ from vlm_ops.cli.console import err, guarded, out, print_json, progress
 from vlm_ops.cli.run import AsJson, ConfiguredRuns, Overrides, Source, configured
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError, StepFailed
-from vlm_ops.steps.plan import Left, Outputs, Work
+from vlm_ops.steps.plan import Outputs
 from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.sharing import bring_named
 from vlm_ops.steps.table import STAGES, TRIAL, meets_champion, steps_of, table
+from vlm_ops.steps.work import Left, Work
 from vlm_ops.steps.working import working
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.history import note_run, outputs_named

@@ -1,21 +1,19 @@
-"""The configuration of a whole pipeline, and the part of it that each step takes."""
+"""The configuration of a whole pipeline."""
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from vlm_ops.config.benchmark import BenchmarkSettings
+from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.config.gate import BenchmarkTerms, GateSettings
 from vlm_ops.config.pairs import DatasetThumbs, PairsSettings, SampledPairs
 from vlm_ops.config.sections import (
-    CHECKPOINT_MINUTES,
     FRESH,
     ChartsData,
     DataSettings,
     EvaluateSettings,
-    ExecutionSettings,
-    FilesData,
     ModelSettings,
     RegisterSettings,
 )
@@ -27,7 +25,6 @@ from vlm_ops.config.training import (
     SftSettings,
 )
 from vlm_ops.errors import ConfigError
-from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
 from vlm_ops.store.frozen import Frozen, added
 from vlm_ops.store.names import nearest
 
@@ -205,200 +202,3 @@ def _undealt(name: str, optim: OptimSettings, gpus: int) -> str:
         f"({name}.accumulation) can't be dealt to {gpus} GPUs evenly; {advice}, or set "
         f"execution.gpus: 1"
     )
-
-
-class Job(Frozen):
-    """What one step takes from the configuration.
-
-    Attributes:
-        changes_nothing: Fields that change no result; all others go into the fingerprint.
-    """
-
-    changes_nothing: ClassVar[frozenset[str]] = frozenset()
-
-
-class PrepareJob(Job):
-    """What ``prepare`` takes.
-
-    Attributes:
-        seed: Deals new groups, draws rows.
-        data: Where rows come from.
-        name: Of the registered model: groups keep the split that they had when a model of that
-            name was trained. None remembers nothing.
-    """
-
-    changes_nothing = frozenset({"name"})
-
-    seed: int
-    data: DataSettings
-    name: str | None = Field(default=None, exclude=True)
-
-    @property
-    def remembered(self) -> str | None:
-        """Name under which splits are remembered; None where the source brings its own."""
-        return self.name if isinstance(self.data, FilesData) else None
-
-
-class BenchmarkJob(PrepareJob):
-    """What preparing a benchmark's rows takes.
-
-    Attributes:
-        split: Of a hub data set, or of charts.
-        kinds: That are asked; none names all.
-    """
-
-    split: str
-    kinds: tuple[str, ...] = ()
-
-
-class UnseenJob(Job):
-    """What leaving out the rows of a benchmark that training sees takes.
-
-    Attributes:
-        name: Of the benchmark.
-        metric: That its rows have to suit.
-    """
-
-    name: str
-    metric: str
-
-
-class SftJob(Job):
-    """What ``sft`` takes.
-
-    Attributes:
-        seed: Of everything random.
-        model: The base.
-        sft: Training settings.
-        reserve: Share of the training groups that it does not see.
-        max_new_tokens: Longest answer, where answers choose the best checkpoint; None takes the
-            default of ``evaluate``.
-        metric: That judges them.
-        engine: What trains.
-        features: Room for image features.
-        checkpoint_minutes: How old the newest checkpoint may get.
-        store: Where checkpoints are shared with other machines.
-    """
-
-    changes_nothing = frozenset({"checkpoint_minutes", "features", "store"})
-
-    seed: int
-    model: ModelSettings
-    sft: SftSettings
-    reserve: float = added(0.0)
-    max_new_tokens: int | None = added(None)
-    metric: str = added(RELAXED_ACCURACY)
-    engine: Engine = "packed"
-    features: FeatureSettings = FeatureSettings()
-    checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
-    store: str | None = added(None)
-
-
-class PairsJob(Job):
-    """What ``pairs`` takes.
-
-    Attributes:
-        seed: Of everything random.
-        pairs: Where pairs come from.
-        max_new_tokens: Longest answer.
-        batch_size: Answers sampled at once.
-        model: The base, where no SFT model is sampled from.
-        metric: That tells a mistake of sampled answers.
-        features: Room for image features.
-    """
-
-    changes_nothing = frozenset({"features"})
-
-    seed: int
-    pairs: PairsSettings
-    max_new_tokens: int
-    batch_size: int
-    model: ModelSettings | None = added(None)
-    metric: str = added(RELAXED_ACCURACY)
-    features: FeatureSettings = FeatureSettings()
-
-
-class PreferJob(Job):
-    """What ``prefer`` takes.
-
-    Attributes:
-        seed: Of everything random.
-        prefer: Training settings.
-        engine: What trains.
-        features: Room for image features.
-        checkpoint_minutes: How old the newest checkpoint may get.
-        store: Where checkpoints are shared with other machines.
-        model: The base, where no SFT model is trained further.
-        prompt: Its prompt.
-    """
-
-    changes_nothing = frozenset({"checkpoint_minutes", "features", "store"})
-
-    model: ModelSettings | None = added(None)
-    prompt: str = added(BARE_QUESTION)
-    seed: int
-    prefer: PreferSettings
-    engine: Engine = "packed"
-    features: FeatureSettings = FeatureSettings()
-    checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
-    store: str | None = added(None)
-
-
-class AnswersJob(Job):
-    """What asking one model takes.
-
-    Attributes:
-        seed: Draws the rows where there are more than ``max_rows``.
-        split: Which rows.
-        gray: Whether every image is replaced by a gray one.
-        swapped: Whether every row is asked about another row's images.
-        max_new_tokens: Longest answer.
-        batch_size: Rows at once; greedy answers do not depend on it.
-        max_rows: At most this many rows.
-        ground: What computes the answers beside the model (:mod:`vlm_ops.models.ground`); a change
-            asks again. Every model is asked in its dtype.
-        features: Room for image features.
-        metric: What judges the answers.
-        metric_version: Of its rules.
-        benchmark: Name of the benchmark that the rows belong to; None for a run's own rows.
-        prompt: What every model is asked with; None asks each with its own.
-    """
-
-    changes_nothing = frozenset({"batch_size", "features"})
-
-    seed: int
-    split: Split
-    gray: bool
-    max_new_tokens: int
-    batch_size: int
-    max_rows: int | None
-    swapped: bool = False
-    ground: dict[str, str] = {}
-    features: FeatureSettings = FeatureSettings()
-    metric: str = added(RELAXED_ACCURACY)
-    metric_version: int = added(1)
-    benchmark: str | None = added(None)
-    prompt: str | None = added(None)
-
-
-class ChooseJob(Job):
-    """What choosing the candidate takes."""
-
-    seed: int
-
-
-class EvaluateJob(Job):
-    """What scoring answers takes."""
-
-    seed: int
-    max_rows: int | None
-    resamples: int
-    metric: str = added(RELAXED_ACCURACY)
-
-
-class GateJob(Job):
-    """What ``gate`` takes."""
-
-    seed: int
-    gate: GateSettings
-    resamples: int

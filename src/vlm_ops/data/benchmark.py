@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import BenchmarkJob
+from vlm_ops.config.jobs import BenchmarkJob
 from vlm_ops.config.sections import ChartsData, HubData, SplitNames
 from vlm_ops.data import hub
 from vlm_ops.data.check import check_rows

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import DataSettings, FilesData, HubData
 from vlm_ops.data.check import check_rows
 from vlm_ops.data.conflicts import joined_groups, refuse_conflicts, without_shared

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import PrepareJob
+from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import FilesData
 from vlm_ops.data import cells
 from vlm_ops.data.images import STORE

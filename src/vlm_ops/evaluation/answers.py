@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef
-from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.data.progress import log_progress
 from vlm_ops.errors import OutputError
 from vlm_ops.evaluation.judging import judge

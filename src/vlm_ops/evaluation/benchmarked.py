@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vlm_ops.artifacts import AnswerSet, PreparedData
-from vlm_ops.config.pipeline import EvaluateJob
+from vlm_ops.config.jobs import EvaluateJob
 from vlm_ops.evaluation import statistics
 from vlm_ops.evaluation.metrics import find
 from vlm_ops.pictured import have_images

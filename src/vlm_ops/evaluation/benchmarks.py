@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from vlm_ops.artifacts import AnswerSet
 from vlm_ops.config.gate import BenchmarkTerms
-from vlm_ops.config.pipeline import GateJob
+from vlm_ops.config.jobs import GateJob
 from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.comparison import DoubtError, champion_name, comparable, same_ground

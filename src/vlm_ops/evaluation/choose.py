@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from vlm_ops.artifacts import AnswerSet, Choice, TrainedAdapter
-from vlm_ops.config.pipeline import ChooseJob
+from vlm_ops.config.jobs import ChooseJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import words
 from vlm_ops.evaluation.metrics import find

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from vlm_ops.artifacts import AnswerSet, Evaluation
-from vlm_ops.config.pipeline import GateJob
+from vlm_ops.config.jobs import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.metrics import find

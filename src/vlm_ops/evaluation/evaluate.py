@@ -13,7 +13,7 @@ from vlm_ops.artifacts import (
     PreparedData,
     TrainedAdapter,
 )
-from vlm_ops.config.pipeline import EvaluateJob
+from vlm_ops.config.jobs import EvaluateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import words
 from vlm_ops.evaluation.examples import log_examples, write_showcase

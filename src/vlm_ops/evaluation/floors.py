@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from vlm_ops.artifacts import Evaluation
-from vlm_ops.config.pipeline import GateJob
+from vlm_ops.config.jobs import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.comparison import DoubtError, reason

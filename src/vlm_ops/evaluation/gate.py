@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_ops.artifacts import AnswerSet, Evaluation
-from vlm_ops.config.pipeline import GateJob
+from vlm_ops.config.jobs import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import floors, looks, words
 from vlm_ops.evaluation.benchmarks import on_benchmarks

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlm_ops.artifacts import AnswerSet, ModelRef
-from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.split import draw_whole
 from vlm_ops.errors import DataError, OutputError

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_ops.config.pipeline import EvaluateJob
+from vlm_ops.config.jobs import EvaluateJob
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.measured import Measured
 from vlm_ops.evaluation.metrics import find

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from vlm_ops.artifacts import ModelRef
-from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.models.pictures import Picture
 from vlm_ops.models.replies import Reply
 from vlm_ops.models.room import Room

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import UnseenJob
+from vlm_ops.config.jobs import UnseenJob
 from vlm_ops.data.near import near_pairs
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.benchmarked import Unseen

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vlm_ops.artifacts import AnswerSet, PreparedData, ValidationScores
-from vlm_ops.config.pipeline import EvaluateJob
+from vlm_ops.config.jobs import EvaluateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import words
 from vlm_ops.evaluation.measured import majority

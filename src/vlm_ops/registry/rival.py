@@ -3,7 +3,8 @@
 import logging
 
 from vlm_ops.artifacts import Choice, PreparedData
-from vlm_ops.config.pipeline import AnswersJob, PipelineConfig
+from vlm_ops.config.jobs import AnswersJob
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import RegistryError
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.looks import sketch

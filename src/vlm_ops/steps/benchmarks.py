@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from vlm_ops.artifacts import AnswerSet, PreparedData
 from vlm_ops.config.benchmark import BenchmarkSettings
-from vlm_ops.config.pipeline import AnswersJob, BenchmarkJob, EvaluateJob, PipelineConfig, UnseenJob
+from vlm_ops.config.jobs import AnswersJob, BenchmarkJob, EvaluateJob, UnseenJob
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.benchmarked import BenchmarkScores, Unseen
 from vlm_ops.evaluation.metrics import METRIC_VERSION, find
 from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers

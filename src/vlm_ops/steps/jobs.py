@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from vlm_ops.config.pipeline import EvaluateJob, PipelineConfig
+from vlm_ops.config.jobs import EvaluateJob
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.metrics import find
 
 

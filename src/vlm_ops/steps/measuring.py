@@ -5,8 +5,8 @@ from pathlib import Path
 
 from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData
 from vlm_ops.config.benchmark import BenchmarkSettings
+from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.config.sections import ExecutionSettings
 from vlm_ops.evaluation.unseen import suit
 from vlm_ops.steps.benchmarks import ASKED, answers_step, rows_step
 from vlm_ops.steps.plan import Outputs, perform, plan_step

@@ -2,7 +2,7 @@
 
 This is what a pipeline starts for its heavy steps, so that memory is really given back and a
 crash ends the step and not the pipeline. It needs neither Prefect nor, without tracking, MLflow.
-The request holds ``work`` (:meth:`vlm_ops.steps.plan.Work.request`), ``tracking`` (``uri``,
+The request holds ``work`` (:meth:`vlm_ops.steps.work.Work.request`), ``tracking`` (``uri``,
 ``run_id`` and ``patience_s``, or null), ``threads`` (or null) and, where somebody watches,
 ``moved``, a file that tells that work goes on, and ``until``, one that tells how long it may
 (:func:`vlm_ops.watched.heed`). Or, instead of work, it holds ``check``
@@ -31,7 +31,8 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, StepFailed, VlmOpsError
 from vlm_ops.parent import die_with_parent
-from vlm_ops.steps.plan import Plan, Work, step_function
+from vlm_ops.steps.plan import Plan, step_function
+from vlm_ops.steps.work import Work
 from vlm_ops.store.files import write_whole
 from vlm_ops.tracker import NullTracker, Tracker
 from vlm_ops.watched import began, heed, tell

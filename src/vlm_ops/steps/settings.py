@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from vlm_ops.config.jobs import Job, PrepareJob
 from vlm_ops.config.pairs import Labelled
-from vlm_ops.config.pipeline import Job, PrepareJob
 from vlm_ops.config.sections import DataCommon, ModelSettings
 
 

@@ -10,7 +10,8 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vlm_ops.config.pipeline import Job, PipelineConfig, PrepareJob
+from vlm_ops.config.jobs import Job, PrepareJob
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.deal import FOLDER, Deal, deal_file, deal_of, read_deal, write_deal
 from vlm_ops.errors import OutputError
 from vlm_ops.steps.table import OUTPUTS

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from vlm_ops.config.pipeline import Job, PipelineConfig
+from vlm_ops.config.jobs import Job
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.models.ground import LIBRARIES
 from vlm_ops.store.artifact import Artifact
 

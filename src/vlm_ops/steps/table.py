@@ -16,16 +16,16 @@ from vlm_ops.artifacts import (
     TrainedAdapter,
     ValidationScores,
 )
-from vlm_ops.config.pipeline import (
+from vlm_ops.config.jobs import (
     AnswersJob,
     ChooseJob,
     GateJob,
     PairsJob,
-    PipelineConfig,
     PreferJob,
     PrepareJob,
     SftJob,
 )
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.metrics import METRIC_VERSION
 from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_ops.artifacts import Preference, PreferencePairs, PreparedData, TrainedAdapter
+from vlm_ops.config.jobs import PairsJob
 from vlm_ops.config.pairs import Labelled, PreferenceForm, SampledPairs
-from vlm_ops.config.pipeline import PairsJob
 from vlm_ops.data.images import STORE
 from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve

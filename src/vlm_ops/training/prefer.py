@@ -11,7 +11,7 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference, DPOTrainer
 from trl.trainer.kto_config import KTOConfig
 
 from vlm_ops.artifacts import ModelRef, PreferencePairs, TrainedAdapter
-from vlm_ops.config.pipeline import PreferJob
+from vlm_ops.config.jobs import PreferJob
 from vlm_ops.config.training import PreferSettings, Unpaired
 from vlm_ops.errors import DataError
 from vlm_ops.models.adapters import adapter_of

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 
 from vlm_ops.artifacts import PreparedData
-from vlm_ops.config.pipeline import PipelineConfig, SftJob
+from vlm_ops.config.jobs import SftJob
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import FRESH
 from vlm_ops.config.training import LoraSettings, OptimSettings
 from vlm_ops.data.preferences import look_at_thumbs

@@ -10,7 +10,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTrainer
 
 from vlm_ops.artifacts import WEIGHTS, PreparedData, TrainedAdapter
-from vlm_ops.config.pipeline import SftJob
+from vlm_ops.config.jobs import SftJob
 from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.config.training import Tower
 from vlm_ops.data.split import reserve

@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from vlm_ops.artifacts import ModelRef, TrainedAdapter
-from vlm_ops.config.pipeline import PreferJob, SftJob
+from vlm_ops.config.jobs import PreferJob, SftJob
 from vlm_ops.config.training import (
     Engine,
     Method,

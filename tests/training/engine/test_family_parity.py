@@ -11,7 +11,7 @@ from families import families, write_family
 from trainings import pairs_of, prefer_job, sft_job, thumbs_of
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
-from vlm_ops.config.pipeline import AnswersJob
+from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.config.training import Engine
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.answers import ask

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlm_ops.artifacts import Preference, PreferencePairs, PreparedData
-from vlm_ops.config.pipeline import PreferJob, SftJob
+from vlm_ops.config.jobs import PreferJob, SftJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine, PreferSettings, SftSettings
 from vlm_ops.records import PreferencePair, Row, Thumb
