@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -94,11 +95,13 @@ def connected(address: str, result: Path) -> Any:
     silence = threading.Timer(_ANSWER_S, _give_up, args=(address, result))
     silence.daemon = True
     silence.start()
+    stop = signal.getsignal(signal.SIGTERM)
     try:
         if address != "auto":
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        signal.signal(signal.SIGTERM, stop)  # Ray's own prints a stack and dies
     except (OSError, RuntimeError, ValueError) as error:
         raise _silent(address, str(error).splitlines()[0]) from error
     finally:

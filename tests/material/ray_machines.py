@@ -67,7 +67,7 @@ def ray_machines(folder: Path) -> Iterator[tuple[str, list[Machine]]]:
 
 
 def _answers(port: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -78,7 +78,7 @@ def _answers(port: int) -> None:
 
 
 def _have_joined(folder: Path, names: tuple[str, ...]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not all(b"Ray runtime started" in (folder / n / "ray.log").read_bytes() for n in names):
         assert time.monotonic() < deadline
         time.sleep(0.1)
