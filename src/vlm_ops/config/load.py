@@ -171,9 +171,10 @@ def anchor(values: dict[str, Any], folder: Path) -> None:
         inner = values.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
             inner[key] = str(folder.absolute() / at_home(inner[key]))
-    for number, name in enumerate(named := values.get("benchmarks") or ()):
+    named = values.get("benchmarks")
+    for number, name in enumerate(named if isinstance(named, list) else ()):
         if isinstance(name, str) and name.endswith((".yaml", ".yml")):
-            named[number] = str(folder.absolute() / at_home(name))
+            values["benchmarks"][number] = str(folder.absolute() / at_home(name))
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("id", "")).startswith(("./", "../")):
         model["id"] = str((folder / model["id"]).resolve())

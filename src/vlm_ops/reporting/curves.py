@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from vlm_ops.artifacts import TrainedAdapter
-from vlm_ops.config.training import ACCURACY
+from vlm_ops.evaluation.metrics import BY_NAME
 from vlm_ops.reporting.drawing import Chart, line_chart
 from vlm_ops.store.artifact import CURVES
 
 _DRAWN = {
     "loss": {"training": "loss", "validation": "eval_loss"},
-    "accuracy on validation": {"validation": f"eval_{ACCURACY}"},
     "pairs of which the chosen answer is likelier": {
         "training": "rewards/accuracies",
         "validation": "eval_rewards/accuracies",
@@ -32,11 +31,18 @@ def curves(trained: TrainedAdapter) -> Iterator[Chart]:
     if not file.is_file():
         return
     history: list[dict[str, Any]] = json.loads(file.read_bytes())
-    for what, names in _DRAWN.items():
+    for what, names in {**_DRAWN, **_of_answers(history)}.items():
         found = {name: _points(history, key) for name, key in names.items()}
         chart = line_chart(f"{trained.stage}: {what}", found, trained.best_step)
         if chart is not None:
             yield chart
+
+
+def _of_answers(history: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return the curves of what answers were judged by, where they chose the checkpoint."""
+    named = {key.removeprefix("eval_") for entry in history for key in entry if key[:5] == "eval_"}
+    found = sorted(name for name in named if name in BY_NAME or ":" in name)
+    return {f"{name} of answers": {"validation": f"eval_{name}"} for name in found}
 
 
 def _points(history: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
