@@ -81,9 +81,9 @@ class Terms:
         execution: ExecutionSettings,
         cancelled: Callable[[], bool] | None,
         grace_s: float,
-        uri: str,
+        uri: str | None = None,
     ) -> "Terms":
-        """Return the terms that a configuration sets; ``uri`` is the MLflow server's."""
+        """Return the terms that a configuration sets; ``uri`` is the MLflow server's, for Ray."""
         return cls(
             execution.step_hours,
             execution.stalled_minutes,

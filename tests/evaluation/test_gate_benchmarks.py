@@ -99,7 +99,9 @@ def test_what_cannot_be_compared_is_refused(
 ) -> None:
     sets: dict[str, AnswerSet | None] = {
         "candidate on charts": answers(tmp_path / "candidate", spread(0.5)),
-        "champion on charts": other and answers(tmp_path / "champion", spread(0.5), **other),
+        "champion on charts": (
+            None if other is None else answers(tmp_path / "champion", spread(0.5), **other)
+        ),
     }
     gate = GateSettings(benchmarks={"charts": BenchmarkTerms()})
     job = GateJob(seed=0, gate=gate, resamples=400)

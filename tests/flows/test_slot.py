@@ -113,7 +113,7 @@ def test_no_other_lease_is_taken_up(
     if of == "an earlier process":
         monkeypatch.setattr(slot, "_BEGAN", datetime.now(UTC))
     told = Interrupted("the run was cancelled")
-    with pytest.raises(Interrupted) as raised, slot.gpu_slot("sft", run, lambda: told):
+    with pytest.raises(Interrupted) as raised, slot.gpu_slot("sft", run, given_up=lambda: told):
         pass
     assert raised.value is told
     client.release_concurrency_slots_with_lease(UUID(lease))

@@ -10,7 +10,10 @@ import pytest
 from judged import BASE, Maker, counts, right, wrong
 from PIL import Image
 
+from vlm_ops.artifacts import AnswerSet, PreparedData
+from vlm_ops.config.benchmark import BenchmarkSettings
 from vlm_ops.config.load import load_config
+from vlm_ops.config.sections import ChartsData
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.records import Row
 from vlm_ops.reporting.page import render, section
@@ -18,6 +21,8 @@ from vlm_ops.reporting.pictures import Album
 from vlm_ops.reporting.results import Results
 from vlm_ops.reporting.run import Run, run_page
 from vlm_ops.reporting.tables import settings
+from vlm_ops.steps.benchmarks import asked_step, unseen_rows
+from vlm_ops.store.jsonl import write_jsonl
 
 MOST_BYTES = 3_000_000
 HEADINGS = ("Scores: test rows", "Data", "Looks at the test rows", "Time and memory",
@@ -150,14 +155,19 @@ def test_one_model_alone_and_rows_without_images(maker: Maker) -> None:
     assert not Reader(html).all("img")
 
 
+def beside(run: Run, name: str, data: PreparedData, said: dict[str, AnswerSet]) -> Run:
+    """A run that measured another benchmark too."""
+    one = BenchmarkSettings(name=name, title=name, data=ChartsData())
+    config = run.config.model_copy(update={"benchmarks": (*run.config.benchmarks, one)})
+    answers = {asked_step(who, name): found for who, found in said.items()}
+    return replace(run, config=config, outputs={**run.outputs, unseen_rows(name): data, **answers})
+
+
 def test_other_benchmarks_stand_beside_the_test_rows(maker: Maker) -> None:
-    rows = {row.id: row for row in maker.data.rows("test")}
-    answers = {"candidate": maker.answers(right, BASE).read(),
-               "base": maker.answers(counts, BASE).read()}  # fmt: skip
-    results = Results(answers, rows, maker.data.image_path)
-    html = render(run_page(maker.promotion(), {"chart-yesno": results}))
+    said = {"candidate": maker.answers(right, BASE), "base": maker.answers(counts, BASE)}
+    html = render(run_page(beside(maker.promotion(), "chart-yesno", maker.data, said)))
     found = statistics.difference(
-        answers["candidate"], answers["base"], than="base", resamples=results.resamples, seed=0
+        said["candidate"].read(), said["base"].read(), than="base", resamples=200, seed=0
     )
     assert html.index(">Scores: test rows</h2>") < html.index(">Scores: chart-yesno</h2>")
     assert words.signed(found.points) in html.partition(">Scores: chart-yesno</h2>")[2]
@@ -166,16 +176,19 @@ def test_other_benchmarks_stand_beside_the_test_rows(maker: Maker) -> None:
 def test_a_page_of_many_heavy_pictures_stays_small(maker: Maker, tmp_path: Path) -> None:
     """Noise is what packs worst: the album has room for a bounded number of such pictures."""
     rng = np.random.default_rng(0)
-    rows: dict[str, Row] = {}
+    rows: list[Row] = []
     for number, row in enumerate(maker.data.rows("test")):
         file = tmp_path / f"noise-{number}.png"
         Image.fromarray(rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)).save(file)
         images = (row.images[0].model_copy(update={"path": file.name}),)
-        rows[row.id] = row.model_copy(update={"images": images})
-    said = {"candidate": maker.answers(right, BASE).read(),
-            "base": maker.answers(wrong, BASE).read()}  # fmt: skip
-    results = Results(said, rows, lambda path: tmp_path / path)
-    html = render(run_page(maker.promotion(), {f"noise {n}": results for n in range(4)}))
+        rows.append(row.model_copy(update={"images": images}))
+    write_jsonl(tmp_path / "test.jsonl", rows)
+    noise = maker.data.model_copy(update={"folder": tmp_path, "images": Path()})
+    said = {"candidate": maker.answers(right, BASE), "base": maker.answers(wrong, BASE)}
+    run = maker.promotion()
+    for number in range(4):
+        run = beside(run, f"noise-{number}", noise, said)
+    html = render(run_page(run))
     assert len(html.encode()) < MOST_BYTES
     assert len(Reader(html).all("img")) > 12
 

@@ -189,6 +189,8 @@ def _at(runs: Path) -> str:
 def _tell(summary: dict[str, Any], runs: Path) -> None:
     out.print()
     out.print(_table(summary))
+    if summary["benchmarks"]:
+        out.print(_benchmarks(summary["benchmarks"]))
     promoted = summary["status"] == "promoted"
     at = _at(runs)
     model, version = summary["name"], summary["model_version"]
@@ -260,5 +262,24 @@ def _table(summary: dict[str, Any]) -> Table:
             f"{score.value:.1%}",
             f"{score.low:.1%} to {score.high:.1%}",
             f"[dim]{note}[/]",
+        )
+    return table
+
+
+def _benchmarks(found: dict[str, Any]) -> Table:
+    table = Table(title="Benchmarks", title_justify="left", title_style="bold")
+    table.add_column("benchmark")
+    for model in ("base", "candidate", "95 % interval", "rows"):
+        table.add_column(model, justify="right")
+    table.add_column("")
+    for name, by_model in found.items():
+        base, candidate = (Score.model_validate(by_model[who]) for who in ("base", "candidate"))
+        table.add_row(
+            name,
+            f"{base.value:.1%}",
+            f"{candidate.value:.1%}",
+            f"{candidate.low:.1%} to {candidate.high:.1%}",
+            str(candidate.n),
+            f"[dim]{titled(candidate.metric)}[/]",
         )
     return table
