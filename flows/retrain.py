@@ -16,6 +16,7 @@ from flows.disk import look_at_disk
 from flows.looking import ground_elsewhere
 from flows.report import with_report
 from flows.servers.environment import named
+from flows.state import is_cancelled
 from flows.summary import Summary, of_promotion, of_trial, publish
 from flows.told import message
 from flows.trigger import look
@@ -78,7 +79,7 @@ def retrain(
         summary = _run(found.config, config_file, found.trigger, promote=promote)
     except BaseException as error:
         found.note(error)
-        if isinstance(error, Interrupted) and tasks.is_cancelled(prefect.runtime.flow_run.id):
+        if isinstance(error, Interrupted) and is_cancelled(prefect.runtime.flow_run.id):
             return Cancelled(message=str(error))
         raise
     found.note()
@@ -110,7 +111,7 @@ def _run(config: PipelineConfig, source: str, trigger: str, *, promote: bool) ->
 
 def _not_waited_for() -> Interrupted | None:
     """Return why this run does not wait for another one any more, if it was cancelled."""
-    if not tasks.is_cancelled(prefect.runtime.flow_run.id):
+    if not is_cancelled(prefect.runtime.flow_run.id):
         return None
     return Interrupted(
         "the run was cancelled in Prefect while it waited for another one; what is done is kept, "

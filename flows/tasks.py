@@ -7,23 +7,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import UUID
 
-import httpx
 import prefect.runtime.deployment
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from flows.asking import at_once, is_away
 from flows.child import CHECK, run_in_child
 from flows.context import Context, Taken, git_commit
 from flows.looking import look_in_child
 from flows.slot import gpu_slot
+from flows.state import is_cancelled, make_sure_it_runs
 from flows.summary import publish_check
 from flows.watch import WORKERS_GRACE_S, Terms
 from vlm_ops.artifacts import AnswerSet, Evaluation, PreferencePairs, PreparedData
-from vlm_ops.errors import ConfigError, Interrupted, TrainingError, TransientError, Unanswered
+from vlm_ops.errors import ConfigError, TrainingError, TransientError
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.lengths import long_answers
 from vlm_ops.evaluation.outlook import warnings
@@ -315,40 +313,7 @@ def promote(context: Context, version: RegisteredVersion) -> Outcome:
 
     def still() -> None:
         agree_on_margins(context)
-        make_sure_it_runs(context)
+        make_sure_it_runs(context.flow_run_id)
 
     registry.promote(version.version, reason=None, by=f"{user_name()} (flow)", still=still)
     return Outcome(version.version)
-
-
-def make_sure_it_runs(context: Context) -> None:
-    """Read the run's state again: one that was ended from outside does not promote."""
-    if context.flow_run_id is None:
-        return
-    try:
-        state = _state(context.flow_run_id)
-    except httpx.HTTPError as error:
-        if not is_away(error):
-            raise
-        # Not waited for here, under a lease on the registered model: all of the move is done again.
-        raise Unanswered(f"Prefect does not say whether this run still runs: {error}") from error
-    if state is None or not state.is_running():
-        found = "unknown" if state is None else state.name
-        raise Interrupted(f"the run's state in Prefect is {found}: it does not promote anything")
-
-
-def is_cancelled(flow_run_id: str | None) -> bool:
-    """Tell whether somebody cancelled a run; no, if the server does not say it in so many words."""
-    if flow_run_id is None:
-        return False
-    try:
-        state = _state(flow_run_id)
-    except Exception as error:
-        logger.debug("Prefect does not say whether the run was cancelled: %s", error)
-        return False
-    return state is not None and (state.is_cancelling() or state.is_cancelled())
-
-
-def _state(flow_run_id: str) -> State[Any] | None:
-    with at_once() as client:
-        return client.read_flow_run(UUID(flow_run_id)).state

@@ -21,7 +21,7 @@ from prefect.settings import (
 from flows import asking, slot
 from flows.servers.services import Services
 from flows.servers.worker import GPU_SLOT, ensure_pool
-from flows.tasks import is_cancelled
+from flows.state import is_cancelled
 from vlm_ops.errors import Interrupted
 
 ANSWER_S = 0.5

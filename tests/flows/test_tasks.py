@@ -17,6 +17,7 @@ def test_only_a_run_that_still_runs_goes_on_and_may_promote(
 
     from flows import tasks
     from flows.context import Context
+    from flows.state import make_sure_it_runs
 
     @flow
     def nothing() -> None:
@@ -33,7 +34,7 @@ def test_only_a_run_that_still_runs_goes_on_and_may_promote(
     assert terms.grace_s == WORKERS_GRACE_S
     assert (terms.not_wanted("sft") is not None) == state.startswith("Cancel")
     if state == "Running":
-        tasks.make_sure_it_runs(context)
+        make_sure_it_runs(context.flow_run_id)
     else:
         with pytest.raises(Interrupted, match=f"is {state}: it does not promote"):
-            tasks.make_sure_it_runs(context)
+            make_sure_it_runs(context.flow_run_id)

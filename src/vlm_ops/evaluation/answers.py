@@ -76,15 +76,12 @@ def ask(
         ModelError: The model can't be loaded.
     """
     asked = select_rows(rows, job.max_rows, job.seed)
-    shown = swapped(asked, job.seed) if job.swapped else asked
-    at_once = job.model_copy(update={"batch_size": rows_at_once(job.batch_size, out)})
-    said = _resume(out, asked, at_once.batch_size)
-    prompt = model.prompt if job.prompt is None else job.prompt
-    read = [row.asked_with(prompt) for row in shown]
+    job = job.model_copy(update={"batch_size": rows_at_once(job.batch_size, out)})
     open_model = open_model or partial(ModelRespondent, room=Room.beside(out, job.features))
+    said = _resume(out, asked, job.batch_size)
     with (out / _PARTIAL).open("a", encoding="utf-8") as beside:
         respondent = open_model(_on_ground(model, job))
-        for replies in _replies(respondent, read, len(said), rows, at_once):
+        for replies in _replies(respondent, _read(asked, model, job), len(said), rows, job):
             beside.writelines(reply.model_dump_json() + "\n" for reply in replies)
             beside.flush()
             said += replies
@@ -105,6 +102,13 @@ def ask(
         value=value,
         ground=job.ground,
     )
+
+
+def _read(asked: Sequence[Row], model: ModelRef, job: AnswersJob) -> list[Row]:
+    """Return the rows as the model reads them: in its prompt, or in that of the benchmark."""
+    shown = swapped(asked, job.seed) if job.swapped else asked
+    prompt = model.prompt if job.prompt is None else job.prompt
+    return [row.asked_with(prompt) for row in shown]
 
 
 def _told(rows: Sequence[Row], job: AnswersJob, model: ModelRef, out: Path) -> str:

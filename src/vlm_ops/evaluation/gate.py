@@ -92,11 +92,7 @@ def gate(
         champion=champion.model if champion is not None else None,
         champion_answers=champion.content if champion is not None else None,
         champion_version=against.version,
-        champion_on={
-            name: answers[key].content
-            for name in job.gate.benchmarks
-            if (key := f"champion on {name}") in answers
-        },
+        champion_on=_champion_on(job, answers),
         look=against.look,
         level=None if against.look is None else looks.level(against.look.position),
         power=power,
@@ -104,6 +100,12 @@ def gate(
     _write(decision, evaluation)
     _track(decision, tracker)
     return decision
+
+
+def _champion_on(job: GateJob, answers: Mapping[str, AnswerSet]) -> dict[str, str]:
+    """Return the contents of the champion's answers on benchmarks, by which this is found again."""
+    found = {name: answers.get(f"champion on {name}") for name in job.gate.benchmarks}
+    return {name: said.content for name, said in found.items() if said is not None}
 
 
 def _judge(

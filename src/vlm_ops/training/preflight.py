@@ -29,7 +29,6 @@ from vlm_ops.training.engine.encode import row_limit
 from vlm_ops.training.estimate import (
     FLOAT32,
     GB,
-    DeviceMemory,
     Memory,
     device_memory,
     features_on_disk,
@@ -39,6 +38,7 @@ from vlm_ops.training.estimate import (
 )
 from vlm_ops.training.scored import scored
 from vlm_ops.training.sft import learned_rows
+from vlm_ops.training.shortage import beyond_the_device, short_of_disk, short_of_memory
 from vlm_ops.training.tokens import Length, Measured, measure
 from vlm_ops.training.unfit import unfit_gpus
 
@@ -119,9 +119,9 @@ def preflight(
     notes = _notes(config, data)
     problems += _of_rows(over, marked, limit, config) + unfit_gpus(config, shape)
     (problems if judged else notes).extend(_of_gate(config, data))
-    problems += _beyond_the_device(_memory(config, shape, lengths, batch_size=1), device)
-    notes += _short_of_memory(memory, device)
-    problems += _short_of_disk(disk, disk_free)
+    problems += beyond_the_device(_memory(config, shape, lengths, batch_size=1), device)
+    notes += short_of_memory(memory, device)
+    problems += short_of_disk(disk, disk_free)
     return Preflight(
         measured=measured,
         learned=len(learned),
@@ -304,38 +304,6 @@ def _notes(config: PipelineConfig, data: PreparedData) -> list[str]:
         elif not _asks(config):
             found.append(f"{warning}; the first model passes all the same, since nothing is asked")
     return found + long_answers(data, config.model, config.evaluate.max_new_tokens)
-
-
-def _beyond_the_device(least: Memory, device: DeviceMemory) -> list[str]:
-    """Say that not even one row at a time fits, which is how far a training halves its passes."""
-    if device.gpu is None or least.total <= device.gpu:
-        return []
-    return [
-        f"memory: about {least.total / GB:.1f} GB are needed for one row at a time and the GPU has "
-        f"{device.gpu / GB:.1f} GB. Set gradient_checkpointing, lower model.longest_edge, or take "
-        f"a larger device."
-    ]
-
-
-def _short_of_memory(memory: Memory, device: DeviceMemory) -> list[str]:
-    if memory.total <= device.free:
-        return []
-    return [
-        f"memory: about {memory.total / GB:.1f} GB are needed and {device.free / GB:.1f} GB are "
-        f"free on this machine; a training that runs out goes on with smaller passes. Lower "
-        f"batch_size and raise accumulation as much, set gradient_checkpointing, lower "
-        f"model.longest_edge, or take a larger device."
-    ]
-
-
-def _short_of_disk(disk: float, free: int) -> list[str]:
-    if disk <= free:
-        return []
-    return [
-        f"disk: about {disk / GB:.1f} GB are needed in the runs folder and {free / GB:.1f} GB are "
-        f"free. Make room (vlm-ops clean), choose another folder with --runs, or lower "
-        f"features.disk_gb."
-    ]
 
 
 def _kept_image_tokens(measured: Measured, optim: OptimSettings, rows: int) -> tuple[int, int]:

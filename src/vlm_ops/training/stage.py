@@ -115,11 +115,9 @@ class Stage:
 def train(stage: Stage) -> TrainedAdapter:
     """Train to the end, going on from the newest complete checkpoint, and keep the best.
 
-    When memory runs out, the forward passes get smaller and more of them make a step, with the
-    same rows in each step; the training goes on from its last checkpoint.
-
-    Processes that share the training (:mod:`vlm_ops.training.ranks`) all come here. A step has the
-    same rows, however many they are.
+    When memory runs out, forward passes get smaller and more of them make a step, with the same
+    rows; the training goes on from its last checkpoint. Processes that share the training
+    (:mod:`vlm_ops.training.ranks`) all come here; they change no step's rows either.
 
     Args:
         stage: What to train.
