@@ -14,6 +14,8 @@ import psutil
 
 COMMAND = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats",
            "--object-store-memory", "80000000", "--num-gpus", "0"]  # fmt: skip
+PATIENT = {"RAY_raylet_start_wait_time_s": "150", "RAY_USAGE_STATS_ENABLED": "0"}
+"""On a busy machine Ray's own parts start slowly."""
 
 
 class Machine:
@@ -29,7 +31,7 @@ class Machine:
         with (folder / "ray.log").open("wb") as log:
             self._process = psutil.Popen(
                 [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=os.environ | {"VLM_OPS_RUNS": str(self.runs), "RAY_USAGE_STATS_ENABLED": "0"},
+                env=os.environ | PATIENT | {"VLM_OPS_RUNS": str(self.runs)},
             )  # fmt: skip
 
     def kill(self) -> None:
