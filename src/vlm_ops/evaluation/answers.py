@@ -67,8 +67,8 @@ def ask(
         The answer set. Its ``protocol`` covers rows, decoding and metric, no prompt and no image.
 
     Raises:
-        DataError: The split has no rows, an image can't be opened, or the metric gives no number in
-            its range; then the answers are kept, and only judged when it is put right.
+        DataError: The split has no rows, an image can't be opened, or the metric leaves its range;
+            then the answers stay, and are only judged when it is put right.
         ModelError: The model can't be loaded.
     """
     asked = select_rows(rows, job.max_rows, job.seed)
@@ -81,10 +81,7 @@ def ask(
             beside.writelines(reply.model_dump_json() + "\n" for reply in replies)
             beside.flush()
             said += replies
-    metric = find(job.metric)
-    write_jsonl(out / ANSWERS, judged := _judged(asked, said, metric))
-    value = value_of(judged, metric)
-    (out / _PARTIAL).unlink()
+    value = _judge(asked, said, find(job.metric), out)
     terms = protocol(asked, job)
     return AnswerSet(
         folder=out,
@@ -98,6 +95,14 @@ def ask(
         value=value,
         ground=job.ground,
     )
+
+
+def _judge(rows: Sequence[Row], said: Sequence[_Reply], metric: Metric, out: Path) -> float:
+    """Write the judged answers, which ends the asking, and return their score."""
+    write_jsonl(out / ANSWERS, judged := _judged(rows, said, metric))
+    value = value_of(judged, metric)
+    (out / _PARTIAL).unlink()
+    return value
 
 
 def _judged(rows: Sequence[Row], said: Sequence[_Reply], metric: Metric) -> list[Answer]:
