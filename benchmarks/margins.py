@@ -71,10 +71,7 @@ def margins_of(seed: int, runs: Path, overrides: list[str]) -> dict[str, Any]:
         ).model_dump()
         for other in NAMES[:-1]
     }
-    measured = {
-        name: measure(found, model=name, gray=name == "sft_gray", **options)
-        for name, found in answers.items()
-    }
+    measured = {name: measure(found, model=name, **options) for name, found in answers.items()}
     scores = {name: found.score.value for name, found in measured.items()}
     kinds = {kind: score.value for kind, score in measured["sft"].by_kind.items()}
     return {"scores": scores, "margins": margins, "kinds": kinds}

@@ -62,7 +62,7 @@ def test_every_row_is_asked_in_order_and_judged(data: PreparedData, tmp_path: Pa
     assert all(one.relaxed and one.exact for one in answers)
     assert found.value == 1.0
     assert (found.model, found.split, found.gray) == (model_ref("m").content, "test", False)
-    whole = measure(answers, model="m", gray=False, resamples=200, seed=0)
+    whole = measure(answers, model="m", resamples=200, seed=0)
     assert (whole.score.n, whole.score.n_images, whole.score.n_groups) == (24, 12, 3)
     assert set(whole.by_kind) == {"color", "check"}
     assert sum(score.n for score in whole.by_group.values()) == 24
@@ -292,7 +292,7 @@ def test_majority_answers_by_kind(data: PreparedData) -> None:
     answers = majority(data.rows("train"), rows)
     assert [one.id for one in answers] == [row.id for row in rows]
     assert {(one.kind, one.text) for one in answers} == {("color", "green"), ("check", "no")}
-    found = measure(answers, model="majority", gray=False, resamples=200, seed=0)
+    found = measure(answers, model="majority", resamples=200, seed=0)
     assert found.by_kind["color"].value == pytest.approx(1 / 3)
     assert found.by_kind["check"].value == pytest.approx(2 / 3)
 

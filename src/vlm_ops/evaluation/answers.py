@@ -71,8 +71,8 @@ def ask(
         that of a benchmark all that :func:`~vlm_ops.evaluation.protocol.benchmark_protocol` names.
 
     Raises:
-        DataError: The split has no rows, an image can't be opened, or the metric gives no number in
-            its range; then the answers are kept, and only judged when it is put right.
+        DataError: The split has no rows, an image can't be opened, or the metric leaves its range;
+            then the answers stay, and are only judged when it is put right.
         ModelError: The model can't be loaded.
     """
     asked = select_rows(rows, job.max_rows, job.seed)
@@ -85,11 +85,8 @@ def ask(
             beside.writelines(reply.model_dump_json() + "\n" for reply in replies)
             beside.flush()
             said += replies
-    metric = find(job.metric)
-    write_jsonl(out / ANSWERS, judged := _judged(asked, said, metric))
-    value = value_of(judged, metric)
-    (out / _PARTIAL).unlink()
     terms = protocol(asked, job) if job.benchmark is None else _told(asked, job, model, out)
+    value = _judge(asked, said, find(job.metric), out)
     return AnswerSet(
         folder=out,
         content=fingerprint([terms, [reply.text for reply in said]]),
@@ -116,6 +113,14 @@ def _told(rows: Sequence[Row], job: AnswersJob, model: ModelRef, out: Path) -> s
     terms = benchmark_protocol(rows, job, model)
     write_whole(out / PROTOCOL, json.dumps(terms, ensure_ascii=False, indent=2) + "\n")
     return fingerprint(terms)
+
+
+def _judge(rows: Sequence[Row], said: Sequence[_Reply], metric: Metric, out: Path) -> float:
+    """Write the judged answers, which ends the asking, and return their score."""
+    write_jsonl(out / ANSWERS, judged := _judged(rows, said, metric))
+    value = value_of(judged, metric)
+    (out / _PARTIAL).unlink()
+    return value
 
 
 def _judged(rows: Sequence[Row], said: Sequence[_Reply], metric: Metric) -> list[Answer]:

@@ -35,8 +35,8 @@ def choose(
 ) -> Choice:
     """Choose the candidate by its score on validation, under the metric of the answers.
 
-    The preferred model must be better beyond chance, pair by pair
-    (:mod:`vlm_ops.evaluation.paired`); a tie goes to SFT, which is the simpler model.
+    The two are compared pair by pair (:mod:`vlm_ops.evaluation.paired`). The preferred model must
+    be better beyond chance; a tie goes to SFT, which is the simpler model.
 
     Args:
         job: The seed of the tosses.
@@ -63,15 +63,14 @@ def choose(
         better, why = _compare(answers["preferred_answers"], answers["sft_answers"], job.seed)
     chosen = prefer if better else sft
     assert chosen is not None
-    model = chosen.model
     logger.info("%s", why)
     return Choice(
         folder=out,
-        content=fingerprint([model.content, why]),
+        content=fingerprint([chosen.model.content, why]),
         candidate="preferred" if better else "sft",
         why=why,
         validation={name.removesuffix("_answers"): a.value for name, a in answers.items()},
-        model=model,
+        model=chosen.model,
         start=(sft or chosen).start,
         warnings=tuple(said for one in (sft, prefer) if one is not None for said in one.warnings),
     )

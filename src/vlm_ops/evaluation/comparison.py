@@ -122,11 +122,10 @@ def compare(
         found = statistics.difference(
             candidate.read(),
             other.read(),
-            statistics.Bar(rival.needed, rival.level),
+            statistics.Bar(rival.needed, rival.level, find(evaluation.metric)),
             than=rival.than,
             resamples=job.resamples,
             seed=job.seed,
-            metric=find(evaluation.metric),
         )
     except DataError as error:
         raise DoubtError(f"can't be compared with {rival.name}: {error}") from error

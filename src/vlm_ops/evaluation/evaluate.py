@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,10 @@ def _measure(
     metric = find(job.metric)
     options: dict[str, Any] = {"resamples": job.resamples, "seed": job.seed, "metric": metric}
     measured = {
-        name.removesuffix("_answers"): measure(
-            found.read(), model=found.model, gray=found.gray, swapped=found.swapped, **options
+        name.removesuffix("_answers"): replace(
+            measure(found.read(), model=found.model, **options),
+            gray=found.gray,
+            swapped=found.swapped,
         )
         for name, found in answers.items()
     }

@@ -39,11 +39,10 @@ def over_majority(
         found = statistics.difference(
             candidate,
             other,
-            statistics.Bar(needed),
+            statistics.Bar(needed, metric=metric),
             than="majority",
             resamples=job.resamples,
             seed=job.seed,
-            metric=metric,
         )
     except DataError as error:
         raise DoubtError(f"can't be compared with the most frequent answers: {error}") from error

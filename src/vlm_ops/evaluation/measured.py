@@ -17,21 +17,21 @@ class Measured:
 
     Attributes:
         model: Content hash of the model; the baseline's name if it is none.
-        gray: Whether it was asked on gray images.
-        swapped: Whether it was asked about other rows' images.
         answers: Judged, in the order of the rows.
         score: Over all rows.
         by_kind: By question kind.
         by_group: By group.
+        gray: Whether it was asked on gray images.
+        swapped: Whether it was asked about other rows' images.
     """
 
     model: str
-    gray: bool
-    swapped: bool
     answers: Sequence[Answer]
     score: Score
     by_kind: Mapping[str, Score]
     by_group: Mapping[str, Score]
+    gray: bool = False
+    swapped: bool = False
 
 
 def measure(
@@ -40,8 +40,6 @@ def measure(
     model: str,
     resamples: int,
     seed: int,
-    gray: bool = False,
-    swapped: bool = False,
     metric: Metric = RELAXED,
 ) -> Measured:
     """Score answers, over all and by part.
@@ -51,14 +49,10 @@ def measure(
         model: Whose they are.
         resamples: Of the bootstrap behind every interval.
         seed: Of the bootstrap.
-        gray: Whether the images were gray.
-        swapped: Whether they were other rows'.
         metric: That they were judged by.
     """
     return Measured(
         model=model,
-        gray=gray,
-        swapped=swapped,
         answers=answers,
         score=statistics.score(answers, resamples, seed, metric=metric),
         by_kind=statistics.by_kind(answers, resamples, seed, metric=metric),

@@ -73,10 +73,10 @@ def write_report(
             statistics.difference(
                 measured[model].answers,
                 measured[than].answers,
+                statistics.Bar(metric=find(job.metric)),
                 than=than,
                 resamples=job.resamples,
                 seed=job.seed,
-                metric=find(job.metric),
             ),
         )
         for model, than in _COMPARED

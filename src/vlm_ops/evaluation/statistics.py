@@ -25,10 +25,12 @@ class Bar(NamedTuple):
     Attributes:
         needed: The margin, in the unit of the metric: the interval's lower end must lie above it.
         level: In what share of cases luck may give as much.
+        metric: That both models were judged by.
     """
 
     needed: float = 0.0
     level: float = ALLOWED_CHANCE
+    metric: Metric = RELAXED
 
 
 def score(
@@ -119,7 +121,6 @@ def difference(
     than: str,
     resamples: int,
     seed: int,
-    metric: Metric = RELAXED,
 ) -> Difference:
     """Compare two models on the same rows, pair by pair.
 
@@ -132,19 +133,18 @@ def difference(
     Args:
         candidate: Judged rows of the model in question, in any order.
         other: Judged rows of the model it is compared with.
-        bar: What it takes to pass.
+        bar: What it takes to pass, and under which metric.
         than: What to call that model.
         resamples: Of the groups.
         seed: The same seed and rows give the same interval.
-        metric: That both were judged by.
 
     Raises:
         DataError: The two did not answer the same rows, there are none, they were judged by
             another metric, or it says nothing of them or leaves its range.
     """
-    sums = paired(candidate, other, than, metric)
+    sums = paired(candidate, other, than, bar.metric)
     for answers in (candidate, other):
-        value_of(answers, metric)
+        value_of(answers, bar.metric)
     low, high = sums.interval(resamples, seed)
     chance = sums.chance(bar.needed, seed, bar.level)
     return Difference(
