@@ -72,10 +72,12 @@ def on_benchmarks(
     worse = _worse({name: pair.loss for name, pair in pairs.items()})
     for name, pair in pairs.items():
         terms = job.gate.benchmarks[name]
-        bar = statistics.Bar(0.0, level) if terms.improve else statistics.Bar(-terms.margin)
+        bar = statistics.Bar(-terms.margin, metric=find(pair.ours.metric))
+        if terms.improve:
+            bar = bar._replace(needed=0.0, level=level)
         found = statistics.difference(
             pair.ours.read(), pair.theirs.read(), bar,
-            than=rival, resamples=job.resamples, seed=job.seed, metric=find(pair.ours.metric),
+            than=rival, resamples=job.resamples, seed=job.seed,
         )  # fmt: skip
         lost = name in worse and found.points < -terms.margin
         passed = not lost and (found.passed or not terms.improve)

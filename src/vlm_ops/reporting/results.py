@@ -65,8 +65,10 @@ class Results:
         return statistics.difference(
             self.answers[model],
             self.answers[than],
+            statistics.Bar(metric=self.metric),
             than=than,
-            **self._options,
+            resamples=self.resamples,
+            seed=self.seed,
         )
 
     @property
