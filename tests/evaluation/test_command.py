@@ -29,6 +29,7 @@ from vlm_ops.store.artifact import Artifact, write_record
 from vlm_ops.store.jsonl import write_jsonl
 
 SETTINGS = ("evaluate.batch_size=4", "evaluate.resamples=200")
+EXACT = "evaluate.metric=exact_match"
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +41,11 @@ def the_signals_of_the_tests() -> Iterator[None]:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """A runs folder in which everything up to ``prefer`` is done, and no registry ever was."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    config = load_config("demo", [f"execution.runs={tmp_path}", *SETTINGS])
+    more = getattr(request, "param", ())
+    config = load_config("demo", [f"execution.runs={tmp_path}", *SETTINGS, *more])
     outputs: dict[str, Artifact] = {}
 
     def done(step: str, artifact: Artifact) -> None:
@@ -79,9 +81,9 @@ def champion(monkeypatch: pytest.MonkeyPatch) -> ModelRef:
     return found
 
 
-def step(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
+def step(name: str, runs: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[Any, str]:
     """Take a stage with --json; return what it printed, and what it said on stderr."""
-    given = [word for setting in SETTINGS for word in ("--set", setting)]
+    given = [word for setting in (*SETTINGS, *more) for word in ("--set", setting)]
     app(["step", name, "demo", *given, "--runs", str(runs), "--json"], standalone_mode=False)
     told, said = capsys.readouterr()
     assert told.count("\n") == 1
@@ -105,6 +107,25 @@ def test_evaluate_takes_all_its_steps_and_is_not_done_twice(
     assert models.asked == 3 * 40 + 6 * 96
     assert step("evaluate", runs, capsys)[0] == told | {"skipped": True}
     assert models.asked == 3 * 40 + 6 * 96
+
+
+@pytest.mark.parametrize("runs", [(EXACT,)], indirect=True)
+def test_another_metric_goes_through_every_stage(
+    runs: Path, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models.cannot_see = {None, "a-sft"}
+    step("choose", runs, capsys, EXACT)
+    evaluation, _ = step("evaluate", runs, capsys, EXACT)
+    candidate = evaluation["scores"]["candidate"]
+    assert (evaluation["metric"], candidate["metric"], candidate["value"]) == (
+        "exact_match", "exact_match", 1.0
+    )  # fmt: skip
+    report = (Path(evaluation["folder"]) / "report.md").read_text(encoding="utf-8")
+    assert "| model | what it is | exact match | 95 % |" in report
+    assert "elaxed accuracy" not in report
+    told, _ = step("gate", runs, capsys, EXACT)
+    assert told["verdict"]["accepted"]
+    assert told["power"] is not None
 
 
 def test_gate_names_what_is_missing_before_it_asks_the_champion(

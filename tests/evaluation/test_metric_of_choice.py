@@ -21,6 +21,7 @@ from vlm_ops.evaluation.protocol import protocol
 from vlm_ops.evaluation.statistics import by_kind, difference, score
 from vlm_ops.evaluation.terms import value_of
 from vlm_ops.records import Score
+from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.store.jsonl import write_jsonl
 
 
@@ -205,3 +206,14 @@ def test_numbers_of_relaxed_accuracy_are_those_of_before_to_the_last_bit() -> No
     gap = difference(ours, theirs, than="base", resamples=500, seed=2)
     assert (gap.low, gap.high) == (0.0019353564601861033, 0.05641592920353982)
     assert gap.points == 0.028888888888888888
+
+
+def test_answers_of_before_are_read_as_relaxed_accuracy(tmp_path: Path) -> None:
+    found = store(tmp_path, "old", unseeing, RELAXED)
+    write_record(found)
+    record = tmp_path / found.folder.name / "record.json"
+    text = record.read_text(encoding="utf-8")
+    assert "metric" not in text
+    assert "terms" not in (found.folder / "answers.jsonl").read_text(encoding="utf-8")
+    record.write_text(text.replace('"value"', '"relaxed_accuracy"'), encoding="utf-8")
+    assert read_record(found.folder, AnswerSet) == found

@@ -71,8 +71,7 @@ def ask(
         that of a benchmark all that :func:`~vlm_ops.evaluation.protocol.benchmark_protocol` names.
 
     Raises:
-        DataError: The split has no rows, an image can't be opened, or the metric leaves its range;
-            then the answers stay, and are only judged when it is put right.
+        DataError: The split has no rows, an image can't be opened, or the metric leaves its range.
         ModelError: The model can't be loaded.
     """
     asked = select_rows(rows, job.max_rows, job.seed)
@@ -119,6 +118,7 @@ def _judge(rows: Sequence[Row], said: Sequence[_Reply], metric: Metric, out: Pat
     """Write the judged answers, which ends the asking, and return their score."""
     write_jsonl(out / ANSWERS, judged := _judged(rows, said, metric))
     value = value_of(judged, metric)
+    # Where that is an error, what was said stays: it is judged again and not asked again.
     (out / _PARTIAL).unlink()
     return value
 
