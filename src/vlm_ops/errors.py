@@ -15,6 +15,7 @@
     ├── Interrupted (RuntimeError)      asked to stop; what was done is kept and gone on from
     └── StepFailed (RuntimeError)       a step's own process ended without its artifact
         └── TransientError              it was killed from outside; trying again makes sense
+            └── MemoryRanOut            in one of several processes; all go on with less
 
 Each message says what is wrong, where, what was found, what was expected and what to do.
 The command line prints it without a traceback and exits with 1.
@@ -32,6 +33,7 @@ __all__ = [
     "StepFailed",
     "TrainingError",
     "TransientError",
+    "MemoryRanOut",
     "Unanswered",
     "VlmOpsError",
 ]
@@ -87,3 +89,7 @@ class StepFailed(VlmOpsError, RuntimeError):
 
 class TransientError(StepFailed):
     """A step was killed from outside, as the out-of-memory killer does; try again."""
+
+
+class MemoryRanOut(TransientError):
+    """One of the processes that share a training needs less memory; begun anew they take it."""

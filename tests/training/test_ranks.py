@@ -11,10 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
-from accelerate.data_loader import BatchSamplerShard
+from accelerate.data_loader import BatchSamplerShard, prepare_data_loader, skip_first_batches
 from safetensors.torch import load_file
 from test_prefer import pairs, sft  # noqa: F401
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DataLoader
+from transformers import TrainerControl
 
 from flows.child import run_in_child
 from vlm_ops.artifacts import PreferencePairs, PreparedData
@@ -25,7 +26,7 @@ from vlm_ops.store.artifact import CHECKPOINTS, Artifact
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.checkpoints import STATE
 from vlm_ops.training.engine.encode import EncodedRow
-from vlm_ops.training.engine.trainers import ByImage
+from vlm_ops.training.engine.trainers import ByImage, PackedTraining
 
 SFT = {"batch_size": 7, "accumulation": 4, "max_steps": 5, "evaluations": 3, "logging_steps": 1,
        "learning_rate": 0.005}  # fmt: skip
@@ -159,20 +160,20 @@ def test_what_a_process_fails_at_is_told_and_not_that_another_misses_it(
 def test_cut_off_twice_it_learns_the_same(
     alone: Path, random_base: Path, squares: PreparedData, tmp_path: Path
 ) -> None:
-    """One of the processes is killed, then all are asked to stop."""
+    """All are asked to stop, within the second epoch; then one of the processes is killed."""
     step = work("sft", random_base, squares, tmp_path, 2)
-    watch = when_it_logs(step, "step 3/5", lambda: kill_a_rank(step))
-    with pytest.raises(TransientError, match="was killed by SIGKILL"):
-        take(step)
-    watch.join()
-    assert not ranks(step)
-    watch = when_it_logs(step, "step 4/5", stop_the_launcher)
+    watch = when_it_logs(step, "step 3/5", stop_the_launcher)
     with pytest.raises(Interrupted):
         take(step)
     watch.join()
+    assert not ranks(step)
+    watch = when_it_logs(step, "step 4/5", lambda: kill_a_rank(step))
+    with pytest.raises(TransientError, match="was killed by SIGKILL"):
+        take(step)
+    watch.join()
     log = (step.first().folder / "step.log").read_text(encoding="utf-8")
-    assert "going on from checkpoint-2" in log
-    assert "stopped at step 4 of 5; the same command goes on from" in log
+    assert "stopped at step 3 of 5; the same command goes on from" in log
+    assert "going on from checkpoint-3" in log
     are_the_same(alone, take(step))
 
 
@@ -195,6 +196,37 @@ def test_each_row_is_dealt_once_and_each_batch_is_one_of_a_process_alone(
         BatchSampler(ByImage(rows, seed=3), size, drop_last=False)
     )
     assert sorted(number for batch in real for number in batch) == list(range(len(rows)))
+
+
+class Within:
+    """As transformers' ``Trainer``, where it goes on within an epoch: it skips the first batch."""
+
+    def _run_epoch(self, *, epoch: int, train_dataloader: Any, met: list[int]) -> None:
+        rest = skip_first_batches(train_dataloader, 1)
+        rest.set_epoch(epoch)
+        met += [int(row) for batch in rest for row in batch]
+
+
+class Resumed(PackedTraining, Within):
+    """A training that goes on, as far as the order is concerned."""
+
+    def __init__(self, order: ByImage) -> None:
+        self._sampler = order
+        self.control = TrainerControl()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_within_a_later_epoch_each_process_goes_on_in_its_order(ranks: int) -> None:
+    rows = [EncodedRow(str(n), (), [n // 2], ([1],), ()) for n in range(16)]
+    order = ByImage(rows, seed=3)
+    batches = DataLoader(range(16), batch_sampler=BatchSampler(order, 2, drop_last=False))
+    dealt = prepare_data_loader(batches, num_processes=ranks, process_index=0)
+    dealt.set_epoch(1)
+    whole = [int(row) for batch in dealt for row in batch]
+    order.set_epoch(0)  # as a process begins
+    met: list[int] = []
+    Resumed(order)._run_epoch(epoch=1, train_dataloader=dealt, met=met)
+    assert met == whole[2:]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from test_sft import job
 
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.training import SftSettings
-from vlm_ops.errors import TrainingError
+from vlm_ops.errors import MemoryRanOut, TrainingError
+from vlm_ops.store.fits import kept
 from vlm_ops.tracker import NullTracker
-from vlm_ops.training import sft
-from vlm_ops.training.memory import begin
+from vlm_ops.training import memory, sft
+from vlm_ops.training.memory import begin, less
+from vlm_ops.training.ranks import Ranks
 from vlm_ops.watched import OUT_OF_MEMORY
 
 pytestmark = pytest.mark.usefixtures("sigterm_given_back")
@@ -38,6 +40,15 @@ def test_each_time_it_is_killed_it_takes_half_until_there_is_no_less(tmp_path: P
 def test_a_size_that_is_none_is_not_taken(tmp_path: Path, left: str) -> None:
     (tmp_path / "micro-batch.json").write_text(left)
     assert begin(ASKED, tmp_path) == ASKED
+
+
+def test_one_of_several_processes_has_all_begin_anew_with_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "here", lambda: Ranks(number=1, count=2))
+    with pytest.raises(MemoryRanOut, match="memory ran out in process 1 of 2; the training goes"):
+        less(ASKED, MemoryError("no room"), tmp_path)
+    assert kept(tmp_path) == 4
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def as_a_step(
         do: Is given the request's file and what is in it.
         request_file: What to do.
         parent: Process whose end is this one's end too; None to live on without.
-        number: Of this process among those that share the step; only the first one speaks.
+        number: Of this process among those that share the step; only the first one logs.
         result: Where an error is told; None for the file beside the request.
 
     Returns:
@@ -88,7 +88,7 @@ def as_a_step(
         if parent is not None:
             die_with_parent(parent)
         values = _read(request_file)
-        tell(Path(values["moved"]) if "moved" in values and number == 0 else None)
+        tell(Path(values["moved"]) if "moved" in values else None)
         do(request_file, values)
     except Interrupted as error:
         logger.warning("%s", error)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from vlm_ops.config.training import OptimSettings
-from vlm_ops.errors import TrainingError, TransientError
+from vlm_ops.errors import MemoryRanOut, TrainingError
 from vlm_ops.store.fits import keep, kept, was_killed
 from vlm_ops.training.ranks import here
 
@@ -83,14 +83,14 @@ def less(optim: OptimSettings, error: Exception, out: Path, fewest: int = 1) -> 
 
     Raises:
         TrainingError: Fewer rows than that would be needed.
-        TransientError: Other processes share the training, and wait for gradients that never come;
-            the next attempt begins with less.
+        MemoryRanOut: Other processes share the training, and wait for gradients that never come;
+            their launcher begins anew, with less.
     """
     found, ranks = smaller(optim, error, fewest), here()
     if found.fill_memory or ranks.count > 1:  # the size that was found does not fit
         keep(found.batch_size, out)
     if ranks.count > 1:
-        raise TransientError(
+        raise MemoryRanOut(
             f"memory ran out in process {ranks.number} of {ranks.count}; the training goes on from "
             f"its newest checkpoint in {out}, with smaller forward passes"
         ) from error

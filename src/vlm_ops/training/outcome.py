@@ -79,7 +79,8 @@ def to_the_end(
             "stopped early at step %d of %d: %d validations in a row were no better than step %d's",
             state.global_step, state.max_steps, patience, best_step,
         )  # fmt: skip
-    write_whole(out / CURVES, json.dumps(state.log_history) + "\n")
+    if here().first:
+        write_whole(out / CURVES, json.dumps(state.log_history) + "\n")
     return Outcome(
         sha256=here().agreed(lambda: keep(checkpoints / f"checkpoint-{best_step}", out)),
         best_step=best_step,

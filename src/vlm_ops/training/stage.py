@@ -127,7 +127,7 @@ def train(stage: Stage) -> TrainedAdapter:
         ServiceError: The store that machines share does not answer before the start.
         TrainingError: The loss is not a number, or a single row does not fit into memory; the
             last good checkpoint is kept. Or a launcher has started several processes.
-        TransientError: Memory ran out in one of several processes.
+        MemoryRanOut: It did in one of several processes.
     """
     refuse_strangers()
     here().call()
