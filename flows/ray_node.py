@@ -150,6 +150,8 @@ def _work(
 def _do(values: dict[str, Any], runs: Path, stopped: threading.Event) -> dict[str, Any] | None:
     refuse_other(values["version"])
     config = config_of(values)
+    if config.execution.gpus == 0:  # Ray lets a task that takes none see all of them
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if GROUND in values:
         return dict(ground_of_answers(config.model))
     _refuse_another_ground(config)

@@ -1,6 +1,7 @@
 """What is settled before a machine of Ray works, and why it may refuse to."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
