@@ -3,13 +3,14 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.context import SyncClientContext
 from prefect.settings import (
@@ -117,3 +118,24 @@ def test_no_other_lease_is_taken_up(
         pass
     assert raised.value is told
     client.release_concurrency_slots_with_lease(UUID(lease))
+
+
+@contextmanager
+def limited(client: SyncPrefectClient, limit: int) -> Iterator[None]:
+    def change(limit: int) -> None:
+        changed = GlobalConcurrencyLimitUpdate(limit=limit)
+        client.update_global_concurrency_limit(GPU_SLOT, changed)
+
+    change(limit)
+    try:
+        yield
+    finally:
+        change(1)
+
+
+@pytest.mark.slow
+def test_a_limit_of_0_makes_steps_wait(client: SyncPrefectClient) -> None:
+    told = Interrupted("the run was cancelled")
+    waits = slot.gpu_slot("sft", str(uuid4()), given_up=lambda: told)
+    with limited(client, 0), pytest.raises(Interrupted, match="was cancelled"), waits:
+        pass
