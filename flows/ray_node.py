@@ -51,6 +51,9 @@ _LOOK_S = 0.5
 class _Terms(Terms):
     """Whoever watches over the step is the run; here it is only asked to stop."""
 
+    ask_s: float = 0.0
+    """It asks nobody, and under a worker a cancelled step has 20 s to end."""
+
     def not_wanted(self, step: str) -> VlmOpsError | None:
         if self.cancelled is None or not self.cancelled():
             return None
