@@ -198,8 +198,8 @@ def _own(client: SyncPrefectClient, limit: UUID, flow_run: UUID, slots: int) -> 
 def _is_own(lease: dict[str, Any], flow_run: UUID, slots: int) -> bool:
     holder = lease["metadata"].get("holder") or {}
     made = datetime.fromisoformat(lease["created_at"])
-    same = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] == slots
-    return same and made >= _BEGAN
+    enough = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] >= slots
+    return enough and made >= _BEGAN
 
 
 def _limit(client: SyncPrefectClient) -> GlobalConcurrencyLimitResponse | None:
