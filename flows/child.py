@@ -148,6 +148,8 @@ def in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms, gpus
     environment = os.environ | _environment(values["threads"])
     log, logger = folder / "step.log", logging.getLogger(f"vlm_ops.{name}")
     child = _start(file, name, terms, environment, gpus)
+    if terms.until is not None:  # a device may have been waited for
+        put_off(folder / UNTIL, terms.until())
     with Watch(child, terms, moved, name, log) as watch:
         try:
             last = _pass_on(_lines(child, watch.given_up.is_set), logger, log)

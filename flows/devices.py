@@ -20,7 +20,8 @@ from vlm_ops.errors import ConfigError, OutputError, TransientError, VlmOpsError
 from vlm_ops.models.ground import Gpu, gpus
 
 _FOLDER = "vlm-ops-devices"
-_ASK_EVERY_S = 1.0
+_LOOK_EVERY_S = 1.0
+_ASK_EVERY_S = 5.0
 
 logger = logging.getLogger("vlm_ops.flow")
 
@@ -53,7 +54,8 @@ def some_devices(
         what: They are for, for the log.
         count: How many; all at once, so that no two steps wait for each other's.
         wait_minutes: How long to wait.
-        given_up: Tells why there is no more reason to wait; None while there is one.
+        given_up: Tells why there is no more reason to wait; None while there is one. Asked every
+            few seconds of a wait.
         devices: To choose from; those that the driver shows by default.
         folder: Of the locks; the machine's by default.
 
@@ -114,7 +116,7 @@ def _free(
     deadline: float,
     given_up: Callable[[], VlmOpsError | None],
 ) -> list[int]:
-    said = False
+    said, ask_at = False, 0.0
     while True:
         taken: list[int] = []
         for number, descriptor in enumerate(locks):
@@ -125,9 +127,11 @@ def _free(
                 return taken
         for number in taken:
             fcntl.flock(locks[number], fcntl.LOCK_UN)
-        if (why := given_up()) is not None:
-            raise why
-        if time.monotonic() >= deadline:
+        if (now := time.monotonic()) >= ask_at:
+            ask_at = now + _ASK_EVERY_S
+            if (why := given_up()) is not None:
+                raise why
+        if now >= deadline:
             raise TransientError(
                 f"{what}: {'all' if count == 1 else f'more than {len(locks) - count} of'} "
                 f"{len(locks)} GPUs that are visible are taken by steps of other runs "
@@ -137,4 +141,4 @@ def _free(
         if not said:
             logger.info("%s: waits until %d of %d GPUs are free", what, count, len(locks))
             said = True
-        time.sleep(_ASK_EVERY_S)
+        time.sleep(_LOOK_EVERY_S)

@@ -73,7 +73,8 @@ def place(config: PipelineConfig, pool: str, queue: str | None) -> Place:
 
     with get_client(sync_client=True) as client:
         _refuse_unknown_pool(client, pool)
-        _refuse_more_gpus(client, pool, config.execution.gpus)
+        if config.execution.where == "here":
+            _refuse_more_gpus(client, pool, config.execution.gpus)
         there = queues(client, pool)
     if queue is None:
         needed = needed_queue(config)
@@ -108,8 +109,8 @@ def _refuse_more_gpus(client: "SyncPrefectClient", pool: str, asked: int) -> Non
         return
     online = WorkerFilter.model_validate({"status": {"any_": [WorkerStatus.ONLINE.value]}})
     workers = client.read_workers_for_work_pool(pool, online, limit=200, offset=0)
-    own = f"vlm-ops-{socket.gethostname()}-"
-    if workers and all(worker.name.startswith(own) for worker in workers):
+    own = f"vlm-ops-{socket.gethostname()}"
+    if workers and all(worker.name.rpartition("-")[0] == own for worker in workers):
         raise ConfigError(
             f"execution.gpus is {asked}, and the workers of the work pool {pool!r} have {here}: "
             f"all of them run on this machine. Ask for {here} at most, or start a worker on a "
@@ -137,11 +138,14 @@ def needed_queue(config: PipelineConfig) -> str:
 
     That is as far as a training goes down when memory runs out. Up to :data:`CPU_GB` it is ``cpu``,
     up to what is usable of the card that is seen here (of :data:`CARD_GB` without one) ``gpu``,
-    beyond it ``gpu-large``. Where the model is not to be had here, it is ``gpu``.
+    beyond it ``gpu-large``. Where the model is not to be had here, it is ``gpu``; and ``cpu``
+    where machines of Ray train.
 
     Args:
         config: The whole configuration.
     """
+    if config.execution.where == "ray":
+        return CPU
     from vlm_ops.models.shape import shape_of
     from vlm_ops.training.estimate import GB, device_memory
     from vlm_ops.training.preflight import USABLE, least_memory

@@ -51,6 +51,9 @@ _LOOK_S = 0.5
 class _Terms(Terms):
     """Whoever watches over the step is the run; here it is only asked to stop."""
 
+    ask_s: float = 0.0
+    """It asks nobody, and under a worker a cancelled step has 20 s to end."""
+
     def not_wanted(self, step: str) -> VlmOpsError | None:
         if self.cancelled is None or not self.cancelled():
             return None
@@ -150,6 +153,8 @@ def _work(
 def _do(values: dict[str, Any], runs: Path, stopped: threading.Event) -> dict[str, Any] | None:
     refuse_other(values["version"])
     config = config_of(values)
+    if config.execution.gpus == 0:  # Ray lets a task that takes none see all of them
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if GROUND in values:
         return dict(ground_of_answers(config.model))
     _refuse_another_ground(config)

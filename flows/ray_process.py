@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import vlm_ops.errors
-from flows.ray_node import Said, config_of, take
+from flows.ray_node import GROUND, Said, config_of, take
 from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.errors import ConfigError, Interrupted, ServiceError, StepFailed, TransientError
 from vlm_ops.steps.process import ERROR, as_a_step, report
+from vlm_ops.steps.work import Work
 from vlm_ops.store.files import write_whole
 from vlm_ops.watched import began, moved
 
@@ -59,13 +60,14 @@ def send(request: Path, values: dict[str, Any]) -> None:
     ray = connected(execution.ray_address, request.with_name(ERROR))
     machines = [machine for machine in ray.nodes() if machine["Alive"]]
     refuse_local(values["ray"], machines, ray.util.get_node_ip_address())
-    gpus, cpus = needs(execution, machines)
+    gpus, cpus = needs(execution, machines, _processes(values))
     # Its process ends with the task; whoever retries it is the run.
     task = ray.remote(max_calls=1, max_retries=0, num_gpus=gpus, num_cpus=cpus)(take)
     stream = task.options(num_returns="streaming").remote(values)
     try:
         _listen(ray, stream, values, execution.wait_minutes)
     except Interrupted:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # asked again, it would not hear the step out
         ray.cancel(stream)
         with contextlib.suppress(StepFailed, Interrupted):
             _listen(ray, stream, values, execution.wait_minutes)
@@ -123,22 +125,41 @@ def _silent(address: str, why: str) -> ServiceError:
     )
 
 
-def needs(execution: ExecutionSettings, machines: list[Mapping[str, Any]]) -> Needs:
+def _processes(values: Mapping[str, Any]) -> int:
+    """Return how many processes share what is asked; a look is refused where its training is."""
+    if GROUND in values:
+        return 1
+    if "work" in values:
+        return Work.from_request(values["work"]).gpus
+    return max(1, config_of(values).execution.gpus)
+
+
+def needs(
+    execution: ExecutionSettings, machines: list[Mapping[str, Any]], processes: int = 1
+) -> Needs:
     """Return what a step takes of one machine.
 
     Args:
         execution: The settings.
         machines: Those that are alive, as ``ray.nodes`` tells of them.
+        processes: How many share the step, with a GPU and threads of its own each.
 
     Raises:
+        TransientError: The run computes on GPUs, and the last machine that had some is lost.
         ConfigError: None of them has as much, so that the step would wait for ever.
     """
     have = [
         Needs(*(int(one["Resources"].get(kind, 0)) for kind in ("GPU", "CPU"))) for one in machines
     ]
     most = max((one.gpus for one in have), default=0)
-    gpus = execution.gpus if most else 0
-    wanted = Needs(gpus, execution.threads or 1)
+    asked = min(execution.gpus, processes)
+    if asked and not most and (execution.ground or {}).get("device") == "cuda":
+        raise TransientError(
+            "no machine of Ray has a GPU any more, and this run computes its answers on one; it "
+            "goes on when such a machine is back"
+        )
+    gpus = asked if most else 0
+    wanted = Needs(gpus, processes * (execution.threads or 1))
     if not any(one.gpus >= wanted.gpus and one.cpus >= wanted.cpus for one in have):
         cpus = max((one.cpus for one in have if one.gpus >= min(gpus, most)), default=0)
         raise ConfigError(

@@ -38,7 +38,9 @@ LEASE_S = 300.0
 RENEW_EVERY_S = 15.0
 STOP_S = 90.0
 """How long before the lease's end its holder is told to stop: a step has 60 s for a checkpoint."""
-_LOCKED, _GONE = 423, {404, 410}
+_FULL = {422, 423}
+"""The server has so many slots, but not free; or not so many, as where somebody sets 0 to pause."""
+_GONE = {404, 410}
 _ASK_EVERY_S = 5.0
 
 _BEGAN = datetime.now(UTC)
@@ -138,13 +140,13 @@ def _acquire(
         try:
             return asked(take)
         except httpx.HTTPStatusError as error:
-            if _status(error) != _LOCKED:
+            if _status(error) not in _FULL:
                 raise
             if (why := given_up()) is not None:
                 raise why from error
             if not told:
                 logger.info(
-                    "%s: waits until another run gives the concurrency limit %r free",
+                    "%s: waits until the concurrency limit %r has room",
                     stage, GPU_SLOT,
                 )  # fmt: skip
             told = True
@@ -154,8 +156,9 @@ def _acquire(
 def _take(flow_run_id: str | None, gpus: int) -> _Lease | None:
     with get_client(sync_client=True) as client:
         limit = _limit(client)
-        if limit is None or not (slots := min(gpus, limit.limit)):
+        if limit is None:
             return None
+        slots = max(1, min(gpus, limit.limit))
         until = time.monotonic() + LEASE_S
         holder = flow_run_id and ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run_id))
         try:
@@ -163,7 +166,7 @@ def _take(flow_run_id: str | None, gpus: int) -> _Lease | None:
                 [GPU_SLOT], slots, "concurrency", LEASE_S, holder or None
             )
         except httpx.HTTPStatusError as error:
-            if not holder or _status(error) != _LOCKED:
+            if not holder or _status(error) not in _FULL:
                 raise
             if (own := _own(client, limit.id, holder.id, slots)) is None:
                 raise
@@ -195,8 +198,8 @@ def _own(client: SyncPrefectClient, limit: UUID, flow_run: UUID, slots: int) -> 
 def _is_own(lease: dict[str, Any], flow_run: UUID, slots: int) -> bool:
     holder = lease["metadata"].get("holder") or {}
     made = datetime.fromisoformat(lease["created_at"])
-    same = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] == slots
-    return same and made >= _BEGAN
+    enough = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] >= slots
+    return enough and made >= _BEGAN
 
 
 def _limit(client: SyncPrefectClient) -> GlobalConcurrencyLimitResponse | None:

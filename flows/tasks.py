@@ -177,7 +177,7 @@ def _perform(context: Context, work: Work, run_id: str) -> Left:
         if left is None:
             return found
         stage, terms = first.step.stage, _terms(context)
-        if not first.step.inputs:
+        if stage == "prepare":
             terms = replace(terms, ray=None)  # it reads rows, which lie on this machine
         given_up = partial(terms.not_wanted, stage)
         # Ray looks after its GPUs itself.

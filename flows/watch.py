@@ -29,7 +29,6 @@ UNTIL = "until"
 _LOOK_S = 0.5
 _GONE_S = 10.0
 """How long a process may take to go away that was killed: it may be in a call into the kernel."""
-_ASK_S = 5.0
 _VMSTAT = Path("/proc/vmstat")
 
 
@@ -40,12 +39,13 @@ class Terms:
     Attributes:
         step_hours: Longest that one step may take; None for no limit.
         stalled_minutes: Longest that it may do nothing; None for no limit.
-        cancelled: Tells whether the run was cancelled; asked every few seconds.
+        cancelled: Tells whether the run was cancelled; asked every ``ask_s`` seconds.
         grace_s: Between the request to stop and the end.
         until: Tells when, on the monotonic clock, the GPU's slot is as good as another run's.
         wait_minutes: Longest that it may wait for a GPU.
         ray: Where a machine of Ray is to work: the address of the MLflow server, from which it
             fetches versions. None where this one works.
+        ask_s: How often ``cancelled`` is asked, which asks a server.
     """
 
     step_hours: float | None = None
@@ -55,6 +55,7 @@ class Terms:
     until: Callable[[], float] | None = None
     wait_minutes: float = WAIT_MINUTES
     ray: str | None = None
+    ask_s: float = 5.0
 
     def slot_lost(self, step: str) -> VlmOpsError | None:
         """Return why a step may not go on, if the GPU's slot is lost."""
@@ -200,7 +201,7 @@ class Watch:
     def _not_wanted(self, now: float) -> VlmOpsError | None:
         if now < self._asked:
             return None
-        self._asked = now + _ASK_S
+        self._asked = now + self._terms.ask_s
         return self._terms.not_wanted(self._step)
 
     def _too_long(self, now: float) -> VlmOpsError | None:

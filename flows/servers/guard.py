@@ -197,7 +197,10 @@ def orphans(api: str) -> list[dict[str, Any]]:
 def _is_of_a_run(process: psutil.Process) -> bool:
     """Tell whether a process works for a run, or is a worker."""
     with suppress(psutil.Error, OSError):
-        return RUN_ID in process.environ() or "-m prefect worker" in " ".join(process.cmdline())
+        if RUN_ID in process.environ():
+            return True
+        # `prefect worker start`, a script of Python, or `python -m prefect worker start`.
+        return {"prefect", "worker"} <= {Path(word).name for word in process.cmdline()}
     return False
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from flows.devices import some_devices
 from vlm_ops.models.ground import Gpu
 import flows.devices
-flows.devices._ASK_EVERY_S = 0.001
+flows.devices._LOOK_EVERY_S = 0.001
 folder, tries = Path(sys.argv[1]), int(sys.argv[2])
 devices = (Gpu("0", "one"), Gpu("1", "other"))
 for _ in range(tries):

@@ -40,3 +40,16 @@ def test_a_run_whose_worker_and_up_were_killed_ends(
     finally:
         with suppress(psutil.NoSuchProcess):
             orphan.kill()
+
+
+@pytest.mark.parametrize(("script", "a_worker"), [("prefect", True), ("perfect", False)])
+def test_a_worker_that_prefect_s_own_command_started_keeps_its_runs(
+    tmp_path: Path, script: str, a_worker: bool
+) -> None:
+    (tmp_path / script).write_text("import time; time.sleep(600)")
+    command = [sys.executable, str(tmp_path / script), "worker", "start", "--pool", "gpu"]
+    with subprocess.Popen(command) as started:
+        try:
+            assert guard._is_of_a_run(psutil.Process(started.pid)) is a_worker
+        finally:
+            started.kill()

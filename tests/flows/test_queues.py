@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -13,6 +13,7 @@ from flows.deploy import deploy
 from flows.queues import CARD_GB, CPU_GB, needed_queue, place
 from flows.servers.services import Services
 from flows.servers.worker import ensure_pool
+from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ConfigError
@@ -41,6 +42,8 @@ def test_the_queue_follows_from_what_a_training_needs(
     assert needed_queue(demo) == "gpu"
     monkeypatch.setattr(queues, "CARD_GB", 0.01)
     assert needed_queue(demo) == "gpu-large"
+    away = ExecutionSettings(where="ray", store="file:///mnt/share")
+    assert needed_queue(demo.model_copy(update={"execution": away})) == "cpu"
     lost = demo.model_copy(update={"model": ModelSettings(id=str(tmp_path / "none"))})
     assert needed_queue(lost) == "gpu"
     assert CPU_GB < CARD_GB
@@ -70,17 +73,20 @@ def test_a_pool_of_somebody_else_has_its_default_queue(
     assert place(load_config("demo", []), "others", None).queue is None
 
 
-@pytest.mark.parametrize("where", ["here", "elsewhere", "nowhere"])
+@pytest.mark.parametrize("where", ["here", "elsewhere", "nowhere", "ray"])
 def test_more_gpus_than_any_worker_has_are_refused_where_that_is_known(
     client: "SyncPrefectClient", monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     monkeypatch.setattr(queues, "gpus", lambda: (Gpu("0", "a"), Gpu("1", "b")))
-    config, pool = load_config("demo", ["execution.gpus=4"]), f"gpus-{where}"
+    config, pool = load_config("demo", []), f"gpus-{where}"
+    changes: dict[str, Any] = {"where": "ray", "store": "file:///s"} if where == "ray" else {}
+    execution = ExecutionSettings(gpus=4, **changes)
+    config = config.model_copy(update={"execution": execution})
     ensure_pool(client, pool, 1)
-    if where != "nowhere":
+    if where in ("here", "ray"):
         client.send_worker_heartbeat(pool, f"vlm-ops-{socket.gethostname()}-1")
     if where == "elsewhere":
-        client.send_worker_heartbeat(pool, "vlm-ops-another-box-1")
+        client.send_worker_heartbeat(pool, f"vlm-ops-{socket.gethostname()}-another-1")
     if where == "here":
         with pytest.raises(ConfigError, match=r"execution\.gpus is 4, and the workers .* have 2"):
             place(config, pool, None)

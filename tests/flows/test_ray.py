@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ray_machines import Machine, ray_machines
 from small import write_small
@@ -22,6 +23,7 @@ from vlm_ops.store.shared import FILES
 from vlm_ops.tracker import NullTracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+SENDER = "flows.ray_process"
 LONG = ("sft.max_steps=16", "sft.evaluations=2", "execution.checkpoint_minutes=0.001")
 
 
@@ -103,6 +105,10 @@ def test_a_cancelled_step_leaves_its_checkpoint_in_the_store(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         cancelled.set()
+        (sender,) = (one for one in psutil.Process().children() if SENDER in one.cmdline())
+        for _ in range(2):  # asked more than once, it still hears the step out
+            sender.terminate()
+            time.sleep(0.3)
 
     threading.Thread(target=cancel, daemon=True).start()
     with pytest.raises(Interrupted, match="the run was cancelled in Prefect, in step 'sft'"):

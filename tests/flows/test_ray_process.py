@@ -1,6 +1,7 @@
 """What is settled before a machine of Ray works, and why it may refuse to."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -11,14 +12,15 @@ from typing import Any
 import pytest
 
 from flows.ray_node import RUNS, take
-from flows.ray_process import Needs, connected, needs, refuse_local
+from flows.ray_process import Needs, _processes, connected, needs, refuse_local
 from flows.version import made_by
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
-from vlm_ops.errors import ConfigError, ServiceError
+from vlm_ops.errors import ConfigError, ServiceError, TransientError
 from vlm_ops.steps.process import ERROR, request_look
+from vlm_ops.steps.work import Work
 
 LARGE = {"NodeManagerAddress": "10.0.0.2", "Resources": {"CPU": 8.0, "GPU": 2.0}}
 SMALL = {"NodeManagerAddress": "10.0.0.3", "Resources": {"CPU": 32.0}}
@@ -35,17 +37,38 @@ def test_a_step_takes_a_gpu_where_there_is_one() -> None:
     assert needs(settings(gpus=0, threads=16), [HEAD, LARGE, SMALL]) == Needs(gpus=0, cpus=16)
 
 
+def test_only_what_processes_share_takes_several() -> None:
+    two = settings(gpus=2, threads=3)
+    assert needs(two, [HEAD, LARGE, SMALL]) == Needs(gpus=1, cpus=3)
+    assert needs(two, [HEAD, LARGE, SMALL], 2) == Needs(gpus=2, cpus=6)
+    assert needs(two, [HEAD, SMALL], 2) == Needs(gpus=0, cpus=6)
+    changes = ("execution.gpus=2", "sft.accumulation=2", "prefer.accumulation=2")
+    config = load_config("demo", list(changes))
+    for stage, processes in (("sft", 2), ("evaluate", 1)):
+        assert _processes({"work": Work.of(stage, config, {}).request()}) == processes
+    whole = {"config": config.model_dump(mode="json", by_alias=True)}
+    assert _processes({"check": whole}) == 2
+    assert _processes({"ground": whole}) == 1
+
+
+def test_the_last_machine_with_a_gpu_may_come_back() -> None:
+    with pytest.raises(TransientError, match="no machine of Ray has a GPU any more"):
+        needs(settings(ground={"device": "cuda"}), [HEAD, SMALL])
+    there = needs(settings(ground={"device": "cuda"}, gpus=0), [HEAD, SMALL])
+    assert there == needs(settings(ground={"device": "cpu"}), [HEAD, SMALL]) == Needs(0, 1)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"gpus": 3}, r"takes 3 GPUs and 1 CPUs .* 2 GPUs and 8 CPUs; it would wait for ever"),
+        ({"gpus": 3}, r"takes 3 GPUs and 3 CPUs .* 2 GPUs and 8 CPUs; it would wait for ever"),
         ({"gpus": 1, "threads": 16}, r"takes 1 GPUs and 16 CPUs .* 2 GPUs and 8 CPUs"),
         ({"gpus": 0, "threads": 64}, r"takes 0 GPUs and 64 CPUs .* 2 GPUs and 32 CPUs"),
     ],
 )
 def test_more_than_a_machine_has_is_refused(asked: dict[str, int], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        needs(settings(**asked), [HEAD, LARGE, SMALL])
+        needs(settings(**asked), [HEAD, LARGE, SMALL], max(1, asked["gpus"]))
 
 
 def test_a_server_that_other_machines_can_not_reach_is_refused() -> None:
@@ -102,6 +125,14 @@ def look(place: Path, **changes: Any) -> tuple[PipelineConfig, dict[str, Any]]:
     asked = {"check": request_look(config, data, judged=False), "threads": 1}
     moved = str(data.folder / "check/under-way")
     return config, asked | {"version": made_by(), "moved": moved, "ray": "http://nowhere"}
+
+
+def test_a_run_without_gpus_sees_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUNS, str(tmp_path / "there"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    for gpus, seen in ((1, "0,1"), (0, "")):
+        failure(look(tmp_path, gpus=gpus)[1])
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
 
 
 def failure(values: dict[str, Any]) -> list[str]:

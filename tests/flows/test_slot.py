@@ -3,13 +3,14 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.context import SyncClientContext
 from prefect.settings import (
@@ -76,15 +77,28 @@ def client(pair: Services) -> Iterator[SyncPrefectClient]:
         assert taken(found) == 0
 
 
+@contextmanager
+def limited(client: SyncPrefectClient, limit: int) -> Iterator[None]:
+    def change(limit: int) -> None:
+        changed = GlobalConcurrencyLimitUpdate(limit=limit)
+        client.update_global_concurrency_limit(GPU_SLOT, changed)
+
+    change(limit)
+    try:
+        yield
+    finally:
+        change(1)
+
+
 def taken(client: SyncPrefectClient) -> int:
     return client.read_global_concurrency_limit_by_name(GPU_SLOT).active_slots
 
 
-def take_for(client: SyncPrefectClient, run: str) -> str:
+def take_for(client: SyncPrefectClient, run: str, slots: int = 1) -> str:
     """Have the server count a slot; the caller may forget its answer, as a lost one is."""
     holder = ConcurrencyLeaseHolder.model_validate({"type": "flow_run", "id": run})
     answer = client.increment_concurrency_slots_with_lease(
-        [GPU_SLOT], 1, "concurrency", slot.LEASE_S, holder
+        [GPU_SLOT], slots, "concurrency", slot.LEASE_S, holder
     )
     return str(answer.json()["lease_id"])
 
@@ -99,6 +113,18 @@ def test_a_slot_whose_answer_was_lost_is_taken_up_at_once(client: SyncPrefectCli
         assert until is not None
         assert until() - began >= slot.LEASE_S - slot.STOP_S
         assert taken(client) == 1
+
+
+@pytest.mark.slow
+def test_slots_of_a_training_are_taken_up_by_a_step_that_needs_fewer(
+    client: SyncPrefectClient,
+) -> None:
+    run, began = str(uuid4()), time.monotonic()
+    with limited(client, 2):
+        take_for(client, run, 2)
+        with slot.gpu_slot("evaluate", run):
+            assert time.monotonic() - began < slot._ASK_EVERY_S
+            assert taken(client) == 2
 
 
 @pytest.mark.slow
@@ -117,3 +143,11 @@ def test_no_other_lease_is_taken_up(
         pass
     assert raised.value is told
     client.release_concurrency_slots_with_lease(UUID(lease))
+
+
+@pytest.mark.slow
+def test_a_limit_of_0_makes_steps_wait(client: SyncPrefectClient) -> None:
+    told = Interrupted("the run was cancelled")
+    waits = slot.gpu_slot("sft", str(uuid4()), given_up=lambda: told)
+    with limited(client, 0), pytest.raises(Interrupted, match="was cancelled"), waits:
+        pass

@@ -77,8 +77,9 @@ def step(
 
 
 def resolved(config: PipelineConfig) -> PipelineConfig:
-    """Return the configuration with its runs folder as an absolute path."""
-    execution = config.execution.model_copy(update={"runs": config.execution.runs.resolve()})
+    """Return the configuration for this machine: an absolute runs folder, and its own ground."""
+    here = {"runs": config.execution.runs.resolve(), "ground": None}
+    execution = config.execution.model_copy(update=here)
     return config.model_copy(update={"execution": execution})
 
 

@@ -63,6 +63,8 @@ class ExecutionSettings(Frozen):
                 "where: ray needs a store, which connects Ray's machines; set store: "
                 "s3://bucket/prefix, or file:///mnt/share/folder on a disk that all of them mount"
             )
+        if self.ground is not None and self.where != "ray":
+            raise ValueError("ground is what a run with where: ray fills in; leave it out")
         if self.gpus == 0 and self.where != "ray":
             raise ValueError("gpus: 0 is for where: ray; expected 1 or more")
         if not re.fullmatch(r"auto|[^/:@\s]+:[1-9][0-9]{0,4}", self.ray_address):

@@ -49,7 +49,7 @@ def unfit_gpus(config: PipelineConfig, shape: Shape) -> list[str]:
             f"execution.gpus {gpus}: this family trains on one GPU alone ({why}). Set it to 1."
         )
     visible = len(ground.gpus())
-    if 0 < visible < gpus:
+    if config.execution.where == "here" and 0 < visible < gpus:
         found.append(
             f"execution.gpus {gpus}: {visible} visible here. Lower it, or make more visible "
             f"(CUDA_VISIBLE_DEVICES)."
