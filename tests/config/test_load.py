@@ -23,6 +23,9 @@ def wrong(tmp_path: Path, text: str, *overrides: str) -> str:
     return str(caught.value).replace(str(path), "my.yaml")
 
 
+DEMOS = {"demo", "demo-benchmarks", "demo-shuffled"}
+
+
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_loads_and_survives_json(name: str) -> None:
     config = load_config(name)
@@ -31,13 +34,13 @@ def test_every_preset_loads_and_survives_json(name: str) -> None:
 
 
 def test_presets_have_a_line_of_explanation() -> None:
-    assert {"demo", "demo-shuffled", "smolvlm-2.2b-cookbook"} < {*presets()}
-    others = {*presets()} - {"demo", "demo-shuffled", "smolvlm-2.2b-cookbook"}
+    assert {*DEMOS, "smolvlm-2.2b-cookbook"} < {*presets()}
+    others = {*presets()} - {*DEMOS, "smolvlm-2.2b-cookbook"}
     assert all(name.endswith("-chartqa-rlaifv") for name in others)
     assert all(20 < len(line) < 100 and line.endswith(".") for line in presets().values())
 
 
-@pytest.mark.parametrize("name", sorted({*presets()} - {"demo", "demo-shuffled"}))
+@pytest.mark.parametrize("name", sorted({*presets()} - DEMOS))
 def test_hub_presets_pin_the_data_and_train_what_the_engine_is_fast_at(name: str) -> None:
     config = load_config(name)
     assert isinstance(config.data, HubData)

@@ -360,7 +360,7 @@ def test_without_a_hub_the_message_says_what_works(size: str, tmp_path: Path) ->
         "vlm_ops.errors.ServiceError: HuggingFaceM4/ChartQA: the data set is on a hub, and no hub "
         "could be reached"
     )
-    assert "the presets demo and demo-shuffled, and data of your own" in said
+    assert "the presets demo, demo-benchmarks and demo-shuffled, and data of your own" in said
 
 
 def test_a_download_that_breaks_off_is_no_fault_of_the_data(

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 6.0
 OFFLINE_HINT = (
-    "Without a hub these work: the presets demo and demo-shuffled, and data of your own "
-    "(data.type: files; pairs.type: sampled, or dataset with a path)."
+    "Without a hub these work: the presets demo, demo-benchmarks and demo-shuffled, and data of "
+    "your own (data.type: files; pairs.type: sampled, or dataset with a path)."
 )
 
 

@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 _CANT_QUANTIZE = (ImportError, NotImplementedError)
 """What transformers and bitsandbytes raise where they have no kernels for it."""
-OFFLINE_PRESETS = "demo, demo-shuffled"
+OFFLINE_PRESETS = "demo, demo-benchmarks, demo-shuffled"
 
 
 @dataclass
