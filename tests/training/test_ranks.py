@@ -219,7 +219,7 @@ class Resumed(PackedTraining, Within):
 def test_within_a_later_epoch_each_process_goes_on_in_its_order(ranks: int) -> None:
     rows = [EncodedRow(str(n), (), [n // 2], ([1],), ()) for n in range(16)]
     order = ByImage(rows, seed=3)
-    batches = DataLoader(range(16), batch_sampler=BatchSampler(order, 2, drop_last=False))
+    batches: Any = DataLoader([*range(16)], batch_sampler=BatchSampler(order, 2, drop_last=False))
     dealt = prepare_data_loader(batches, num_processes=ranks, process_index=0)
     dealt.set_epoch(1)
     whole = [int(row) for batch in dealt for row in batch]
