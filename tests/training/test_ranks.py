@@ -201,10 +201,10 @@ def test_each_row_is_dealt_once_and_each_batch_is_one_of_a_process_alone(
 class Within:
     """As transformers' ``Trainer``, where it goes on within an epoch: it skips the first batch."""
 
-    def _run_epoch(self, *args: Any, **given: Any) -> None:
-        rest = skip_first_batches(given["train_dataloader"], 1)
-        rest.set_epoch(given["epoch"])
-        given["met"] += [int(row) for batch in rest for row in batch]
+    def _run_epoch(self, model: Any, epoch: int, train_dataloader: Any, met: list[int]) -> None:
+        rest = skip_first_batches(train_dataloader, 1)
+        rest.set_epoch(epoch)
+        met += [int(row) for batch in rest for row in batch]
 
 
 class Resumed(PackedTraining, Within):
@@ -219,14 +219,16 @@ class Resumed(PackedTraining, Within):
 def test_within_a_later_epoch_each_process_goes_on_in_its_order(ranks: int) -> None:
     rows = [EncodedRow(str(n), (), [n // 2], ([1],), ()) for n in range(16)]
     order = ByImage(rows, seed=3)
-    numbers: Any = range(16)
-    batches = DataLoader(numbers, batch_sampler=BatchSampler(order, 2, drop_last=False))
+    numbers: Any = range(len(rows))
+    batches: DataLoader[Any] = DataLoader(
+        numbers, batch_sampler=BatchSampler(order, 2, drop_last=False)
+    )
     dealt = prepare_data_loader(batches, num_processes=ranks, process_index=0)
     dealt.set_epoch(1)
     whole = [int(row) for batch in dealt for row in batch]
     order.set_epoch(0)  # as a process begins
     met: list[int] = []
-    Resumed(order)._run_epoch(epoch=1, train_dataloader=dealt, met=met)
+    Resumed(order)._run_epoch(None, 1, dealt, met)
     assert met == whole[2:]
 
 

@@ -151,10 +151,10 @@ class PackedTraining(Stoppable, CompleteCheckpoints):
     def _get_train_sampler(self, *_: Any) -> ByImage:
         return self._sampler
 
-    def _run_epoch(self, *args: Any, **options: Any) -> None:
+    def _run_epoch(self, model: Any, epoch: int, *rest: Any, **options: Any) -> None:
         # Behind skipped batches that are dealt to processes, accelerate does not reach the order.
-        self._sampler.set_epoch(options["epoch"])
-        super()._run_epoch(*args, **options)
+        self._sampler.set_epoch(epoch)
+        super()._run_epoch(model, epoch, *rest, **options)
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Pack rows.
