@@ -126,7 +126,7 @@ def _silent(address: str, why: str) -> ServiceError:
     )
 
 
-def _processes(values: Mapping[str, Any]) -> int:
+def _processes(values: dict[str, Any]) -> int:
     """Return how many processes share what is asked; a look is refused where its training is."""
     if GROUND in values:
         return 1
