@@ -10,6 +10,9 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.steps.process import request_look
 
+GROUND = "ground"
+"""Key of a request that asks what a machine computes answers with."""
+
 
 def look_in_child(
     config: PipelineConfig, data: PreparedData, *, judged: bool, terms: Terms | None = None
@@ -55,19 +58,17 @@ def ask_child(
     return read_told(found, f"what was found ({name})")
 
 
-def ground_elsewhere(config: PipelineConfig, uri: str) -> dict[str, str] | None:
-    """Ask a machine of Ray what it computes answers with; None where steps work on this one.
+def ground_elsewhere(config: PipelineConfig, terms: Terms) -> dict[str, str]:
+    """Ask a machine of Ray what it computes answers with.
 
     Args:
         config: The whole configuration.
-        uri: Of the MLflow server.
+        terms: As :func:`run_in_child`.
 
     Raises:
         VlmOpsError: As :func:`run_in_child`.
     """
-    if config.execution.where == "here":
-        return None
     whole = config.model_dump(mode="json", by_alias=True)
-    asked = {"ground": {"config": whole}, "threads": config.execution.threads}
+    asked = {GROUND: {"config": whole}, "threads": config.execution.threads}
     with tempfile.TemporaryDirectory() as scratch:
-        return ask_child(Path(scratch), asked, "ground", Terms(ray=uri))
+        return ask_child(Path(scratch), asked, GROUND, terms)

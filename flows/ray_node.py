@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.child import run_in_child
-from flows.looking import look_in_child
+from flows.looking import GROUND, look_in_child
 from flows.version import refuse_other
 from flows.watch import Terms
 from vlm_ops.artifacts import PreparedData
@@ -38,8 +38,6 @@ from vlm_ops.watched import tell
 
 FOLDER = "ray"
 RUNS = "VLM_OPS_RUNS"
-GROUND = "ground"
-"""Key of a request that asks what a machine computes answers with."""
 
 Said = tuple[str, str]
 """A kind (``at``, ``line``, ``step``, ``found`` or ``failed``) and a text."""

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import vlm_ops.errors
-from flows.ray_node import GROUND, Said, config_of, take
+from flows.looking import GROUND
+from flows.ray_node import Said, config_of, take
 from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.errors import ConfigError, Interrupted, ServiceError, StepFailed, TransientError
 from vlm_ops.steps.process import ERROR, as_a_step, report

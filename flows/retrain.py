@@ -13,7 +13,6 @@ from prefect.states import Cancelled, Completed
 from flows import tasks
 from flows.context import Context
 from flows.disk import look_at_disk
-from flows.looking import ground_elsewhere
 from flows.report import with_report
 from flows.servers.environment import named
 from flows.state import is_cancelled
@@ -101,6 +100,7 @@ def _run(config: PipelineConfig, source: str, trigger: str, *, promote: bool) ->
         context.trigger = trigger
         with context:
             look_at_disk(context.runs, room)
+            tasks.settle_ground(context)
             try:
                 summary = _promotion(context) if promote else _trial(context)
             finally:
@@ -178,8 +178,8 @@ def _context(config: PipelineConfig, source: str) -> Context:
         )
     bring_named(config)
     refuse_unfit(config.model)
-    runs, ground = config.execution.runs.resolve(), ground_elsewhere(config, tracking_uri)
-    execution = config.execution.model_copy(update={"runs": runs, "ground": ground})
+    here = {"runs": config.execution.runs.resolve(), "ground": None}
+    execution = config.execution.model_copy(update=here)
     started = settle_start(config.model_copy(update={"execution": execution}), tracking_uri)
     if started.said is not None:
         logger.info("%s", started.said)

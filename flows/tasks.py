@@ -15,7 +15,7 @@ from prefect.states import Completed
 
 from flows.child import CHECK, run_in_child
 from flows.context import Context, Taken, git_commit
-from flows.looking import look_in_child
+from flows.looking import GROUND, ground_elsewhere, look_in_child
 from flows.slot import gpu_slot
 from flows.state import is_cancelled, make_sure_it_runs
 from flows.summary import publish_check
@@ -47,6 +47,16 @@ from vlm_ops.tracking.runs import user_name
 from vlm_ops.watched import GRACE_S
 
 logger = logging.getLogger("vlm_ops.flow")
+
+
+def settle_ground(context: Context) -> None:
+    """Ask a machine of Ray, as a Prefect task, what answers are computed with, where it does."""
+    config = context.config
+    if config.execution.where == "here":
+        return
+    ground = unwrap(_ground.with_options(retries=config.execution.retries)(context))
+    execution = config.execution.model_copy(update={"ground": ground})
+    context.config = config.model_copy(update={"execution": execution})
 
 
 def take(context: Context, stage: str) -> None:
@@ -131,6 +141,14 @@ def _take(context: Context, stage: str, inputs: dict[str, Taken]) -> Any:
         raise
     context.end_step(stage)
     return Taken(found, fresh=True)
+
+
+@task(
+    name=GROUND, task_run_name=GROUND, retry_condition_fn=_is_transient, persist_result=False,
+    cache_policy=NO_CACHE,
+)  # fmt: skip
+def _ground(context: Context) -> dict[str, str]:
+    return ground_elsewhere(context.config, _terms(context))
 
 
 @task(

@@ -12,11 +12,14 @@ from ray_machines import Machine, ray_machines
 from small import write_small
 
 from flows.child import run_in_child
+from flows.context import Context
+from flows.servers.services import Services
 from flows.watch import Terms
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
 from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted, TransientError
+from vlm_ops.evaluation.protocol import ground_of_answers
 from vlm_ops.steps.plan import perform, plan
 from vlm_ops.steps.work import Work
 from vlm_ops.store.shared import FILES
@@ -86,6 +89,25 @@ def test_a_training_goes_on_on_another_machine(
     whole = trained(sft(place, "alone"), Terms())
     assert resumed.adapter_sha256 == whole.adapter_sha256
     assert (resumed.best_step, resumed.metrics["loss"]) == (whole.best_step, whole.metrics["loss"])
+
+
+def test_a_run_asks_a_machine_what_answers_are_computed_with(
+    place: Path, ray: tuple[str, list[Machine]], pair: Services
+) -> None:
+    from prefect import flow
+
+    from flows import tasks
+
+    there = (f"execution.store=file://{place}/share", "execution.where=ray",
+             f"execution.ray_address={ray[0]}")  # fmt: skip
+    context = Context(sft(place, "here", *there).config, "http://nowhere")
+
+    @flow
+    def asks() -> None:
+        tasks.settle_ground(context)
+
+    asks()
+    assert context.config.execution.ground == ground_of_answers(context.config.model)
 
 
 def test_a_cancelled_step_leaves_its_checkpoint_in_the_store(
