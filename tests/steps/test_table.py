@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from vlm_ops.artifacts import AnswerSet, ModelRef
+from vlm_ops.config.benchmark import OTHERS_NAMES
 from vlm_ops.config.load import load_config
 from vlm_ops.records import Against
 from vlm_ops.steps.plan import step_function
@@ -89,6 +90,11 @@ def test_every_step_has_a_stage_of_its_name_or_belongs_to_one() -> None:
     )
     assert [step for stage in STAGES for step in steps_of(stage)] == list(STEPS.values())
     assert all(steps_of(stage)[-1].name == stage for stage in STAGES)
+
+
+def test_no_benchmark_is_called_as_a_step_of_every_run_is() -> None:
+    asked = {name.rpartition(" on ")[2] for name in STEPS if " on " in name}
+    assert asked == set(OTHERS_NAMES)
 
 
 def test_benchmarks_stand_among_the_steps_of_their_stages() -> None:

@@ -59,8 +59,11 @@ def show(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = False
     elif settings is None:
         out.print(f"{name} has no margins yet: its first promotion pins those of its run.")
     else:
-        for key, value in settings:
+        for key, value in settings.model_dump(exclude={"benchmarks"}).items():
             out.print(f"{key}: {value}")
+        for name, terms in settings.benchmarks.items():
+            told = ", ".join(f"{key} {value}" for key, value in terms)
+            out.print(f"on {name}: {told}")
 
 
 @gate.command("simulate")
