@@ -84,7 +84,7 @@ class PipelineConfig(Frozen):
                 (self.gate, *self.gate.benchmarks.values())]  # fmt: skip
         if key := next((min(keys) for keys in told if keys), None):
             raise ValueError(
-                f"gate: {key} is not set here; evaluate.metric and the benchmarks themselves tell it"
+                f"gate: {key} is not set here; evaluate.metric and each benchmark tell it"
             )
         return self
 

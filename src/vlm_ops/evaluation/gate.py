@@ -173,8 +173,11 @@ def _compared(
         metric = find(evaluation.metric)
         found.refused.extend(floors.worse_kinds(said, champion.read(), name, job, metric))
         found.not_asked.extend(floors.unseen_kinds(said))
-    for judged in on_benchmarks(job, version, answers, level):
-        _sort(found, judged.difference, judged.passed, judged.reason)
+    for judged in on_benchmarks(job, evaluation, version, answers, level):
+        if judged.passed is None:
+            found.not_asked.append(judged.reason)
+        else:
+            _sort(found, judged.difference, judged.passed, judged.reason)
     if not (found.passed or found.refused):
         found.refused.append(_NOTHING_ASKED)
     return found
