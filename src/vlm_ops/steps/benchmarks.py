@@ -83,6 +83,13 @@ def unseen_rows(benchmark: str) -> str:
     return f"unseen rows of {benchmark}"
 
 
+def unseen_job(benchmark: BenchmarkSettings) -> UnseenJob:
+    """Return what has to hold of the rows of a benchmark."""
+    return UnseenJob(
+        name=benchmark.name, metric=benchmark.metric, max_rows=benchmark.max_rows, seed=SEED
+    )
+
+
 def rows_step(benchmark: BenchmarkSettings) -> Step:
     """Return the step that prepares the rows of a benchmark."""
     return Step(
@@ -154,7 +161,7 @@ def _unseen_step(benchmark: BenchmarkSettings) -> Step:
         stage="prepare",
         work="unseen",
         version=1,
-        job=lambda _: UnseenJob(name=benchmark.name, metric=benchmark.metric),
+        job=lambda _: unseen_job(benchmark),
         output=Unseen,
         function="vlm_ops.evaluation.unseen:unseen",
         inputs={"rows": From(rows_step(benchmark).name), "data": From("prepare")},
