@@ -81,8 +81,8 @@ def _compare(preferred: AnswerSet, sft: AnswerSet, seed: int) -> tuple[bool, str
     """Tell whether the preferred model is better beyond chance, and why that is said."""
     if preferred.metric != sft.metric:
         raise DataError(
-            f"preferred was judged by {preferred.metric} on validation, sft by {sft.metric}: scores "
-            f"of different metrics are never compared; run the pipeline again"
+            f"preferred was judged by {preferred.metric} on validation, sft by {sft.metric}: "
+            f"scores of different metrics are never compared; run the pipeline again"
         )
     metric = find(sft.metric)
     sums = paired(preferred.read(), sft.read(), "sft on validation", metric)

@@ -92,8 +92,8 @@ def suit(job: UnseenJob, rows: Sequence[Row]) -> None:
         others = sorted(answers - _YES_NO)
         found = f"no {missing.pop()!r} among the answers" if not others else f"{others[0]!r}"
         raise DataError(
-            f"{job.name}: metric {job.metric} needs rows with the answer yes and rows with no, found "
-            f"{found}; who always says the other word would be right everywhere"
+            f"{job.name}: metric {job.metric} needs rows with the answer yes and rows with no, "
+            f"found {found}; who always says the other word would be right everywhere"
         )
 
 

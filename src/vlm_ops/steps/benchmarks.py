@@ -175,7 +175,7 @@ def _scores_step(config: PipelineConfig) -> Step:
         name=SCORES,
         stage="evaluate",
         work=SCORES,
-        version=1,
+        version=2,
         job=lambda config: EvaluateJob(
             seed=config.seed, max_rows=None, resamples=config.evaluate.resamples
         ),
