@@ -68,7 +68,7 @@ def test_every_function_takes_the_inputs_and_leaves_the_output(step: Step) -> No
     assert hints["return"] is step.output
     for name, need in step.inputs.items():
         # What is not named is among the answers, which evaluate and gate take by name.
-        hint = hints.get(name, hints.get("answers", hints.get("benchmarks")))
+        hint = next(hints[key] for key in (name, "answers", "benchmarks") if key in hints)
         assert issubclass(given(need), (hint, *get_args(hint))), name
         assert name in hints or given(need) in (AnswerSet, Unseen)
 

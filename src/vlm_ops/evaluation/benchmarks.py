@@ -91,7 +91,7 @@ def on_benchmarks(
     known = answers.get(rival)
     ours = _Side("candidate", "the candidate", evaluation.model.content)
     called = "the base" if first else champion_name(version)
-    theirs = _Side(rival, called, known and known.model)
+    theirs = _Side(rival, called, None if known is None else known.model)
     pairs: dict[str, _Pair] = {}
     for name in job.gate.benchmarks:
         try:
