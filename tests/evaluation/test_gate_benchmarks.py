@@ -12,7 +12,7 @@ from squares import judged, model_ref
 from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.gate import BenchmarkTerms, GateSettings
 from vlm_ops.config.jobs import GateJob
-from vlm_ops.evaluation.benchmarks import WORSE_LEVEL, Judged, on_benchmarks
+from vlm_ops.evaluation.gate_benchmarks import WORSE_LEVEL, Judged, on_benchmarks
 from vlm_ops.store.jsonl import write_jsonl
 
 LEVEL = 0.002

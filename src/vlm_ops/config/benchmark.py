@@ -6,12 +6,15 @@ from pydantic import Field, field_validator, model_validator
 
 from vlm_ops.config.marks import find_mark
 from vlm_ops.config.sections import ChartsData, DataSettings, HubData
-from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY
+from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a benchmark may be called."""
+
+ASKED: Split = "test"
+"""Split of the prepared rows that is asked, whatever the source calls its own."""
 
 OTHERS_NAMES = ("validation", "test", "gray", "swapped")
 """What it may not: ``candidate on test`` is a step of every run."""

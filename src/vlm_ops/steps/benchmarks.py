@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vlm_ops.artifacts import AnswerSet, PreparedData
-from vlm_ops.config.benchmark import BenchmarkSettings
+from vlm_ops.config.benchmark import ASKED, BenchmarkSettings
 from vlm_ops.config.jobs import AnswersJob, BenchmarkJob, EvaluateJob, UnseenJob
 from vlm_ops.config.pairs import Labelled
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.benchmarked import BenchmarkScores, Unseen
 from vlm_ops.evaluation.metrics import METRIC_VERSION, find
 from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
-from vlm_ops.records import Split
 from vlm_ops.steps.step import CHAMPION, STATISTICS, From, Step
 from vlm_ops.store.artifact import Artifact
 
@@ -33,9 +32,6 @@ SCORES = "benchmarks"
 
 SEED = 0
 """Draws charts, and rows where a benchmark has more than ``max_rows``: the same for everybody."""
-
-ASKED: Split = "test"
-"""Split of the prepared rows that is asked, whatever the source calls its own."""
 
 _MODELS = {
     "candidate": From("choose", "model"),

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 
 from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData
-from vlm_ops.config.benchmark import BenchmarkSettings
+from vlm_ops.config.benchmark import ASKED, BenchmarkSettings
 from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.unseen import suit
-from vlm_ops.steps.benchmarks import ASKED, answers_step, rows_step, unseen_job
+from vlm_ops.steps.benchmarks import answers_step, rows_step, unseen_job
 from vlm_ops.steps.plan import Outputs, perform, plan_step
 from vlm_ops.steps.step import From
 from vlm_ops.tracker import NullTracker
