@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from vlm_ops.config.benchmarks import load_benchmark, load_benchmarks, shipped
+from vlm_ops.config.gate import GateSettings
+from vlm_ops.config.load import load_config, refuse_margins
 from vlm_ops.config.sections import FilesData, HubData
 from vlm_ops.errors import ConfigError
 
@@ -59,6 +61,7 @@ def test_paths_of_a_file_start_at_its_folder_and_overrides_where_the_user_is(
         ({"chance": 30}, "chance: found 30, expected less than or equal to 1"),
         ({"kinds": ["a"]}, "kinds needs slices"),
         ({"name": "my set"}, "name: found 'my set'"),
+        ({"name": "gray"}, "found 'gray', which a run's own rows are called; take another"),
         ({"data": {"type": "hub", "id": "a/b"}}, "data.revision is missing"),
         ({"data": {"type": "charts", "prompt": "Q: {question}"}}, "data.prompt: prompt is a key"),
         (
@@ -90,3 +93,37 @@ def test_two_with_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"two benchmarks are called 'charts': charts and .*own"):
         load_benchmarks(["charts", own])
     assert [one.name for one in load_benchmarks(["charts", "pope"])] == ["charts", "pope"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["gate.floor=0.1", "benchmarks=[easy.yaml]", "evaluate.metric=anls", "evaluate={metric: anls}"],
+)
+def test_a_run_that_may_promote_takes_the_bar_from_its_file(change: str) -> None:
+    with pytest.raises(ConfigError, match="from its file alone"):
+        refuse_margins(["evaluate.batch_size=4", change])
+
+
+def test_margins_tell_one_benchmark_from_another_of_its_name(tmp_path: Path) -> None:
+    own = written(tmp_path)
+    hard = load_config("demo", [f"benchmarks=[{own}]"]).margins
+    written(tmp_path, title="In other words", licence="none")
+    assert load_config("demo", [f"benchmarks=[{own}]"]).margins == hard
+    written(tmp_path, data={"type": "files", "path": "easy.jsonl"})
+    assert load_config("demo", [f"benchmarks=[{own}]"]).margins != hard
+    written(tmp_path, metric="anls")
+    assert load_config("demo", [f"benchmarks=[{own}]"]).margins.benchmarks["own"].metric == "anls"
+    assert GateSettings.model_validate_json(hard.model_dump_json()) == hard
+
+
+def test_margins_tell_the_metric_that_they_are_in() -> None:
+    plain = load_config("demo").margins
+    assert plain == load_config("demo").gate
+    assert "metric" not in plain.model_dump()
+    assert load_config("demo", ["evaluate.metric=anls"]).margins.metric == "anls"
+
+
+@pytest.mark.parametrize("key", ["metric", "benchmarks.charts.settings"])
+def test_the_gate_is_not_told_what_benchmarks_tell(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"gate: {key.rpartition('.')[2]} is not set here"):
+        load_config("demo", ["benchmarks=[charts]", f"gate.{key}=anls"])

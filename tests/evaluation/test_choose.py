@@ -93,3 +93,28 @@ def test_other_numbers_or_another_model_are_another_choice(tmp_path: Path) -> No
 def test_models_that_answered_other_rows_can_not_be_chosen_between(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must answer the same rows"):
         chosen(tmp_path, right(0, groups=3), right(0, groups=4))
+
+
+def test_scores_of_two_metrics_are_never_compared(tmp_path: Path) -> None:
+    sft, preferred = (answers(tmp_path, name, right(0)) for name in ("sft", "preferred"))
+    with pytest.raises(DataError, match="preferred was judged by anls on validation, sft by relax"):
+        choose(
+            ChooseJob(seed=0),
+            sft=SFT,
+            prefer=PREFER,
+            sft_answers=sft,
+            preferred_answers=preferred.model_copy(update={"metric": "anls"}),
+            out=tmp_path,
+            tracker=NullTracker(),
+        )
+
+
+def test_relaxed_accuracy_takes_no_answers_of_another_metric(tmp_path: Path) -> None:
+    sft, preferred = (answers(tmp_path, name, right(0)) for name in ("sft", "preferred"))
+    graded = [one.model_copy(update={"terms": (0.5, 1.0)}) for one in sft.read()]
+    write_jsonl(sft.folder / "answers.jsonl", graded)
+    with pytest.raises(DataError, match="the answers are not judged by relaxed_accuracy, as row"):
+        choose(
+            ChooseJob(seed=0), sft=SFT, prefer=PREFER, sft_answers=sft,
+            preferred_answers=preferred, out=tmp_path, tracker=NullTracker(),
+        )  # fmt: skip

@@ -7,27 +7,45 @@ from typing import Any
 
 import numpy as np
 import pytest
-from squares import judged
+from squares import judged, model_ref
 
-from vlm_ops.artifacts import AnswerSet
+from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.gate import BenchmarkTerms, GateSettings
 from vlm_ops.config.jobs import GateJob
-from vlm_ops.evaluation.benchmarks import WORSE_LEVEL, Judged, on_benchmarks
+from vlm_ops.evaluation.gate_benchmarks import WORSE_LEVEL, Judged, on_benchmarks
 from vlm_ops.store.jsonl import write_jsonl
 
 LEVEL = 0.002
 ROWS = 200
+CANDIDATE = model_ref("new")
+EVALUATION = Evaluation(
+    folder=Path(), content="e", candidate="sft", why="w", validation={}, model=CANDIDATE,
+    scores={}, logged_models={}, protocol="p",
+)  # fmt: skip
+RIVALS = {"base": "b", "champion": "c"}
+"""What the models of the others are."""
 
 
 def answers(folder: Path, right: Sequence[bool], **other: Any) -> AnswerSet:
+    """What the model that the folder begins with said."""
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "answers.jsonl", judged([bool(one) for one in right]))
-    told: dict[str, Any] = {"model": "m", "protocol": "p", "split": "test", "gray": False}
+    told: dict[str, Any] = {
+        "model": (RIVALS | {"candidate": CANDIDATE.content})[folder.name.partition("-")[0]],
+        "protocol": "p",
+        "split": "test",
+        "gray": False,
+    }
     terms = {"decoding": other.pop("asked", "max 8"), "pixels": folder.name}
     if told["protocol"] == other.get("protocol", "p") or terms["decoding"] != "max 8":
         (folder / "protocol.json").write_text(json.dumps(terms))
     told |= {"relaxed_accuracy": float(np.mean(right)), "content": folder.name, **other}
     return AnswerSet(folder=folder, **told)
+
+
+def known(tmp_path: Path) -> dict[str, AnswerSet | None]:
+    """What base and champion said to the test rows."""
+    return {who: answers(tmp_path / f"{who}-on-test", [True]) for who in RIVALS}
 
 
 def spread(right: float) -> list[bool]:
@@ -48,7 +66,9 @@ def ask(
         for who, share in zip(("candidate", rival), pair, strict=True)
     }
     gate = GateSettings(benchmarks={name: terms.get(name, BenchmarkTerms()) for name in shares})
-    found = on_benchmarks(GateJob(seed=0, gate=gate, resamples=400), version, sets, LEVEL)
+    told = {**sets, rival: known(tmp_path)[rival]}
+    job = GateJob(seed=0, gate=gate, resamples=400)
+    found = on_benchmarks(job, EVALUATION, version, told, LEVEL)
     return {one.difference.on: one for one in found if one.difference}
 
 
@@ -91,13 +111,16 @@ def test_equal_where_it_has_to_be_better(tmp_path: Path) -> None:
         ({"protocol": "q", "asked": "max 9"}, "asked in another way than the candidate: decoding"),
         ({"ground": {"torch": "1"}}, "another ground"),
         ({"relaxed_accuracy": float("nan")}, "not a number"),
-        (None, "has no answers"),
+        ({"metric": "anls"}, "was judged by anls there, not by relaxed_accuracy"),
+        ({"model": "another"}, "another model's than the champion (version 3)'s"),
+        (None, "the champion (version 3) has no answers there"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
     tmp_path: Path, other: dict[str, Any] | None, said: str
 ) -> None:
     sets: dict[str, AnswerSet | None] = {
+        **known(tmp_path),
         "candidate on charts": answers(tmp_path / "candidate", spread(0.5)),
         "champion on charts": (
             None if other is None else answers(tmp_path / "champion", spread(0.5), **other)
@@ -105,10 +128,53 @@ def test_what_cannot_be_compared_is_refused(
     }
     gate = GateSettings(benchmarks={"charts": BenchmarkTerms()})
     job = GateJob(seed=0, gate=gate, resamples=400)
-    (found,) = on_benchmarks(job, "3", sets, LEVEL)
+    (found,) = on_benchmarks(job, EVALUATION, "3", sets, LEVEL)
     assert (found.passed, found.difference) == (False, None)
     assert found.reason.startswith("on charts: ")
     assert said in found.reason
+
+
+def test_the_candidates_answers_are_its_own(tmp_path: Path) -> None:
+    sets = known(tmp_path) | {
+        "candidate on charts": answers(tmp_path / "candidate", spread(0.5), model="another"),
+        "champion on charts": answers(tmp_path / "champion", spread(0.5)),
+    }
+    job = GateJob(seed=0, gate=GateSettings(benchmarks={"charts": BenchmarkTerms()}), resamples=99)
+    (found,) = on_benchmarks(job, EVALUATION, "3", sets, LEVEL)
+    assert found.reason == "on charts: the answers there are another model's than the candidate's"
+
+
+def test_a_score_out_of_its_range_is_a_refusal(tmp_path: Path) -> None:
+    sets = known(tmp_path)
+    for who, worth in {"candidate": 7.0, "champion": 1.0}.items():
+        sets[f"{who} on charts"] = answers(tmp_path / who, spread(0.5), metric="anls")
+        rows = [one.model_copy(update={"terms": (worth, 1.0)}) for one in judged(spread(0.5))]
+        write_jsonl(tmp_path / who / "answers.jsonl", rows)
+    terms = {"charts": BenchmarkTerms(metric="anls")}
+    job = GateJob(seed=0, gate=GateSettings(benchmarks=terms), resamples=99)
+    (found,) = on_benchmarks(job, EVALUATION, "3", sets, LEVEL)
+    assert (found.passed, found.difference) == (False, None)
+    assert found.reason.startswith("on charts: the metric anls gave 7; expected a number from 0")
+
+
+@pytest.mark.parametrize("improve", [False, True])
+def test_few_groups_are_not_asked_and_weaken_no_other(tmp_path: Path, improve: bool) -> None:
+    """Four groups can't show a loss, be it of all; five can, where they are asked alone."""
+    sets = known(tmp_path)
+    for name, groups in {"few": 4, "enough": 5}.items():
+        for who, right in {"candidate": False, "champion": True}.items():
+            rows = [
+                one.model_copy(update={"group": f"g{number % groups}"})
+                for number, one in enumerate(judged([right] * ROWS))
+            ]
+            sets[f"{who} on {name}"] = answers(tmp_path / f"{who}-{name}", [right] * ROWS)
+            write_jsonl(tmp_path / f"{who}-{name}" / "answers.jsonl", rows)
+    terms = {"few": BenchmarkTerms(improve=improve), "enough": BenchmarkTerms()}
+    job = GateJob(seed=0, gate=GateSettings(benchmarks=terms), resamples=99)
+    found = list(on_benchmarks(job, EVALUATION, "3", sets, LEVEL))
+    assert found[0] == Judged(None, "whether it is worse on few: 4 groups can't show it")
+    assert [one.passed for one in found[1:]] == ([False, False] if improve else [False])
+    assert found[-1].reason.startswith("on enough: worse")
 
 
 def test_equal_candidates_are_seldom_called_worse_on_any(tmp_path: Path) -> None:
@@ -118,12 +184,12 @@ def test_equal_candidates_are_seldom_called_worse_on_any(tmp_path: Path) -> None
     job = GateJob(seed=0, gate=GateSettings(benchmarks=terms), resamples=200)
     tries, refused = 150, 0
     for _ in range(tries):
-        sets: dict[str, AnswerSet | None] = {}
+        sets = known(tmp_path)
         for name in terms:
             hard = rng.random(60)
             for who in ("candidate", "champion"):
                 right = list(rng.random(60) > hard)
                 sets[f"{who} on {name}"] = answers(tmp_path / f"{who}-{name}", right)
-        refused += any(not one.passed for one in on_benchmarks(job, "3", sets, LEVEL))
+        refused += any(not one.passed for one in on_benchmarks(job, EVALUATION, "3", sets, LEVEL))
     # 5 % are 7.5 of 150; more than 14 come by chance in less than 1 % of cases.
     assert refused <= 14, f"{refused} of {tries}, at a level of {WORSE_LEVEL}"

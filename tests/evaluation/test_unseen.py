@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,9 @@ def picture(seed: int, *, side: int = 96) -> Image.Image:
     return image
 
 
-def data(folder: Path, split: Split, images: list[Image.Image | None]) -> PreparedData:
+def data(
+    folder: Path, split: Split, images: list[Image.Image | None], answers: Sequence[str] = ()
+) -> PreparedData:
     folder.mkdir(parents=True)
     rows = []
     for number, image in enumerate(images):
@@ -40,7 +43,7 @@ def data(folder: Path, split: Split, images: list[Image.Image | None]) -> Prepar
             refs = (ImageRef(path=path.name, sha256=sha256_file(path), width=width, height=height),)
         row = Row(
             id=f"{split}-{number}", images=refs, question="What is 2 + 2?", kind="all",
-            answers=("4",), group=f"{split}-{number}",
+            answers=(answers[number] if answers else "4",), group=f"{split}-{number}",
         )  # fmt: skip
         rows.append(row)
     for each in ("train", "validation", "test"):
@@ -85,3 +88,28 @@ def test_no_row_is_left(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="all 1 rows show what is trained on"):
         unseen(JOB, rows=asked, data=trained, out=out, tracker=NullTracker())
     assert (out / "leaked.jsonl").is_file()
+
+
+@pytest.mark.parametrize("max_rows", [None, 1])
+def test_what_is_left_and_asked_has_to_suit_the_metric(
+    tmp_path: Path, max_rows: int | None
+) -> None:
+    """The only No is left out, or not among the rows that are drawn."""
+    shown: list[Image.Image | None] = [picture(1 if max_rows is None else 9)]
+    trained = data(tmp_path / "own", "train", shown)
+    asked = data(tmp_path / "benchmark", "test", [picture(1), picture(5)], ["No", "Yes"])
+    out = tmp_path / "unseen"
+    out.mkdir()
+    job = JOB.model_copy(update={"metric": "yes_no", "max_rows": max_rows})
+    with pytest.raises(DataError, match="mine: metric yes_no needs rows with the answer yes"):
+        unseen(job, rows=asked, data=trained, out=out, tracker=NullTracker())
+
+
+def test_a_limit_below_the_rows_of_a_picture_is_the_benchmarks_own(tmp_path: Path) -> None:
+    trained = data(tmp_path / "own", "train", [picture(1)])
+    asked = data(tmp_path / "benchmark", "test", [picture(5), picture(5)])
+    out = tmp_path / "unseen"
+    out.mkdir()
+    job = JOB.model_copy(update={"max_rows": 1})
+    with pytest.raises(DataError, match=r"^mine: max_rows 1 is less than the rows about one image"):
+        unseen(job, rows=asked, data=trained, out=out, tracker=NullTracker())

@@ -59,9 +59,10 @@ def test_gate_set_and_show(mlflow_server: str, name: str, tmp_path: Path) -> Non
     assert vlm_ops(mlflow_server, "gate", "show", name, "--json") is None
     assert "no margins yet" in vlm_ops(mlflow_server, "gate", "show", name)
     file = tmp_path / "harder.yaml"
-    file.write_text("extends: demo\ngate:\n  over_champion: 0.03\n")
+    file.write_text("extends: demo\nbenchmarks: [charts]\ngate:\n  over_champion: 0.03\n")
     said = vlm_ops(mlflow_server, "gate", "set", name, str(file), "--reason", "Harder rows.")
-    assert "over_champion=0.03" in said
+    assert "over_champion: 0.03" in said
+    assert "on charts: margin 0.02, improve False, metric relaxed_accuracy" in said
     shown = vlm_ops(mlflow_server, "gate", "show", name, "--json")
     assert GateSettings.model_validate(shown).over_champion == 0.03
     assert "over_champion: 0.03" in vlm_ops(mlflow_server, "gate", "show", name)

@@ -25,6 +25,11 @@ from vlm_ops.store.history import note_run
 BASE = ModelRef(settings=ModelSettings(), base_sha256="b")
 
 
+def rows_of_a_benchmark(folder: Path) -> PreparedData:
+    asked: dict[Split, SplitSummary] = {"test": splits(1, 1)["test"]}
+    return PreparedData(content="b", splits=asked, source="a benchmark", folder=folder)
+
+
 def splits(train: int, validation: int) -> dict[Split, SplitSummary]:
     counts: dict[Split, int] = {"train": train, "validation": validation, "test": 5}
     return {
@@ -62,6 +67,7 @@ def left_by_a_run(runs: Path, *, finished: bool = True, **base: Any) -> None:
         gray=False, value=0.5, seconds=7.0,
     )  # fmt: skip
     records: list[Artifact] = [
+        rows_of_a_benchmark(at("benchmark")),
         data_of(100, 10, at("prepare")),
         sft,
         PreferencePairs(

@@ -10,6 +10,7 @@ from rich.table import Table
 from vlm_ops.cli.console import out, print_json
 from vlm_ops.cli.models import Name, opened
 from vlm_ops.cli.run import AsJson, Runs
+from vlm_ops.config.gate import GateSettings
 from vlm_ops.config.load import load_config
 
 _ROWS_OF_A_GROUP = 44.0
@@ -43,7 +44,8 @@ def pin(
     if as_json:
         print_json(settings.model_dump(mode="json"))
     else:
-        out.print(f"{name} is judged with: {settings}")
+        out.print(f"{name} is judged with:")
+        _show(settings)
 
 
 @gate.command("show")
@@ -59,8 +61,14 @@ def show(name: Name = "demo", runs: Runs = Path("runs"), as_json: AsJson = False
     elif settings is None:
         out.print(f"{name} has no margins yet: its first promotion pins those of its run.")
     else:
-        for key, value in settings:
-            out.print(f"{key}: {value}")
+        _show(settings)
+
+
+def _show(settings: GateSettings) -> None:
+    for key, value in settings.model_dump(exclude={"benchmarks"}).items():
+        out.print(f"{key}: {value}")
+    for benchmark, terms in settings.benchmarks.items():
+        out.print(f"on {benchmark}: {', '.join(f'{key} {value}' for key, value in terms)}")
 
 
 @gate.command("simulate")

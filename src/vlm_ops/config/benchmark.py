@@ -2,15 +2,22 @@
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vlm_ops.config.marks import find_mark
 from vlm_ops.config.sections import ChartsData, DataSettings, HubData
-from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY
+from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
+from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a benchmark may be called."""
+
+ASKED: Split = "test"
+"""Split of the prepared rows that is asked, whatever the source calls its own."""
+
+OTHERS_NAMES = ("validation", "test", "gray", "swapped")
+"""What it may not: ``candidate on test`` is a step of every run."""
 
 
 class BenchmarkSettings(Frozen):
@@ -45,6 +52,13 @@ class BenchmarkSettings(Frozen):
     source: str | None = None
     """The page or the paper that it comes from."""
 
+    @field_validator("name")
+    @classmethod
+    def _name_is_its_own(cls, name: str) -> str:
+        if name in OTHERS_NAMES:
+            raise ValueError(f"found {name!r}, which a run's own rows are called; take another")
+        return name
+
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "BenchmarkSettings":
         if self.data.prompt != BARE_QUESTION:
@@ -70,6 +84,12 @@ class BenchmarkSettings(Frozen):
         elif self.kinds and self.slices is None:
             raise ValueError("kinds needs slices, which names the column that they stand in")
         return self
+
+    @property
+    def asked(self) -> str:
+        """Short hash of all that decides what is asked and how it is judged."""
+        told = self.model_dump(exclude={"name", "title", "licence", "chance", "source"})
+        return fingerprint(told)[:SHORT]
 
     @property
     def needs_hub(self) -> bool:

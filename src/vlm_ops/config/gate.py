@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from vlm_ops.records import RELAXED_ACCURACY
 from vlm_ops.store.frozen import Frozen, added
 
 Gain = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -20,6 +21,11 @@ class BenchmarkTerms(Frozen):
     """So much of the score may be lost. Who lost more, beyond chance, is refused."""
     improve: bool = False
     """Whether the candidate must be better there, beyond chance at the level of the look."""
+    metric: str = added(RELAXED_ACCURACY)
+    """What judges the answers there: the benchmark's own says, not the file."""
+    settings: str = added("")
+    """Short hash of what the benchmark asks, so that another one of its name is another bar; told
+    by the benchmark as well."""
 
 
 class GateSettings(Frozen):
@@ -59,6 +65,8 @@ class GateSettings(Frozen):
     benchmarks: dict[str, BenchmarkTerms] = added({})
     """What is asked on each of ``benchmarks``, by name; those that are not named here are held to
     the defaults."""
+    metric: str = added(RELAXED_ACCURACY)
+    """What judges the test rows: ``evaluate.metric``, which is where it is set."""
 
     @field_validator("over_base", "over_gray", "over_swapped", "over_majority", mode="before")
     @classmethod

@@ -62,10 +62,14 @@ class UnseenJob(Job):
     Attributes:
         name: Of the benchmark.
         metric: That its rows have to suit.
+        max_rows: At most this many of them are asked.
+        seed: Draws those.
     """
 
     name: str
     metric: str
+    max_rows: int | None = added(None)
+    seed: int = added(0)
 
 
 class SftJob(Job):

@@ -98,20 +98,26 @@ def from_json(text: str) -> PipelineConfig:
 
 
 def refuse_margins(overrides: Sequence[str]) -> None:
-    """Refuse margins of the gate among the overrides of a run that may promote.
+    """Refuse what the gate asks among the overrides of a run that may promote.
+
+    That is its margins, the benchmarks, and the metric that the margins are in.
 
     Args:
         overrides: ``key.path=value``.
 
     Raises:
-        ConfigError: One of them is of the section ``gate``.
+        ConfigError: One of them is such a setting.
     """
     for change in overrides:
-        if "gate" in parse_overrides([change], Places(""), PipelineConfig):
+        changed = parse_overrides([change], Places(""), PipelineConfig)
+        scored = changed.get("evaluate")
+        other_metric = isinstance(scored, dict) and "metric" in scored
+        if other_metric or changed.keys() & {"gate", "benchmarks"}:
             raise ConfigError(
-                f"--set {change}: a run that may promote takes the gate's settings from its file "
-                f"alone. Change them there; where the registered model has others, `vlm-ops gate "
-                f'set NAME FILE --reason "…"` makes them its own and writes that into the ledger.'
+                f"--set {change}: a run that may promote takes what the gate asks (gate, "
+                f"benchmarks, evaluate.metric) from its file alone. Change it there; where the "
+                f'registered model has others, `vlm-ops gate set NAME FILE --reason "…"` makes '
+                f"them its own and writes that into the ledger."
             )
 
 

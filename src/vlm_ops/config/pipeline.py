@@ -80,6 +80,12 @@ class PipelineConfig(Frozen):
                     f"gate.benchmarks: {name!r} is not measured{nearest(name, names)}; name it in "
                     f"benchmarks, which has {', '.join(names) or 'none'}"
                 )
+        told = [one.model_fields_set & {"metric", "settings"} for one in
+                (self.gate, *self.gate.benchmarks.values())]  # fmt: skip
+        if key := next((min(keys) for keys in told if keys), None):
+            raise ValueError(
+                f"gate: {key} is not set here; evaluate.metric and each benchmark tell it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -174,12 +180,15 @@ class PipelineConfig(Frozen):
 
     @property
     def margins(self) -> GateSettings:
-        """What the gate asks for, with its terms for every benchmark spelled out."""
+        """What the gate asks for: its terms for every benchmark, and what each of them is."""
         terms = {
-            one.name: self.gate.benchmarks.get(one.name, BenchmarkTerms())
+            one.name: self.gate.benchmarks.get(one.name, BenchmarkTerms()).model_copy(
+                update={"metric": one.metric, "settings": one.asked}
+            )
             for one in self.benchmarks
         }
-        return self.gate.model_copy(update={"benchmarks": terms})
+        metric = self.evaluate.metric
+        return self.gate.model_copy(update={"benchmarks": terms, "metric": metric})
 
     @property
     def registered_model(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.benchmark import ASKED
 from vlm_ops.config.jobs import BenchmarkJob
 from vlm_ops.config.sections import ChartsData, HubData, SplitNames
 from vlm_ops.data import hub
@@ -20,15 +21,13 @@ from vlm_ops.data.sources import Source, hub_source, open_source
 from vlm_ops.data.split import join_by_image
 from vlm_ops.data.spool import spool, spool_file
 from vlm_ops.errors import DataError
-from vlm_ops.records import SPLITS, Split
+from vlm_ops.records import SPLITS
 from vlm_ops.store.fingerprint import sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-ASKED: Split = "test"
-"""Split of the prepared data set that holds the rows, whatever the source calls its own."""
 _FEWEST_CHARTS = 8
 _SHOWN = 10
 

@@ -74,7 +74,7 @@ def ask(
         DataError: The split has no rows, an image can't be opened, or the metric leaves its range.
         ModelError: The model can't be loaded.
     """
-    asked = select_rows(rows, job.max_rows, job.seed)
+    asked = select_rows(rows, job.max_rows, job.seed, job.benchmark)
     job = job.model_copy(update={"batch_size": rows_at_once(job.batch_size, out)})
     open_model = open_model or partial(ModelRespondent, room=Room.beside(out, job.features))
     said = _resume(out, asked, job.batch_size)

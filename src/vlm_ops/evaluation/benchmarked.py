@@ -43,12 +43,13 @@ class BenchmarkResult(Frozen):
     """How models did on one benchmark.
 
     Attributes:
-        protocol: Hash of what was asked, how, and how it was judged; the same for all of them.
+        protocols: By model: hash of what was asked, how, and how it was judged. A model brings its
+            template and its bounds on pixels with itself, so that theirs may differ.
         scores: By model.
         kinds: By model and kind of question.
     """
 
-    protocol: str
+    protocols: dict[str, str]
     scores: dict[str, Score]
     kinds: dict[str, dict[str, Score]]
 
@@ -73,16 +74,17 @@ def score_benchmarks(
         **answers: By ``<model> on <benchmark>``.
     """
     options: dict[str, Any] = {"resamples": job.resamples, "seed": job.seed}
+    protocols: dict[str, dict[str, str]] = defaultdict(dict)
     scores: dict[str, dict[str, Score]] = defaultdict(dict)
     kinds: dict[str, dict[str, dict[str, Score]]] = defaultdict(dict)
     for name, found in answers.items():
         model, _, benchmark = name.partition(" on ")
+        protocols[benchmark][model] = found.protocol
         said, options["metric"] = found.read(), find(found.metric)
         scores[benchmark][model] = statistics.score(said, **options)
         kinds[benchmark][model] = statistics.by_kind(said, **options)
-    protocols = {name.partition(" on ")[2]: found.protocol for name, found in answers.items()}
     results = {
-        name: BenchmarkResult(protocol=protocols[name], scores=scores[name], kinds=kinds[name])
+        name: BenchmarkResult(protocols=protocols[name], scores=scores[name], kinds=kinds[name])
         for name in scores
     }
     _track(tracker, results)

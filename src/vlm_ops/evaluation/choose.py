@@ -51,7 +51,8 @@ def choose(
         the only one there is. And the reason in words.
 
     Raises:
-        DataError: No model was trained, the two did not answer the same rows, or answers are gone.
+        DataError: No model was trained, the two did not answer the same rows or were judged by
+            different metrics, or answers are gone.
     """
     if sft is None and prefer is None:
         raise DataError(
@@ -78,6 +79,11 @@ def choose(
 
 def _compare(preferred: AnswerSet, sft: AnswerSet, seed: int) -> tuple[bool, str]:
     """Tell whether the preferred model is better beyond chance, and why that is said."""
+    if preferred.metric != sft.metric:
+        raise DataError(
+            f"preferred was judged by {preferred.metric} on validation, sft by {sft.metric}: "
+            f"scores of different metrics are never compared; run the pipeline again"
+        )
     metric = find(sft.metric)
     sums = paired(preferred.read(), sft.read(), "sft on validation", metric)
     luck = sums.chance(0.0, seed, LEVEL)

@@ -11,7 +11,7 @@ from vlm_ops.evaluation.comparison import DoubtError, reason
 from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import RELAXED, find
 from vlm_ops.evaluation.paired import paired
-from vlm_ops.evaluation.signs import least_chance
+from vlm_ops.evaluation.signs import can_show
 from vlm_ops.evaluation.terms import value_of
 from vlm_ops.records import Answer, Difference
 
@@ -109,11 +109,7 @@ def unseen_kinds(candidate: Sequence[Answer]) -> list[str]:
 
 
 def _seen(kinds: Mapping[str, Sequence[Answer]]) -> set[str]:
-    """Return as many kinds as can be told apart from luck when they are looked at together."""
-    ordered = sorted(kinds, key=lambda kind: (-_groups(kinds[kind]), kind))
-    while ordered and least_chance(_groups(kinds[ordered[-1]])) > _KINDS_LEVEL / len(ordered):
-        ordered.pop()
-    return set(ordered)
+    return can_show({kind: _groups(said) for kind, said in kinds.items()}, _KINDS_LEVEL)
 
 
 def _groups(answers: Sequence[Answer]) -> int:

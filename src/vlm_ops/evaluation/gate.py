@@ -10,7 +10,6 @@ from vlm_ops.artifacts import AnswerSet, Evaluation
 from vlm_ops.config.jobs import GateJob
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import floors, looks, words
-from vlm_ops.evaluation.benchmarks import on_benchmarks
 from vlm_ops.evaluation.comparison import (
     DoubtError,
     candidate_of,
@@ -20,6 +19,7 @@ from vlm_ops.evaluation.comparison import (
     rivals,
 )
 from vlm_ops.evaluation.decision import GateDecision
+from vlm_ops.evaluation.gate_benchmarks import on_benchmarks
 from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.outlook import Outlook, outlook
 from vlm_ops.evaluation.terms import value_of
@@ -173,8 +173,11 @@ def _compared(
         metric = find(evaluation.metric)
         found.refused.extend(floors.worse_kinds(said, champion.read(), name, job, metric))
         found.not_asked.extend(floors.unseen_kinds(said))
-    for judged in on_benchmarks(job, version, answers, level):
-        _sort(found, judged.difference, judged.passed, judged.reason)
+    for judged in on_benchmarks(job, evaluation, version, answers, level):
+        if judged.passed is None:
+            found.not_asked.append(judged.reason)
+        else:
+            _sort(found, judged.difference, judged.passed, judged.reason)
     if not (found.passed or found.refused):
         found.refused.append(_NOTHING_ASKED)
     return found

@@ -30,7 +30,9 @@ def ground_of_answers(settings: ModelSettings) -> dict[str, str]:
     return {"asking": str(ASKING_VERSION), **ground(settings)}
 
 
-def select_rows(rows: RowsRef, max_rows: int | None, seed: int) -> list[Row]:
+def select_rows(
+    rows: RowsRef, max_rows: int | None, seed: int, benchmark: str | None = None
+) -> list[Row]:
     """Return the rows of a split, or as many of them as fit a limit, whole images at a time.
 
     Args:
@@ -38,6 +40,7 @@ def select_rows(rows: RowsRef, max_rows: int | None, seed: int) -> list[Row]:
         max_rows: At most this many; None for all.
         seed: Of the draw. A higher limit keeps what a lower one drew first, unless an image
             that had too many rows for the lower one comes before it.
+        benchmark: Whose rows they are; None for a run's own.
 
     Raises:
         DataError: The split is empty, or not even the image with the fewest rows fits.
@@ -46,12 +49,22 @@ def select_rows(rows: RowsRef, max_rows: int | None, seed: int) -> list[Row]:
     if not found:
         where = rows.data / f"{rows.split}.jsonl"
         raise DataError(f"{where}: the {rows.split} split has no rows")
-    drawn = draw_whole(found, lambda row: row.image_id, max_rows, seed)
+    limit = "evaluate.max_rows" if benchmark is None else f"{benchmark}: max_rows"
+    return drawn_rows(found, max_rows, seed, limit)
+
+
+def drawn_rows(rows: Sequence[Row], max_rows: int | None, seed: int, limit: str) -> list[Row]:
+    """Draw as :func:`select_rows` does; ``limit`` is what people know ``max_rows`` by.
+
+    Raises:
+        DataError: Not even the image with the fewest rows fits.
+    """
+    drawn = draw_whole(rows, lambda row: row.image_id, max_rows, seed)
     if not drawn:
-        fewest = min(Counter(row.image_id for row in found).values())
+        fewest = min(Counter(row.image_id for row in rows).values())
         raise DataError(
-            f"evaluate.max_rows {max_rows} is less than the rows about one image of the "
-            f"{rows.split} split ({fewest} at least); raise it or leave it out"
+            f"{limit} {max_rows} is less than the rows about one image that are asked "
+            f"({fewest} at least); raise it or leave it out"
         )
     return drawn
 

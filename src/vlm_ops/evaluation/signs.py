@@ -6,6 +6,7 @@ as of the other.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,19 @@ def least_chance(groups: int) -> float:
 def fewest_groups(level: float) -> int:
     """Return how many groups it takes for the smallest p-value to meet a level."""
     return math.ceil(-math.log2(level))
+
+
+def can_show(groups: Mapping[str, int], level: float) -> set[str]:
+    """Return as many as can be told apart from luck when they are looked at together.
+
+    Args:
+        groups: How many each has.
+        level: Of all comparisons together (Holm 1979).
+    """
+    ordered = sorted(groups, key=lambda name: (-groups[name], name))
+    while ordered and least_chance(groups[ordered[-1]]) > level / len(ordered):
+        ordered.pop()
+    return set(ordered)
 
 
 def _exact(found: Floats, least: float) -> float:

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from vlm_ops.artifacts import PreparedData
@@ -9,6 +10,7 @@ from vlm_ops.config.jobs import UnseenJob
 from vlm_ops.data.near import near_pairs
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.benchmarked import Unseen
+from vlm_ops.evaluation.protocol import drawn_rows
 from vlm_ops.records import Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.jsonl import write_jsonl
@@ -29,16 +31,16 @@ def unseen(
     A row without a picture is left out where the same words are asked among them.
 
     Args:
-        job: Which benchmark it is, and its metric.
+        job: Which benchmark it is, its metric, and how many rows are asked.
         rows: The benchmark's; its test split is what models are asked.
         data: The pipeline's own rows.
         out: Gets ``test.jsonl`` and, with what was left out, ``leaked.jsonl``.
         tracker: Told nothing.
 
     Raises:
-        DataError: No row is left, or a picture can't be read.
+        DataError: No row is left, or :func:`suit` says what is wrong with those that are; or a
+            picture can't be read.
     """
-    suit(job.name, job.metric, rows)
     asked = rows.rows("test")
     trained = [row for split in _TRAINED for row in data.rows(split)]
     seen = _shown(trained)
@@ -53,6 +55,7 @@ def unseen(
             f"{rows.source}: all {len(asked)} rows show what is trained on; a benchmark needs rows "
             f"of its own. What was found: {out / 'leaked.jsonl'}"
         )
+    suit(job, kept)
     write_jsonl(out / "test.jsonl", kept)
     if leaked:
         logger.warning(
@@ -71,26 +74,26 @@ def unseen(
     )
 
 
-def suit(name: str, metric: str, rows: PreparedData) -> None:
-    """Make sure that a metric can tell something of a benchmark's rows.
+def suit(job: UnseenJob, rows: Sequence[Row]) -> None:
+    """Make sure that the rows of a benchmark that are asked tell its metric something.
 
     Args:
-        name: Of the benchmark.
-        metric: Its metric.
-        rows: In the split ``test``.
+        job: Names it and its metric, and draws from the rows as whoever asks them.
+        rows: At least one.
 
     Raises:
-        DataError: It can't.
+        DataError: They don't, or no image's rows fit into ``max_rows``.
     """
-    if not metric.startswith("yes_no"):
+    asked = drawn_rows(rows, job.max_rows, job.seed, f"{job.name}: max_rows")
+    if not job.metric.startswith("yes_no"):
         return
-    answers = {said.strip(" .").casefold() for row in rows.rows("test") for said in row.answers}
+    answers = {said.strip(" .").casefold() for row in asked for said in row.answers}
     if missing := _YES_NO - answers:
         others = sorted(answers - _YES_NO)
         found = f"no {missing.pop()!r} among the answers" if not others else f"{others[0]!r}"
         raise DataError(
-            f"{name}: metric {metric} needs rows with the answer yes and rows with no, found "
-            f"{found}; who always says the other word would be right everywhere"
+            f"{job.name}: metric {job.metric} needs rows with the answer yes and rows with no, "
+            f"found {found}; who always says the other word would be right everywhere"
         )
 
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vlm_ops.artifacts import AnswerSet, PreparedData
-from vlm_ops.config.benchmark import BenchmarkSettings
+from vlm_ops.config.benchmark import ASKED, BenchmarkSettings
 from vlm_ops.config.jobs import AnswersJob, BenchmarkJob, EvaluateJob, UnseenJob
+from vlm_ops.config.pairs import Labelled
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.benchmarked import BenchmarkScores, Unseen
 from vlm_ops.evaluation.metrics import METRIC_VERSION, find
 from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
-from vlm_ops.records import Split
 from vlm_ops.steps.step import CHAMPION, STATISTICS, From, Step
 from vlm_ops.store.artifact import Artifact
 
@@ -32,9 +32,6 @@ SCORES = "benchmarks"
 
 SEED = 0
 """Draws charts, and rows where a benchmark has more than ``max_rows``: the same for everybody."""
-
-ASKED: Split = "test"
-"""Split of the prepared rows that is asked, whatever the source calls its own."""
 
 _MODELS = {
     "candidate": From("choose", "model"),
@@ -65,6 +62,13 @@ def judged_on(config: PipelineConfig) -> dict[str, From]:
     return {name: From(name, optional=True) for name in names}
 
 
+def kept_from_pairs(config: PipelineConfig) -> dict[str, From]:
+    """Return what preferences that somebody gave are held against: they may show anything."""
+    if not isinstance(config.pairs, Labelled):
+        return {}
+    return {unseen_rows(one.name): From(unseen_rows(one.name)) for one in config.benchmarks}
+
+
 def asked_step(who: str, benchmark: str) -> str:
     """Name the step in which a model is asked a benchmark."""
     return f"{who} on {benchmark}"
@@ -73,6 +77,13 @@ def asked_step(who: str, benchmark: str) -> str:
 def unseen_rows(benchmark: str) -> str:
     """Name the step that leaves out what training sees."""
     return f"unseen rows of {benchmark}"
+
+
+def unseen_job(benchmark: BenchmarkSettings) -> UnseenJob:
+    """Return what has to hold of the rows of a benchmark."""
+    return UnseenJob(
+        name=benchmark.name, metric=benchmark.metric, max_rows=benchmark.max_rows, seed=SEED
+    )
 
 
 def rows_step(benchmark: BenchmarkSettings) -> Step:
@@ -146,7 +157,7 @@ def _unseen_step(benchmark: BenchmarkSettings) -> Step:
         stage="prepare",
         work="unseen",
         version=1,
-        job=lambda _: UnseenJob(name=benchmark.name, metric=benchmark.metric),
+        job=lambda _: unseen_job(benchmark),
         output=Unseen,
         function="vlm_ops.evaluation.unseen:unseen",
         inputs={"rows": From(rows_step(benchmark).name), "data": From("prepare")},
@@ -160,7 +171,7 @@ def _scores_step(config: PipelineConfig) -> Step:
         name=SCORES,
         stage="evaluate",
         work=SCORES,
-        version=1,
+        version=2,
         job=lambda config: EvaluateJob(
             seed=config.seed, max_rows=None, resamples=config.evaluate.resamples
         ),

@@ -54,7 +54,9 @@ def expected_seconds(config: PipelineConfig, data: PreparedData, learned: int) -
     stages = [name for name in TRIAL if name != "prepare" and steps_of(name, config)]
     for run in past_runs(config.execution.runs):
         left = list(_records(config.execution.runs, run.folders))
-        before, trained = _one(left, PreparedData), _all(left, TrainedAdapter)
+        # Rows of benchmarks are prepared data as well, and have no training rows.
+        own = (found for found in _all(left, PreparedData) if "train" in found.splits)
+        before, trained = next(own, None), _all(left, TrainedAdapter)
         if before is None or _one(left, Choice) is None:
             continue  # it did not come to its end
         if trained and all(_same(found.base.settings, config.model) for found in trained):

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 
 from vlm_ops.artifacts import AnswerSet, ModelRef, PreparedData
-from vlm_ops.config.benchmark import BenchmarkSettings
+from vlm_ops.config.benchmark import ASKED, BenchmarkSettings
 from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.unseen import suit
-from vlm_ops.steps.benchmarks import ASKED, answers_step, rows_step
+from vlm_ops.steps.benchmarks import answers_step, rows_step, unseen_job
 from vlm_ops.steps.plan import Outputs, perform, plan_step
 from vlm_ops.steps.step import From
 from vlm_ops.tracker import NullTracker
@@ -24,14 +24,14 @@ def rows_of(benchmark: BenchmarkSettings, runs: Path) -> PreparedData:
         runs: The runs folder.
 
     Raises:
-        DataError: They can't be prepared, or the metric can't be had of them.
+        DataError: They can't be prepared, or those that are asked tell the metric nothing.
         ServiceError: They are on a hub, and no hub answers.
         OutputError: The runs folder can't be written to.
     """
     config = PipelineConfig(execution=ExecutionSettings(runs=runs))
     data = perform(plan_step(rows_step(benchmark), config, {}), NullTracker())
     assert isinstance(data, PreparedData)
-    suit(benchmark.name, benchmark.metric, data)
+    suit(unseen_job(benchmark), data.rows(ASKED))
     return data
 
 
