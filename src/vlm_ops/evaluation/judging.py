@@ -99,10 +99,10 @@ def terms(rows: Sequence[Row], texts: Sequence[str], metric: Metric) -> Floats:
         metric: Judges all at once.
 
     Raises:
-        DataError: It fails, or gives what is no number.
+        DataError: It fails, or gives what is no number, or a row more or less than its range.
     """
     try:
-        found = metric.judge(texts, [row.answers for row in rows])
+        found = np.asarray(metric.judge(texts, [row.answers for row in rows]), dtype=np.float64)
     except VlmOpsError:
         raise
     except Exception as error:  # whatever a function of yours raises
@@ -113,11 +113,14 @@ def terms(rows: Sequence[Row], texts: Sequence[str], metric: Metric) -> Floats:
             f"({len(rows)}, terms), a line for each row"
         )
     bad = ~np.isfinite(found).all(axis=1)
+    if metric.judges_rows:
+        bad |= metric.outside(metric.score(found))
     if bad.any():
         row, text = rows[int(bad.argmax())], texts[int(bad.argmax())]
         raise DataError(
             f"the metric {metric.name} gave {found[bad][0].tolist()} for row {row.id!r} (answer "
-            f"{text!r}, expected {row.answers[0]!r}); expected finite numbers"
+            f"{text!r}, expected {row.answers[0]!r}); expected finite numbers, and "
+            f"a score from {metric.low:g} to {metric.high:g}"
         )
     return found
 

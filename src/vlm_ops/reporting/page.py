@@ -140,7 +140,7 @@ def section(
     }
     return Section(
         name=name,
-        about=f"{results.title}: {whole.n:,} rows about {whole.n_images:,} images in "
+        about=f"{words.plain(metric.name)}: {whole.n:,} rows about {whole.n_images:,} images in "
         f"{words.groups(whole.n_groups)}; intervals hold 95 % and resample whole groups"
         f"{words.few_groups(whole.n_groups)}",
         scores={model: _bar(results, score) for model, score in scores.items()},
