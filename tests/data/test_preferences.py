@@ -156,6 +156,23 @@ def test_a_pair_about_a_test_image_is_dropped(
     assert "pairs.jsonl: 10 pairs dropped: an image of theirs is a test image" in caplog.text
 
 
+def test_a_pair_about_a_benchmark_s_image_is_dropped(
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first is the same file; the second is the same picture, a little smaller."""
+    rows = pairs_rows(tmp_path)
+    ring = Image.radial_gradient("L").convert("RGB")
+    ring.save(tmp_path / "1.png")
+    ring.resize((240, 240), Image.Resampling.LANCZOS).save(tmp_path / "smaller.png")
+    asked = prepared(tmp_path / "b", test=[tmp_path / "0.png", tmp_path / "smaller.png"])
+    settings, out = from_file(tmp_path, rows), tmp_path / "out"
+    found = load_preferences(settings, data=data, out=out, seed=0, benchmarks=[asked])
+    said = {pair.question for pair in (*found.train, *found.held_out)}
+    assert said == {f"What is {number}?" for number in range(4, 20)}
+    assert found.dropped == {"test": 0, "benchmark": 4, "validation": 0}
+    assert "4 pairs dropped: an image of theirs is a benchmark image" in caplog.text
+
+
 def test_a_test_image_that_the_version_before_turned_is_known_by_its_pixels(
     tmp_path: Path,
 ) -> None:

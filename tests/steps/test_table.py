@@ -1,6 +1,7 @@
 """The step table holds together: every input comes from an earlier step and fits."""
 
 import inspect
+import json
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -9,6 +10,7 @@ import pytest
 
 from vlm_ops.artifacts import AnswerSet, ModelRef
 from vlm_ops.config.load import load_config
+from vlm_ops.evaluation.benchmarked import Unseen
 from vlm_ops.records import Against
 from vlm_ops.steps.plan import step_function
 from vlm_ops.steps.table import AGAINST, CHAMPION, STAGES, STEPS, From, Step, steps_of, table
@@ -62,10 +64,11 @@ def test_every_function_takes_the_inputs_and_leaves_the_output(step: Step) -> No
     assert hints["tracker"] is Tracker
     assert hints["return"] is step.output
     for name, need in step.inputs.items():
-        # What is not named is among the answers, which evaluate and gate take by name.
-        hint = hints.get(name, hints.get("answers"))
-        assert given(need) in (hint, *get_args(hint)), name
-        assert name in hints or given(need) is AnswerSet
+        # What is not named is among the answers, which evaluate and gate take by name, or the
+        # rows of benchmarks.
+        hint = hints.get(name) or hints.get("answers") or hints["benchmarks"]
+        assert issubclass(given(need), (*get_args(hint), hint)[0]), name
+        assert name in hints or given(need) in (AnswerSet, Unseen)
 
 
 @EACH
@@ -83,6 +86,13 @@ def test_every_job_is_of_its_type_and_says_what_it_covers(step: Step) -> None:
     assert job.changes_nothing <= set(type(job).model_fields)
 
 
+def test_labelled_pairs_know_the_rows_that_they_may_not_show() -> None:
+    labelled = {"type": "dataset", "path": "pairs.jsonl"}
+    told = load_config("demo", ["benchmarks=[charts]", f"pairs={json.dumps(labelled)}"])
+    (pairs,) = steps_of("pairs", told)
+    assert pairs.inputs.keys() - STEPS["pairs"].inputs.keys() == {"unseen rows of charts"}
+
+
 def test_every_step_has_a_stage_of_its_name_or_belongs_to_one() -> None:
     assert [stage for step in STEPS.values() for stage in STAGES if stage == step.name] == list(
         STAGES
@@ -95,6 +105,7 @@ def test_benchmarks_stand_among_the_steps_of_their_stages() -> None:
     assert {name: step for name, step in TABLE.items() if name in STEPS} == {
         **STEPS, "gate": TABLE["gate"]
     }  # fmt: skip
+    assert steps_of("pairs", WITH_BENCHMARKS) == steps_of("pairs")
     assert TABLE["gate"].inputs.items() > STEPS["gate"].inputs.items()
     assert {step.stage for name, step in TABLE.items() if name not in STEPS} == {
         "prepare", "evaluate", "gate"
