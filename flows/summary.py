@@ -19,7 +19,7 @@ from vlm_ops.artifacts import (
 )
 from vlm_ops.evaluation.benchmarked import BenchmarkScores
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.evaluation.words import key, plain, titled
+from vlm_ops.evaluation.words import key, plain, scored, spread, titled
 from vlm_ops.records import RELAXED_ACCURACY, Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
 from vlm_ops.registry.rows_since import RowsSince
@@ -321,8 +321,8 @@ def _tags(summary: Summary) -> dict[str, str]:
 
 def _cells(score: Score) -> dict[str, str]:
     return {
-        plain(score.metric): f"{score.value:.1%}",
-        "95 % interval": f"{score.low:.1%} to {score.high:.1%}",
+        plain(score.metric): scored(score.value, score.metric),
+        "95 % interval": spread(score),
         "rows": str(score.n),
         "images": str(score.n_images),
         "groups": str(score.n_groups),

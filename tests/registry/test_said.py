@@ -46,7 +46,9 @@ def test_another_metric_is_kept_and_is_what_versions_are_compared_by(
     for number in (0, 1):
         said = pipeline.answers[number]
         judged = [
-            answer.model_copy(update={"terms": tuple(exact.judge([answer.text], [answer.expected])[0])})
+            answer.model_copy(
+                update={"terms": tuple(exact.judge([answer.text], [answer.expected])[0])}
+            )
             for answer in said.read()
         ]
         folder = tmp_path / f"answers-{number}"

@@ -53,7 +53,9 @@ class BenchmarkSettings(Frozen):
         return values | {"data": {"max_refused": 0.0} | values["data"]}
 
     @field_serializer("data", mode="wrap")
-    def _say_how_many_may_not(self, data: DataSettings, write: SerializerFunctionWrapHandler) -> Any:
+    def _say_how_many_may_not(
+        self, data: DataSettings, write: SerializerFunctionWrapHandler
+    ) -> Any:
         # A dump leaves the default of a pipeline's own rows out, which is another one.
         return write(data) | {"max_refused": data.max_refused}
 

@@ -83,7 +83,7 @@ def on_benchmarks(
         passed = not lost and (found.passed or not terms.improve)
         found = found.model_copy(update={"on": name, "passed": passed})
         said = _lost(pair, terms) if lost else _held(found, terms)
-        ours, theirs = (words.percent(one.value) for one in (pair.ours, pair.theirs))
+        ours, theirs = (words.scored(one.value, one.metric) for one in (pair.ours, pair.theirs))
         numbers = f"{ours} against {called}'s {theirs}, {words.difference(found)}"
         yield Judged(passed, f"on {name}: {said}: {numbers}", found)
 

@@ -48,14 +48,27 @@ def look_at_metric(config: PipelineConfig) -> None:
     """Refuse a metric that can't do what a configuration asks of it, before anything is trained.
 
     Raises:
-        ConfigError: There is none of the name, or pairs are sampled and it judges no single answer.
+        ConfigError: There is none of the name, or pairs are sampled and it judges no single answer,
+            or the gate asks for more than it, or a benchmark's, can give.
     """
     metric = find(config.evaluate.metric)
+    _within("gate.floor", config.gate.floor or 0.0, metric)
+    for one in config.benchmarks:
+        margin = config.margins.benchmarks[one.name].margin
+        _within(f"gate.benchmarks.{one.name}.margin", margin, find(one.metric))
     if _samples(config) and not metric.judges_rows:
         raise ConfigError(
             f"evaluate.metric {metric.name}: it judges all answers together, and pairs.type "
             f"sampled has to know which of a model's answers are wrong. Set stages: [sft], give "
             f"labelled pairs (pairs.type: dataset) or thumbs, or take a metric that judges each row"
+        )
+
+
+def _within(setting: str, value: float, metric: Metric) -> None:
+    if value > metric.high:
+        raise ConfigError(
+            f"{setting}: found {value:g}, expected at most {metric.high:g}, which is the greatest "
+            f"score of {metric.name}"
         )
 
 

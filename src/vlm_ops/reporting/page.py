@@ -25,18 +25,14 @@ class Bar:
         low: Lower end of the 95 % interval.
         high: Upper end.
         n: Rows.
+        said: The number and its interval.
     """
 
     value: float
     low: float
     high: float
     n: int
-
-    @property
-    def said(self) -> str:
-        """The number and its interval."""
-        ends = f"{100 * self.low:.1f} to {100 * self.high:.1f}"
-        return f"{words.percent(self.value)} ({ends})"
+    said: str
 
 
 @dataclass(frozen=True)
@@ -158,7 +154,8 @@ def section(
 
 
 def _bar(results: Results, score: Score) -> Bar:
-    return Bar(results.value(score), score.low, score.high, score.n)
+    said = f"{words.scored(score.value, score.metric)} ({words.spread(score)})"
+    return Bar(results.value(score), score.low, score.high, score.n, said)
 
 
 def render(page: Page) -> str:
