@@ -7,7 +7,6 @@ decides is the correlation of the colors, once one picture is laid on a part of 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,18 +144,15 @@ def near_pairs(first: Sequence[str], second: Sequence[str]) -> list[NearPair]:
             ]
             for paths in (first, second)
         ]
-        # A picture is candidate for many others; those looked at last are kept.
-        views = lru_cache(maxsize=_VIEWS)(lambda path: _View(open_image(Path(path))))
-
-        def compare(pair: tuple[int, int]) -> NearPair:
-            one, other = pair
-            return NearPair(one, other, _aligned(views(first[one]), views(second[other])))
-
-        found, candidates = [], _candidates(*hashes)
-        while chunk := list(islice(candidates, _VIEWS)):
-            moved()
-            found += [pair for pair in pool.map(compare, chunk) if pair.correlation >= CORRELATION]
-        return found
+    # A picture is candidate for many others; those looked at last are kept.
+    views = lru_cache(maxsize=_VIEWS)(lambda path: _View(open_image(Path(path))))
+    found = []
+    for one, other in _candidates(*hashes):
+        moved()
+        correlation = _aligned(views(first[one]), views(second[other]))
+        if correlation >= CORRELATION:
+            found.append(NearPair(one, other, correlation))
+    return found
 
 
 def aligned_correlation(one: Image.Image, other: Image.Image) -> float:

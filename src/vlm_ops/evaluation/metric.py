@@ -94,7 +94,7 @@ class Metric:
             DataError: It is not a number, or lies outside of the declared range.
         """
         found = float(self.score(sums))
-        if not math.isnan(found) and not self.outside(np.float64(found)):
+        if not math.isnan(found) and not self.outside(np.asarray(found)).any():
             return found
         why = "says nothing of these rows" if math.isnan(found) else f"gave {found:g}"
         raise DataError(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from vlm_ops.artifacts import AnswerSet, PreparedData
 from vlm_ops.config.benchmark import BenchmarkSettings
 from vlm_ops.config.jobs import AnswersJob, BenchmarkJob, EvaluateJob, UnseenJob
+from vlm_ops.config.pairs import SampledPairs
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.benchmarked import BenchmarkScores, Unseen
 from vlm_ops.evaluation.metrics import METRIC_VERSION, find
@@ -63,6 +64,13 @@ def judged_on(config: PipelineConfig) -> dict[str, From]:
     asked = ("candidate", "base", "champion")
     names = [asked_step(who, one.name) for one in config.benchmarks for who in asked]
     return {name: From(name, optional=True) for name in names}
+
+
+def not_learned(config: PipelineConfig) -> dict[str, From]:
+    """Return the rows of which no labelled pair or thumb may show a picture."""
+    if isinstance(config.pairs, SampledPairs):
+        return {}
+    return {name: From(name) for name in (unseen_rows(one.name) for one in config.benchmarks)}
 
 
 def asked_step(who: str, benchmark: str) -> str:

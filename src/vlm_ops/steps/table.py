@@ -32,7 +32,7 @@ from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
 from vlm_ops.records import BARE_QUESTION, Split
 from vlm_ops.steps import jobs
 from vlm_ops.steps.benchmarks import OUTPUTS as BESIDE
-from vlm_ops.steps.benchmarks import benchmark_steps, judged_on
+from vlm_ops.steps.benchmarks import benchmark_steps, judged_on, not_learned
 from vlm_ops.steps.step import AGAINST as AGAINST
 from vlm_ops.steps.step import CHAMPION as CHAMPION
 from vlm_ops.steps.step import STATISTICS
@@ -247,9 +247,9 @@ def table(config: PipelineConfig) -> dict[str, Step]:
     if not config.benchmarks:
         return STEPS
     beside = benchmark_steps(config)
-    steps = [step for one in _ALL for step in (one, *beside.get(one.name, ()))]
-    gate = STEPS["gate"]
-    steps[-1] = replace(gate, inputs={**gate.inputs, **judged_on(config)})
+    more = {"pairs": not_learned(config), "gate": judged_on(config)}
+    own = (replace(one, inputs={**one.inputs, **more.get(one.name, {})}) for one in _ALL)
+    steps = (step for one in own for step in (one, *beside.get(one.name, ())))
     return {step.name: step for step in steps}
 
 

@@ -12,7 +12,7 @@ from vlm_ops.artifacts import Preference, PreferencePairs, PreparedData, Trained
 from vlm_ops.config.jobs import PairsJob
 from vlm_ops.config.pairs import Labelled, PreferenceForm, SampledPairs
 from vlm_ops.data.images import STORE
-from vlm_ops.data.preferences import load_preferences
+from vlm_ops.data.preferences import Preferences, load_preferences
 from vlm_ops.data.split import reserve
 from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.shown import kept
@@ -53,6 +53,7 @@ def make_pairs(
     out: Path,
     tracker: Tracker,
     sft: TrainedAdapter | None = None,
+    **benchmarks: PreparedData,
 ) -> PreferencePairs:
     """Build pairs, sampled from a model or read from a labelled data set, or read thumbs.
 
@@ -64,9 +65,11 @@ def make_pairs(
         job: Which of the three, and how many.
         data: Rows; pairs are sampled on ``train`` (those rows of it that are reserved, if some
             are), held-out ones on ``validation``. Labelled ones about its test images are dropped.
-        sft: The model to sample from; None for what the job's model starts at.
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
         tracker: Gets counts and examples.
+        sft: The model to sample from; None for what the job's model starts at.
+        **benchmarks: Rows that no labelled pair may show; sampled pairs are on rows of ``data``,
+            of which they are clean already.
 
     Returns:
         The pairs; too few sampled ones say so and are not trained on.
@@ -76,7 +79,10 @@ def make_pairs(
             only thumbs down.
     """
     if isinstance(job.pairs, Labelled):
-        made = _labelled(job, job.pairs, data, out)
+        found = load_preferences(
+            job.pairs, data=data, out=out, seed=job.seed, benchmarks=benchmarks.values()
+        )
+        made = _labelled(found, job.pairs)
     else:
         model = _model(job, data, sft, Room.beside(out, job.features))
         made = _sampled(job, job.pairs, data, model, out)
@@ -132,8 +138,8 @@ def _too_few(settings: SampledPairs, train: int, validation: int) -> str | None:
     )
 
 
-def _labelled(job: PairsJob, settings: Labelled, data: PreparedData, out: Path) -> _Pairs:
-    found, form = load_preferences(settings, data=data, out=out, seed=job.seed), settings.form
+def _labelled(found: Preferences, settings: Labelled) -> _Pairs:
+    form = settings.form
     counts = {f"dropped_{split}_{form}": count for split, count in found.dropped.items()}
     counts |= {f"refused_{form}": found.refused, f"left_out_{form}": found.left_out}
     source = f"{settings.path or settings.id}"
