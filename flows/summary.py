@@ -1,6 +1,6 @@
 """What a pipeline run came to: for scripts as JSON, for people on Prefect's run page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +19,11 @@ from vlm_ops.artifacts import (
 )
 from vlm_ops.evaluation.benchmarked import BenchmarkScores
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.evaluation.words import key, plain, titled
+from vlm_ops.evaluation.words import key, plain, scored, spread, titled
 from vlm_ops.records import RELAXED_ACCURACY, Score, Split
 from vlm_ops.registry.registry import RegisteredVersion
 from vlm_ops.registry.rows_since import RowsSince
-from vlm_ops.steps.benchmarks import SCORES
+from vlm_ops.steps.benchmarks import SCORES, rows_step, unseen_rows
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracking.runs import REPORT
 
@@ -198,7 +198,7 @@ def _summary(context: Context, notices: tuple[str, ...], **found: Any) -> Summar
         start=context.start,
         rows=context.rows,
         refused=data.refused,
-        notices=(*data.notices, *notices),
+        notices=(*data.notices, *_on_their_rows(context), *notices),
         name=context.config.registered_model,
         candidate=choice.why,
         mlflow_run_id=context.parent_run,
@@ -216,6 +216,14 @@ def _summary(context: Context, notices: tuple[str, ...], **found: Any) -> Summar
         },
         **found,
     )
+
+
+def _on_their_rows(context: Context) -> Iterator[str]:
+    """Say which rows of benchmarks are not asked."""
+    for one in context.config.benchmarks:
+        for step in (rows_step(one).name, unseen_rows(one.name)):
+            if isinstance(rows := context.outputs.get(step), PreparedData):
+                yield from (f"on {one.name}, {notice}" for notice in rows.notices)
 
 
 def _on_benchmarks(context: Context) -> dict[str, dict[str, Score]]:
@@ -321,8 +329,8 @@ def _tags(summary: Summary) -> dict[str, str]:
 
 def _cells(score: Score) -> dict[str, str]:
     return {
-        plain(score.metric): f"{score.value:.1%}",
-        "95 % interval": f"{score.low:.1%} to {score.high:.1%}",
+        plain(score.metric): scored(score.value, score.metric),
+        "95 % interval": spread(score),
         "rows": str(score.n),
         "images": str(score.n_images),
         "groups": str(score.n_groups),

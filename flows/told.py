@@ -1,7 +1,7 @@
 """What a run came to, in the few lines that Prefect keeps with its state and sends to people."""
 
 from flows.summary import MEANING, Summary
-from vlm_ops.evaluation.words import titled
+from vlm_ops.evaluation.words import scored, spread, titled
 
 _MODELS = ("candidate", "base")
 """Whose scores are told; the reasons hold the differences."""
@@ -19,7 +19,7 @@ def message(summary: Summary) -> str:
     if summary.state == "Skipped":
         return lines[0]
     scores = "; ".join(
-        f"{name} {score.value:.1%} (95 % interval {score.low:.1%} to {score.high:.1%})"
+        f"{name} {scored(score.value, score.metric)} (95 % interval {spread(score)})"
         for name in _MODELS
         if (score := summary.scores.get(name)) is not None
     )

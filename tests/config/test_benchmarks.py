@@ -7,7 +7,7 @@ import yaml
 
 from vlm_ops.config.benchmarks import load_benchmark, load_benchmarks, shipped
 from vlm_ops.config.gate import GateSettings
-from vlm_ops.config.load import load_config, refuse_margins
+from vlm_ops.config.load import from_json, load_config, refuse_margins, resolved_json
 from vlm_ops.config.sections import FilesData, HubData
 from vlm_ops.errors import ConfigError
 
@@ -127,3 +127,28 @@ def test_margins_tell_the_metric_that_they_are_in() -> None:
 def test_the_gate_is_not_told_what_benchmarks_tell(key: str) -> None:
     with pytest.raises(ConfigError, match=f"gate: {key.rpartition('.')[2]} is not set here"):
         load_config("demo", ["benchmarks=[charts]", f"gate.{key}=anls"])
+
+
+def test_one_that_is_written_out_in_a_configuration_is_that_of_its_file(tmp_path: Path) -> None:
+    named = load_config(_pipeline(tmp_path, [str(written(tmp_path))]))
+    assert load_config(_pipeline(tmp_path, [OWN])) == named
+    (own,) = named.benchmarks
+    assert isinstance(own.data, FilesData)
+    assert (own.data.path, own.data.max_refused) == (tmp_path / "rows.jsonl", 0.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_a_dump_says_how_many_rows_may_be_left_out(tmp_path: Path, share: float) -> None:
+    """Also where that is the default of a pipeline's own rows, which others leave out."""
+    data = {"type": "files", "path": "rows.jsonl", "max_refused": share}
+    config = load_config(_pipeline(tmp_path, [str(written(tmp_path, data=data))]))
+    again = from_json(resolved_json(config))
+    assert again == config
+    assert isinstance(found := again.benchmarks[0].data, FilesData)
+    assert found.max_refused == share
+
+
+def _pipeline(folder: Path, benchmarks: list[object]) -> Path:
+    path = folder / "pipeline.yaml"
+    path.write_text(yaml.safe_dump({"extends": "demo", "benchmarks": benchmarks}))
+    return path

@@ -261,7 +261,7 @@ def test_a_home_that_is_not_there_is_a_name_like_others(tmp_path: Path) -> None:
             "my.yaml:1: gate: over_champion 1.0 can never be passed: two accuracies differ by 1 at "
             "most, and the difference must lie above the margin; 0 asks for any gain beyond chance",
         ),
-        ("gate: {floor: 70}", "gate.floor: found 70, expected less than or equal to 1"),
+        ("gate: {floor: 70}", "gate.floor: found 70, expected less than or equal to 10"),
         ("a: [1\nb: 2", "my.yaml:2: not valid YAML"),
         ("- 1", "my.yaml: found a list, expected 'key: value' lines at the top"),
         (

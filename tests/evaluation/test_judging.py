@@ -39,6 +39,15 @@ def test_sampled_pairs_need_a_metric_that_judges_a_row(monkeypatch: pytest.Monke
     look_at_metric(load_config("demo", ["evaluate.metric=words_f1", "stages=[sft]"]))
 
 
+def test_the_gate_asks_for_what_the_metric_can_give() -> None:
+    cider = ["evaluate.metric=cider", "benchmarks=[charts]"]
+    look_at_metric(load_config("demo", [*cider, "gate.floor=1.2"]))
+    with pytest.raises(ConfigError, match=r"gate\.floor: found 1\.2, expected at most 1,"):
+        look_at_metric(load_config("demo", ["gate.floor=1.2"]))
+    with pytest.raises(ConfigError, match=r"gate\.benchmarks\.charts\.margin: found 2,.* most 1,"):
+        look_at_metric(load_config("demo", [*cider, "gate.benchmarks={charts: {margin: 2}}"]))
+
+
 def test_rows_that_a_metric_can_not_judge_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = load_config("demo", ["evaluate.metric=boxes_f1"])
     (told,) = trouble_with(rows(4), boxes)

@@ -56,8 +56,8 @@ def summary(**changes: Any) -> Summary:
 def test_a_verdict_with_its_numbers_and_links() -> None:
     assert message(summary()).splitlines() == [
         "own version 3: promoted, it is the champion now",
-        "Relaxed accuracy on 40 test rows: candidate 60.0% (95 % interval 50.0% to 70.0%); base "
-        "20.0% (95 % interval 10.0% to 30.0%)",
+        "Relaxed accuracy on 40 test rows: candidate 60.0 % (95 % interval 50.0 to 70.0); base "
+        "20.0 % (95 % interval 10.0 to 30.0)",
         "- accepted: 60.0 % against the base's 20.0 %: +40.0 points (95 % interval +30.0 to …",
         "- 2 of 40 rows are refused",
         "Started by: feedback: 7 new rows",

@@ -85,6 +85,19 @@ def test_new_rows_pictures_and_settings_are_reasons_and_nothing_else(
     assert reason(config) is None
 
 
+def test_new_rows_of_a_benchmark_are_a_reason(tmp_path: Path) -> None:
+    rows = own_rows(tmp_path)
+    write_rows(tmp_path / "rows.jsonl", rows)
+    asked = write_rows(tmp_path / "asked.jsonl", rows[:4])
+    one = {"name": "asked", "title": "Ours", "data": {"type": "files", "path": asked.name}}
+    (tmp_path / "asked.yaml").write_text(yaml.safe_dump(one))
+    config = write(tmp_path, stages=["sft"], benchmarks=["asked.yaml"])
+    assert reason(config) == "the first look"
+    assert reason(config) is None
+    write_rows(asked, rows[:5])
+    assert reason(config) == f"new data: {asked} changed"
+
+
 def test_feedback_counts_from_the_last_run(config: str, tmp_path: Path) -> None:
     assert reason(config, data=False, feedback=3) is None
     thumb(tmp_path, 1, 2)

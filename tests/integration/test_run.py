@@ -27,6 +27,7 @@ from step_processes import is_step
 from flows.servers.services import services
 from vlm_ops.artifacts import AnswerSet, Choice, PreparedData
 from vlm_ops.evaluation.looks import level
+from vlm_ops.evaluation.words import percent
 from vlm_ops.models.ground import device
 from vlm_ops.registry.registry import Registry
 from vlm_ops.reporting.versions import compare
@@ -143,7 +144,7 @@ def test_the_versions_are_listed_for_people_too(place: Path, first: Any) -> None
     listed = call("models", "small", cwd=place)
     assert listed.returncode == 0, listed.stderr
     assert "@candidate @champion" in listed.stdout
-    assert f"{first['scores']['candidate']['relaxed_accuracy']:.1%}" in listed.stdout
+    assert percent(first["scores"]["candidate"]["relaxed_accuracy"]) in listed.stdout
     assert "none → 1" in listed.stdout
 
 

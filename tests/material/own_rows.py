@@ -64,7 +64,7 @@ def prepared(folder: Path, **images: list[Path]) -> PreparedData:
         rows = [
             Row(
                 id=path.name,
-                images=(ImageRef(path="", sha256=sha256_file(path), width=1, height=1),),
+                images=(ImageRef(path=str(path), sha256=sha256_file(path), width=1, height=1),),
                 question="What is it?",
                 answers=("A square.",),
                 kind="all",

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from vlm_ops.artifacts import ANSWERS
 from vlm_ops.errors import DataError, RegistryError
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.registry.said import Said, said_of
 from vlm_ops.reporting.versions import compare
+from vlm_ops.store.jsonl import write_jsonl
 
 
 def test_what_both_said_is_read_back_and_the_version_can_be_used(
@@ -33,6 +36,28 @@ def test_versions_of_which_nothing_was_kept_are_not_compared(pipeline: Any, tmp_
         compare(pipeline.registry, "1", "2", tmp_path)
     with pytest.raises(RegistryError, match="2 and candidate are one version"):
         compare(pipeline.registry, "2", "candidate", tmp_path)
+
+
+def test_another_metric_is_kept_and_is_what_versions_are_compared_by(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    """Also where the configuration that was kept says nothing of it."""
+    exact = find("exact_match")
+    for number in (0, 1):
+        said = pipeline.answers[number]
+        judged = [
+            answer.model_copy(
+                update={"terms": tuple(exact.judge([answer.text], [answer.expected])[0])}
+            )
+            for answer in said.read()
+        ]
+        folder = tmp_path / f"answers-{number}"
+        folder.mkdir()
+        write_jsonl(folder / ANSWERS, judged)
+        other = said.model_copy(update={"folder": folder, "metric": "exact_match"})
+        pipeline.register(number, tested=(other,))
+    found = compare(pipeline.registry, "1", "2", tmp_path / "runs")
+    assert found.sections["test"].about.startswith("exact match: 16 rows")
 
 
 def test_versions_are_compared_by_what_they_keep(pipeline: Any, tmp_path: Path) -> None:

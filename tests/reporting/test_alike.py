@@ -7,6 +7,7 @@ from judged import BASE, Maker, counts, right
 
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import DataError
+from vlm_ops.evaluation.protocol import PROTOCOL
 from vlm_ops.registry.said import Said
 from vlm_ops.reporting.alike import Asked, alike, at_hand
 from vlm_ops.store.artifact import write_record
@@ -70,6 +71,9 @@ def test_at_hand_are_answers_about_the_rows_own_images(maker: Maker) -> None:
     write_record(maker.answers(counts, BASE, gray=True))
     write_record(maker.answers(counts, BASE, swapped=True))
     write_record(maker.answers(counts, BASE, "validation"))
+    benchmark = maker.answers(counts, BASE)
+    write_record(benchmark)
+    (benchmark.folder / PROTOCOL).write_text("{}")
     damaged = maker.answers(counts, BASE)
     (damaged.folder / "record.json").write_text("{")
     (found,) = at_hand(maker.folder, BASE.content)

@@ -165,7 +165,10 @@ def beside(run: Run, name: str, data: PreparedData, said: dict[str, AnswerSet]) 
 
 def test_other_benchmarks_stand_beside_the_test_rows(maker: Maker) -> None:
     said = {"candidate": maker.answers(right, BASE), "base": maker.answers(counts, BASE)}
-    html = render(run_page(beside(maker.promotion(), "chart-yesno", maker.data, said)))
+    said["sft"] = said["candidate"]  # it is the candidate
+    page = run_page(beside(maker.promotion(), "chart-yesno", maker.data, said))
+    assert list(page.sections[-1].scores) == ["candidate", "base"]
+    html = render(page)
     found = statistics.difference(
         said["candidate"].read(), said["base"].read(), than="base", resamples=200, seed=0
     )

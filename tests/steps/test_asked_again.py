@@ -110,3 +110,18 @@ def test_answers_that_choose_a_checkpoint_make_their_length_part_of_sft(tmp_path
     longer = fingerprints(tmp_path, "sft.best_by=accuracy", "evaluate.max_new_tokens=9")
     assert chosen["sft"] != longer["sft"]
     assert fingerprints(tmp_path)["sft"] not in (chosen["sft"], longer["sft"])
+
+
+def test_a_metric_of_ones_own_that_changed_judges_anew(
+    tmp_path: Path, here: pytest.MonkeyPatch
+) -> None:
+    """In what is trained as well, where answers choose the checkpoint or become pairs."""
+    here.syspath_prepend(str(tmp_path))
+    module = tmp_path / "changing_metric.py"
+    chosen = ("evaluate.metric=changing_metric:worth", "sft.best_by=accuracy")
+    module.write_text("def worth(said, answers): return 1.0\n")
+    before = fingerprints(tmp_path, *chosen)
+    module.write_text("def worth(said, answers): return 0.0\n")
+    after = fingerprints(tmp_path, *chosen)
+    changed = {name for name in STEPS if before[name] != after[name]}
+    assert changed == {"sft", "pairs", *EVERY_MODEL}

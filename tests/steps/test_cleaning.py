@@ -80,6 +80,15 @@ def test_the_newest_runs_of_each_pipeline_keep_their_outputs(runs: Path, prepare
     assert not find_unneeded(runs, 2, {}).bytes
 
 
+def test_benchmarks_rows_alone_are_no_training(runs: Path, prepare: Prepare) -> None:
+    """A check that looks at them as well takes no training's place among the newest."""
+    trained, looked = prepare(0), prepare(1)
+    note_run(runs, "own", [trained, f"sft-{'0' * SHORT}"], ended=True)
+    beside = [f"{work}-{'0' * SHORT}" for work in ("benchmark", "unseen")]
+    note_run(runs, "own", [looked, *beside], ended=True)
+    assert not find_unneeded(runs, 1, {}).folders
+
+
 def test_a_step_that_was_removed_is_taken_again(
     runs: Path, prepare: Prepare, tmp_path: Path
 ) -> None:

@@ -13,9 +13,8 @@ from vlm_ops.artifacts import AnswerSet
 from vlm_ops.config.benchmark import BenchmarkSettings
 from vlm_ops.config.benchmarks import load_benchmark
 from vlm_ops.config.load import load_config
-from vlm_ops.errors import DataError
 from vlm_ops.evaluation.benchmark import score_benchmark
-from vlm_ops.evaluation.protocol import read_protocol, refuse_other_protocol
+from vlm_ops.evaluation.protocol import asked_otherwise, read_protocol
 from vlm_ops.evaluation.respondent import ModelRespondent
 from vlm_ops.models import features, generation
 from vlm_ops.steps.measuring import answers_of, rows_of
@@ -113,17 +112,16 @@ def change(what: str, benchmark: BenchmarkSettings) -> BenchmarkSettings:
 
 
 @pytest.mark.parametrize("what", ["rows", "prompt", "decoding", "metric"])
-def test_other_protocols_are_not_compared_and_the_difference_is_named(
+def test_what_was_asked_otherwise_is_named(
     what: str, benchmark: BenchmarkSettings, models: Models, tmp_path: Path
 ) -> None:
     ours = asked(benchmark, tmp_path)
-    refuse_other_protocol("squares", ours, asked(benchmark, tmp_path, who=None))
+    assert asked_otherwise(ours, asked(benchmark, tmp_path, who=None)) is None
     theirs = asked(change(what, benchmark), tmp_path, who=None)
-    with pytest.raises(DataError, match=f"squares: the two .* can't be compared: {what} is "):
-        refuse_other_protocol("squares", ours, theirs)
+    assert str(asked_otherwise(ours, theirs)).startswith(f"{what} ")
 
 
-def test_another_bound_on_pixels_is_another_protocol(
+def test_another_bound_on_pixels_is_another_protocol_and_the_models_own(
     benchmark: BenchmarkSettings, models: Models, tmp_path: Path
 ) -> None:
     ours = asked(benchmark, tmp_path)
@@ -132,8 +130,8 @@ def test_another_bound_on_pixels_is_another_protocol(
     config = load_config("demo", [f"execution.runs={tmp_path}"])
     bounded = ref.model_copy(update={"settings": settings})
     theirs = answers_of(benchmark, bounded, rows_of(benchmark, tmp_path), config)
-    with pytest.raises(DataError, match="can't be compared: pixels is "):
-        refuse_other_protocol("squares", ours, theirs)
+    assert theirs.protocol != ours.protocol
+    assert asked_otherwise(ours, theirs) is None
     assert "64" in read_protocol(theirs)["pixels"]
 
 

@@ -1,6 +1,7 @@
 """The step table holds together: every input comes from an earlier step and fits."""
 
 import inspect
+import json
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -67,9 +68,10 @@ def test_every_function_takes_the_inputs_and_leaves_the_output(step: Step) -> No
     assert hints["tracker"] is Tracker
     assert hints["return"] is step.output
     for name, need in step.inputs.items():
-        # What is not named is among the answers, which evaluate and gate take by name.
-        hint = next(hints[key] for key in (name, "answers", "benchmarks") if key in hints)
-        assert issubclass(given(need), (hint, *get_args(hint))), name
+        # What is not named is among the answers, which evaluate and gate take by name, or the
+        # rows of benchmarks.
+        hint = hints.get(name) or hints.get("answers") or hints["benchmarks"]
+        assert issubclass(given(need), (*get_args(hint), hint)[0]), name
         assert name in hints or given(need) in (AnswerSet, Unseen)
 
 
@@ -86,6 +88,13 @@ def test_every_job_is_of_its_type_and_says_what_it_covers(step: Step) -> None:
     job = step.job(WITH_BENCHMARKS)
     assert type(job) is job_type(step)
     assert job.changes_nothing <= set(type(job).model_fields)
+
+
+def test_labelled_pairs_know_the_rows_that_they_may_not_show() -> None:
+    labelled = {"type": "dataset", "path": "pairs.jsonl"}
+    told = load_config("demo", ["benchmarks=[charts]", f"pairs={json.dumps(labelled)}"])
+    (pairs,) = steps_of("pairs", told)
+    assert pairs.inputs.keys() - STEPS["pairs"].inputs.keys() == {"unseen rows of charts"}
 
 
 def test_every_step_has_a_stage_of_its_name_or_belongs_to_one() -> None:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from vlm_ops.cli.console import out, print_json
 from vlm_ops.cli.run import AsJson, Runs
+from vlm_ops.evaluation.words import scored
 from vlm_ops.records import RELAXED_ACCURACY
 from vlm_ops.store.files import make_folder, write_whole
 
@@ -217,7 +218,7 @@ def _versions(name: str, versions: "list[VersionSummary]") -> Table:
             version.version,
             " ".join(f"@{alias}" for alias in version.aliases),
             version.decision or "",
-            f"{score:.1%}{of}" if score is not None else "",
+            f"{scored(score, version.metric)}{of}" if score is not None else "",
             f"{version.registered:%Y-%m-%d %H:%M} UTC",
         )
     return table

@@ -16,7 +16,7 @@ from vlm_ops.cli.console import err, out, print_json, progress
 from vlm_ops.config.load import load_config, presets, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import FilesData
-from vlm_ops.evaluation.words import titled
+from vlm_ops.evaluation.words import scored, spread, titled
 from vlm_ops.records import Score
 
 Source = Annotated[str, typer.Argument(help="A preset (demo, …) or a YAML file.")]
@@ -259,8 +259,8 @@ def _table(summary: dict[str, Any]) -> Table:
             continue
         table.add_row(
             name,
-            f"{score.value:.1%}",
-            f"{score.low:.1%} to {score.high:.1%}",
+            scored(score.value, score.metric),
+            spread(score),
             f"[dim]{note}[/]",
         )
     return table
@@ -276,9 +276,9 @@ def _benchmarks(found: dict[str, Any]) -> Table:
         base, candidate = (Score.model_validate(by_model[who]) for who in ("base", "candidate"))
         table.add_row(
             name,
-            f"{base.value:.1%}",
-            f"{candidate.value:.1%}",
-            f"{candidate.low:.1%} to {candidate.high:.1%}",
+            scored(base.value, base.metric),
+            scored(candidate.value, candidate.metric),
+            spread(candidate),
             str(candidate.n),
             f"[dim]{titled(candidate.metric)}[/]",
         )

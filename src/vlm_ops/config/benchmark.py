@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from vlm_ops.config.marks import find_mark
 from vlm_ops.config.sections import ChartsData, DataSettings, HubData
@@ -58,6 +64,20 @@ class BenchmarkSettings(Frozen):
         if name in OTHERS_NAMES:
             raise ValueError(f"found {name!r}, which a run's own rows are called; take another")
         return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_row_has_to_do(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
+            return values
+        return values | {"data": {"max_refused": 0.0} | values["data"]}
+
+    @field_serializer("data", mode="wrap")
+    def _say_how_many_may_not(
+        self, data: DataSettings, write: SerializerFunctionWrapHandler
+    ) -> Any:
+        # A dump leaves the default of a pipeline's own rows out, which is another one.
+        return write(data) | {"max_refused": data.max_refused}
 
     @model_validator(mode="after")
     def _prompt_asks_the_question(self) -> "BenchmarkSettings":

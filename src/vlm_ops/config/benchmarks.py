@@ -34,10 +34,7 @@ def load_benchmark(source: str | Path, overrides: Sequence[str] = ()) -> Benchma
     anchor(values, Path.cwd() if path.parent == _folder() else path.parent)
     changes = parse_overrides(overrides, places, BenchmarkSettings)
     anchor(changes, Path.cwd())
-    values = merge(values, changes)
-    if isinstance(values.get("data"), dict):
-        values["data"].setdefault("max_refused", 0.0)
-    return checked(values, places, BenchmarkSettings)
+    return checked(merge(values, changes), places, BenchmarkSettings)
 
 
 def load_benchmarks(

@@ -13,11 +13,14 @@ from vlm_ops.store.frozen import Frozen, added
 Gain = Annotated[float, Field(ge=0.0, le=1.0)]
 """A margin that only a better one passes."""
 
+HIGHEST = 10.0
+"""Greatest score of a metric that ships, CIDEr; each metric's own is looked at before a run."""
+
 
 class BenchmarkTerms(Frozen):
     """What the gate asks on a benchmark, against the champion, or the base where there is none."""
 
-    margin: float = Field(default=0.02, ge=0.0, le=1.0)
+    margin: float = Field(default=0.02, ge=0.0, le=HIGHEST)
     """So much of the score may be lost. Who lost more, beyond chance, is refused."""
     improve: bool = False
     """Whether the candidate must be better there, beyond chance at the level of the look."""
@@ -55,7 +58,7 @@ class GateSettings(Frozen):
     over_majority: Gain | None = 0.0
     """The lower end of the interval of candidate minus the most frequent training answer of each
     kind must lie above this: that answer sees neither image nor question; null does not ask."""
-    floor: float | None = Field(default=None, ge=0.0, le=1.0)
+    floor: float | None = Field(default=None, ge=0.0, le=HIGHEST)
     """The candidate's score must be at least this, whoever the champion is; None sets
     no floor. Where every margin is null and there is no champion, something must be asked: 0 says
     that any model may be the first."""

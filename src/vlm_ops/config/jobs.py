@@ -83,6 +83,7 @@ class SftJob(Job):
         max_new_tokens: Longest answer, where answers choose the best checkpoint; None takes the
             default of ``evaluate``.
         metric: That judges them.
+        metric_version: Of its rules.
         engine: What trains.
         features: Room for image features.
         checkpoint_minutes: How old the newest checkpoint may get.
@@ -97,6 +98,7 @@ class SftJob(Job):
     reserve: float = added(0.0)
     max_new_tokens: int | None = added(None)
     metric: str = added(RELAXED_ACCURACY)
+    metric_version: int = added(1)
     engine: Engine = "packed"
     features: FeatureSettings = FeatureSettings()
     checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
@@ -113,6 +115,7 @@ class PairsJob(Job):
         batch_size: Answers sampled at once.
         model: The base, where no SFT model is sampled from.
         metric: That tells a mistake of sampled answers.
+        metric_version: Of its rules.
         features: Room for image features.
     """
 
@@ -124,6 +127,7 @@ class PairsJob(Job):
     batch_size: int
     model: ModelSettings | None = added(None)
     metric: str = added(RELAXED_ACCURACY)
+    metric_version: int = added(1)
     features: FeatureSettings = FeatureSettings()
 
 

@@ -181,6 +181,8 @@ def anchor(values: dict[str, Any], folder: Path) -> None:
     for number, name in enumerate(named if isinstance(named, list) else ()):
         if isinstance(name, str) and name.endswith((".yaml", ".yml")):
             values["benchmarks"][number] = str(folder.absolute() / at_home(name))
+        elif isinstance(name, dict):  # written out, as dumped configurations have it
+            anchor(name, folder)
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("id", "")).startswith(("./", "../")):
         model["id"] = str((folder / model["id"]).resolve())

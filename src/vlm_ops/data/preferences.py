@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from vlm_ops.data.check import ImageChecks, image_problems, other_marks
 from vlm_ops.data.files import Placed, Table, read_table
 from vlm_ops.data.image_cells import Place, image_cells
 from vlm_ops.data.images import STORE, ImageStore, open_image
+from vlm_ops.data.near import near_pairs
 from vlm_ops.data.places import do_not_match, marks_in
 from vlm_ops.data.progress import log_progress
 from vlm_ops.data.rows import (
@@ -41,7 +42,7 @@ from vlm_ops.store.fingerprint import sha256_bytes
 logger = logging.getLogger(__name__)
 
 
-_Measured = Literal["benchmark", "test", "validation"]
+Dropped = dict[Literal["test", "benchmark", "validation"], int]
 
 
 class Preferences(NamedTuple):
@@ -50,14 +51,15 @@ class Preferences(NamedTuple):
     Attributes:
         train: Those to train on.
         held_out: Held-out ones; they have no image in common with the others.
-        dropped: How many were dropped for an image that a model is measured on, by where it is.
+        dropped: How many were dropped for an image of the prepared data, by its split, and for one
+            of a benchmark.
         refused: How many rows could not be read.
         left_out: How many say nothing: pairs of equal answers, thumbs that contradict each other.
     """
 
     train: list[Preference]
     held_out: list[Preference]
-    dropped: dict[_Measured, int]
+    dropped: Dropped
     refused: int
     left_out: int
 
@@ -68,14 +70,14 @@ def load_preferences(
     data: PreparedData,
     out: Path,
     seed: int,
-    benchmarks: Iterable[PreparedData] = (),
+    benchmarks: Collection[PreparedData] = (),
 ) -> Preferences:
     """Read, check and split preference pairs, or thumbs.
 
     What says nothing is left out and counted in the log: pairs whose two answers are the same, and
     thumbs up and down for the same answer to the same question about the same images. So are those
-    with an image that the model is measured on: none may have a test image or one of a benchmark,
-    and none to train on an image of the validation rows.
+    with an image that the model is measured on: none may have a test image, nor, exactly or almost,
+    one of a benchmark, and none to train on an image of the validation rows.
 
     Args:
         settings: File or hub data set, columns, share that is held out.
@@ -83,7 +85,7 @@ def load_preferences(
         out: The step's folder. Images go into the store that belongs to it
             (:class:`~vlm_ops.data.images.ImageStore`), complaints to ``out/refused.jsonl``.
         seed: Draws at most ``max_pairs`` or ``max_thumbs`` rows, and the images to hold out.
-        benchmarks: What it is measured on beside that.
+        benchmarks: What else it is measured on, each in its test split.
 
     Raises:
         DataError: The source can't be read, a column is missing, too many rows can't be used,
@@ -102,19 +104,16 @@ def load_preferences(
             why = _UNCLEAR[settings.form]
             logger.warning("%s: %d %s left out: %s", title, left_out, settings.form, why)
         untested = _without(useful, data, "test", store)
-        unasked = untested
-        for asked in benchmarks:
-            unasked = _without(unasked, asked, "test", store)
-        others, held_out = _split(unasked, settings.validation, seed)
+        dropped: Dropped = {"test": len(useful) - len(untested)}
+        if benchmarks:
+            unasked = _without_near(untested, benchmarks, store)
+            dropped["benchmark"], untested = len(untested) - len(unasked), unasked
+        others, held_out = _split(untested, settings.validation, seed)
         train = _without(others, data, "validation", store)
         found = Preferences(
             train,
             held_out,
-            {
-                "test": len(useful) - len(untested),
-                "benchmark": len(untested) - len(unasked),
-                "validation": len(others) - len(train),
-            },
+            dropped | {"validation": len(others) - len(train)},
             complaints.refused,
             left_out,
         )
@@ -299,6 +298,23 @@ def _without(
     return [pair for pair in pairs if not any(image.sha256 in seen for image in pair.images)]
 
 
+def _without_near(
+    pairs: list[Preference], benchmarks: Collection[PreparedData], store: ImageStore
+) -> list[Preference]:
+    """Leave out those with an image that is, exactly or almost, one of a benchmark."""
+    mine = {image.sha256: store.find(image.path) for pair in pairs for image in pair.images}
+    theirs = {
+        image.sha256: data.image_path(image.path)
+        for data in benchmarks
+        for row in data.rows("test")
+        for image in row.images
+    }
+    near = near_pairs([str(path) for path in mine.values()], [str(p) for p in theirs.values()])
+    names = list(mine)
+    seen = theirs.keys() | {names[pair.first] for pair in near}
+    return [pair for pair in pairs if not any(image.sha256 in seen for image in pair.images)]
+
+
 def _pixels(path: Path) -> tuple[tuple[int, int], str]:
     image = open_image(path)
     return image.size, sha256_bytes(image.tobytes())
@@ -307,8 +323,8 @@ def _pixels(path: Path) -> tuple[tuple[int, int], str]:
 def _reasons(found: Preferences, form: PreferenceForm) -> list[str]:
     pairs = {"validation": f"training {form}"}
     return [
-        f"{count} {pairs.get(where, form)} dropped: an image of theirs is a {where} image"
-        for where, count in found.dropped.items()
+        f"{count} {pairs.get(split, form)} dropped: an image of theirs is a {split} image"
+        for split, count in found.dropped.items()
         if count
     ]
 

@@ -34,6 +34,14 @@ class Unseen(PreparedData):
 
     leaked: int = added(0)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """How many rows are left out, if some are."""
+        if not self.leaked:
+            return ()
+        file = self.folder / "leaked.jsonl"
+        return (f"the rows: {self.leaked} show what is trained on and are left out: {file}",)
+
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the rows if they and their images are still there."""
         return self if have_images(self.rows("test"), self) else None

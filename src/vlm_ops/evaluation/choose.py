@@ -88,17 +88,18 @@ def _compare(preferred: AnswerSet, sft: AnswerSet, seed: int) -> tuple[bool, str
     sums = paired(preferred.read(), sft.read(), "sft on validation", metric)
     luck = sums.chance(0.0, seed, LEVEL)
     scores = (preferred.value, sft.value)
-    return luck <= LEVEL, _why(*scores, luck, len(sums.names))
+    return luck <= LEVEL, _why(scores, metric.name, luck, len(sums.names))
 
 
-def _why(ours: float, theirs: float, luck: float, groups: int) -> str:
+def _why(scores: tuple[float, float], metric: str, luck: float, groups: int) -> str:
     """Say which of the two is the candidate, from their scores and the chance of luck."""
+    ours, theirs = (words.scored(score, metric) for score in scores)
     doubt = "sft model, the preferred one is not shown to be better"
     told = (
         f"the candidate is the {'preferred model' if luck <= LEVEL else doubt}: "
-        f"{words.percent(ours)} on validation against sft's {words.percent(theirs)}: "
-        f"{words.signed(ours - theirs)} points, which luck alone gives in {words.chance(luck)} of "
-        f"cases ({words.groups(groups)}); {words.chance(LEVEL)} are allowed"
+        f"{ours} on validation against sft's {theirs}: "
+        f"{words.signed(scores[0] - scores[1])} points, which luck alone gives in "
+        f"{words.chance(luck)} of cases ({words.groups(groups)}); {words.chance(LEVEL)} are allowed"
     )
     if least_chance(groups) > LEVEL:
         told += f"; it takes {fewest_groups(LEVEL)} groups or more to show anything"

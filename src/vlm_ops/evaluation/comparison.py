@@ -129,19 +129,19 @@ def compare(
         )
     except DataError as error:
         raise DoubtError(f"can't be compared with {rival.name}: {error}") from error
-    return found, reason(found, rival.name, candidate.value, other.value)
+    return found, reason(found, rival.name, (candidate.value, other.value), evaluation.metric)
 
 
-def reason(found: Difference, name: str, ours: float, theirs: float) -> str:
+def reason(found: Difference, name: str, scores: tuple[float, float], metric: str) -> str:
     """Say what came of a comparison, with its numbers.
 
     Args:
         found: The difference.
         name: Of the rival.
-        ours: Score of the candidate.
-        theirs: Of the rival.
+        scores: Of the candidate and of the rival.
+        metric: That both were judged by.
     """
-    mine, other = words.percent(ours), words.percent(theirs)
+    mine, other = (words.scored(score, metric) for score in scores)
     if found.than in _CONTROLS:
         instead = "gray ones" if found.than == "gray" else "other rows' ones"
         head = f"{_sight(found)}: {mine} with the images, {other} with {instead} instead"

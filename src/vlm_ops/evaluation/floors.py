@@ -47,13 +47,14 @@ def over_majority(
     except DataError as error:
         raise DoubtError(f"can't be compared with the most frequent answers: {error}") from error
     scores = (value_of(candidate, metric), value_of(other, metric))
-    return found, reason(found, "the most frequent answer of each kind", *scores)
+    return found, reason(found, "the most frequent answer of each kind", scores, metric.name)
 
 
-def reaches_floor(found: float, floor: float) -> tuple[bool, str]:
+def reaches_floor(found: float, floor: float, metric: str) -> tuple[bool, str]:
     """Tell whether the candidate's score reaches the floor that the user set, and say so."""
     word = "not below" if found >= floor else "below"
-    return found >= floor, f"{words.percent(found)} is {word} gate.floor, {words.percent(floor)}"
+    score, least = (words.scored(value, metric) for value in (found, floor))
+    return found >= floor, f"{score} is {word} gate.floor, {least}"
 
 
 def worse_kinds(
@@ -88,12 +89,13 @@ def worse_kinds(
         if chances[kind] > _KINDS_LEVEL / (len(lost) - rank):
             break
         if lost[kind].points < -job.gate.kind_tolerance:
-            first, second = (value_of(part[kind], metric) for part in (ours, theirs))
+            values = (value_of(part[kind], metric) for part in (ours, theirs))
+            first, second = (words.scored(value, metric.name) for value in values)
             said.append(
                 f"worse than {name} on questions of kind {kind!r}: "
-                f"{words.percent(first)} against {words.percent(second)}, "
-                f"which luck alone gives in {words.chance(chances[kind])} of cases; a loss of up "
-                f"to {100 * job.gate.kind_tolerance:.1f} points is allowed (gate.kind_tolerance)"
+                f"{first} against {second}, which luck alone gives in "
+                f"{words.chance(chances[kind])} of cases; a loss of up to "
+                f"{100 * job.gate.kind_tolerance:.1f} points is allowed (gate.kind_tolerance)"
             )
     return said
 

@@ -165,7 +165,7 @@ def _compared(
     if (needed := job.gate.over_majority) is not None:
         _take(found, partial(floors.over_majority, said, evaluation, job, needed))
     if job.gate.floor is not None:
-        reached, reason = floors.reaches_floor(value, job.gate.floor)
+        reached, reason = floors.reaches_floor(value, job.gate.floor, evaluation.metric)
         (found.passed if reached else found.refused).append(reason)
     champion = answers["champion"]
     if champion is not None and any(one.than == "champion" for one in found.differences):

@@ -137,7 +137,8 @@ def _judged(
     passed = not lost and (pair.found.passed or not terms.improve)
     found = pair.found.model_copy(update={"on": name, "passed": passed})
     said = _lost(pair, terms) if lost else _held(found, terms)
-    scores = f"{words.percent(pair.ours)} against {called}'s {words.percent(pair.theirs)}"
+    ours, theirs = (words.scored(value, terms.metric) for value in (pair.ours, pair.theirs))
+    scores = f"{ours} against {called}'s {theirs}"
     return Judged(passed, f"on {name}: {said}: {scores}, {words.difference(found)}", found)
 
 

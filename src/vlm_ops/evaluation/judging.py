@@ -48,14 +48,27 @@ def look_at_metric(config: PipelineConfig) -> None:
     """Refuse a metric that can't do what a configuration asks of it, before anything is trained.
 
     Raises:
-        ConfigError: There is none of the name, or pairs are sampled and it judges no single answer.
+        ConfigError: There is none of the name, or pairs are sampled and it judges no single answer,
+            or the gate asks for more than it, or a benchmark's, can give.
     """
     metric = find(config.evaluate.metric)
+    _within("gate.floor", config.gate.floor or 0.0, metric)
+    for one in config.benchmarks:
+        margin = config.margins.benchmarks[one.name].margin
+        _within(f"gate.benchmarks.{one.name}.margin", margin, find(one.metric))
     if _samples(config) and not metric.judges_rows:
         raise ConfigError(
             f"evaluate.metric {metric.name}: it judges all answers together, and pairs.type "
             f"sampled has to know which of a model's answers are wrong. Set stages: [sft], give "
             f"labelled pairs (pairs.type: dataset) or thumbs, or take a metric that judges each row"
+        )
+
+
+def _within(setting: str, value: float, metric: Metric) -> None:
+    if value > metric.high:
+        raise ConfigError(
+            f"{setting}: found {value:g}, expected at most {metric.high:g}, which is the greatest "
+            f"score of {metric.name}"
         )
 
 
@@ -99,10 +112,10 @@ def terms(rows: Sequence[Row], texts: Sequence[str], metric: Metric) -> Floats:
         metric: Judges all at once.
 
     Raises:
-        DataError: It fails, or gives what is no number.
+        DataError: It fails, or gives what is no number, or a row more or less than its range.
     """
     try:
-        found = metric.judge(texts, [row.answers for row in rows])
+        found = np.asarray(metric.judge(texts, [row.answers for row in rows]), dtype=np.float64)
     except VlmOpsError:
         raise
     except Exception as error:  # whatever a function of yours raises
@@ -113,11 +126,14 @@ def terms(rows: Sequence[Row], texts: Sequence[str], metric: Metric) -> Floats:
             f"({len(rows)}, terms), a line for each row"
         )
     bad = ~np.isfinite(found).all(axis=1)
+    if metric.judges_rows:
+        bad |= metric.outside(metric.score(found))
     if bad.any():
         row, text = rows[int(bad.argmax())], texts[int(bad.argmax())]
         raise DataError(
             f"the metric {metric.name} gave {found[bad][0].tolist()} for row {row.id!r} (answer "
-            f"{text!r}, expected {row.answers[0]!r}); expected finite numbers"
+            f"{text!r}, expected {row.answers[0]!r}); expected finite numbers, and "
+            f"a score from {metric.low:g} to {metric.high:g}"
         )
     return found
 

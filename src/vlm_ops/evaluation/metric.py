@@ -76,6 +76,14 @@ class Metric:
         worth = mean(np.asarray(terms, dtype=np.float64))
         return bool(worth >= self.low + HALF * (self.high - self.low))
 
+    def outside(self, scores: Floats) -> NDArray[np.bool_]:
+        """Tell which scores lie outside of the declared range; NaN, which says nothing, does not.
+
+        Args:
+            scores: Of any shape, which is that of the answer.
+        """
+        return (scores < self.low - _ROUNDING) | (scores > self.high + _ROUNDING)
+
     def value(self, sums: Floats) -> float:
         """Return the score of summed terms.
 
@@ -86,7 +94,7 @@ class Metric:
             DataError: It is not a number, or lies outside of the declared range.
         """
         found = float(self.score(sums))
-        if self.low - _ROUNDING <= found <= self.high + _ROUNDING:
+        if not math.isnan(found) and not self.outside(np.asarray(found)).any():
             return found
         why = "says nothing of these rows" if math.isnan(found) else f"gave {found:g}"
         raise DataError(

@@ -145,28 +145,6 @@ def asked_otherwise(ours: AnswerSet, theirs: AnswerSet) -> str | None:
     return None if not differ else f"{differ[0]} {one.get(differ[0])} and {other.get(differ[0])}"
 
 
-def refuse_other_protocol(name: str, ours: AnswerSet, theirs: AnswerSet) -> None:
-    """Make sure that two models' scores on a benchmark can be compared.
-
-    Args:
-        name: Of the benchmark.
-        ours: One model's answers.
-        theirs: Another's.
-
-    Raises:
-        DataError: They were asked otherwise; the first difference is named.
-    """
-    if ours.protocol == theirs.protocol:
-        return
-    one, other = read_protocol(ours), read_protocol(theirs)
-    what = next(key for key in {**one, **other} if one.get(key) != other.get(key))
-    raise DataError(
-        f"{name}: the two scores are of different protocols and can't be compared: {what} is "
-        f"{one.get(what)!r} ({ours.folder.name}) and {other.get(what)!r} ({theirs.folder.name}). "
-        f"Ask both models in one way: vlm-ops benchmark MODEL {name}"
-    )
-
-
 def _by_content(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {

@@ -125,10 +125,13 @@ def _as_markdown(
         [
             name,
             _MEANING[name],
-            words.percent(found.score.value),
+            _scored(found.score),
             words.spread(found.score),
             words.percent(found.score.exact_match),
-            *(_percent(found.score.own.get(name)) for name in score.own),
+            *(
+                words.percent(found.score.own[name]) if name in found.score.own else ""
+                for name in score.own
+            ),
         ]
         for name, found in measured.items()
     ]
@@ -161,12 +164,8 @@ def _rule(metric: str) -> str:
     return "Relaxed accuracy: numbers within 5 %, else exact. "
 
 
-def _value(score: Score | None) -> float | None:
-    return None if score is None else score.value
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else words.percent(value)
+def _scored(score: Score | None) -> str:
+    return "" if score is None else words.scored(score.value, score.metric)
 
 
 def _cut_off(measured: Mapping[str, Measured]) -> Iterator[str]:
@@ -183,7 +182,7 @@ def _breakdown(part: str, scores: Mapping[str, Mapping[str, Score]]) -> str:
         [
             name,
             str(score.n),
-            *(_percent(_value(by_part.get(name))) for by_part in scores.values()),
+            *(_scored(by_part.get(name)) for by_part in scores.values()),
             words.spread(score),
         ]
         for name, score in scores["candidate"].items()

@@ -1,5 +1,6 @@
 """Shares and differences as people read them."""
 
+from vlm_ops.errors import ConfigError
 from vlm_ops.records import Difference, Score
 
 FEW_GROUPS = 20
@@ -14,6 +15,22 @@ def sentence(text: str) -> str:
 def percent(share: float) -> str:
     """Write a share 0..1 as ``71.2 %``."""
     return f"{100 * share:.1f} %"
+
+
+def scored(value: float, metric: str) -> str:
+    """Write a score as ``71.2 %``; as ``512.0`` where its metric goes beyond 1, as CIDEr does.
+
+    Args:
+        value: The score.
+        metric: Its name. Of one of your own that is not to be had here, nobody knows the range.
+    """
+    from vlm_ops.evaluation.metrics import find  # who reads words alone loads no metric
+
+    try:
+        share = find(metric).high <= 1.0
+    except ConfigError:
+        share = False
+    return percent(value) if share else f"{100 * value:.1f}"
 
 
 def plain(metric: str) -> str:
@@ -51,7 +68,7 @@ def groups(count: int) -> str:
 
 
 def spread(score: Score) -> str:
-    """Write a score's interval as ``68.0 to 74.1``, in percent."""
+    """Write a score's interval as ``68.0 to 74.1``, in hundredths as the score."""
     return f"{100 * score.low:.1f} to {100 * score.high:.1f}"
 
 

@@ -14,7 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from vlm_ops.artifacts import AnswerSet, Evaluation, PreparedData
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.evaluation.words import percent, plain, sentence, spread
+from vlm_ops.evaluation.words import plain, scored, sentence, spread
 from vlm_ops.records import RELAXED_ACCURACY, Score
 from vlm_ops.registry import former, tags
 from vlm_ops.registry.integrity import hash_files, registered_files
@@ -123,8 +123,8 @@ class Submission(Frozen):
         start = self.evaluation.start
         start_at = "" if start is None else f", going on from {start}"
         scores = [
-            f"- **{name}**: {percent(score.value)} {plain(score.metric)} ({spread(score)}; "
-            f"{score.n} rows, {score.n_images} images, {score.n_groups} groups)"
+            f"- **{name}**: {scored(score.value, score.metric)} {plain(score.metric)} "
+            f"({spread(score)}; {score.n} rows, {score.n_images} images, {score.n_groups} groups)"
             for name, score in self.evaluation.scores.items()
         ]
         links = [
@@ -300,7 +300,7 @@ def _keep_beside(client: MlflowClient, logged: LoggedModel, path: str, text: str
 
 def _scored(candidate: Score) -> dict[str, str]:
     """Return what people read of the candidate's score."""
-    told = f"{percent(candidate.value)} ({spread(candidate)})"
+    told = f"{scored(candidate.value, candidate.metric)} ({spread(candidate)})"
     if candidate.metric == RELAXED_ACCURACY:
         return {tags.ACCURACY: told}
     return {tags.SCORE: told, tags.METRIC: candidate.metric}

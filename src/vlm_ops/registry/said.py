@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from vlm_ops.artifacts import AnswerSet
 from vlm_ops.errors import RegistryError
-from vlm_ops.records import Answer
+from vlm_ops.records import RELAXED_ACCURACY, Answer
 from vlm_ops.registry import tags
 from vlm_ops.registry.finding import find_version
 from vlm_ops.registry.package import changed, fetch
 from vlm_ops.store.fingerprint import SHORT
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 from vlm_ops.tracking.connection import answering
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ class Said(Frozen):
         model: Content hash of the model.
         protocol: Hash of rows, decoding and metric.
         ground: What computed the answers beside the model.
+        metric: What they are judged by.
         answers: Judged, in the order of the rows.
     """
 
     model: str
     protocol: str
     ground: dict[str, str]
+    metric: str = added(RELAXED_ACCURACY)
     answers: tuple[Answer, ...]
 
     @classmethod
@@ -52,6 +54,7 @@ class Said(Frozen):
             model=found.model,
             protocol=found.protocol,
             ground=found.ground,
+            metric=found.metric,
             answers=tuple(found.read()),
         )
 

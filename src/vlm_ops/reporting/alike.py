@@ -7,6 +7,7 @@ from pathlib import Path
 from vlm_ops.artifacts import AnswerSet
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import DataError, OutputError
+from vlm_ops.evaluation.protocol import PROTOCOL
 from vlm_ops.models import ground
 from vlm_ops.registry.said import Said
 from vlm_ops.store.artifact import read_record
@@ -35,6 +36,8 @@ def at_hand(runs: Path, content: str) -> Iterator[Said]:
         runs.glob(f"{AnswerSet.step}-*"), key=lambda folder: folder.stat().st_mtime, reverse=True
     )
     for folder in folders:
+        if (folder / PROTOCOL).exists():
+            continue  # they are to a benchmark
         try:
             found = read_record(folder, AnswerSet)
             if found is None or found.model != content or found.split != "test":

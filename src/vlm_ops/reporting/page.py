@@ -25,18 +25,14 @@ class Bar:
         low: Lower end of the 95 % interval.
         high: Upper end.
         n: Rows.
+        said: The number and its interval.
     """
 
     value: float
     low: float
     high: float
     n: int
-
-    @property
-    def said(self) -> str:
-        """The number and its interval."""
-        ends = f"{100 * self.low:.1f} to {100 * self.high:.1f}"
-        return f"{words.percent(self.value)} ({ends})"
+    said: str
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ def section(
     }
     return Section(
         name=name,
-        about=f"{results.title}: {whole.n:,} rows about {whole.n_images:,} images in "
+        about=f"{words.plain(metric.name)}: {whole.n:,} rows about {whole.n_images:,} images in "
         f"{words.groups(whole.n_groups)}; intervals hold 95 % and resample whole groups"
         f"{words.few_groups(whole.n_groups)}",
         scores={model: _bar(results, score) for model, score in scores.items()},
@@ -158,7 +154,8 @@ def section(
 
 
 def _bar(results: Results, score: Score) -> Bar:
-    return Bar(results.value(score), score.low, score.high, score.n)
+    said = f"{words.scored(score.value, score.metric)} ({words.spread(score)})"
+    return Bar(results.value(score), score.low, score.high, score.n, said)
 
 
 def render(page: Page) -> str:

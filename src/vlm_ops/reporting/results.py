@@ -35,11 +35,6 @@ class Results:
     seed: int = 0
     metric: Metric = RELAXED
 
-    @property
-    def title(self) -> str:
-        """What is scored, in words."""
-        return self.metric.name.replace("_", " ")
-
     def value(self, score: Score) -> float:
         """Return what a score says, within the metric's range."""
         return score.value

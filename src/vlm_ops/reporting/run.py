@@ -154,11 +154,13 @@ def _results(run: Run, split: Split) -> tuple[Results, dict[str, str]]:
 def _benchmarks(run: Run) -> dict[str, Results]:
     """Return what the run's models said to each benchmark, the candidate first; none in a trial."""
     found: dict[str, Results] = {}
+    same = _output(run, Choice, "choose").candidate
+    models = [one for one in ("candidate", "champion", "preferred", "sft", "base") if one != same]
     for one in run.config.benchmarks:
         rows = run.outputs.get(unseen_rows(one.name))
         said = {
             model: answers.read()
-            for model in ("candidate", "champion", "preferred", "sft", "base")
+            for model in models
             if isinstance(answers := run.outputs.get(asked_step(model, one.name)), AnswerSet)
         }
         if isinstance(rows, PreparedData) and said:

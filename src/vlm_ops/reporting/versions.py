@@ -90,7 +90,7 @@ def compare(registry: Registry, first: str, second: str, runs: Path) -> Compared
         Path if data is None else data.image_path,
         config.evaluate.resamples,
         config.seed,
-        find(config.evaluate.metric),
+        find(ours.metric),
     )
     meaning = {one.asked.name: _meaning(one.found) for one in (after, before)}
     sections = {BENCHMARK: section("test rows", results, meaning, names[1], Album())}

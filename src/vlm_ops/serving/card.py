@@ -8,7 +8,7 @@ import yaml
 from huggingface_hub import ModelCardData
 
 from vlm_ops.config.sections import ModelSettings
-from vlm_ops.evaluation.words import percent, spread, titled
+from vlm_ops.evaluation.words import scored, spread, titled
 from vlm_ops.model_ref import ModelRef
 from vlm_ops.models.identity import local_folder
 from vlm_ops.records import BARE_QUESTION, Score
@@ -189,7 +189,7 @@ def _scores(evaluation: dict[str, Any]) -> str:
     ]
     for name, one in scores.items():
         lines.append(
-            f"| {name} | {percent(one.value)} | {spread(one)} | {one.n} | "
+            f"| {name} | {scored(one.value, one.metric)} | {spread(one)} | {one.n} | "
             f"{one.n_images} | {one.n_groups} |"
         )
     return "\n".join([*lines, "", "This model is `candidate`."])

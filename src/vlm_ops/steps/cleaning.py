@@ -30,6 +30,7 @@ from vlm_ops.store.shared import FETCHED
 TRASH = ".trash"
 """What is being removed lies here; after an interruption the next removal goes on with it."""
 _WORKS = "|".join(sorted(map(re.escape, OUTPUTS)))
+_ROWS = tuple(f"{work}-" for work, kind in OUTPUTS.items() if issubclass(kind, PreparedData))
 _OUTPUT = re.compile(rf"(?P<work>{_WORKS})-[0-9a-f]{{{SHORT}}}")
 
 
@@ -163,7 +164,7 @@ def _kept(past: list[PastRun], keep: int, gates: set[str]) -> list[PastRun]:
     count: Counter[tuple[str, bool]] = Counter()
     decided: set[str] = set()
     for run in past:
-        group = (run.pipeline, any(not name.startswith("prepare-") for name in run.folders))
+        group = (run.pipeline, any(not name.startswith(_ROWS) for name in run.folders))
         count[group] += 1
         decides = (run.folders & gates) - decided
         decided |= decides

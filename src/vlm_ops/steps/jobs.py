@@ -27,7 +27,7 @@ def answered_in_training(config: PipelineConfig) -> dict[str, Any]:
     """Return what asks a model while it trains; nothing where its loss chooses the checkpoint."""
     if config.sft.best_by != "accuracy":
         return {}
-    return config.evaluate.model_dump(include={"max_new_tokens", "metric"})
+    return {"max_new_tokens": config.evaluate.max_new_tokens, **judged_by(config)}
 
 
 def scoring(config: PipelineConfig) -> EvaluateJob:
@@ -41,9 +41,9 @@ def scoring(config: PipelineConfig) -> EvaluateJob:
     )
 
 
-def mistakes_by(config: PipelineConfig) -> dict[str, str]:
+def mistakes_by(config: PipelineConfig) -> dict[str, Any]:
     """Say what tells a mistake, where pairs are sampled."""
-    return {"metric": config.evaluate.metric} if config.pairs.type == "sampled" else {}
+    return judged_by(config) if config.pairs.type == "sampled" else {}
 
 
 def judged_by(config: PipelineConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from vlm_ops.data.split import position
+from vlm_ops.evaluation.judging import terms
 from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import RELAXED, number
 from vlm_ops.records import PreferencePair, Row
@@ -22,7 +23,7 @@ _CLOSED = 0.5
 
 def which_are_right(said: Sequence[str], row: Row, metric: Metric) -> list[bool]:
     """Tell which answers to a row are right: worth half of the metric's range or more."""
-    return [metric.right(terms) for terms in metric.judge(said, [row.answers] * len(said))]
+    return [metric.right(worth) for worth in terms([row] * len(said), said, metric)]
 
 
 class Forms:

@@ -65,10 +65,11 @@ def make_pairs(
         job: Which of the three, and how many.
         data: Rows; pairs are sampled on ``train`` (those rows of it that are reserved, if some
             are), held-out ones on ``validation``. Labelled ones about its test images are dropped.
-        sft: The model to sample from; None for what the job's model starts at.
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
         tracker: Gets counts and examples.
-        **benchmarks: Rows that models will be asked; labelled pairs about their images are dropped.
+        sft: The model to sample from; None for what the job's model starts at.
+        **benchmarks: Rows that no labelled pair may show; sampled pairs are on rows of ``data``,
+            of which they are clean already.
 
     Returns:
         The pairs; too few sampled ones say so and are not trained on.
@@ -81,7 +82,7 @@ def make_pairs(
         found = load_preferences(
             job.pairs, data=data, out=out, seed=job.seed, benchmarks=benchmarks.values()
         )
-        made = _labelled(job.pairs, found)
+        made = _labelled(found, job.pairs)
     else:
         model = _model(job, data, sft, Room.beside(out, job.features))
         made = _sampled(job, job.pairs, data, model, out)
@@ -137,7 +138,7 @@ def _too_few(settings: SampledPairs, train: int, validation: int) -> str | None:
     )
 
 
-def _labelled(settings: Labelled, found: Preferences) -> _Pairs:
+def _labelled(found: Preferences, settings: Labelled) -> _Pairs:
     form = settings.form
     counts = {f"dropped_{split}_{form}": count for split, count in found.dropped.items()}
     counts |= {f"refused_{form}": found.refused, f"left_out_{form}": found.left_out}

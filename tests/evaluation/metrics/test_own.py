@@ -1,11 +1,14 @@
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from captions import rows
 
 from vlm_ops.errors import ConfigError, DataError
+from vlm_ops.evaluation.judging import terms
 from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import find
 
@@ -51,7 +54,11 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def judged(name: str) -> list[list[float]]:
-    found: list[list[float]] = find(name).judge(["a", "b"], [("a",), ("c", "d")]).tolist()
+    asked = [
+        row.model_copy(update={"answers": answers})
+        for row, answers in zip(rows(2), [("a",), ("c", "d")], strict=True)
+    ]
+    found: list[list[float]] = terms(asked, ["a", "b"], find(name)).tolist()
     return found
 
 
@@ -73,22 +80,31 @@ def test_a_metric_with_another_range_is_one() -> None:
     assert judged("own_metrics:PERCENT") == [[0.0, 1.0], [100.0, 1.0]]
 
 
-def test_its_version_changes_with_its_file(module: Path) -> None:
-    before = find("own_metrics:mentions").version
-    assert find("own_metrics:mentions").version == before
+@pytest.mark.parametrize("name", ["own_metrics:mentions", "own_metrics:PERCENT"])
+def test_its_version_changes_with_its_file(module: Path, name: str) -> None:
+    before = find(name).version
+    assert find(name).version == before
     module.write_text(CODE + "\n")
-    assert find("own_metrics:mentions").version != before
+    assert find(name).version != before
+
+
+def test_its_version_changes_with_the_one_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be made of rules that lie in another file."""
+    before = find("own_metrics:PERCENT").version
+    raised = replace(sys.modules["own_metrics"].PERCENT, version=2)
+    monkeypatch.setattr("own_metrics.PERCENT", raised)
+    assert find("own_metrics:PERCENT").version != before
 
 
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("own_metrics:no_number", "row 2 of 2: found nan for the answer 'b' (accepted: 'c', 'd')"),
-        ("own_metrics:percent", "row 2 of 2: found 100 for the answer 'b'"),
-        ("own_metrics:below", "row 1 of 2: found -0.5 for the answer 'a'"),
+        ("own_metrics:no_number", "gave [nan, 1.0] for row 'row1' (answer 'b', expected 'c')"),
+        ("own_metrics:percent", "gave [100.0, 1.0] for row 'row1' (answer 'b', expected 'c')"),
+        ("own_metrics:below", "gave [-0.5, 1.0] for row 'row0' (answer 'a', expected 'a')"),
         ("own_metrics:text", "failed: ValueError"),
-        ("own_metrics:fails", "failed: KeyError: 'a'"),
-        ("own_metrics:SHORT", "found terms of shape (1, 2); expected (2, terms)"),
+        ("own_metrics:fails", "failed: KeyError('a')"),
+        ("own_metrics:SHORT", "gave numbers of shape (1, 2); expected (2, terms)"),
     ],
 )
 def test_what_is_no_score_is_an_error(name: str, found: str) -> None:
@@ -97,7 +113,7 @@ def test_what_is_no_score_is_an_error(name: str, found: str) -> None:
     assert name in str(error.value)
     assert found in str(error.value)
     if "row " in found:
-        assert "expected a number from 0 to 1" in str(error.value)
+        assert "expected finite numbers, and a score from 0 to 1" in str(error.value)
 
 
 @pytest.mark.parametrize(
