@@ -60,7 +60,7 @@ def test_chats_become_pairs_and_images_are_held_out_whole(
     train, held_out, dropped, *_ = load_preferences(settings, data=data, out=out, seed=0)
     assert len(train) + len(held_out) == 20
     assert held_out
-    assert dropped == {"test": 0, "benchmark": 0, "validation": 0}
+    assert dropped == {"test": 0, "validation": 0}
     shared = {pair.image_id for pair in train} & {pair.image_id for pair in held_out}
     assert not shared
     for pair in train:
@@ -150,26 +150,10 @@ def test_a_pair_about_a_test_image_is_dropped(
     settings = from_file(tmp_path, rows)
     train, held_out, dropped, *_ = load_preferences(settings, data=data, out=out, seed=0)
     assert len(train) + len(held_out) == 10
-    assert dropped == {"test": 10, "benchmark": 0, "validation": 0}
+    assert dropped == {"test": 10, "validation": 0}
     assert not tested & {image.sha256 for pair in train + held_out for image in pair.images}
     assert len(list((out / STORE / "images").iterdir())) == 5
     assert "pairs.jsonl: 10 pairs dropped: an image of theirs is a test image" in caplog.text
-
-
-def test_a_pair_about_an_image_of_a_benchmark_is_dropped(
-    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = from_file(tmp_path, pairs_rows(tmp_path))
-    asked = prepared(tmp_path / "asked", test=[tmp_path / f"{n}.png" for n in range(4)])
-    seen = {row.images[0].sha256 for row in asked.rows("test")}
-    found = load_preferences(
-        settings, data=data, out=tmp_path / "out", seed=0, benchmarks=[data, asked]
-    )
-    assert found.dropped == {"test": 0, "benchmark": 8, "validation": 0}
-    left = found.train + found.held_out
-    assert len(left) == 12
-    assert not seen & {image.sha256 for pair in left for image in pair.images}
-    assert "8 pairs dropped: an image of theirs is a benchmark image" in caplog.text
 
 
 def test_a_test_image_that_the_version_before_turned_is_known_by_its_pixels(
@@ -193,7 +177,7 @@ def test_a_test_image_that_the_version_before_turned_is_known_by_its_pixels(
     train, held_out, dropped, *_ = load_preferences(
         settings, data=data, out=tmp_path / "out", seed=0
     )
-    assert dropped == {"test": 4, "benchmark": 0, "validation": 0}
+    assert dropped == {"test": 4, "validation": 0}
     said = {pair.question for pair in train + held_out}
     assert not said & {f"What is {number}?" for number in (8, 9, 18, 19)}
 

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -41,41 +41,33 @@ from vlm_ops.store.fingerprint import sha256_bytes
 logger = logging.getLogger(__name__)
 
 
-_Measured = Literal["benchmark", "test", "validation"]
-
-
 class Preferences(NamedTuple):
     """Pairs, or thumbs, that somebody else gave.
 
     Attributes:
         train: Those to train on.
         held_out: Held-out ones; they have no image in common with the others.
-        dropped: How many were dropped for an image that a model is measured on, by where it is.
+        dropped: How many were dropped for an image of the prepared data, by its split.
         refused: How many rows could not be read.
         left_out: How many say nothing: pairs of equal answers, thumbs that contradict each other.
     """
 
     train: list[Preference]
     held_out: list[Preference]
-    dropped: dict[_Measured, int]
+    dropped: dict[Literal["test", "validation"], int]
     refused: int
     left_out: int
 
 
 def load_preferences(
-    settings: Labelled,
-    *,
-    data: PreparedData,
-    out: Path,
-    seed: int,
-    benchmarks: Iterable[PreparedData] = (),
+    settings: Labelled, *, data: PreparedData, out: Path, seed: int
 ) -> Preferences:
     """Read, check and split preference pairs, or thumbs.
 
     What says nothing is left out and counted in the log: pairs whose two answers are the same, and
     thumbs up and down for the same answer to the same question about the same images. So are those
-    with an image that the model is measured on: none may have a test image or one of a benchmark,
-    and none to train on an image of the validation rows.
+    with an image that the model is measured on: none may have a test image, and none to train on
+    an image of the validation rows.
 
     Args:
         settings: File or hub data set, columns, share that is held out.
@@ -83,7 +75,6 @@ def load_preferences(
         out: The step's folder. Images go into the store that belongs to it
             (:class:`~vlm_ops.data.images.ImageStore`), complaints to ``out/refused.jsonl``.
         seed: Draws at most ``max_pairs`` or ``max_thumbs`` rows, and the images to hold out.
-        benchmarks: What it is measured on beside that.
 
     Raises:
         DataError: The source can't be read, a column is missing, too many rows can't be used,
@@ -102,19 +93,12 @@ def load_preferences(
             why = _UNCLEAR[settings.form]
             logger.warning("%s: %d %s left out: %s", title, left_out, settings.form, why)
         untested = _without(useful, data, "test", store)
-        unasked = untested
-        for asked in benchmarks:
-            unasked = _without(unasked, asked, "test", store)
-        others, held_out = _split(unasked, settings.validation, seed)
+        others, held_out = _split(untested, settings.validation, seed)
         train = _without(others, data, "validation", store)
         found = Preferences(
             train,
             held_out,
-            {
-                "test": len(useful) - len(untested),
-                "benchmark": len(untested) - len(unasked),
-                "validation": len(others) - len(train),
-            },
+            {"test": len(useful) - len(untested), "validation": len(others) - len(train)},
             complaints.refused,
             left_out,
         )
@@ -305,10 +289,10 @@ def _pixels(path: Path) -> tuple[tuple[int, int], str]:
 
 
 def _reasons(found: Preferences, form: PreferenceForm) -> list[str]:
-    pairs = {"validation": f"training {form}"}
+    pairs = {"test": form, "validation": f"training {form}"}
     return [
-        f"{count} {pairs.get(where, form)} dropped: an image of theirs is a {where} image"
-        for where, count in found.dropped.items()
+        f"{count} {pairs[split]} dropped: an image of theirs is a {split} image"
+        for split, count in found.dropped.items()
         if count
     ]
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from vlm_ops.artifacts import AnswerSet, PreparedData
 from vlm_ops.config.benchmark import ASKED, BenchmarkSettings
 from vlm_ops.config.jobs import AnswersJob, BenchmarkJob, EvaluateJob, UnseenJob
-from vlm_ops.config.pairs import Labelled
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.benchmarked import BenchmarkScores, Unseen
 from vlm_ops.evaluation.metrics import METRIC_VERSION, find
@@ -60,13 +59,6 @@ def judged_on(config: PipelineConfig) -> dict[str, From]:
     asked = ("candidate", "base", "champion")
     names = [asked_step(who, one.name) for one in config.benchmarks for who in asked]
     return {name: From(name, optional=True) for name in names}
-
-
-def kept_from_pairs(config: PipelineConfig) -> dict[str, From]:
-    """Return what preferences that somebody gave are held against: they may show anything."""
-    if not isinstance(config.pairs, Labelled):
-        return {}
-    return {unseen_rows(one.name): From(unseen_rows(one.name)) for one in config.benchmarks}
 
 
 def asked_step(who: str, benchmark: str) -> str:

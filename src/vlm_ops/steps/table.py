@@ -32,7 +32,7 @@ from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
 from vlm_ops.records import BARE_QUESTION, Split
 from vlm_ops.steps import jobs
 from vlm_ops.steps.benchmarks import OUTPUTS as BESIDE
-from vlm_ops.steps.benchmarks import benchmark_steps, judged_on, kept_from_pairs
+from vlm_ops.steps.benchmarks import benchmark_steps, judged_on
 from vlm_ops.steps.step import AGAINST as AGAINST
 from vlm_ops.steps.step import CHAMPION as CHAMPION
 from vlm_ops.steps.step import STATISTICS
@@ -247,10 +247,10 @@ def table(config: PipelineConfig) -> dict[str, Step]:
     if not config.benchmarks:
         return STEPS
     beside = benchmark_steps(config)
-    found = {step.name: step for one in _ALL for step in (one, *beside.get(one.name, ()))}
-    for name, more in {"pairs": kept_from_pairs(config), "gate": judged_on(config)}.items():
-        found[name] = replace(found[name], inputs={**found[name].inputs, **more})
-    return found
+    steps = [step for one in _ALL for step in (one, *beside.get(one.name, ()))]
+    gate = STEPS["gate"]
+    steps[-1] = replace(gate, inputs={**gate.inputs, **judged_on(config)})
+    return {step.name: step for step in steps}
 
 
 def steps_of(stage: str, config: PipelineConfig | None = None) -> tuple[Step, ...]:

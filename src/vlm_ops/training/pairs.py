@@ -12,7 +12,7 @@ from vlm_ops.artifacts import Preference, PreferencePairs, PreparedData, Trained
 from vlm_ops.config.jobs import PairsJob
 from vlm_ops.config.pairs import Labelled, PreferenceForm, SampledPairs
 from vlm_ops.data.images import STORE
-from vlm_ops.data.preferences import Preferences, load_preferences
+from vlm_ops.data.preferences import load_preferences
 from vlm_ops.data.split import reserve
 from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.shown import kept
@@ -53,7 +53,6 @@ def make_pairs(
     out: Path,
     tracker: Tracker,
     sft: TrainedAdapter | None = None,
-    **benchmarks: PreparedData,
 ) -> PreferencePairs:
     """Build pairs, sampled from a model or read from a labelled data set, or read thumbs.
 
@@ -68,7 +67,6 @@ def make_pairs(
         sft: The model to sample from; None for what the job's model starts at.
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
         tracker: Gets counts and examples.
-        **benchmarks: Rows that models will be asked; labelled pairs about their images are dropped.
 
     Returns:
         The pairs; too few sampled ones say so and are not trained on.
@@ -78,10 +76,7 @@ def make_pairs(
             only thumbs down.
     """
     if isinstance(job.pairs, Labelled):
-        found = load_preferences(
-            job.pairs, data=data, out=out, seed=job.seed, benchmarks=benchmarks.values()
-        )
-        made = _labelled(job.pairs, found)
+        made = _labelled(job, job.pairs, data, out)
     else:
         model = _model(job, data, sft, Room.beside(out, job.features))
         made = _sampled(job, job.pairs, data, model, out)
@@ -137,8 +132,8 @@ def _too_few(settings: SampledPairs, train: int, validation: int) -> str | None:
     )
 
 
-def _labelled(settings: Labelled, found: Preferences) -> _Pairs:
-    form = settings.form
+def _labelled(job: PairsJob, settings: Labelled, data: PreparedData, out: Path) -> _Pairs:
+    found, form = load_preferences(settings, data=data, out=out, seed=job.seed), settings.form
     counts = {f"dropped_{split}_{form}": count for split, count in found.dropped.items()}
     counts |= {f"refused_{form}": found.refused, f"left_out_{form}": found.left_out}
     source = f"{settings.path or settings.id}"
