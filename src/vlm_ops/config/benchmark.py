@@ -1,5 +1,6 @@
 """A benchmark: which rows are asked, in which words, and what judges the answers."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import (
@@ -107,9 +108,13 @@ class BenchmarkSettings(Frozen):
 
     @property
     def asked(self) -> str:
-        """Short hash of all that decides what is asked and how it is judged."""
+        """Short hash of all that decides what is asked and how it is judged.
+
+        Files go in by their names: it is the same benchmark in another checkout.
+        """
         told = self.model_dump(exclude={"name", "title", "licence", "chance", "source"})
-        return fingerprint(told)[:SHORT]
+        files = {key: path.name for key, path in told["data"].items() if isinstance(path, Path)}
+        return fingerprint(told | {"data": told["data"] | files})[:SHORT]
 
     @property
     def needs_hub(self) -> bool:

@@ -74,17 +74,16 @@ def load_preferences(
 ) -> Preferences:
     """Read, check and split preference pairs, or thumbs.
 
-    What says nothing is left out and counted in the log: pairs whose two answers are the same, and
-    thumbs up and down for the same answer to the same question about the same images. So are those
-    with an image that the model is measured on: none may have a test image, nor, exactly or almost,
-    one of a benchmark, and none to train on an image of the validation rows.
+    What says nothing is left out and counted in the log: pairs of equal answers, and thumbs up and
+    down for the same. So are those with an image that the model is measured on: a test image or,
+    exactly or almost, one of a benchmark, and to train on, one of the validation rows.
 
     Args:
         settings: File or hub data set, columns, share that is held out.
         data: What the model is chosen and measured on.
         out: The step's folder. Images go into the store that belongs to it
             (:class:`~vlm_ops.data.images.ImageStore`), complaints to ``out/refused.jsonl``.
-        seed: Draws at most ``max_pairs`` or ``max_thumbs`` rows, and the images to hold out.
+        seed: Draws ``max_pairs`` or ``max_thumbs`` rows, and the images to hold out.
         benchmarks: What else it is measured on, each in its test split.
 
     Raises:
@@ -99,10 +98,10 @@ def load_preferences(
             given = list(check_preferences(raw, store, settings.form, complaints))
         refuse(complaints, out / REFUSED, title, settings.max_refused, "pairs")
         useful = _clear(given)
-        left_out = len(given) - len(useful)
-        if left_out:
-            why = _UNCLEAR[settings.form]
-            logger.warning("%s: %d %s left out: %s", title, left_out, settings.form, why)
+        if left_out := len(given) - len(useful):
+            logger.warning(
+                "%s: %d %s left out: %s", title, left_out, settings.form, _UNCLEAR[settings.form]
+            )
         untested = _without(useful, data, "test", store)
         dropped: Dropped = {"test": len(useful) - len(untested)}
         if benchmarks:
@@ -110,13 +109,8 @@ def load_preferences(
             dropped["benchmark"], untested = len(untested) - len(unasked), unasked
         others, held_out = _split(untested, settings.validation, seed)
         train = _without(others, data, "validation", store)
-        found = Preferences(
-            train,
-            held_out,
-            dropped | {"validation": len(others) - len(train)},
-            complaints.refused,
-            left_out,
-        )
+        dropped["validation"] = len(others) - len(train)
+        found = Preferences(train, held_out, dropped, complaints.refused, left_out)
         _refuse_unusable(found, settings, title, complaints.rows)
         store.keep({image.path for one in train + held_out for image in one.images})
     shutil.rmtree(cache, ignore_errors=True)

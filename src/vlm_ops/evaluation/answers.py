@@ -67,8 +67,7 @@ def ask(
         open_model: Makes a respondent of a model; None loads it.
 
     Returns:
-        The answer set. Its ``protocol`` covers rows, decoding and metric, no prompt and no image;
-        that of a benchmark all that :func:`~vlm_ops.evaluation.protocol.benchmark_protocol` names.
+        The answers. Their ``protocol`` covers rows, decoding and metric; of a benchmark, more.
 
     Raises:
         DataError: The split has no rows, an image can't be opened, or the metric leaves its range.

@@ -47,8 +47,7 @@ def choose(
         **answers: On validation: ``sft_answers`` and ``preferred_answers``, with such a model.
 
     Returns:
-        The preferred model if luck gives as much in at most 5 % of cases, else the SFT model; or
-        the only one there is. And the reason in words.
+        The preferred model if luck gives as much in at most 5 % of cases, else SFT's; or the only.
 
     Raises:
         DataError: No model was trained, the two did not answer the same rows or were judged by

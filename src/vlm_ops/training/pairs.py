@@ -57,9 +57,9 @@ def make_pairs(
 ) -> PreferencePairs:
     """Build pairs, sampled from a model or read from a labelled data set, or read thumbs.
 
-    Sampled pairs come from questions that the model answers rightly at least once: what it never
-    gets right it would have to guess at (Iterative Reasoning Preference Optimization,
-    arXiv:2404.19733, section 2). What is rejected says :mod:`vlm_ops.training.mistakes`.
+    Sampled pairs come from questions that the model answers rightly at least once: all else it would
+    have to guess at (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2).
+    What is rejected says :mod:`vlm_ops.training.mistakes`.
 
     Args:
         job: Which of the three, and how many.
@@ -68,15 +68,13 @@ def make_pairs(
         out: Folder for ``train.jsonl`` and ``validation.jsonl``.
         tracker: Gets counts and examples.
         sft: The model to sample from; None for what the job's model starts at.
-        **benchmarks: Rows that no labelled pair may show; sampled pairs are on rows of ``data``,
-            of which they are clean already.
+        **benchmarks: Rows that no labelled pair may show; sampled ones show none of them anyway.
 
     Returns:
         The pairs; too few sampled ones say so and are not trained on.
 
     Raises:
-        DataError: A labelled data set has nothing to train on or to hold out, or only thumbs up, or
-            only thumbs down.
+        DataError: A labelled data set has nothing to train on or to hold out, or all thumbs agree.
     """
     if isinstance(job.pairs, Labelled):
         found = load_preferences(
@@ -86,10 +84,7 @@ def make_pairs(
     else:
         model = _model(job, data, sft, Room.beside(out, job.features))
         made = _sampled(job, job.pairs, data, model, out)
-    parts = (made.train, made.validation)
-    for name, pairs in zip(("train", "validation"), parts, strict=True):
-        write_jsonl(out / f"{name}.jsonl", pairs)
-    content = fingerprint([[pair.model_dump() for pair in pairs] for pairs in parts])
+    content = _write(made, out)
     _tell(made, content, job, tracker)
     return PreferencePairs(
         folder=out,
@@ -102,6 +97,14 @@ def make_pairs(
         around=BARE_QUESTION,
         too_few=made.too_few,
     )
+
+
+def _write(made: "_Pairs", out: Path) -> str:
+    """Write both parts, and return the hash of what is in them."""
+    parts = (made.train, made.validation)
+    for name, pairs in zip(("train", "validation"), parts, strict=True):
+        write_jsonl(out / f"{name}.jsonl", pairs)
+    return fingerprint([[pair.model_dump() for pair in pairs] for pairs in parts])
 
 
 def _tell(made: _Pairs, content: str, job: PairsJob, tracker: Tracker) -> None:
