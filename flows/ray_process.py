@@ -65,13 +65,15 @@ def send(request: Path, values: dict[str, Any]) -> None:
     # Its process ends with the task; whoever retries it is the run.
     task = ray.remote(max_calls=1, max_retries=0, num_gpus=gpus, num_cpus=cpus)(take)
     stream = task.options(num_returns="streaming").remote(values)
+    stopped = threading.Event()
+    # Raised inside of Ray's own code, an exception is a SystemError; raised again, an end too soon.
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     try:
-        _listen(ray, stream, values, execution.wait_minutes)
+        _listen(ray, stream, values, execution.wait_minutes, stopped)
     except Interrupted:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # asked again, it would not hear the step out
         ray.cancel(stream)
         with contextlib.suppress(StepFailed, Interrupted):
-            _listen(ray, stream, values, execution.wait_minutes)
+            _listen(ray, stream, values, execution.wait_minutes, threading.Event())
         raise
 
 
@@ -196,14 +198,16 @@ def _is_local(host: str) -> bool:
     return host.startswith(_LOCAL)
 
 
-def _listen(ray: Any, stream: Any, values: dict[str, Any], wait_minutes: float) -> None:
+def _listen(
+    ray: Any, stream: Any, values: dict[str, Any], wait_minutes: float, stopped: threading.Event
+) -> None:
     """Pass on what a machine says, until it is done.
 
     Raises:
         VlmOpsError: As :func:`send`.
     """
     machine, under_way = "", ""
-    for kind, text in _said(ray, stream, wait_minutes):
+    for kind, text in _said(ray, stream, wait_minutes, stopped):
         moved()
         if kind == "at":
             machine = text
@@ -220,10 +224,12 @@ def _listen(ray: Any, stream: Any, values: dict[str, Any], wait_minutes: float) 
             raise getattr(vlm_ops.errors, name)(f"{message} (on {machine}, a machine of Ray)")
 
 
-def _said(ray: Any, stream: Any, wait_minutes: float) -> Iterator[Said]:
+def _said(ray: Any, stream: Any, wait_minutes: float, stopped: threading.Event) -> Iterator[Said]:
     started, until = False, time.monotonic() + _START_S + 60 * wait_minutes
     try:
         while True:
+            if stopped.is_set():
+                raise Interrupted("stopped by SIGTERM; the next run goes on from here")
             if ray.wait([stream], timeout=_LOOK_S)[0]:
                 told: Said = ray.get(next(stream))
                 started = True
