@@ -99,9 +99,8 @@ def load_preferences(
         refuse(complaints, out / REFUSED, title, settings.max_refused, "pairs")
         useful = _clear(given)
         if left_out := len(given) - len(useful):
-            logger.warning(
-                "%s: %d %s left out: %s", title, left_out, settings.form, _UNCLEAR[settings.form]
-            )
+            why = _UNCLEAR[settings.form]
+            logger.warning("%s: %d %s left out: %s", title, left_out, settings.form, why)
         untested = _without(useful, data, "test", store)
         dropped: Dropped = {"test": len(useful) - len(untested)}
         if benchmarks:

@@ -57,9 +57,9 @@ def make_pairs(
 ) -> PreferencePairs:
     """Build pairs, sampled from a model or read from a labelled data set, or read thumbs.
 
-    Sampled pairs come from questions that the model answers rightly at least once: all else it would
-    have to guess at (Iterative Reasoning Preference Optimization, arXiv:2404.19733, section 2).
-    What is rejected says :mod:`vlm_ops.training.mistakes`.
+    Sampled pairs come from questions that the model answers rightly at least once (Iterative
+    Reasoning Preference Optimization, arXiv:2404.19733, section 2); what is rejected says
+    :mod:`vlm_ops.training.mistakes`.
 
     Args:
         job: Which of the three, and how many.
@@ -77,9 +77,8 @@ def make_pairs(
         DataError: A labelled data set has nothing to train on or to hold out, or all thumbs agree.
     """
     if isinstance(job.pairs, Labelled):
-        found = load_preferences(
-            job.pairs, data=data, out=out, seed=job.seed, benchmarks=benchmarks.values()
-        )
+        asked = tuple(benchmarks.values())
+        found = load_preferences(job.pairs, data=data, out=out, seed=job.seed, benchmarks=asked)
         made = _labelled(found, job.pairs)
     else:
         model = _model(job, data, sft, Room.beside(out, job.features))
