@@ -306,6 +306,7 @@ def test_thumbs_are_read_counted_and_called_by_their_name(
     assert thumbs.source == f"{path}: {up} thumbs up, {19 - up} down"
     assert tracker.seen == {
         "thumbs": thumbs.train, "held_out_thumbs": thumbs.validation, "thumbs_up": up,
+        "dropped_test_thumbs": 4, "dropped_validation_thumbs": 0,
         "refused_thumbs": 0, "left_out_thumbs": 2,
     }  # fmt: skip
     assert f"thumbs: {thumbs.train} to train on, {thumbs.validation} held out" in caplog.text
