@@ -176,7 +176,7 @@ def _scores_step(config: PipelineConfig) -> Step:
             seed=config.seed, max_rows=None, resamples=config.evaluate.resamples
         ),
         output=BenchmarkScores,
-        function="vlm_ops.evaluation.benchmarked:score_benchmarks",
+        function="vlm_ops.evaluation.benchmark:score_benchmarks",
         inputs={name: From(name, optional=True) for name in names},
         libraries=STATISTICS,
         heavy=False,

@@ -7,7 +7,7 @@ from squares import judged
 
 from vlm_ops.artifacts import AnswerSet
 from vlm_ops.config.jobs import EvaluateJob
-from vlm_ops.evaluation.benchmarked import score_benchmarks
+from vlm_ops.evaluation.benchmark import score_benchmarks
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import NullTracker
 
