@@ -1,6 +1,5 @@
 """The pipeline's steps as Prefect tasks: thin, one place for processes, slots and retries."""
 
-import json
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -21,6 +20,7 @@ from flows.state import is_cancelled, make_sure_it_runs
 from flows.summary import publish_check
 from flows.watch import WORKERS_GRACE_S, Terms
 from vlm_ops.artifacts import AnswerSet, Evaluation, PreferencePairs, PreparedData
+from vlm_ops.config.gate import differences
 from vlm_ops.errors import ConfigError, TrainingError, TransientError
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.lengths import long_answers
@@ -237,12 +237,7 @@ def agree_on_margins(context: Context) -> None:
     pinned = context.registry.margins()
     if pinned is None or pinned == context.config.margins:
         return
-    ours, others = (one.model_dump() for one in (context.config.margins, pinned))
-    said = ", ".join(
-        f"{key} {json.dumps(ours.get(key))} instead of {json.dumps(others.get(key))}"
-        for key in {**ours, **others}
-        if ours.get(key) != others.get(key)
-    )
+    said = ", ".join(differences(context.config.margins, pinned))
     name = context.registry.name
     raise ConfigError(
         f"{context.source or 'the configuration'}: its gate asks for other things than the "

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from vlm_ops.config.benchmarks import load_benchmark, load_benchmarks, shipped
-from vlm_ops.config.gate import GateSettings
+from vlm_ops.config.gate import GateSettings, differences
 from vlm_ops.config.load import from_json, load_config, refuse_margins, resolved_json
 from vlm_ops.config.sections import FilesData, HubData
 from vlm_ops.errors import ConfigError
@@ -152,3 +152,25 @@ def _pipeline(folder: Path, benchmarks: list[object]) -> Path:
     path = folder / "pipeline.yaml"
     path.write_text(yaml.safe_dump({"extends": "demo", "benchmarks": benchmarks}))
     return path
+
+
+def test_what_differs_from_the_margins_of_a_model_is_said_in_words(tmp_path: Path) -> None:
+    def margins(*changes: str) -> GateSettings:
+        return load_config("demo", [*changes]).margins
+
+    file = written(tmp_path)
+    pinned = margins(f"benchmarks=[charts, pope, {file}]", "gate.floor=0.2")
+    written(tmp_path, data={"type": "files", "path": "easy.jsonl"})
+    now = margins(
+        f"benchmarks=[charts, docvqa, {file}]",
+        "gate.benchmarks={charts: {margin: 0.05, improve: true}}",
+    )
+    assert differences(now, pinned) == [
+        "floor null instead of 0.2",
+        "benchmark charts: margin 0.05 instead of 0.02",
+        "benchmark charts: improve True instead of False",
+        "benchmark docvqa is new",
+        "benchmark own asks other rows, or in another way",
+        "benchmark pope is not measured any more",
+    ]
+    assert differences(pinned, pinned) == []

@@ -3,6 +3,7 @@
 As :mod:`vlm_ops.config.sections`.
 """
 
+import json
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -91,3 +92,28 @@ class GateSettings(Frozen):
                     f"0.02 for more than 2 points"
                 )
         return self
+
+
+def differences(ours: GateSettings, theirs: GateSettings) -> list[str]:
+    """Say in what two settings differ.
+
+    Args:
+        ours: Those of a configuration.
+        theirs: Those that a registered model is held to.
+    """
+    one, other = (each.model_dump(exclude={"benchmarks"}) for each in (ours, theirs))
+    said = [
+        f"{key} {json.dumps(one.get(key))} instead of {json.dumps(other.get(key))}"
+        for key in {**one, **other}
+        if one.get(key) != other.get(key)
+    ]
+    for name in {**ours.benchmarks, **theirs.benchmarks}:
+        mine, its = ours.benchmarks.get(name), theirs.benchmarks.get(name)
+        if mine is None or its is None:
+            said.append(f"benchmark {name} is {'not measured any more' if its else 'new'}")
+        elif mine.settings != its.settings:
+            said.append(f"benchmark {name} asks other rows, or in another way")
+        else:
+            terms = (("margin", mine.margin, its.margin), ("improve", mine.improve, its.improve))
+            said += [f"benchmark {name}: {key} {a} instead of {b}" for key, a, b in terms if a != b]
+    return said

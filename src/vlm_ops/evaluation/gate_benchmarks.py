@@ -160,6 +160,11 @@ def _lost(pair: _Pair, terms: BenchmarkTerms) -> str:
 
 
 def _held(found: Difference, terms: BenchmarkTerms) -> str:
+    if terms.improve and not found.passed:
+        return (
+            f"not shown to be better, as it has to be there (luck alone gives as much in "
+            f"{words.chance(found.chance)} of cases, {words.chance(found.level)} are allowed)"
+        )
     if terms.improve:
-        return "better" if found.passed else "not shown to be better, as it has to be there"
+        return "better"
     return f"not shown to lose more than {100 * terms.margin:.1f} points"

@@ -48,6 +48,8 @@ def _plain(config: PipelineConfig) -> dict[str, Any]:
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for name, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = {one.get("name", number): one for number, one in enumerate(value)}
         if isinstance(value, dict):
             flat |= _flat(value, f"{before}{name}.")
         else:

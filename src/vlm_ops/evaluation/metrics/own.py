@@ -17,8 +17,8 @@ def own(name: str) -> Metric:
 
     Args:
         name: ``module:function``, of a module that Python finds (installed, or in a folder of
-            ``PYTHONPATH``). It is a function of what the model said and the accepted answers that
-            gives 0 to 1, or None where it says nothing of a row; or a :class:`Metric`.
+            ``PYTHONPATH`` other than the working one). It is a function of what the model said and
+            the accepted answers that gives 0 to 1, or None where it says nothing of a row; or a :class:`Metric`.
 
     Returns:
         The metric, called ``name``. Its version is a hash of its module's file, and of the version
@@ -34,7 +34,7 @@ def own(name: str) -> Metric:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"no metric {name!r}: {error}; expected module:function, of a module that Python finds "
-            "(install it, or name its folder in PYTHONPATH)"
+            "(install it, or name its folder in PYTHONPATH; the one where you work is left out)"
         ) from error
     if not isinstance(found, Metric):
         if not callable(found):
