@@ -18,7 +18,8 @@ def own(name: str) -> Metric:
     Args:
         name: ``module:function``, of a module that Python finds (installed, or in a folder of
             ``PYTHONPATH`` other than the working one). It is a function of what the model said and
-            the accepted answers that gives 0 to 1, or None where it says nothing of a row; or a :class:`Metric`.
+            the accepted answers that gives 0 to 1, or None where it says nothing of a row; or a
+            :class:`Metric`.
 
     Returns:
         The metric, called ``name``. Its version is a hash of its module's file, and of the version
