@@ -3,6 +3,18 @@
 from vlm_ops.errors import ConfigError
 from vlm_ops.records import Difference, Score
 
+_SPELLED = {
+    "anls": "ANLS",
+    "bleu_4": "BLEU-4",
+    "cider": "CIDEr",
+    "rouge_l": "ROUGE-L",
+    "vqa_accuracy": "VQA accuracy",
+    "yes_no": "yes/no accuracy",
+    "yes_no_f1": "F1 of yes",
+    "yes_no_f1_of_no": "F1 of no",
+}
+"""Metrics whose names are more than their words."""
+
 FEW_GROUPS = 20
 """With fewer groups little can be shown: the gate and the report say so."""
 
@@ -34,8 +46,8 @@ def scored(value: float, metric: str) -> str:
 
 
 def plain(metric: str) -> str:
-    """Name a metric as people read it: ``relaxed accuracy``, ``boxes f1``."""
-    return metric.rpartition(":")[2].replace("_", " ")
+    """Name a metric as people read it: ``relaxed accuracy``, ``ROUGE-L``."""
+    return _SPELLED.get(metric) or metric.rpartition(":")[2].replace("_", " ")
 
 
 def key(metric: str) -> str:
