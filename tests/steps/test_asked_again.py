@@ -81,7 +81,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (
             nothing,
             ("evaluate.metric=exact_match",),
-            ["pairs", *EVERY_MODEL, "validation", "evaluate"],
+            ["pairs", *EVERY_MODEL, "validation", "evaluate", "gate"],
         ),
         (nothing, ("sft.learning_rate=0.1",), ["sft"]),
         (nothing, ("model.quantization=none",), ["sft"]),
