@@ -1,5 +1,6 @@
 """Shared by all tests: quiet libraries, no hub, a small prepared data set, a random model."""
 
+import logging
 import os
 import random
 import signal
@@ -52,6 +53,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             f"\n{skipped} tests skipped, {SKIPS} may be (tests/conftest.py)", red=True
         )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def level_given_back() -> Iterator[None]:
+    """What a step's process logs is its own; a test that stands in for one leaves no trace."""
+    ours = logging.getLogger("vlm_ops")
+    before = ours.level
+    yield
+    ours.setLevel(before)
 
 
 @pytest.fixture
