@@ -9,14 +9,14 @@ early, so that a benchmark that can't be read ends no night.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vlm_ops.artifacts import AnswerSet, PreparedData
+from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.benchmark import ASKED, BenchmarkSettings
 from vlm_ops.config.jobs import AnswersJob, BenchmarkJob, EvaluateJob, UnseenJob
 from vlm_ops.config.pairs import SampledPairs
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.benchmarked import BenchmarkScores, Unseen
-from vlm_ops.evaluation.metrics import METRIC_VERSION, find
-from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
+from vlm_ops.evaluation.metrics import find
+from vlm_ops.steps.asking import asking, ground
 from vlm_ops.steps.step import CHAMPION, STATISTICS, From, Step
 from vlm_ops.store.artifact import Artifact
 
@@ -120,18 +120,16 @@ def answers_step(
     """
     metric = find(benchmark.metric)
     seen = "".join(f" ({name})" for name, on in images.items() if on)
-    return Step(
-        name=asked_step(who, benchmark.name) + seen,
-        stage="evaluate",
-        work="answers",
-        version=100 * METRIC_VERSION + ASKING_VERSION,
-        job=lambda config: AnswersJob(
+    return asking(
+        asked_step(who, benchmark.name) + seen,
+        "evaluate",
+        lambda config: AnswersJob(
             seed=SEED,
             split=ASKED,
             max_new_tokens=benchmark.max_new_tokens,
             batch_size=config.evaluate.batch_size,
             max_rows=benchmark.max_rows,
-            ground=config.execution.ground or ground_of_answers(config.model),
+            ground=ground(config),
             features=config.features,
             metric=benchmark.metric,
             metric_version=metric.version,
@@ -139,9 +137,8 @@ def answers_step(
             prompt=benchmark.prompt,
             **{"gray": False} | images,
         ),
-        output=AnswerSet,
-        function="vlm_ops.evaluation.answers:ask",
-        inputs={"rows": rows, "model": model},
+        rows=rows,
+        model=model,
     )
 
 

@@ -8,7 +8,6 @@ they run.
 from dataclasses import replace
 
 from vlm_ops.artifacts import (
-    AnswerSet,
     Choice,
     Evaluation,
     PreferencePairs,
@@ -27,10 +26,9 @@ from vlm_ops.config.jobs import (
 )
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation.decision import GateDecision
-from vlm_ops.evaluation.metrics import METRIC_VERSION
-from vlm_ops.evaluation.protocol import ASKING_VERSION, ground_of_answers
 from vlm_ops.records import BARE_QUESTION, Split
 from vlm_ops.steps import jobs
+from vlm_ops.steps.asking import asking, ground
 from vlm_ops.steps.benchmarks import OUTPUTS as BESIDE
 from vlm_ops.steps.benchmarks import benchmark_steps, judged_on, not_learned
 from vlm_ops.steps.step import AGAINST as AGAINST
@@ -44,24 +42,21 @@ def _answers(
     name: str, model: From, split: Split, *, stage: str = "evaluate", **images: bool
 ) -> Step:
     """One model's answers to one split, with its images, gray ones or other rows'."""
-    return Step(
-        name=name,
-        stage=stage,
-        work="answers",
-        version=100 * METRIC_VERSION + ASKING_VERSION,
-        job=lambda config: AnswersJob(
+    return asking(
+        name,
+        stage,
+        lambda config: AnswersJob(
             seed=config.seed,
             split=split,
             max_rows=config.evaluate.max_rows,
-            ground=config.execution.ground or ground_of_answers(config.model),
+            ground=ground(config),
             features=config.features,
             **{"gray": False} | images,
             **jobs.asked(config),
             **jobs.judged_by(config),
         ),
-        output=AnswerSet,
-        function="vlm_ops.evaluation.answers:ask",
-        inputs={"rows": From("prepare", split), "model": model},
+        rows=From("prepare", split),
+        model=model,
     )
 
 
