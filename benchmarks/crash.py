@@ -4,7 +4,8 @@
 ``vlm-ops up`` serves all nights, restarted when it ends, as by systemd; Prefect's database is
 PostgreSQL. Each night is a deployment with a runs folder and a registered model of its own, that
 trains on the same rows and is fired again, as by its schedule, until it comes to an end. The first
-night is left alone; weights, scores and registry of every other one must equal its.
+night is left alone; weights, scores and registry of every other one must equal its. The others take
+up to ``--a-night`` kills each, the later ones while the night comes back from those before.
 
 The last line is JSON: kills, survived, and what was left open, doubled or different.
 """
@@ -44,7 +45,7 @@ class Tally:
     zombies: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
-    by_victim: dict[str, str] = field(default_factory=dict)
+    by_night: dict[str, str] = field(default_factory=dict)
     undisturbed_s: float = 0.0
     seconds: float = 0.0
 
@@ -64,6 +65,11 @@ class Kill:
         self.after_s = after_s
         self.done: float | None = None
         self._stopped: list[psutil.Process] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether it was made and nothing is away any more."""
+        return self.done is not None and not self._stopped
 
     def __call__(self, seconds: float) -> None:
         """Kill it, if it is time and it is there; let it go on when it was away for long enough."""
@@ -135,8 +141,44 @@ def mlflow_runs(box: Box) -> list[Any]:
     return list(client.search_runs(ids, max_results=5000))
 
 
-def nights(box: Box, tally: Tally, kills: int, victims: Sequence[str], rng: random.Random) -> None:
-    """Take the undisturbed night, then one for each kill."""
+class Kills:
+    """Kills of one night, one after the other.
+
+    Args:
+        box: Of the victims.
+        victims: In their order.
+        spans: Seconds to wait for each, from the first firing or the kill before.
+    """
+
+    def __init__(self, box: Box, victims: Sequence[str], spans: Sequence[float]) -> None:
+        self._kills = [Kill(box, *one) for one in zip(victims, spans, strict=True)]
+        self._since = 0.0
+
+    @property
+    def done(self) -> list[Kill]:
+        """Those that were made; the night may have ended before the others."""
+        return [kill for kill in self._kills if kill.done is not None]
+
+    def __call__(self, seconds: float) -> None:
+        """Make the next one when it is time."""
+        for kill in self._kills:
+            if not kill.over:
+                kill(seconds - self._since)
+                if kill.over:
+                    self._since = seconds
+                return
+
+    def let_go_on(self) -> None:
+        """Let go on what was stopped."""
+        for kill in self._kills:
+            kill.let_go_on()
+
+    def __str__(self) -> str:
+        return ", ".join(f"{kill.victim} after {kill.done:.1f} s" for kill in self.done) or "none"
+
+
+def nights(box: Box, tally: Tally, order: Sequence[str], a_night: int, rng: random.Random) -> None:
+    """Take the undisturbed night, then others until all of ``order`` were killed."""
     box.keep_up()
     twin = Night(box, "night-000")
     twin.deploy()
@@ -147,30 +189,31 @@ def nights(box: Box, tally: Tally, kills: int, victims: Sequence[str], rng: rand
     if state != "Promoted":
         raise SystemExit(f"the undisturbed night ended as {state}; see {box.folder}")
     _say(f"undisturbed: {state} in {tally.undisturbed_s} s")
-    all_nights = {twin.name: twin}
-    for number in range(1, kills + 1):
-        victim = victims[(number - 1) % len(victims)]
-        night = Night(box, f"night-{number:03}")
+    all_nights, left, number = {twin.name: twin}, list(order), 0
+    while left and number < 2 * len(order):
+        number += 1
+        night = Night(box, f"night-{number:03}", fired_at_most=a_night + 3)
         all_nights[night.name] = night
         night.deploy()
-        kill = Kill(box, victim, rng.uniform(0.5, _IN_TIME * tally.undisturbed_s))
+        spans = [rng.uniform(0.5, _IN_TIME * tally.undisturbed_s) for _ in left[:a_night]]
+        kills = Kills(box, left[:a_night], spans)
         try:
-            state = night.run_to_the_end(kill)
+            state = night.run_to_the_end(kills)
         finally:
-            kill.let_go_on()
+            kills.let_go_on()
         box.keep_up()
         found = night.result()
-        same = found == expected
-        tally.kills += kill.done is not None
-        tally.survived += same and kill.done is not None
+        same, made = found == expected, len(kills.done)
+        del left[:made]
+        tally.kills += made
+        tally.survived += made * same
         if not same:
             tally.different.append(
-                f"{night.name} ({victim}): {state}, {_differences(found, expected)}"
+                f"{night.name} ({kills}): {state}, {_differences(found, expected)}"
             )
-        when = "never there" if kill.done is None else f"{kill.done:.1f} s"
         verdict = f"{'as undisturbed' if same else 'DIFFERENT'}, {state}, fired {night.fired}"
-        tally.by_victim[night.name] = f"{victim} at {when}: {verdict}"
-        _say(f"{night.name}: {tally.by_victim[night.name]}")
+        tally.by_night[night.name] = f"{kills}: {verdict}"
+        _say(f"{night.name}: {tally.by_night[night.name]}")
     tally.zombies = _settled(box)
     tally.doubled = doubled(box, all_nights)
 
@@ -213,6 +256,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=6, help="ten of each kind are 60")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--victims", nargs="+", default=VICTIMS, choices=[*VICTIMS, *AWAY])
+    parser.add_argument("--a-night", type=int, default=3, help="kills in one night, at most")
     parser.add_argument("--keep", type=Path, help="a new folder for all files, kept")
     asked = parser.parse_args()
     tally, begin = Tally(asked.seed), time.monotonic()
@@ -220,7 +264,10 @@ def main() -> int:
         write_rows(folder / "rows")
         box = Box(folder, database)
         try:
-            nights(box, tally, asked.kills, asked.victims, random.Random(asked.seed))
+            order = [asked.victims[number % len(asked.victims)] for number in range(asked.kills)]
+            rng = random.Random(asked.seed)
+            rng.shuffle(order)
+            nights(box, tally, order, asked.a_night, rng)
         finally:
             box.end()
     tally.seconds = round(time.monotonic() - begin, 1)

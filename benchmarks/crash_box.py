@@ -18,9 +18,10 @@ from PIL import Image, ImageDraw
 from small import environment, login, prefect_client
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-NIGHT_S = 900
+NIGHT_S = 1800
 """Within this a night must have come to its end."""
-FIRED_AT_MOST = 4
+LOOK_S = 1.0
+"""So often it is asked how a night stands; each question costs the machine what a night has less."""
 COLORS = ("red", "green", "blue", "orange")
 CONFIG = """
 name: night
@@ -163,13 +164,15 @@ class Night:
     Args:
         box: Where it runs.
         name: Of its folder, deployment and registered model.
+        fired_at_most: How often, in all.
     """
 
-    def __init__(self, box: Box, name: str) -> None:
+    def __init__(self, box: Box, name: str, fired_at_most: int = 4) -> None:
         self.box = box
         self.name = name
         self.folder = box.folder / name
         self.fired = 0
+        self._fired_at_most = fired_at_most
         self._run = ""
 
     def deploy(self, *options: str) -> None:
@@ -221,18 +224,21 @@ class Night:
             The last state's name.
         """
         self.fire()
-        begin = time.monotonic()
-        while time.monotonic() - begin < NIGHT_S:
-            disturb(time.monotonic() - begin)
+        begin = looked = time.monotonic()
+        while (now := time.monotonic()) - begin < NIGHT_S:
+            disturb(now - begin)
             self.box.keep_up()
+            if now < looked + LOOK_S:
+                time.sleep(0.1)
+                continue
+            looked = now
             kind, name = self.state()
             if kind == "COMPLETED":
                 return name
             if kind in ENDED:
-                if self.fired == FIRED_AT_MOST:
+                if self.fired == self._fired_at_most:
                     return name
                 self.fire()
-            time.sleep(0.2)
         return "did not end"
 
 
