@@ -21,7 +21,7 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 NIGHT_S = 1800
 """Within this a night must have come to its end."""
 LOOK_S = 1.0
-"""So often it is asked how a night stands; each question costs the machine what a night has less."""
+"""So often it is asked how a night stands: a question takes from the machine what a night needs."""
 COLORS = ("red", "green", "blue", "orange")
 CONFIG = """
 name: night
