@@ -26,11 +26,13 @@ from vlm_ops.tracking.package import (
     CONTENT_TAG,
     DESCRIPTION,
     FILES,
-    packed_sources,
+    SOURCES,
+    zipped_sources,
 )
 
 SCRIPT = Path(__file__).with_name("packaged_model.py")
 MODEL_TYPE = "image-text-to-text"
+_THE_REST = f'__path__.append(__file__.removesuffix("__init__.py") + "{SOURCES}")\n'
 
 _SMALL_BASE_BYTES = 64 << 20
 _BASE_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model"}
@@ -161,10 +163,10 @@ def _stage_files(model: ModelRef, target: Path) -> None:
 
 def _stage_sources(target: Path) -> None:
     root = Path(vlm_ops.__file__).parent
-    for path in packed_sources(root):
-        copy = target / path.relative_to(root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+    target.mkdir()
+    (target / SOURCES).write_bytes(zipped_sources(root))
+    first = (root / "__init__.py").read_text("utf-8")
+    (target / "__init__.py").write_text(f"{first}\n{_THE_REST}", "utf-8")
 
 
 def _signature() -> ModelSignature:
