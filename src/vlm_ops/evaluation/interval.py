@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 from vlm_ops.evaluation.signs import Floats
 
@@ -50,6 +49,8 @@ def interval(
         three"), and each of those may be anything within the bounds. Where some resamples have no
         score, nothing is known: the ends are the bounds.
     """
+    from scipy import stats  # takes 2 s of a CPU, as every command would
+
     each = score(sums)
     each = each[np.isfinite(each)]
     if len(each) and np.allclose(np.append(each, score(sums.sum(axis=0))), each[0]):

@@ -15,7 +15,6 @@ No object is pickled into it, so it loads with ``MLFLOW_ALLOW_PICKLE_DESERIALIZA
 
 import io
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +85,13 @@ def settings_of_base(model: ModelRef) -> ModelSettings:
     return ModelRef.model_validate_json((package / DESCRIPTION).read_bytes()).settings
 
 
-def packed_sources(package: Path) -> Iterator[Path]:
-    """Yield the Python sources of the library's folder that go into a packaged model."""
-    for path in package.rglob("*.py"):
-        if path.relative_to(package).parts[0] not in _NOT_PACKED:
-            yield path
-
-
 def zipped_sources(package: Path) -> bytes:
-    """Return those sources as an archive, the same one for the same sources."""
-    paths = {path.relative_to(package).as_posix(): path for path in packed_sources(package)}
+    """Return what goes along of the library's folder, as an archive: the same one each time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, path in sorted(paths.items()):
-            archive.writestr(zipfile.ZipInfo(name), path.read_bytes())
+        for path in sorted(package.rglob("*.py")):
+            if (name := path.relative_to(package)).parts[0] not in _NOT_PACKED:
+                archive.writestr(zipfile.ZipInfo(name.as_posix()), path.read_bytes())
     return buffer.getvalue()
 
 

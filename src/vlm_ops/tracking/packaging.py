@@ -22,13 +22,7 @@ from vlm_ops.artifacts import ADAPTER, WEIGHTS, ModelRef
 from vlm_ops.errors import ModelError
 from vlm_ops.models.export import copy_adapter
 from vlm_ops.models.loading import files_of, load_processor
-from vlm_ops.tracking.package import (
-    CONTENT_TAG,
-    DESCRIPTION,
-    FILES,
-    SOURCES,
-    zipped_sources,
-)
+from vlm_ops.tracking.package import CONTENT_TAG, DESCRIPTION, FILES, SOURCES, zipped_sources
 
 SCRIPT = Path(__file__).with_name("packaged_model.py")
 MODEL_TYPE = "image-text-to-text"
@@ -37,16 +31,9 @@ _THE_REST = f'__path__.append(__file__.removesuffix("__init__.py") + "{SOURCES}"
 _SMALL_BASE_BYTES = 64 << 20
 _BASE_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model"}
 _REQUIREMENTS = (
-    "accelerate",
-    "bitsandbytes",
-    "mlflow",
-    "peft",
-    "pillow",
-    "pydantic",
-    "torch",
-    "torchvision",
+    "accelerate", "bitsandbytes", "mlflow", "peft", "pillow", "pydantic", "torch", "torchvision",
     "transformers",
-)
+)  # fmt: skip
 
 
 def log_packaged_model(client: MlflowClient, run_id: str, name: str, model: ModelRef) -> str:
@@ -169,15 +156,13 @@ def _stage_sources(target: Path) -> None:
     (target / "__init__.py").write_text(f"{first}\n{_THE_REST}", "utf-8")
 
 
+_OPTIONS = (("max_new_tokens", DataType.long, 64), ("batch_size", DataType.long, 8))
+
+
 def _signature() -> ModelSignature:
     inputs = Schema([ColSpec(AnyType(), "image"), ColSpec(DataType.string, "question")])
-    params = ParamSchema(
-        [
-            ParamSpec("max_new_tokens", DataType.long, 64),
-            ParamSpec("batch_size", DataType.long, 8),
-        ]
-    )
-    return ModelSignature(inputs, Schema([ColSpec(DataType.string)]), params)
+    params = [ParamSpec(*each) for each in _OPTIONS]
+    return ModelSignature(inputs, Schema([ColSpec(DataType.string)]), ParamSchema(params))
 
 
 def _example() -> list[dict[str, str]]:
