@@ -156,12 +156,10 @@ def _stage_sources(target: Path) -> None:
     (target / "__init__.py").write_text(f"{first}\n{_THE_REST}", "utf-8")
 
 
-_OPTIONS = (("max_new_tokens", DataType.long, 64), ("batch_size", DataType.long, 8))
-
-
 def _signature() -> ModelSignature:
     inputs = Schema([ColSpec(AnyType(), "image"), ColSpec(DataType.string, "question")])
-    params = [ParamSpec(*each) for each in _OPTIONS]
+    options = (("max_new_tokens", DataType.long, 64), ("batch_size", DataType.long, 8))
+    params = [ParamSpec(*each) for each in options]
     return ModelSignature(inputs, Schema([ColSpec(DataType.string)]), ParamSchema(params))
 
 
