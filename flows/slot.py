@@ -173,7 +173,7 @@ def _take(flow_run: UUID | None, gpus: int, since: float) -> _Lease | None:
             return None
         slots = max(1, min(gpus, limit.limit))
         if flow_run is None or _is_next(client, flow_run, since):
-            holder = flow_run and ConcurrencyLeaseHolder(type="flow_run", id=flow_run)
+            holder = ConcurrencyLeaseHolder(type="flow_run", id=flow_run) if flow_run else None
             try:
                 answer = client.increment_concurrency_slots_with_lease(
                     [GPU_SLOT], slots, "concurrency", UNHEARD_S, holder
