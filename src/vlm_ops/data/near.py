@@ -225,10 +225,7 @@ def _pixels(
 ) -> "np.ndarray[Any, Any]":
     """Return the colors of cuttings, each channel less its mean, as vectors of length 1.
 
-    A cutting of one color is the vector 0.
-
-    Returns:
-        Float32 of shape (boxes, side * side * 3).
+    A cutting of one color is the vector 0. The shape is (boxes, side * side * 3).
     """
     values = _cuttings(image, boxes, side, narrow).astype(np.float32)
     # Sums of so few bytes are exact in float32, in whatever order they are added.
@@ -248,15 +245,7 @@ def _cuttings(
 
     Pillow makes a part narrow and then low, with whole numbers between. Many parts have two edges
     in common: what lies between left and right is made narrow once, and several become low at once.
-
-    Args:
-        image: In RGB, larger than ``side``.
-        boxes: The parts.
-        side: In pixels.
-        narrow: What was made narrow of this image to this side; more is added.
-
-    Returns:
-        Bytes of shape (boxes, side, side * 3).
+    The shape is (boxes, side, side * 3). ``narrow`` gets what was made narrow to this side.
     """
     width, height = image.size
     alike: dict[tuple[float, float], list[int]] = {}
