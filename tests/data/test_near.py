@@ -113,7 +113,8 @@ def plain_correlation(one: Image.Image, other: Image.Image) -> float:
 
 def test_parts_are_cut_to_the_last_bit_as_one_by_one() -> None:
     chance = np.random.default_rng(0)
-    boxes = [(0.0, 0.0, 0.0, 0.0), *map(tuple, chance.uniform(0, 0.12, (20, 4)).tolist())]
+    drawn = chance.uniform(0, 0.12, (20, 4)).tolist()
+    boxes: list[near.Box] = [(0.0, 0.0, 0.0, 0.0), *((a, b, c, d) for a, b, c, d in drawn)]
     boxes += [(boxes[3][0], 0.05, boxes[3][2], 0.02), *near._moves((0.02, 0.12, 0.0, 0.1), 0.01)]
     noise = Image.fromarray(chance.integers(0, 256, (128, 128, 3), np.uint8))
     half = Image.new("RGB", (128, 128), "#fe0101")

@@ -263,8 +263,8 @@ def _cuttings(
             for place, column in enumerate(columns):
                 strips[columns].paste(narrow[column], (side * place, 0))
         strip = strips[columns]
-        part = (0, top * height, strip.width, (1 - bottom) * height)
-        low = strip.resize((strip.width, side), Image.Resampling.BILINEAR, part)
+        row = (0, top * height, strip.width, (1 - bottom) * height)
+        low = strip.resize((strip.width, side), Image.Resampling.BILINEAR, row)
         found[numbers] = np.asarray(low).reshape(side, len(numbers), -1).swapaxes(0, 1)
     return found
 
