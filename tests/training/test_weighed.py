@@ -16,16 +16,16 @@ from vlm_ops.reporting.curves import curves
 from vlm_ops.store.artifact import CURVES
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.sft import sft_stage, train_sft
-from vlm_ops.training.weighed import weighed
+from vlm_ops.training.weighed import _asked, weighed
 
 HOW: dict[str, Any] = {"metric_version": 1, "max_new_tokens": 8}
 ROWS = Task(name="rows", share=0.25, metric="relaxed_accuracy", **HOW)
-MISTAKEN = Task(name="wrong", share=0.75, metric="tasks:MISTAKEN", max_rows=6, **HOW)
+MISTAKEN = Task(name="wrong", share=0.75, metric="tasks:MISTAKEN", max_rows=8, **HOW)
 
 
 def asked(*tasks: Task, **sft: Any) -> SftJob:
     """A training that gets better with every step, on the own rows."""
-    steps = {"learning_rate": 5e-3, "max_steps": 16, "evaluations": 4}
+    steps = {"learning_rate": 5e-3, "max_steps": 9, "evaluations": 3}
     told = {"validation": tasks, "model": ModelSettings(dtype="float32")}
     return job(Path("tiny"), **steps, **sft).model_copy(update=told)
 
@@ -49,13 +49,13 @@ def test_another_checkpoint_is_best_over_several_tasks(chosen: Chosen) -> None:
     assert chosen.curves.values("eval_weighted_score")[1:] == pytest.approx(total)
     best = total.index(max(total))
     assert own[best] < max(own)
-    assert chosen.trained.best_step == 4 * (1 + best)
+    assert chosen.trained.best_step == 3 * (1 + best)
     assert chosen.trained.metrics["weighted_score"] == pytest.approx(total[best])
 
 
 def test_the_report_draws_every_task(chosen: Chosen) -> None:
     history = json.loads((chosen.trained.folder / CURVES).read_text())
-    assert sum("validation/wrong" in entry for entry in history) == 5
+    assert sum("validation/wrong" in entry for entry in history) == 4
     drawn = " ".join(map(str, curves(chosen.trained)))
     for title in ("weighted_score of answers", "score on rows", "score on wrong"):
         assert f"sft: {title}" in drawn
@@ -65,7 +65,7 @@ def test_a_training_that_was_cut_off_chooses_the_same(
     chosen: Chosen, squares: PreparedData, tmp_path: Path
 ) -> None:
     given: dict[str, Any] = {"on wrong": squares}
-    again = train_twice(asked(ROWS, MISTAKEN), squares, tmp_path, crash=10, **given)
+    again = train_twice(asked(ROWS, MISTAKEN), squares, tmp_path, crash=5, **given)
     assert again.adapter_sha256 == chosen.trained.adapter_sha256
     assert (again.best_step, again.metrics) == (chosen.trained.best_step, chosen.trained.metrics)
 
@@ -76,12 +76,8 @@ def test_rows_are_drawn_and_asked_in_the_prompt_of_their_benchmark(
     told = MISTAKEN.model_copy(update={"prompt": "{question}\nOne word:"})
     own = squares.model_copy(update={"prompt": "Look. {question}", "around": "{question}"})
     stage = sft_stage(asked(ROWS, told, validation_rows=4), own, tmp_path, NullTracker())
-    found = weighed(stage, own, {"on wrong": squares}).accuracy
-    assert found is not None
-    (_, mine), (_, theirs) = dict(zip(found.__code__.co_freevars, found.__closure__, strict=True))[
-        "asks"
-    ].cell_contents
-    assert [len(one.keywords["rows"]) for one in (mine, theirs)] == [4, 6]
+    mine, theirs = (_asked(task, stage, data) for task, data in ((ROWS, own), (told, squares)))
+    assert [len(one.keywords["rows"]) for one in (mine, theirs)] == [4, 8]
     assert all(row.question.startswith("Look. ") for row in mine.keywords["rows"])
     assert all(row.question.endswith("\nOne word:") for row in theirs.keywords["rows"])
 
