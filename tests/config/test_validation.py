@@ -44,7 +44,7 @@ def test_few_rows_are_asked(tmp_path: Path, own: int | None, most: int, asked: i
     assert found.max_rows == asked
 
 
-REFUSED = {
+REFUSED: dict[str, object] = {
     "there is neither a benchmark nor a file": {"benchmarks": ["charst"]},
     "benchmarks: two are called 'mine'": {"benchmarks": ["mine.yaml", "mine.yaml"]},
     "validation.weights.mine: found 0.0, expected greater than 0": {

@@ -36,7 +36,8 @@ def chosen_by(config: PipelineConfig) -> dict[str, Any]:
     """Return the tasks that choose a checkpoint; nothing where the validation rows alone do."""
     if config.validation is None:
         return {}
-    own = {"name": ROWS, "max_new_tokens": config.evaluate.max_new_tokens, **judged_by(config)}
+    own: dict[str, Any] = {"name": ROWS, **judged_by(config)}
+    own["max_new_tokens"] = config.evaluate.max_new_tokens
     told = {"name", "metric", "max_rows", "max_new_tokens", "prompt"}
     tasks = [own, *(one.model_dump(include=told) for one in config.choosing)]
     for one in tasks:

@@ -35,7 +35,8 @@ def weighed(stage: Stage, data: PreparedData | None, benchmarks: dict[str, Prepa
     asks = [(one, _asked(one, stage, benchmarks.get(f"on {one.name}", data))) for one in tasks]
 
     def ask(loaded: Any, _: Any, *, batch_size: int) -> dict[str, float]:
-        found, total = {}, 0.0
+        found: dict[str, float] = {}
+        total = 0.0
         for task, answers in asks:
             metric, score = find(task.metric), answers(loaded, batch_size=batch_size)
             found[f"{BY_TASK}{task.name}"] = score
