@@ -51,8 +51,7 @@ def interval(
     """
     from scipy import stats  # takes 2 s of a CPU, as every command would
 
-    each = score(sums)
-    each = each[np.isfinite(each)]
+    each = list(filter(math.isfinite, score(sums)))
     if len(each) and np.allclose(np.append(each, score(sums.sum(axis=0))), each[0]):
         unseen = 1.0 - ((1.0 - CONFIDENCE) / 2.0) ** (1.0 / len(each))
         low, high = (float(each[0] + unseen * (bound - each[0])) for bound in bounds)
