@@ -96,6 +96,7 @@ def ask(
         metric=job.metric,
         value=value,
         ground=job.ground,
+        benchmark=job.benchmark,
     )
 
 
