@@ -110,8 +110,8 @@ class Context:
     def tested(self) -> tuple[AnswerSet, ...]:
         """What candidate and champion said to test rows and benchmarks, as far as it was read."""
         asked = ("test", *(one.name for one in self.config.benchmarks))
-        models = ("candidate", "champion")
-        found = (self.outputs.get(f"{who} on {what}") for what in asked for who in models)
+        names = (f"{who} on {what}" for what in asked for who in ("candidate", "champion"))
+        found = map(self.outputs.get, names)
         return tuple(said for said in found if isinstance(said, AnswerSet))
 
     def keep(self, stage: str, taken: Taken) -> None:

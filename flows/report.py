@@ -11,9 +11,6 @@ from vlm_ops.reporting.run import Run, run_page
 from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.tracking.runs import REPORT
 
-REPORTS = "reports"
-"""Folder of versions' pages in the runs folder; a trial's lies with its choice."""
-
 logger = logging.getLogger("vlm_ops.flow")
 
 
@@ -32,7 +29,7 @@ def with_report(context: Context, summary: Summary) -> Summary:
         Interrupted: The run is asked to stop.
     """
     name, version = context.config.registered_model, summary.model_version
-    last = context.folders["choose"] if version is None else context.runs / REPORTS
+    last = context.folders["choose"] if version is None else context.runs / "reports"
     file = last / name / (version or "") / REPORT
     if context.parent_run is not None or not file.is_file():
         try:

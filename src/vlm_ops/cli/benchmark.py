@@ -72,17 +72,14 @@ def benchmark(
             "vlm-ops benchmark --list says which there are"
         )
     from vlm_ops.config.benchmarks import load_benchmarks
-    from vlm_ops.config.execution import ExecutionSettings
     from vlm_ops.config.pipeline import PipelineConfig
-    from vlm_ops.config.sections import EvaluateSettings
 
     registered_name(model)
     rows = () if max_rows is None else (f"max_rows={max_rows}",)
     asked = load_benchmarks(names, (*overrides, *rows))
     _check_metrics(asked)
-    execution = ExecutionSettings(runs=runs.resolve())
-    evaluate = EvaluateSettings(batch_size=batch_size)
-    config = PipelineConfig(name="benchmark", execution=execution, evaluate=evaluate)
+    values = {"execution": {"runs": runs.resolve()}, "evaluate": {"batch_size": batch_size}}
+    config = PipelineConfig.model_validate({"name": "benchmark", **values})
     with progress():
         from transformers.utils import logging as library
 
@@ -128,9 +125,8 @@ class _Found(NamedTuple):
 
 
 def _numbers(score: "Score") -> dict[str, Any]:
-    same = score.model_dump(include={"low", "high", "n", "own"})
-    form = {"in_form_only": score.in_form_only}
-    return {"score": score.value, **same, "groups": score.n_groups, **form}
+    told = {"score": score.value, "groups": score.n_groups, "in_form_only": score.in_form_only}
+    return told | score.model_dump(include={"low", "high", "n", "own"})
 
 
 def _ask(

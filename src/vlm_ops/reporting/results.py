@@ -66,12 +66,7 @@ class Results:
         )
 
     def judged(self, found: Difference, model: str) -> tuple[str, str]:
-        """Tell what a difference shows, as the gate does: one word, and why.
-
-        Args:
-            found: Of the model to another one.
-            model: That is called better or worse.
-        """
+        """Tell what a difference of the model to another shows, as the gate does, and why."""
         gain = found if found.points >= 0.0 else self.difference(found.than, model)
         said = words.difference(found)
         if gain.low > 0.0:

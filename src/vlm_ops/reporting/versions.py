@@ -85,12 +85,7 @@ class _Pair:
         return {one.name: one for config in configs if config for one in config.benchmarks}
 
     def on(self, benchmark: str) -> Results:
-        """Return the answers of both to a benchmark, or to test rows.
-
-        Raises:
-            DataError: Both were never asked the same there in the same way.
-            ConfigError: The metric is not to be had here.
-        """
+        """Return the answers of both to a benchmark, or to test rows."""
         before, after = self.before.asked, self.after.asked
         theirs, ours = alike(before, after, None if benchmark == BENCHMARK else benchmark)
         data, config = self._rows(benchmark), after.config or PipelineConfig()
@@ -197,12 +192,9 @@ def _meaning(found: VersionSummary) -> str:
 
 
 def _page(
-    name: str,
-    pair: _Pair,
-    sections: Mapping[str, Section],
-    judged: Mapping[str, tuple[str, str]],
-    missing: Mapping[str, str],
-) -> Page:
+    name: str, pair: _Pair, sections: Mapping[str, Section],
+    judged: Mapping[str, tuple[str, str]], missing: Mapping[str, str],
+) -> Page:  # fmt: skip
     before, after = pair.before, pair.after
     found = {word for word, _ in judged.values()} - {NO_DIFFERENCE}
     word = "mixed" if len(found) > 1 else next(iter(found), NO_DIFFERENCE)
@@ -212,10 +204,9 @@ def _page(
         about=f"{after.found.registered:%Y-%m-%d} against {before.found.registered:%Y-%m-%d}",
         word=word,
         good={"better": True, "worse": False}.get(word),
-        outcome=f"{ours} minus {theirs}, on the rows that both were asked in the same way. "
-        "Better or worse is said as the gate would: the 95 % interval lies on one side of 0, and "
-        f"luck alone gives as much in at most {words.chance(after.level)} of cases, which was "
-        f"allowed at the look at {ours}",
+        outcome=f"{ours} minus {theirs}, on rows both were asked alike. Better or worse as the "
+        "gate would say: the 95 % interval lies on one side of 0, and luck alone gives as much in "
+        f"at most {words.chance(after.level)} of cases, which is the level of its look at {ours}",
         reasons=tuple((title, f"{one}: {why}") for title, (one, why) in judged.items()),
         notices=tuple(f"not compared on {title}: {why}" for title, why in missing.items()),
         links={},
