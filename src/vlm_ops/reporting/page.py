@@ -158,7 +158,7 @@ def section(
 def _bar(results: Results, score: Score) -> Bar:
     said = f"{words.scored(score.value, score.metric)} ({words.spread(score)})"
     told = (f"{name} {number}" for name, number in words.beside(score).items())
-    beside = " · ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in told)
+    beside = ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in told)
     return Bar(score.value, score.low, score.high, score.n, said, beside)
 
 
