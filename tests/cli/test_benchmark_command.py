@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -101,7 +102,13 @@ def test_the_table_fits_a_terminal(
 ) -> None:
     monkeypatch.setattr(out, "_width", columns)
     asked = load_benchmark("chart-yesno").model_copy(update={"name": "chartqa-augmented"})
-    given = {"low": 0.751, "high": 0.819, "exact_match": 0.7, "n_images": 9, "n_groups": 9}
+    given: dict[str, Any] = {
+        "low": 0.751,
+        "high": 0.819,
+        "exact_match": 0.7,
+        "n_images": 9,
+        "n_groups": 9,
+    }
     score = Score(
         metric="yes_no", value=0.786, n=12_500, own={"precision": 0.51}, in_form_only=3, **given
     )

@@ -56,6 +56,7 @@ def test_models_that_share_a_decision_have_a_page_each(
     other = context.config.register_.model_copy(update={"model": "other"})
     context.config = context.config.model_copy(update={"register_": other})
     second = with_report(context, summary.model_copy(update={"model_version": "1"})).report
+    assert second is not None
     assert second == tmp_path / "reports/other/1/report.html"
     assert "other, version 1" in second.read_text()
     assert first is not None

@@ -78,7 +78,7 @@ def test_versions_are_compared_by_what_they_keep(pipeline: Any, tmp_path: Path) 
 
 def measured(pipeline: Any, runs: Path, number: int, **how: Any) -> AnswerSet:
     """Answers to a benchmark, as `vlm-ops benchmark` leaves them in a runs folder."""
-    said = pipeline.answers[number]
+    said: AnswerSet = pipeline.answers[number]
     terms = {"rows": "16, abc", "prompt": "{question}", "metric": "relaxed_accuracy, version 1.1"}
     folder = runs / f"answers-{number}-{len(list(runs.glob('answers-*')))}"
     folder.mkdir(parents=True)

@@ -78,8 +78,10 @@ def benchmark(
     rows = () if max_rows is None else (f"max_rows={max_rows}",)
     asked = load_benchmarks(names, (*overrides, *rows))
     _check_metrics(asked)
-    values = {"execution": {"runs": runs.resolve()}, "evaluate": {"batch_size": batch_size}}
-    config = PipelineConfig.model_validate({"name": "benchmark", **values})
+    place = {"runs": runs.resolve()}
+    config = PipelineConfig.model_validate(
+        {"name": "benchmark", "execution": place, "evaluate": {"batch_size": batch_size}}
+    )
     with progress():
         from transformers.utils import logging as library
 
@@ -143,7 +145,8 @@ def _ask(
     from vlm_ops.store.history import note_run
     from vlm_ops.store.lock import using
 
-    runs, used, found = config.execution.runs, set[str](), []
+    runs, used = config.execution.runs, set[str]()
+    found: list[_Found] = []
     with using(runs, f"benchmark of {name}"):
         prepared = [rows_of(one, runs) for one in asked]  # before a model is loaded
         for one, data in zip(asked, prepared, strict=True):
