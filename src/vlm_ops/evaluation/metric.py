@@ -51,7 +51,7 @@ class Metric:
         low: Least score.
         high: Greatest score.
         version: Raised when a rule changes, so that answers are judged anew.
-        beside: Other numbers of the same sums, by name, for reports.
+        beside: Other numbers of the same sums, by name; they are shown as ``own`` of a score.
     """
 
     name: str

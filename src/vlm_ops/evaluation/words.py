@@ -7,6 +7,8 @@ _SPELLED = {
     "anls": "ANLS",
     "bleu_4": "BLEU-4",
     "cider": "CIDEr",
+    "f1": "F1 of yes",
+    "f1_of_no": "F1 of no",
     "rouge_l": "ROUGE-L",
     "vqa_accuracy": "VQA accuracy",
     "yes_no": "yes/no accuracy",
@@ -82,6 +84,12 @@ def groups(count: int) -> str:
 def spread(score: Score) -> str:
     """Write a score's interval as ``68.0 to 74.1``, in hundredths as the score."""
     return f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+
+
+def beside(score: Score) -> dict[str, str]:
+    """Write what stands beside a score, as ``precision``, and answers wrong in form only."""
+    form = {"wrong in form only": f"{score.in_form_only:,}"} if score.in_form_only else {}
+    return {plain(name): percent(value) for name, value in score.own.items()} | form
 
 
 def difference(found: Difference) -> str:

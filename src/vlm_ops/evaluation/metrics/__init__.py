@@ -46,7 +46,7 @@ gives 0..1 for a prediction and its accepted answers, or None where it says noth
 
 RELAXED = Metric("relaxed_accuracy", of_rows(relaxed_match))
 
-_BESIDE_YES_NO = {
+_YES_NO = {
     "accuracy": yes_no.accuracy,
     "precision": yes_no.precision(),
     "recall": yes_no.recall(),
@@ -64,9 +64,9 @@ BY_NAME = {
         Metric("vqa_accuracy", of_rows(vqa_accuracy)),
         Metric("anls", of_rows(anls)),
         Metric("choice", of_rows(choice)),
-        Metric("yes_no", yes_no.judge, yes_no.accuracy, beside=_BESIDE_YES_NO),
-        Metric("yes_no_f1", yes_no.judge, yes_no.f1(), beside=_BESIDE_YES_NO),
-        Metric("yes_no_f1_of_no", yes_no.judge, yes_no.f1("no"), beside=_BESIDE_YES_NO),
+        Metric("yes_no", yes_no.judge, _YES_NO["accuracy"], beside=_YES_NO),
+        Metric("yes_no_f1", yes_no.judge, _YES_NO["f1"], beside=_YES_NO),
+        Metric("yes_no_f1_of_no", yes_no.judge, _YES_NO["f1_of_no"], beside=_YES_NO),
         Metric("cider", captions.of_captions(captions.cider), high=captions.HIGHEST_CIDER),
         Metric("bleu_4", captions.of_captions(captions.bleu_counts), captions.bleu),
         Metric("rouge_l", captions.of_captions(captions.rouge_l)),
