@@ -7,6 +7,7 @@ from typing import Any
 
 from vlm_ops.artifacts import TrainedAdapter
 from vlm_ops.evaluation.metrics import BY_NAME
+from vlm_ops.evaluation.words import plain
 from vlm_ops.reporting.drawing import Chart, line_chart
 from vlm_ops.store.artifact import CURVES
 
@@ -41,8 +42,10 @@ def curves(trained: TrainedAdapter) -> Iterator[Chart]:
 def _of_answers(history: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     """Return the curves of what answers were judged by, where they chose the checkpoint."""
     named = {key.removeprefix("eval_") for entry in history for key in entry if key[:5] == "eval_"}
-    found = sorted(name for name in named if name in BY_NAME or ":" in name)
-    return {f"{name} of answers": {"validation": f"eval_{name}"} for name in found}
+    # A function of yours has a full stop where its colon was.
+    found = sorted(name for name in named if name in BY_NAME or "." in name)
+    called = {name: plain(name) if name in BY_NAME else name for name in found}
+    return {f"{called[name]} of answers": {"validation": f"eval_{name}"} for name in found}
 
 
 def _points(history: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
