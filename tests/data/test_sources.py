@@ -406,7 +406,9 @@ def two_subsets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"config_name": "letters", "data_files": files},
             {"config_name": "posters", "data_dir": "posters"},
         ],
-        "dataset_info": [{"config_name": "letters", "splits": sizes}],
+        "dataset_info": [
+            {"config_name": subset, "splits": sizes} for subset in ("letters", "posters")
+        ],
     }
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
     (folder / "raw.zip").write_bytes(b"no zip")

@@ -5,8 +5,6 @@ import logging
 import random
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -30,7 +28,8 @@ OFFLINE_HINT = (
 _DESCRIBE = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 """Files by which ``datasets`` knows which files a split is read from."""
 _MOST_NAMED = 500
-"""Of more files than that not each is named to the hub: all are fetched."""
+"""Of more files than that not each is named to the hub: all are fetched, and read as ever."""
+Parts = dict[str, list[str]] | None
 
 
 class HubFiles(NamedTuple):
@@ -48,7 +47,7 @@ class HubFiles(NamedTuple):
     name: str
     cache: Path
     subset: str | None = None
-    parts: dict[str, list[str]] | None = None
+    parts: Parts = None
 
 
 def fetch(
@@ -68,8 +67,7 @@ def fetch(
         splits: Its own names of the splits that are read; None for all.
 
     Raises:
-        DataError: The hub has no such data set or commit, or does not give it to everybody; or the
-            data set has no such subset or split.
+        DataError: The hub has no such data set, commit, subset or split, or not for everybody.
         ServiceError: No hub answers within seconds, or it breaks off.
         OutputError: The disk is full.
     """
@@ -116,13 +114,8 @@ def _download(files: HubFiles, revision: str, only: Collection[str] | None) -> N
     )
 
 
-def _parts(
-    files: HubFiles, names: Sequence[str], splits: Collection[str]
-) -> dict[str, list[str]] | None:
-    """Return the files of the splits; None where that can't be told without having all files.
-
-    ``datasets`` looks at the data set with every file empty but those that describe it.
-    """
+def _parts(files: HubFiles, names: Sequence[str], splits: Collection[str]) -> Parts:
+    """Let ``datasets`` tell the files of splits while they are empty; None where it can't."""
     from datasets import load_dataset_builder
 
     with TemporaryDirectory(dir=files.cache) as place:
@@ -140,15 +133,16 @@ def _parts(
         there = made.config.data_files
         for split in splits:
             _must_have(split, there, files.name)
-        return {s: [Path(p).relative_to(layout).as_posix() for p in there[s]] for s in splits}
+        found = {s: [Path(p).relative_to(layout).as_posix() for p in there[s]] for s in splits}
+    return found if sum(map(len, found.values())) <= _MOST_NAMED else None
 
 
 def _lay_out(folder: Path, names: Sequence[str]) -> None:
     """Have an empty file where there is none: ``datasets`` looks for those of every subset."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            (folder / name).touch(exist_ok=False)
+        if not (folder / name).exists():
+            (folder / name).touch()
 
 
 def _needed(files: HubFiles, names: Sequence[str]) -> list[str] | None:
@@ -157,7 +151,7 @@ def _needed(files: HubFiles, names: Sequence[str]) -> list[str] | None:
         return None
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-    mine, pictures = {*_DESCRIBE, *chain(*files.parts.values())}, tuple(ImageFolder.EXTENSIONS)
+    mine, pictures = {*_DESCRIBE}.union(*files.parts.values()), tuple(ImageFolder.EXTENSIONS)
     if not any(name.lower().endswith(pictures) for name in mine):
         mine |= {name for name in names if name.lower().endswith(pictures)}
     return sorted(mine) if len(mine) <= _MOST_NAMED else None

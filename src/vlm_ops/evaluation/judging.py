@@ -129,9 +129,8 @@ def terms(rows: Sequence[Row], texts: Sequence[str], metric: Metric) -> Floats:
     try:
         found = np.array(metric.judge(texts, [row.answers for row in rows]), dtype=np.float64)
         for kind, judge_kind in metric.of_kind.items():
-            if mine := [number for number, row in enumerate(rows) if row.kind == kind]:
-                said = [texts[number] for number in mine]
-                found[mine] = judge_kind(said, [rows[number].answers for number in mine])
+            if mine := [n for n, row in enumerate(rows) if row.kind == kind]:
+                found[mine] = judge_kind([texts[n] for n in mine], [rows[n].answers for n in mine])
     except VlmOpsError:
         raise
     except Exception as error:  # whatever a function of yours raises

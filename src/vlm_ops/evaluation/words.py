@@ -49,8 +49,7 @@ def scored(value: float, metric: str) -> str:
 
 def named(value: float, metric: str) -> str:
     """Write a score behind its metric, as ``ROUGE-L 71.2 %``, unless that is relaxed accuracy."""
-    score = scored(value, metric)
-    return score if metric == RELAXED_ACCURACY else f"{plain(metric)} {score}"
+    return f"{plain(metric)} " * (metric != RELAXED_ACCURACY) + scored(value, metric)
 
 
 def plain(metric: str) -> str:
