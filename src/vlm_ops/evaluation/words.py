@@ -1,7 +1,9 @@
 """Shares and differences as people read them."""
 
+import re
+
 from vlm_ops.errors import ConfigError
-from vlm_ops.records import Difference, Score
+from vlm_ops.records import RELAXED_ACCURACY, Difference, Score
 
 _SPELLED = {
     "anls": "ANLS",
@@ -47,14 +49,20 @@ def scored(value: float, metric: str) -> str:
     return percent(value) if share else f"{100 * value:.1f}"
 
 
+def named(value: float, metric: str) -> str:
+    """Write a score behind its metric, as ``ROUGE-L 71.2 %``, unless that is relaxed accuracy."""
+    return f"{plain(metric)} " * (metric != RELAXED_ACCURACY) + scored(value, metric)
+
+
 def plain(metric: str) -> str:
     """Name a metric as people read it: ``relaxed accuracy``, ``ROUGE-L``."""
-    return _SPELLED.get(metric) or metric.rpartition(":")[2].replace("_", " ")
+    whole, bracket, kinds = metric.partition("(")
+    return _SPELLED.get(whole) or whole.rpartition(":")[2].replace("_", " ") + bracket + kinds
 
 
 def key(metric: str) -> str:
-    """Name a metric as MLflow may hold it: no colon, which a function of yours has."""
-    return metric.replace(":", ".")
+    """Name a metric as MLflow may hold it: no colon, which a function of yours has, no brackets."""
+    return re.sub(r"[^\w./-]+", ".", metric).strip(".")
 
 
 def titled(metric: str) -> str:

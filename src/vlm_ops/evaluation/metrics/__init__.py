@@ -6,6 +6,8 @@ answer use what is named here.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
 from vlm_ops.errors import ConfigError
 from vlm_ops.evaluation.metric import Metric, of_rows
@@ -46,6 +48,10 @@ gives 0..1 for a prediction and its accepted answers, or None where it says noth
 
 RELAXED = Metric("relaxed_accuracy", of_rows(relaxed_match))
 
+_EXACT_NAMES = "relaxed_accuracy_exact_names"
+"""Goes by what looks like a year, or, as ``…(year, bus)``, by the kinds of the rows."""
+_EXACTLY = of_rows(partial(relaxed_match, tolerance=0.0))
+
 _YES_NO = {
     "accuracy": yes_no.accuracy,
     "precision": yes_no.precision(),
@@ -59,7 +65,7 @@ BY_NAME = {
     metric.name: metric
     for metric in (
         RELAXED,
-        Metric("relaxed_accuracy_exact_names", of_rows(relaxed_match_exact_names)),
+        Metric(_EXACT_NAMES, of_rows(relaxed_match_exact_names)),
         Metric("exact_match", of_rows(exact_match)),
         Metric("vqa_accuracy", of_rows(vqa_accuracy)),
         Metric("anls", of_rows(anls)),
@@ -85,6 +91,10 @@ def find(name: str) -> Metric:
     Raises:
         ConfigError: There is none of this name.
     """
+    whole, _, kinds = name.partition("(")
+    named = [kind.strip() for kind in kinds.removesuffix(")").split(",") if kind.strip()]
+    if whole == _EXACT_NAMES and named and name.endswith(")"):
+        return replace(RELAXED, name=name, of_kind=dict.fromkeys(named, _EXACTLY))
     if ":" in name:
         return own(name)
     if name not in BY_NAME:
