@@ -34,8 +34,8 @@ asks; cells with types, refusals, one reading of pictures, near duplicates; chat
 training, `data inspect`, `data diff`, `clean` and `check`; a start at any registered version, a
 check before each training, rows against the champion's; pictures at an address, drawn boxes, an
 export sent to the hub; nights that come back, a shared store, machines of Ray and several GPUs;
-metrics by name, benchmarks and a page for each run; tasks that choose a checkpoint, versions compared
-on every benchmark, turns at the GPUs in their order."""
+metrics by name, benchmarks and a page for each run; tasks that choose a checkpoint, versions
+compared on every benchmark, turns at the GPUs in their order."""
 FUNCTION_LINES, LONG_FUNCTIONS = 50, 4
 PARAMETERS, WIDE_FUNCTIONS = 6, 12
 FILE_LINES, LONG_FILES = 350, 0
