@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr
+from scipy.special import betainc
 
 FEWEST_POINTS = 8
 """Of a curve that anything is said about."""
@@ -56,4 +56,6 @@ def unmoved(history: Sequence[Mapping[str, Any]]) -> str | None:
 
 def _falls(losses: Sequence[float]) -> bool:
     numbers = np.log(np.arange(1, len(losses) + 1))
-    return bool(pearsonr(numbers, losses, alternative="less").pvalue < _BY_CHANCE)
+    # As scipy.stats.pearsonr has it, which takes a second to import.
+    half, found = len(losses) / 2 - 1, np.corrcoef(numbers, losses)[0, 1]
+    return bool(betainc(half, half, (1 + found) / 2) < _BY_CHANCE)

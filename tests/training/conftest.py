@@ -1,15 +1,30 @@
-"""Shared by the engine's tests: sums in one order, and a model to prefer with."""
+"""Shared by all trainings: a base of fewer layers, sums in one order, a model to prefer with."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from trainings import sft_job
+from transformers import Idefics3Processor
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
+from vlm_ops.pretraining.architecture import build_config, build_model
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.sft import train_sft
+
+
+@pytest.fixture(scope="session")
+def random_base(
+    tmp_path_factory: pytest.TempPathFactory, tiny_processor: Idefics3Processor
+) -> Path:
+    """The tiny architecture with two layers for four: the engine does the last one otherwise."""
+    config = build_config(tiny_processor)
+    for part in (config.text_config, config.vision_config):
+        part.num_hidden_layers = 2
+    folder = tmp_path_factory.mktemp("shallow-base")
+    build_model(config, seed=0).save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +41,8 @@ def start(
     random_base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
 ) -> TrainedAdapter:
     """An SFT model to prefer with."""
+    from trainings import sft_job
+
     out = tmp_path_factory.mktemp("start")
     job = sft_job(random_base, max_steps=2, evaluations=1)
     return train_sft(job, data=squares, out=out, tracker=NullTracker())
