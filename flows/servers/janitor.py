@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 PENDING_AFTER = timedelta(minutes=10)
 """How long a worker may take to start a run's process; it takes seconds."""
+LEFT_AFTER = timedelta(seconds=30)
+"""How long a process may stay unseen that was started by a worker which is gone."""
 RUNNING_AFTER = timedelta(minutes=2)
 """How long a run's process may stay unseen after its state has changed."""
 ENDED_AFTER = timedelta(minutes=5)
@@ -201,10 +203,12 @@ class Janitor:
             return "its process was killed"
         if pool is None or name in look.holding - look.killed.keys():
             return None
-        patience = PENDING_AFTER if state.is_pending() else RUNNING_AFTER
-        if self._now() - state.timestamp < patience or not self._is_own(pool):
+        if not (workers := self._own_workers(pool)):
             return None
-        if name in look.ids:
+        patience = PENDING_AFTER if state.is_pending() else RUNNING_AFTER
+        if state.is_pending() and not _alive_since(state.timestamp, workers):
+            patience = LEFT_AFTER
+        if self._now() - state.timestamp < patience or name in look.ids:
             return None
         return f"no process works on it; only this host ever served the pool {pool!r}"
 
@@ -213,11 +217,12 @@ class Janitor:
         if now is not None and run.state is not None and now.id == run.state.id:
             self._client.set_flow_run_state(run.id, end)
 
-    def _is_own(self, pool: str) -> bool:
-        """Tell whether all workers that a pool ever had are `vlm-ops up` on this host."""
+    def _own_workers(self, pool: str) -> set[str]:
+        """Return the names of all workers that a pool ever had; none if one was of another host."""
         own = re.compile(rf"vlm-ops-{re.escape(socket.gethostname())}-\d+")
         workers = _every(partial(self._client.read_workers_for_work_pool, pool))
-        return bool(workers) and all(own.fullmatch(worker.name) for worker in workers)
+        names = {worker.name for worker in workers}
+        return names if all(map(own.fullmatch, names)) else set()
 
     def _is_over(self, flow_run: str, patience: timedelta = timedelta(0)) -> bool:
         """Tell whether a flow run has ended, and its process was killed or that is long ago."""
@@ -271,3 +276,12 @@ class _Processes:
                 found.add(process.environ().get(RUN_ID, ""))
         # Prefect writes ids with or without dashes.
         return {str(UUID(text)) for text in found if text}
+
+
+def _alive_since(moment: datetime, workers: set[str]) -> bool:
+    """Tell whether one of these workers lives on this host and was there at a moment."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if workers & set(process.cmdline()) and process.create_time() <= moment.timestamp():
+                return True
+    return False

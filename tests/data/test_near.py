@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import ChartsData, Columns, FilesData, SplitShares
+from vlm_ops.data import near
 from vlm_ops.data.near import CORRELATION, aligned_correlation, near_pairs
 from vlm_ops.data.prepare import prepare
 from vlm_ops.errors import DataError
@@ -70,6 +71,73 @@ def test_other_colors_and_no_pattern_are_not_the_same() -> None:
     assert aligned_correlation(red, red) > 0.999
     plain = [Image.new("RGB", SIZE, color) for color in ("red", "red", "#fe0101")]
     assert aligned_correlation(plain[0], plain[1]) == aligned_correlation(plain[0], plain[2]) == 0
+
+
+def plain_pixels(image: Image.Image, box: near.Box, side: int) -> Any:
+    """Cut out one part and make it small in one call."""
+    (left, top, right, bottom), (width, height) = box, image.size
+    part = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
+    small = image.resize((side, side), Image.Resampling.BILINEAR, part)
+    values = np.asarray(small, np.float32).reshape(-1, 3)
+    values = (values - values.mean(axis=0)).reshape(-1)
+    length = float(np.linalg.norm(values))
+    return values / length if length > 1e-2 else np.zeros_like(values)
+
+
+def plain_fit(part: Any, whole: Image.Image, box: near.Box) -> float:
+    best = float(part @ plain_pixels(whole, box, 64))
+    for step in (0.02, 0.01, 0.005, 0.0025):
+        better = True
+        while better and best < CORRELATION:
+            better = False
+            for shifted in near._moves(box, step):
+                if (found := float(part @ plain_pixels(whole, shifted, 64))) > best + 1e-4:
+                    best, box, better = found, shifted, True
+    return best
+
+
+def plain_correlation(one: Image.Image, other: Image.Image) -> float:
+    """Search as it is meant, one cutting at a time; slow."""
+    images = [image.resize((128, 128), Image.Resampling.BOX) for image in (one, other)]
+    best = 0.0
+    for whole, part in (images, images[::-1]):
+        starts = np.stack([plain_pixels(whole, box, 24) for box in near._STARTS])
+        fits = starts @ plain_pixels(part, near._STARTS[0], 24)
+        if fits.max() >= 0.7:
+            start = near._STARTS[int(fits.argmax())]
+            best = max(best, plain_fit(plain_pixels(part, near._STARTS[0], 64), whole, start))
+        if best >= CORRELATION:
+            break
+    return best
+
+
+def test_parts_are_cut_to_the_last_bit_as_one_by_one() -> None:
+    chance = np.random.default_rng(0)
+    drawn = chance.uniform(0, 0.12, (20, 4)).tolist()
+    boxes: list[near.Box] = [(0.0, 0.0, 0.0, 0.0), *((a, b, c, d) for a, b, c, d in drawn)]
+    boxes += [(boxes[3][0], 0.05, boxes[3][2], 0.02), *near._moves((0.02, 0.12, 0.0, 0.1), 0.01)]
+    noise = Image.fromarray(chance.integers(0, 256, (128, 128, 3), np.uint8))
+    half = Image.new("RGB", (128, 128), "#fe0101")
+    half.paste("white", (0, 0, 128, 8))  # some of its cuttings have a single color
+    for image in (noise, half, drawing(1).resize((128, 128))):
+        for side, cut in ((64, boxes), (24, near._STARTS)):
+            plain = [plain_pixels(image, box, side) for box in cut]
+            assert np.array_equal(near._pixels(image, cut, side, {}), plain)
+
+
+def test_correlations_are_to_the_last_bit_those_of_the_plain_search() -> None:
+    changed = [resized, cropped, brightened]
+    pairs = [(drawing(n), changed[n % 3](drawing(n))) for n in range(6)]
+    pairs += [(drawing(n), drawing(n + 1)) for n in range(6)]
+    # Nearly the same: the search goes through all its steps.
+    for n in range(6):
+        other = drawing(n)
+        other.paste("white", (20, 20, 50 + 10 * n, 180))
+        pairs.append((drawing(n), cropped(other)))
+    found = [aligned_correlation(*pair) for pair in pairs]
+    assert found == [plain_correlation(*pair) for pair in pairs]
+    assert sum(correlation >= CORRELATION for correlation in found) >= 6
+    assert sum(0.7 < correlation < CORRELATION for correlation in found) >= 4
 
 
 @pytest.fixture

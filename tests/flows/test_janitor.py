@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,6 +174,33 @@ def test_a_run_that_never_came_beyond_pending(
         assert not lines
         assert state(client, str(run.id)) == "PENDING"
         client.delete_flow_run(run.id)
+
+
+def test_a_run_whose_worker_was_killed_does_not_wait_for_one_that_may_be_slow(
+    client: "SyncPrefectClient", runs: Path, pair: Services
+) -> None:
+    from prefect.states import Pending
+
+    from flows.servers.worker import ensure_pool
+
+    ensure_pool(client, "left", 1)
+    name = f"vlm-ops-{socket.gethostname()}-1"
+    client.send_worker_heartbeat("left", name)
+    flow = client.create_flow_from_name("left")
+    deployment = client.create_deployment(flow, "left", work_pool_name="left")
+    stands_in = [sys.executable, "-c", "import time; time.sleep(600)", "--name", name]
+    with subprocess.Popen(stands_in) as alive:
+        run = client.create_flow_run_from_deployment(deployment)
+        client.set_flow_run_state(run.id, Pending())
+        later = partial(janitor, client, runs, pair, timedelta(minutes=1))
+        try:
+            assert not later().runs()  # it may be slow
+        finally:
+            alive.kill()
+    assert not janitor(client, runs, pair).runs()
+    (line,) = later().mend()
+    assert str(run.id) in line
+    assert state(client, str(run.id)) == "CRASHED"
 
 
 def test_a_slot_that_nobody_holds_is_free_again(

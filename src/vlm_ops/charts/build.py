@@ -26,6 +26,8 @@ Progress = Callable[[int, int], None]
 
 _DEFAULTS = ChartsData()
 _CHUNK = 20
+_ALONE = 100
+"""Charts that are drawn before a second process has imported what it needs and caught up."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ def build_charts(
     *,
     seed: int = 0,
     size: int = 384,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Draws charts of real tables and asks about them.
@@ -48,7 +50,7 @@ def build_charts(
         wanted: How many charts and questions, and which kinds.
         seed: Deals the tables to the splits and draws the charts.
         size: Side of the pictures in pixels.
-        workers: Processes that draw; with 1 this process does.
+        workers: Processes that draw; with 1 this process does. None takes two where it pays.
         progress: Called with the number of charts drawn and their total.
 
     Returns:
@@ -137,12 +139,13 @@ def check_pictures(digests: Mapping[str, str]) -> None:
 
 def _draw_all(
     jobs: Sequence[tuple[ChartSpec, Path, int]],
-    workers: int,
+    workers: int | None,
     progress: Progress | None,
 ) -> list[str]:
     """Draws and saves pictures; returns their hashes in the order of the jobs."""
     chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
     digests: list[str] = []
+    workers = workers or (1 if len(jobs) <= _ALONE else 2)
     if workers == 1:
         done: Iterable[list[str]] = map(_draw_chunk, chunks)
         return _gather(done, digests, len(jobs), progress)

@@ -33,6 +33,8 @@ _STEPS = (0.02, 0.01, 0.005, 0.0025)
 """By how much the edges are moved in search of the best fit, in shares of a side."""
 Box = tuple[float, float, float, float]
 """Shares of the sides that are cut off: left, top, right, bottom."""
+Narrow = dict[tuple[float, float], Image.Image]
+"""A picture without what is cut off left and right, which is made narrow, not yet low."""
 _STARTS: tuple[Box, ...] = (
     (0.0, 0.0, 0.0, 0.0),
     *(
@@ -48,7 +50,11 @@ _COARSE = 24
 _HOPELESS = 0.7
 """A correlation at the best start from which no step leads to a pair."""
 _VIEWS = 128
-"""Pictures that are kept with their cuttings, 0.7 MB each."""
+"""Pictures that a search keeps with their cuttings, 0.7 MB each."""
+_SMALL = 1024
+"""Small pictures that are kept for the next search, 64 KB each."""
+_HASHES = 1 << 18
+"""Hashes that are kept for it, 300 bytes each."""
 _AT_ONCE = 1024
 """Pictures that wait to be hashed."""
 _NEAREST = 20
@@ -145,7 +151,7 @@ def near_pairs(first: Sequence[str], second: Sequence[str]) -> list[NearPair]:
             for paths in (first, second)
         ]
     # A picture is candidate for many others; those looked at last are kept.
-    views = lru_cache(maxsize=_VIEWS)(lambda path: _View(open_image(Path(path))))
+    views = lru_cache(maxsize=_VIEWS)(lambda path: _View(_opened(path)))
     found = []
     for one, other in _candidates(*hashes):
         moved()
@@ -166,15 +172,15 @@ def aligned_correlation(one: Image.Image, other: Image.Image) -> float:
         The greatest correlation of the two when up to 12 % at each edge of either is left out; 0
         where one of them has a single color.
     """
-    return _aligned(_View(one), _View(other))
+    return _aligned(_View(_small(one)), _View(_small(other)))
 
 
 class _View:
-    """A picture made small, and cuttings of it made smaller still."""
+    """A small picture, and cuttings of it made smaller still."""
 
     def __init__(self, image: Image.Image) -> None:
-        self.image = image.resize((_KEPT, _KEPT), Image.Resampling.BOX)
-        self.starts = np.stack([_pixels(self.image, box, _COARSE) for box in _STARTS])
+        self.image = image
+        self.starts = _pixels(image, _STARTS, _COARSE, {})
 
 
 def _aligned(one: _View, other: _View) -> float:
@@ -183,7 +189,7 @@ def _aligned(one: _View, other: _View) -> float:
         fits = whole.starts @ part.starts[0]
         start = int(fits.argmax())
         if fits[start] >= _HOPELESS:
-            fitted = _pixels(part.image, _STARTS[0], _SIDE)
+            (fitted,) = _pixels(part.image, _STARTS[:1], _SIDE, {})
             best = max(best, _best_fit(fitted, whole.image, _STARTS[start]))
         if best >= CORRELATION:
             break
@@ -192,13 +198,15 @@ def _aligned(one: _View, other: _View) -> float:
 
 def _best_fit(part: "np.ndarray[Any, Any]", whole: Image.Image, box: Box) -> float:
     """Move the edges of a cutting from ``whole``, one at a time, as long as it fits better."""
-    best = float(part @ _pixels(whole, box, _SIDE))
+    narrow: Narrow = {}
+    best = float(part @ _pixels(whole, [box], _SIDE, narrow)[0])
     for step in _STEPS:
         better = True
         while better and best < CORRELATION:
             better = False
-            for shifted in _moves(box, step):
-                if (found := float(part @ _pixels(whole, shifted, _SIDE))) > best + 1e-4:
+            moves = list(_moves(box, step))
+            for shifted, pixels in zip(moves, _pixels(whole, moves, _SIDE, narrow), strict=True):
+                if (found := float(part @ pixels)) > best + 1e-4:
                     best, box, better = found, shifted, True
     return best
 
@@ -212,19 +220,53 @@ def _moves(box: Box, step: float) -> Iterator[Box]:
                 yield (moved[0], moved[1], moved[2], moved[3])
 
 
-def _pixels(image: Image.Image, cropped: Box, side: int) -> "np.ndarray[Any, Any]":
-    """Return the colors of a cutting, each channel less its mean, as a vector of length 1.
+def _pixels(
+    image: Image.Image, boxes: Sequence[Box], side: int, narrow: Narrow
+) -> "np.ndarray[Any, Any]":
+    """Return the colors of cuttings, each channel less its mean, as vectors of length 1.
 
-    A picture of one color is the vector 0.
+    A cutting of one color is the vector 0. The shape is (boxes, side * side * 3).
     """
-    left, top, right, bottom = cropped
+    values = _cuttings(image, boxes, side, narrow).astype(np.float32)
+    # Sums of so few bytes are exact in float32, in whatever order they are added.
+    colors = values.reshape(len(boxes), -1, 3)
+    means = np.ones(side * side, np.float32) @ colors / (side * side)
+    values -= np.tile(means, side)[:, None]
+    flat = values.reshape(len(boxes), -1)
+    lengths = np.sqrt(np.vecdot(flat, flat))[:, None]
+    flat /= np.where(lengths > _FLAT, lengths, np.inf)
+    return flat
+
+
+def _cuttings(
+    image: Image.Image, boxes: Sequence[Box], side: int, narrow: Narrow
+) -> "np.ndarray[Any, Any]":
+    """Cut out parts and make them small, as ``image.resize((side, side), BILINEAR, part)`` does.
+
+    Pillow makes a part narrow and then low, with whole numbers between. Many parts have two edges
+    in common: what lies between left and right is made narrow once, and several become low at once.
+    The shape is (boxes, side, side * 3). ``narrow`` gets what was made narrow to this side.
+    """
     width, height = image.size
-    box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
-    small = image.resize((side, side), Image.Resampling.BILINEAR, box)
-    values = np.asarray(small, np.float32).reshape(-1, 3)
-    values = (values - values.mean(axis=0)).reshape(-1)
-    length = float(np.linalg.norm(values))
-    return values / length if length > _FLAT else np.zeros_like(values)
+    alike: dict[tuple[float, float], list[int]] = {}
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        alike.setdefault((top, bottom), []).append(number)
+        if (left, right) not in narrow:
+            part = (left * width, 0, (1 - right) * width, height)
+            narrow[left, right] = image.resize((side, height), Image.Resampling.BILINEAR, part)
+    strips: dict[tuple[tuple[float, float], ...], Image.Image] = {}
+    found = np.empty((len(boxes), side, side * 3), np.uint8)
+    for (top, bottom), numbers in alike.items():
+        columns = tuple((boxes[n][0], boxes[n][2]) for n in numbers)
+        if columns not in strips:
+            strips[columns] = Image.new("RGB", (side * len(columns), height))
+            for place, column in enumerate(columns):
+                strips[columns].paste(narrow[column], (side * place, 0))
+        strip = strips[columns]
+        row = (0, top * height, strip.width, (1 - bottom) * height)
+        low = strip.resize((strip.width, side), Image.Resampling.BILINEAR, row)
+        found[numbers] = np.asarray(low).reshape(side, len(numbers), -1).swapaxes(0, 1)
+    return found
 
 
 def _candidates(
@@ -239,11 +281,24 @@ def _candidates(
             yield from ((number, int(numbers[n])) for n in nearest if apart[n] <= HASH_BITS)
 
 
+@lru_cache(maxsize=_SMALL)
+def _opened(path: str) -> Image.Image:
+    return _small(open_image(Path(path)))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    return image.resize((_KEPT, _KEPT), Image.Resampling.BOX)
+
+
+@lru_cache(maxsize=_HASHES)
 def _hash(path: str) -> int | None:
-    """Return a picture's perceptual hash; None where it has a single color."""
+    """Return a picture's perceptual hash; None where it has a single color.
+
+    A run compares the same training pictures with each benchmark, in one process.
+    """
     moved()
     image = open_image(Path(path))
-    if all(low == high for low, high in (band.getextrema() for band in image.split())):
+    if all(low == high for low, high in (image.getchannel(n).getextrema() for n in range(3))):
         return None
     import imagehash
 

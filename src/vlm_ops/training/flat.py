@@ -2,7 +2,8 @@
 
 A loss falls fast at first and slowly afterwards, so the curve is laid on the logarithm of its
 points' numbers. A straight line through that falls by chance with a probability p (Pearson's
-correlation, one-sided). From p = 0.2 on no fall can be told from the noise.
+correlation, one-sided, as in ``scipy.stats.pearsonr``; that takes long to import). From p = 0.2 on
+no fall can be told from the noise.
 
 On 20 points and more, one in five losses that stand still passes for one that falls. Of those that
 fall by 1, with noise of a standard deviation of 0.3, under one in twenty is called still
@@ -55,7 +56,5 @@ def unmoved(history: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _falls(losses: Sequence[float]) -> bool:
-    numbers = np.log(np.arange(1, len(losses) + 1))
-    # As scipy.stats.pearsonr has it, which takes a second to import.
-    half, found = len(losses) / 2 - 1, np.corrcoef(numbers, losses)[0, 1]
-    return bool(betainc(half, half, (1 + found) / 2) < _BY_CHANCE)
+    found = np.corrcoef(np.log(np.arange(1, len(losses) + 1)), losses)[0, 1]
+    return bool(betainc(half := len(losses) / 2 - 1, half, (1 + found) / 2) < _BY_CHANCE)
