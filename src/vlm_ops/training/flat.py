@@ -2,8 +2,7 @@
 
 A loss falls fast at first and slowly afterwards, so the curve is laid on the logarithm of its
 points' numbers. A straight line through that falls by chance with a probability p (Pearson's
-correlation, one-sided, as in ``scipy.stats.pearsonr``; that takes long to import). From p = 0.2 on
-no fall can be told from the noise.
+correlation, one-sided, as in ``scipy.stats.pearsonr``). From p = 0.2 on it may well be noise.
 
 On 20 points and more, one in five losses that stand still passes for one that falls. Of those that
 fall by 1, with noise of a standard deviation of 0.3, under one in twenty is called still
