@@ -28,6 +28,7 @@ from vlm_ops.errors import ConfigError, Interrupted, ServiceError, StepFailed, T
 from vlm_ops.steps.process import ERROR, as_a_step, report
 from vlm_ops.steps.work import Work
 from vlm_ops.store.files import write_whole
+from vlm_ops.tracking.patience import again_until_answered
 from vlm_ops.watched import began, moved
 
 _ANSWER_S = 30.0
@@ -59,9 +60,16 @@ def send(request: Path, values: dict[str, Any]) -> None:
     execution = config_of(values).execution
     began("wait for Ray")
     ray = connected(execution.ray_address, request.with_name(ERROR))
-    machines = [machine for machine in ray.nodes() if machine["Alive"]]
-    refuse_local(values["ray"], machines, ray.util.get_node_ip_address())
-    gpus, cpus = needs(execution, machines, _processes(values))
+
+    def look() -> Needs:
+        machines = [machine for machine in ray.nodes() if machine["Alive"]]
+        refuse_local(values["ray"], machines, ray.util.get_node_ip_address())
+        return needs(execution, machines, _processes(values), known="work" in values)
+
+    gpus, cpus = again_until_answered(
+        look, who="a machine of Ray", transient=lambda error: isinstance(error, TransientError),
+        at_least_s=60 * execution.patience_minutes,
+    )  # fmt: skip
     # Its process ends with the task; whoever retries it is the run.
     task = ray.remote(max_calls=1, max_retries=0, num_gpus=gpus, num_cpus=cpus)(take)
     stream = task.options(num_returns="streaming").remote(values)
@@ -138,17 +146,19 @@ def _processes(values: dict[str, Any]) -> int:
 
 
 def needs(
-    execution: ExecutionSettings, machines: list[Mapping[str, Any]], processes: int = 1
-) -> Needs:
+    execution: ExecutionSettings, machines: list[Mapping[str, Any]], processes: int = 1,
+    *, known: bool = False,
+) -> Needs:  # fmt: skip
     """Return what a step takes of one machine.
 
     Args:
         execution: The settings.
         machines: Those that are alive, as ``ray.nodes`` tells of them.
         processes: How many share the step, with a GPU and threads of its own each.
+        known: Whether this run saw before that there is a machine that is large enough.
 
     Raises:
-        TransientError: The run computes on GPUs, and the last machine that had some is lost.
+        TransientError: None is there that works at all, or that is large enough any more.
         ConfigError: None of them has as much, so that the step would wait for ever.
     """
     have = [
@@ -156,14 +166,14 @@ def needs(
     ]
     most = max((one.gpus for one in have), default=0)
     asked = min(execution.gpus, processes)
-    if asked and not most and (execution.ground or {}).get("device") == "cuda":
-        raise TransientError(
-            "no machine of Ray has a GPU any more, and this run computes its answers on one; it "
-            "goes on when such a machine is back"
-        )
-    gpus = asked if most else 0
+    gpus = asked if most or (execution.ground or {}).get("device") == "cuda" else 0
     wanted = Needs(gpus, processes * (execution.threads or 1))
     if not any(one.gpus >= wanted.gpus and one.cpus >= wanted.cpus for one in have):
+        if known or (gpus and not most) or not any(map(any, have)):
+            raise TransientError(
+                f"no machine of Ray has {wanted.gpus} GPUs and {wanted.cpus} CPUs any more; the "
+                f"run goes on when one is back"
+            )
         cpus = max((one.cpus for one in have if one.gpus >= min(gpus, most)), default=0)
         raise ConfigError(
             f"execution.gpus, execution.threads: a step takes {wanted.gpus} GPUs and {wanted.cpus} "

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import ConcurrencyLeaseHolder
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import ConcurrencyLeaseHolder, StateType
 from prefect.client.schemas.responses import (
     ConcurrencyLimitWithLeaseResponse,
     GlobalConcurrencyLimitResponse,
@@ -35,11 +35,14 @@ from vlm_ops.errors import VlmOpsError
 
 LEASE_S = 300.0
 """How long a lease lasts without being renewed: a slot whose holder was killed is free then."""
+UNHEARD_S = 60.0
+"""How long it lasts until its holder has heard of it; the least that Prefect's server grants."""
 RENEW_EVERY_S = 15.0
 STOP_S = 90.0
 """How long before the lease's end its holder is told to stop: a step has 60 s for a checkpoint."""
 _FULL = {422, 423}
 """The server has so many slots, but not free; or not so many, as where somebody sets 0 to pause."""
+_Full = BlockingIOError  # no slot is free, or somebody else has waited for longer
 _GONE = {404, 410}
 _ASK_EVERY_S = 5.0
 
@@ -47,6 +50,16 @@ _BEGAN = datetime.now(UTC)
 """No lease from before is this process's."""
 _working: set[UUID] = set()
 """Leases under which a step of this process works."""
+_unreturned: set[UUID] = set()
+"""Leases of this process under which none works, and which it could not give back yet."""
+
+_SINCE, _SAID = "vlm-ops.waits-since", "vlm-ops.waits-said"
+"""Labels of a run that waits, in seconds since 1970: who asked first comes first. Prefect gives a
+slot to whoever asks just when it is free, and who needs several would wait for as long as others
+that need one follow each other. Where clocks differ, the order does."""
+_SILENT_S = 60.0
+"""A run that has said nothing for so long does not wait any more, however it ended."""
+_RUNNING = FlowRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING]}}})
 
 logger = logging.getLogger("vlm_ops.flow")
 
@@ -74,7 +87,7 @@ def gpu_slot(
     Raises:
         VlmOpsError: There is no more reason to wait.
     """
-    lease = _acquire(stage, partial(_take, flow_run_id, gpus), given_up)
+    lease = _acquire(stage, UUID(flow_run_id) if flow_run_id else None, gpus, given_up)
     if lease is None:
         yield None
         return
@@ -106,11 +119,12 @@ class _Lease:
             yield
         finally:
             _working.discard(self._number)
-            # Tried once: it also ends by itself, what was done under it is done, and who is asked
-            # to stop is killed a little later.
+            _unreturned.add(self._number)
+            # Tried once, and again before this process asks for another: it also ends by itself,
+            # what was done under it is done, and who is asked to stop is killed a little later.
             self._over.set()
             with suppress(httpx.HTTPError), at_once() as client:
-                client.release_concurrency_slots_with_lease(self._number)
+                _give_back(client)
 
     def _renew_on(self) -> None:
         said = False
@@ -133,73 +147,93 @@ class _Lease:
 
 
 def _acquire(
-    stage: str, take: Callable[[], _Lease | None], given_up: Callable[[], VlmOpsError | None]
+    stage: str, flow_run: UUID | None, gpus: int, given_up: Callable[[], VlmOpsError | None]
 ) -> _Lease | None:
-    told = False
+    told, take = False, partial(_take, flow_run, gpus, time.time())
     while True:
         try:
-            return asked(take)
-        except httpx.HTTPStatusError as error:
-            if _status(error) not in _FULL:
-                raise
+            lease = asked(take)
+            if told and flow_run is not None:
+                with suppress(httpx.HTTPError), at_once() as client:
+                    _say(client, flow_run, 0.0)
+            return lease
+        except _Full as full:
             if (why := given_up()) is not None:
-                raise why from error
+                raise why from full
             if not told:
-                logger.info(
-                    "%s: waits until the concurrency limit %r has room",
-                    stage, GPU_SLOT,
-                )  # fmt: skip
+                logger.info("%s: waits until the concurrency limit %r has room", stage, GPU_SLOT)
             told = True
             time.sleep(_ASK_EVERY_S)
 
 
-def _take(flow_run_id: str | None, gpus: int) -> _Lease | None:
+def _take(flow_run: UUID | None, gpus: int, since: float) -> _Lease | None:
     with get_client(sync_client=True) as client:
-        limit = _limit(client)
-        if limit is None:
+        _give_back(client)
+        if (limit := _limit(client)) is None:
             return None
         slots = max(1, min(gpus, limit.limit))
-        until = time.monotonic() + LEASE_S
-        holder = flow_run_id and ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run_id))
-        try:
-            answer = client.increment_concurrency_slots_with_lease(
-                [GPU_SLOT], slots, "concurrency", LEASE_S, holder or None
-            )
-        except httpx.HTTPStatusError as error:
-            if not holder or _status(error) not in _FULL:
-                raise
-            if (own := _own(client, limit.id, holder.id, slots)) is None:
-                raise
-            return own
-    found = ConcurrencyLimitWithLeaseResponse.model_validate(answer.json())
-    return _Lease(found.lease_id, until) if found.limits else None
+        if flow_run is None or _is_next(client, flow_run, since):
+            holder = ConcurrencyLeaseHolder(type="flow_run", id=flow_run) if flow_run else None
+            try:
+                answer = client.increment_concurrency_slots_with_lease(
+                    [GPU_SLOT], slots, "concurrency", UNHEARD_S, holder
+                )
+                found = ConcurrencyLimitWithLeaseResponse.model_validate(answer.json())
+                return _heard_of(client, found.lease_id) if found.limits else None
+            except httpx.HTTPStatusError as error:
+                if _status(error) not in _FULL:
+                    raise
+            if flow_run and (own := _own(limit.id, flow_run, slots)) is not None:
+                return _heard_of(client, own)
+        if flow_run is not None:
+            _say(client, flow_run, since)
+        raise _Full
 
 
-def _own(client: SyncPrefectClient, limit: UUID, flow_run: UUID, slots: int) -> _Lease | None:
-    """Take up a lease that this run has and no step works under.
+def _heard_of(client: SyncPrefectClient, number: UUID) -> _Lease:
+    """Make a lease last, now that its holder knows of it."""
+    until = time.monotonic() + LEASE_S
+    try:
+        client.renew_concurrency_lease(number, LEASE_S)
+    except httpx.HTTPError as error:
+        _unreturned.add(number)
+        if _status(error) in _GONE:
+            raise _Full from error
+        raise
+    return _Lease(number, until)
 
-    The answer that gave it was lost, as while the server or its database ended, or so was the
-    request that was to give it back.
-    """
+
+def _give_back(client: SyncPrefectClient) -> None:
+    """Give back what could not be given back before; one that has ended is no error."""
+    for number in tuple(_unreturned):
+        client.release_concurrency_slots_with_lease(number)
+        _unreturned.discard(number)
+
+
+def _own(limit: UUID, flow_run: UUID, slots: int) -> UUID | None:
+    """Find a lease that this run has and no step works under: the answer that gave it was lost."""
     for lease in leases(PREFECT_HOME.value() / LEASES, str(limit)):
-        number, until = UUID(lease["id"]), time.monotonic() + LEASE_S
-        if number in _working or not _is_own(lease, flow_run, slots):
-            continue
-        try:
-            client.renew_concurrency_lease(number, LEASE_S)
-        except httpx.HTTPStatusError as error:
-            if _status(error) not in _GONE:
-                raise
-        else:
-            return _Lease(number, until)
+        number, holder = UUID(lease["id"]), lease["metadata"].get("holder") or {}
+        enough = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] >= slots
+        ours = enough and datetime.fromisoformat(lease["created_at"]) >= _BEGAN
+        if ours and number not in _working:
+            return number
     return None
 
 
-def _is_own(lease: dict[str, Any], flow_run: UUID, slots: int) -> bool:
-    holder = lease["metadata"].get("holder") or {}
-    made = datetime.fromisoformat(lease["created_at"])
-    enough = str(holder.get("id")) == str(flow_run) and lease["metadata"]["slots"] >= slots
-    return enough and made >= _BEGAN
+def _is_next(client: SyncPrefectClient, flow_run: UUID, since: float) -> bool:
+    """Tell whether no other run that still says that it waits has waited for longer."""
+    runs = client.read_flow_runs(flow_run_filter=_RUNNING, limit=200)
+    waits = (run.labels for run in runs if run.id != flow_run and run.labels.get(_SINCE))
+    return not any(
+        float(one[_SINCE]) < since and time.time() - float(one[_SAID]) < _SILENT_S for one in waits
+    )
+
+
+def _say(client: SyncPrefectClient, flow_run: UUID, since: float) -> None:
+    """Say since when a run waits, 0 for not any more; unsaid, it may be passed by."""
+    with suppress(httpx.HTTPError):
+        client.update_flow_run_labels(flow_run, {_SINCE: since, _SAID: time.time()})
 
 
 def _limit(client: SyncPrefectClient) -> GlobalConcurrencyLimitResponse | None:

@@ -220,7 +220,7 @@ def _summary(context: Context, notices: tuple[str, ...], **found: Any) -> Summar
 
 def _on_their_rows(context: Context) -> Iterator[str]:
     """Say which rows of benchmarks are not asked."""
-    for one in context.config.benchmarks:
+    for one in (*context.config.benchmarks, *context.config.choosing):
         for step in (rows_step(one).name, unseen_rows(one.name)):
             if isinstance(rows := context.outputs.get(step), PreparedData):
                 yield from (f"on {one.name}, {notice}" for notice in rows.notices)

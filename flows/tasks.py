@@ -11,6 +11,7 @@ import prefect.runtime.deployment
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
+from prefect.tasks import exponential_backoff
 
 from flows.child import CHECK, run_in_child
 from flows.context import Context, Taken, git_commit
@@ -21,6 +22,7 @@ from flows.summary import publish_check
 from flows.watch import WORKERS_GRACE_S, Terms
 from vlm_ops.artifacts import AnswerSet, Evaluation, PreferencePairs, PreparedData
 from vlm_ops.config.gate import differences
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import ConfigError, TrainingError, TransientError
 from vlm_ops.evaluation.decision import GateDecision
 from vlm_ops.evaluation.lengths import long_answers
@@ -54,7 +56,7 @@ def settle_ground(context: Context) -> None:
     config = context.config
     if config.execution.where == "here":
         return
-    ground = unwrap(_ground.with_options(retries=config.execution.retries)(context))
+    ground = unwrap(_ground.with_options(**_again(config))(context))
     execution = config.execution.model_copy(update={"ground": ground})
     context.config = config.model_copy(update={"execution": execution})
 
@@ -71,9 +73,7 @@ def take(context: Context, stage: str) -> None:
     elif stage not in TRIAL:
         # This stage reads the test rows. Counted after, a look that is interrupted would be free.
         count_look(context.registry, context.config, context.outputs)
-    retrying = _take.with_options(
-        name=stage, task_run_name=stage, retries=context.config.execution.retries
-    )
+    retrying = _take.with_options(name=stage, task_run_name=stage, **_again(context.config))
     needs = (need for step in steps_of(stage, context.config) for need in step.inputs.values())
     sources = {source for need in needs for source in need.steps}
     if stage == first_training(context.config):
@@ -103,7 +103,7 @@ def look_ahead(context: Context, *, judged: bool) -> None:
     Raises:
         TrainingError: Whatever is trained would fail, or be refused.
     """
-    retrying = _check.with_options(retries=context.config.execution.retries)
+    retrying = _check.with_options(**_again(context.config))
     inputs = {"prepare": context.taken["prepare"]}
     context.taken[CHECK] = unwrap(retrying(context, judged, inputs))
 
@@ -111,6 +111,14 @@ def look_ahead(context: Context, *, judged: bool) -> None:
 def unwrap(value: Any) -> Any:
     """Return what a task or flow came to, also when it returned a state with a name."""
     return value.result() if isinstance(value, State) else value
+
+
+def _again(config: PipelineConfig) -> dict[str, Any]:
+    """Return how often a task is tried again; a machine of Ray that goes down looks alive first."""
+    retries, longest = config.execution.retries, 60 * config.execution.patience_minutes
+    pauses = [min(pause, longest) for pause in exponential_backoff(30)(retries)]
+    waits = pauses if config.execution.where == "ray" else None
+    return {"retries": retries, "retry_delay_seconds": waits}
 
 
 def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:

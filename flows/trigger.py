@@ -160,7 +160,7 @@ def _parts(config: PipelineConfig, *, counted: bool) -> dict[str, str]:
     parts = {"the configuration": fingerprint(settings)}
     if isinstance(config.data, HubData):
         parts[config.data.id] = config.data.revision
-    rows = [config.data, *(one.rows for one in config.benchmarks)]
+    rows = [config.data, *(one.rows for one in (*config.benchmarks, *config.choosing))]
     sources = [source for source in rows if isinstance(source, FilesData)]
     pairs = config.pairs if config.prefers and not counted else None
     for source in [*sources, *([pairs] if isinstance(pairs, Labelled) and pairs.path else [])]:

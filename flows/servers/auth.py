@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows.servers.health import ask
 from vlm_ops.errors import OutputError, ServiceError
 from vlm_ops.store.files import replacing
 
@@ -79,7 +80,7 @@ def ensure(home: Path) -> str:
 
 @contextmanager
 def refusal_in_words(api: str | None) -> Iterator[None]:
-    """Say what to do where a Prefect server refuses the client in the block.
+    """Say what to do where a Prefect server refuses the client in the block, or can't work.
 
     Args:
         api: Base of the server's API.
@@ -91,12 +92,12 @@ def refusal_in_words(api: str | None) -> Iterator[None]:
         yield
     except Exception as error:
         response = getattr(error, "response", None)
-        url = str(getattr(response, "url", ""))
-        if (
-            not api
-            or not url.startswith(api.rstrip("/"))
-            or getattr(response, "status_code", None) != 401
-        ):
+        status: int = getattr(response, "status_code", 0)
+        if not api or not str(getattr(response, "url", "")).startswith(api.rstrip("/")):
+            raise
+        if status >= 500 and (why := ask("prefect", api, timeout_s=10)):
+            raise ServiceError(f"the Prefect server at {api} can't work: {why}") from error
+        if status != 401:
             raise
         how = "does not fit" if os.environ.get(VARIABLE) else "is not set"
         raise ServiceError(

@@ -5,8 +5,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-_ANSWERS = {"prefect": b"true", "mlflow": b"OK"}
+_PATHS = {"prefect": "/ready", "mlflow": "/health"}
+_ANSWERS = {"prefect": b'{"message":"OK"}', "mlflow": b"OK"}
 _HINTS = {"prefect": "the URL of Prefect's API ends with /api", "mlflow": "is it MLflow's address?"}
+_AWAY = "its database does not answer: start it, as PostgreSQL; what waits for it goes on then"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -29,10 +31,11 @@ def ask(name: str, url: str, timeout_s: float, slow_s: float | None = None) -> s
     proxies = [urllib.request.ProxyHandler({})] if local else []
     opener = urllib.request.build_opener(*proxies)
     try:
-        with opener.open(url.rstrip("/") + "/health", timeout=timeout_s) as response:
+        with opener.open(url.rstrip("/") + _PATHS[name], timeout=timeout_s) as response:
             body: bytes = response.read(200)
     except urllib.error.HTTPError as error:
-        return None if error.code in (401, 403) else f"HTTP {error.code} ({_HINTS[name]})"
+        hint = _AWAY if (name, error.code) == ("prefect", 503) else _HINTS[name]
+        return None if error.code in (401, 403) else f"HTTP {error.code} ({hint})"
     except urllib.error.URLError as error:
         return str(error.reason)
     except TimeoutError as error:  # connected

@@ -191,9 +191,9 @@ def _given(only: tuple[str, ...]) -> dict[str, str]:
             continue
         if reason := ask(name, url, timeout_s=10, slow_s=60):
             raise ServiceError(
-                f"{ADDRESSES[name]} is {url}, but no {TITLES[name]} server answers there: "
-                f"GET {url.rstrip('/')}/health: {reason}; start one with `vlm-ops up`, or unset "
-                f"{ADDRESSES[name]} to let vlm-ops start its own"
+                f"{ADDRESSES[name]} is {url}, but no {TITLES[name]} server works there: "
+                f"{reason}; start one with `vlm-ops up`, or unset {ADDRESSES[name]} to let vlm-ops "
+                f"start its own"
             )
     return urls
 

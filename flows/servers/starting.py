@@ -11,6 +11,7 @@ from typing import Any
 
 from flows.servers import guard
 from flows.servers.commands import DATABASE, server
+from flows.servers.database import refuse_unfit
 from flows.servers.environment import ADDRESSES
 from flows.servers.health import ask
 from flows.servers.processes import free_port, holder, log_tail, only_server, spawn
@@ -38,10 +39,12 @@ def start(runs: Path, ports: dict[str, int | None], timeout_s: float) -> dict[st
         By name, ``url`` and what :func:`flows.servers.guard.identity` says of its process.
 
     Raises:
-        ServiceError: A port is taken, or a server does not start.
+        ServiceError: A port is taken, Prefect's database is not fit, or a server does not start.
     """
     for name, port in ports.items():
         _refuse_taken(name, port)
+    if "prefect" in ports:
+        refuse_unfit(os.environ.get(DATABASE, ""))
     logs = {name: runs / "logs" / f"{name}-server.log" for name in ports}
     children: dict[str, subprocess.Popen[bytes]] = {}
     found: dict[str, dict[str, Any]] = {}

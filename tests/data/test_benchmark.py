@@ -20,7 +20,7 @@ from PIL import Image as Pictures
 from vlm_ops.charts.plan import plan_split, split_tables
 from vlm_ops.config.benchmark import BenchmarkSettings
 from vlm_ops.config.benchmarks import load_benchmark, shipped
-from vlm_ops.config.sections import ChartsData
+from vlm_ops.config.sections import ChartsData, HubData
 from vlm_ops.data import hub
 from vlm_ops.errors import ConfigError, DataError, ServiceError
 from vlm_ops.evaluation.metrics import find
@@ -200,12 +200,15 @@ def publish(folder: Path, sample: Sample) -> Path:
     return folder
 
 
+FROM_HUB = [name for name in shipped() if isinstance(load_benchmark(name).data, HubData)]
+
+
 def prepared(benchmark: BenchmarkSettings, runs: Path) -> list[Row]:
     return rows_of(benchmark, runs).rows("test")
 
 
 def test_each_that_needs_the_hub_has_a_sample() -> None:
-    assert set(SAMPLES) == {name for name in shipped() if load_benchmark(name).needs_hub}
+    assert set(SAMPLES) == set(FROM_HUB)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -224,7 +227,7 @@ def test_a_sample_of_the_published_schema_becomes_rows(
         assert {row.group for row in rows} == {"14465"}
 
 
-@pytest.mark.parametrize("name", [n for n in shipped() if load_benchmark(n).needs_hub])
+@pytest.mark.parametrize("name", FROM_HUB)
 def test_without_a_hub_it_is_said_that_one_is_needed(name: str, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="no hub could be reached"):
         rows_of(load_benchmark(name, ["metric=exact_match"]), tmp_path)

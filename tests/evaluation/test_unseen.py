@@ -113,3 +113,27 @@ def test_a_limit_below_the_rows_of_a_picture_is_the_benchmarks_own(tmp_path: Pat
     job = JOB.model_copy(update={"max_rows": 1})
     with pytest.raises(DataError, match=r"^mine: max_rows 1 is less than the rows about one image"):
         unseen(job, rows=asked, data=trained, out=out, tracker=NullTracker())
+
+
+def test_what_chooses_shows_nothing_that_the_gate_asks(tmp_path: Path) -> None:
+    """Not the own test rows, and not a benchmark's; what only measures may show the former."""
+    own = data(tmp_path / "own", "test", [picture(1)])
+    judges = data(tmp_path / "judges", "test", [picture(5)])
+    asked = data(tmp_path / "benchmark", "test", [picture(1), picture(5), picture(9)])
+    left = {}
+    for chooses in (False, True):
+        out = tmp_path / f"unseen-{chooses}"
+        out.mkdir()
+        given = {"unseen rows of judges": judges} if chooses else {}
+        job = JOB.model_copy(update={"chooses": chooses})
+        found = unseen(job, rows=asked, data=own, out=out, tracker=NullTracker(), **given)
+        left[chooses] = [row.id for row in found.rows("test")]
+    assert left == {False: ["test-0", "test-1", "test-2"], True: ["test-2"]}
+
+
+def test_nothing_is_left_to_choose_by(tmp_path: Path) -> None:
+    own = data(tmp_path / "own", "test", [picture(1)])
+    asked = data(tmp_path / "benchmark", "test", [picture(1)])
+    job = JOB.model_copy(update={"chooses": True})
+    with pytest.raises(DataError, match="all 1 rows show what is trained on or asked elsewhere"):
+        unseen(job, rows=asked, data=own, out=tmp_path, tracker=NullTracker())

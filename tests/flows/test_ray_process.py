@@ -52,10 +52,20 @@ def test_only_what_processes_share_takes_several() -> None:
 
 
 def test_the_last_machine_with_a_gpu_may_come_back() -> None:
-    with pytest.raises(TransientError, match="no machine of Ray has a GPU any more"):
+    with pytest.raises(TransientError, match="no machine of Ray has 1 GPUs and 1 CPUs any more"):
         needs(settings(ground={"device": "cuda"}), [HEAD, SMALL])
     there = needs(settings(ground={"device": "cuda"}, gpus=0), [HEAD, SMALL])
     assert there == needs(settings(ground={"device": "cpu"}), [HEAD, SMALL]) == Needs(0, 1)
+
+
+def test_machines_that_are_gone_may_come_back() -> None:
+    """They are waited for; what no machine ever had is refused."""
+    with pytest.raises(TransientError, match="no machine of Ray has 0 GPUs and 1 CPUs any more"):
+        needs(settings(), [HEAD])
+    with pytest.raises(TransientError, match="no machine of Ray has 2 GPUs and 2 CPUs any more"):
+        needs(
+            settings(gpus=2), [HEAD, LARGE | {"Resources": {"CPU": 8.0, "GPU": 1.0}}], 2, known=True
+        )
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_an_address_that_does_not_answer(
     monkeypatch.setenv(variable, "http://127.0.0.1:9/api")
     with pytest.raises(ServiceError) as caught, services(tmp_path):
         pass
-    for part in (variable, title, "http://127.0.0.1:9/api/health", "vlm-ops up", "unset"):
+    for part in (variable, title, "http://127.0.0.1:9/api", "refused", "vlm-ops up", "unset"):
         assert part in str(caught.value)
 
 

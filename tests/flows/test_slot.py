@@ -1,25 +1,34 @@
 """The GPU's slot, and what else asks once, where Prefect's server takes calls and never answers."""
 
+import contextvars
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from lossy import lossy
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.context import SyncClientContext
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
     temporary_settings,
 )
+from prefect.states import Running
 
 from flows import asking, slot
+from flows.servers.leases import LEASES, leases
 from flows.servers.services import Services
 from flows.servers.worker import GPU_SLOT, ensure_pool
 from flows.state import is_cancelled
@@ -69,7 +78,8 @@ def test_a_question_that_can_t_be_asked_is_no_cancellation(hung: None) -> None:
 
 
 @pytest.fixture
-def client(pair: Services) -> Iterator[SyncPrefectClient]:
+def client(pair: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
+    monkeypatch.setattr(slot, "_ASK_EVERY_S", 60.0)  # who waits at all is seen to wait
     with get_client(sync_client=True) as found:
         ensure_pool(found, "gpu", 1)
         assert taken(found) == 0
@@ -151,3 +161,127 @@ def test_a_limit_of_0_makes_steps_wait(client: SyncPrefectClient) -> None:
     waits = slot.gpu_slot("sft", str(uuid4()), given_up=lambda: told)
     with limited(client, 0), pytest.raises(Interrupted, match="was cancelled"), waits:
         pass
+
+
+def lasts_s(runs: Path, client: SyncPrefectClient) -> float:
+    """How long the lease on the slot lasts from now."""
+    limit = client.read_global_concurrency_limit_by_name(GPU_SLOT)
+    (lease,) = leases(runs / "prefect" / LEASES, str(limit.id))
+    return (datetime.fromisoformat(lease["expiration"]) - datetime.now(UTC)).total_seconds()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that does not see the folder of the server."""
+    monkeypatch.setattr(slot, "leases", lambda *_: iter(()))
+
+
+@pytest.mark.slow
+def test_a_slot_that_could_not_be_given_back_is_given_back_first(
+    client: SyncPrefectClient, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: object) -> None:
+        raise httpx.ConnectError("away")
+
+    run = str(uuid4())
+    with monkeypatch.context() as while_away, slot.gpu_slot("sft", run):
+        while_away.setattr(slot, "_give_back", away)
+    assert taken(client) == 1
+    began = time.monotonic()
+    with slot.gpu_slot("evaluate", run):
+        assert time.monotonic() - began < slot._ASK_EVERY_S
+        assert taken(client) == 1
+
+
+@pytest.mark.slow
+def test_a_lease_is_short_until_its_holder_has_heard_of_it(
+    client: SyncPrefectClient, elsewhere: None, pair: Services, runs: Path
+) -> None:
+    run = uuid4()
+    with lossy(pair.prefect_api_url.removesuffix("/api")) as between:
+        changed = {PREFECT_API_URL: f"{between.url}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+        with temporary_settings(changed):
+            for heard_of, path in ((False, "increment-with-lease"), (True, "/renew")):
+                between.lose, between.lose_at = path, 0
+                with pytest.raises(httpx.TransportError):
+                    slot._take(run, 1, time.time())
+                assert between.lost.pop().endswith(path)
+                assert (lasts_s(runs, client) > slot.UNHEARD_S) is heard_of
+                if not heard_of:
+                    limit = client.read_global_concurrency_limit_by_name(GPU_SLOT)
+                    (lost,) = leases(runs / "prefect" / LEASES, str(limit.id))
+                    client.release_concurrency_slots_with_lease(UUID(lost["id"]))
+            with slot.gpu_slot("sft", str(run)):
+                assert taken(client) == 1
+                assert lasts_s(runs, client) > slot.LEASE_S - 60
+
+
+@flow
+def night() -> None:
+    """Never called: a run of it is made."""
+
+
+class Step(threading.Thread):
+    """A step of a run of its own that holds slots until it is told to end."""
+
+    def __init__(self, client: SyncPrefectClient, gpus: int) -> None:
+        super().__init__(daemon=True)
+        self.run_id = client.create_flow_run(night, state=Running()).id
+        self.has, self.end = threading.Event(), threading.Event()
+        self._gpus = gpus
+        self._context = contextvars.copy_context()
+
+    def run(self) -> None:
+        self._context.run(self._hold)
+
+    def _hold(self) -> None:
+        with slot.gpu_slot("sft", str(self.run_id), self._gpus):
+            self.has.set()
+            self.end.wait(60)
+
+
+@pytest.mark.slow
+def test_who_needs_several_slots_is_not_passed_by(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot, "_ASK_EVERY_S", 0.2)
+    first, several, last = steps = [Step(client, gpus) for gpus in (1, 2, 1)]
+
+    def said(step: Step) -> Any:
+        return client.read_flow_run(step.run_id).labels.get(slot._SINCE)
+
+    def soon(step: Step) -> None:
+        deadline = time.monotonic() + 60
+        while not said(step):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    with limited(client, 2):
+        first.start()
+        assert first.has.wait(60)
+        for step in (several, last):  # one slot is free meanwhile
+            step.start()
+            soon(step)
+        first.end.set()
+        assert several.has.wait(60)
+        assert not last.has.is_set()
+        several.end.set()
+        assert last.has.wait(60)
+        last.end.set()
+        for step in steps:
+            step.join(60)
+    assert not any(map(said, steps))
+
+
+@pytest.mark.slow
+def test_who_says_nothing_more_is_not_waited_for(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, since = client.create_flow_run(night, state=Running()).id, time.time()
+    slot._say(client, killed, since)
+    assert not slot._is_next(client, uuid4(), since + 1)
+    assert slot._is_next(client, uuid4(), since - 1)
+    assert slot._is_next(client, killed, since + 1)
+    monkeypatch.setattr(slot, "_SILENT_S", 0.0)
+    assert slot._is_next(client, uuid4(), since + 1)
+    slot._say(client, killed, 0.0)

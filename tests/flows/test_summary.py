@@ -25,7 +25,7 @@ def test_rows_of_a_benchmark_that_are_not_asked_are_told(
     summary = of_promotion(context, version, None, None)
     assert summary.notices[:2] == (
         f"on charts, the rows: 3 can't be used and are left out: {squares.folder}/refused.jsonl",
-        f"on charts, the rows: 2 show what is trained on and are left out: {tmp_path}/leaked.jsonl",
+        f"on charts, the rows: 2 show what the run knows and are left out: {tmp_path}/leaked.jsonl",
     )
     # A benchmark that lost nothing says nothing.
     whole = unseen.model_copy(update={"leaked": 0})

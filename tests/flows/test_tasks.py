@@ -1,9 +1,12 @@
 """What a run asks a real Prefect server: whether a step goes on, and an alias may move."""
 
+from typing import Any
+
 import pytest
 
 from flows.servers.services import Services
 from flows.watch import WORKERS_GRACE_S
+from vlm_ops.config.load import load_config
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import Interrupted
 
@@ -38,3 +41,17 @@ def test_only_a_run_that_still_runs_goes_on_and_may_promote(
     else:
         with pytest.raises(Interrupted, match=f"is {state}: it does not promote"):
             make_sure_it_runs(context.flow_run_id)
+
+
+def test_a_lost_machine_has_time_to_come_back() -> None:
+    from flows import tasks
+    from vlm_ops.config.execution import ExecutionSettings
+
+    def pauses(**changes: Any) -> Any:
+        execution = ExecutionSettings(store="file:///mnt/share", **changes)
+        config = load_config("demo", []).model_copy(update={"execution": execution})
+        return tasks._take.with_options(**tasks._again(config)).retry_delay_seconds
+
+    waits = pauses(where="ray", retries=6, patience_minutes=5)
+    assert waits == [30, 60, 120, 240, 300, 300]
+    assert not pauses(where="here", retries=6)

@@ -10,18 +10,27 @@ import pytest
 
 from vlm_ops.artifacts import AnswerSet, ModelRef
 from vlm_ops.config.benchmark import OTHERS_NAMES
+from vlm_ops.config.jobs import PreferJob, SftJob, UnseenJob
 from vlm_ops.config.load import load_config
+from vlm_ops.config.sections import ModelSettings
+from vlm_ops.config.training import PreferSettings, SftSettings
 from vlm_ops.evaluation.benchmarked import Unseen
 from vlm_ops.records import Against
 from vlm_ops.steps.plan import step_function
 from vlm_ops.steps.table import AGAINST, CHAMPION, STAGES, STEPS, From, Step, steps_of, table
 from vlm_ops.store.artifact import Artifact
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracker import Tracker
 
 WITH_BENCHMARKS = load_config(
     "demo",
-    ["benchmarks=[charts, chart-yesno]", "pairs.type=dataset", "pairs.path=pairs.jsonl"],
+    [
+        "benchmarks=[charts, chart-yesno]",
+        "validation={benchmarks: [chart-captions]}",
+        "pairs.type=dataset",
+        "pairs.path=pairs.jsonl",
+    ],
 )
 TABLE = table(WITH_BENCHMARKS)
 EACH = pytest.mark.parametrize("step", TABLE.values(), ids=TABLE)
@@ -111,10 +120,10 @@ def test_no_benchmark_is_called_as_a_step_of_every_run_is() -> None:
 
 
 def test_benchmarks_stand_among_the_steps_of_their_stages() -> None:
-    assert {name: step for name, step in TABLE.items() if name in STEPS} == {
-        **STEPS, "pairs": TABLE["pairs"], "gate": TABLE["gate"]
-    }  # fmt: skip
-    asked = {"unseen rows of charts", "unseen rows of chart-yesno"}
+    other = {name for name, step in STEPS.items() if TABLE[name] != step}
+    assert other == {"sft", "pairs", "prefer", "gate"}
+    judge = {"unseen rows of charts", "unseen rows of chart-yesno"}
+    asked = judge | {"unseen rows of chart-captions"}
     assert TABLE["pairs"].inputs.keys() - STEPS["pairs"].inputs.keys() == asked
     sampled = table(load_config("demo", ["benchmarks=[charts]"]))
     assert sampled["pairs"] == STEPS["pairs"]
@@ -124,10 +133,36 @@ def test_benchmarks_stand_among_the_steps_of_their_stages() -> None:
     }  # fmt: skip
 
 
+def test_what_chooses_a_checkpoint_is_prepared_before_a_training_and_asks_nobody_else() -> None:
+    rows = {"on chart-captions"}
+    assert TABLE["sft"].inputs.keys() - STEPS["sft"].inputs.keys() == rows
+    assert TABLE["prefer"].inputs.keys() - STEPS["prefer"].inputs.keys() == {"rows", *rows}
+    mine = [name for name in TABLE if name.endswith("chart-captions")]
+    assert mine == ["rows of chart-captions", "unseen rows of chart-captions"]
+    judged = {name for name in TABLE[mine[1]].inputs if name in TABLE}
+    assert judged == {"unseen rows of charts", "unseen rows of chart-yesno"}
+    assert {TABLE[name].stage for name in mine} == {"prepare"}
+
+
+def test_without_it_no_fingerprint_is_another_one() -> None:
+    """That of the version before, of all that it covers of these steps beside their inputs."""
+    jobs = [
+        SftJob(seed=3, model=ModelSettings(id="base"), sft=SftSettings()),
+        PreferJob(seed=3, prefer=PreferSettings()),
+        UnseenJob(name="mine", metric="anls", max_rows=4, seed=1),
+    ]
+    told = [job.model_dump(exclude=set(job.changes_nothing)) for job in jobs]
+    assert fingerprint(told)[:16] == "cefa0bef25e5cae5"
+    plain = load_config("demo")
+    assert table(plain) is STEPS
+    assert "validation" not in plain.model_dump()
+
+
 def test_steps_that_share_work_share_all_that_names_their_folder() -> None:
     shared: dict[str, Any] = {}
     for step in TABLE.values():
-        same = (step.version, job_type(step), step.output, step.function, sorted(step.inputs))
+        named = sorted(name for name in step.inputs if name not in TABLE)
+        same = (step.version, job_type(step), step.output, step.function, named)
         assert shared.setdefault(step.work, same) == same
 
 

@@ -24,7 +24,9 @@ class Crash(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def train_twice(job: SftJob, data: PreparedData, out: Path, *, crash: int) -> TrainedAdapter:
+def train_twice(
+    job: SftJob, data: PreparedData, out: Path, *, crash: int, **benchmarks: PreparedData
+) -> TrainedAdapter:
     """Train until it dies after a step, and then to the end."""
 
     class Dying(PackedSft):
@@ -34,7 +36,7 @@ def train_twice(job: SftJob, data: PreparedData, out: Path, *, crash: int) -> Tr
             trainer.add_callback(Crash(crash))
 
     def train() -> TrainedAdapter:
-        return sft.train_sft(job, data=data, out=out, tracker=NullTracker())
+        return sft.train_sft(job, data=data, out=out, tracker=NullTracker(), **benchmarks)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sft, "PackedSft", Dying)

@@ -17,7 +17,7 @@ from vlm_ops.artifacts import (
     PreparedData,
     TrainedAdapter,
 )
-from vlm_ops.config.jobs import PreferJob
+from vlm_ops.config.jobs import PreferJob, Task
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import Engine, LoraSettings, PreferSettings
 from vlm_ops.errors import DataError, ModelError, TrainingError
@@ -150,6 +150,37 @@ def test_trls_own_trainer_learns_thumbs_too(
     assert (artifact.engine, artifact.steps) == ("trl", 2)
     assert artifact.metrics["loss"] == pytest.approx(0.5, abs=0.1)
     assert artifact.adapter_sha256 != sft.adapter_sha256
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
+@pytest.mark.parametrize("engine", ["packed", pytest.param("trl", marks=pytest.mark.thorough)])
+def test_several_tasks_choose_the_checkpoint(
+    pairs: PreferencePairs,
+    sft: TrainedAdapter,
+    squares: PreparedData,
+    tmp_path: Path,
+    engine: Engine,
+    loss: Any,
+) -> None:
+    how: dict[str, Any] = {"metric_version": 1, "max_new_tokens": 4}
+    tasks = (
+        Task(name="rows", share=0.5, metric="tasks:length", **how),
+        Task(name="wrong", share=0.5, metric="tasks:MISTAKEN", max_rows=4, **how),
+    )
+    settings = PreferSettings(
+        loss=(loss,), max_steps=2, batch_size=8, evaluations=2, learning_rate=2e-3,
+        validation_rows=4,
+    )  # fmt: skip
+    prefer = PreferJob(seed=3, prefer=settings, engine=engine, validation=tasks)
+    curves = Recorder()
+    given: dict[str, Any] = {"pairs": pairs, "sft": sft, "rows": squares, "on wrong": squares}
+    artifact = train_prefer(prefer, out=tmp_path, tracker=curves, **given)
+    assert artifact.engine == engine
+    own, other = (curves.values(f"validation/{name}") for name in ("rows", "wrong"))
+    total = [0.5 * a + 0.5 * (b - 5) / 5 for a, b in zip(own, other, strict=True)]
+    assert curves.values("eval_weighted_score") == pytest.approx(total)
+    assert artifact.best_step == 1 + total[1:].index(max(total[1:]))
+    assert len(curves.values("eval_loss")) == 3
 
 
 def test_a_loss_of_two_answers_refuses_thumbs(

@@ -12,7 +12,8 @@ from pydantic import (
 )
 
 from vlm_ops.config.marks import find_mark
-from vlm_ops.config.sections import ChartsData, DataSettings, HubData
+from vlm_ops.config.sections import ChartsData, DataSettings
+from vlm_ops.errors import ConfigError
 from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
 from vlm_ops.store.fingerprint import SHORT, fingerprint
 from vlm_ops.store.frozen import Frozen
@@ -68,7 +69,13 @@ class BenchmarkSettings(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _every_row_has_to_do(cls, values: Any) -> Any:
+    def _is_read_and_every_row_has_to_do(cls, values: Any) -> Any:
+        from vlm_ops.config.benchmarks import load_benchmark
+
+        try:
+            values = dict(load_benchmark(values)) if isinstance(values, str) else values
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
             return values
         return values | {"data": {"max_refused": 0.0} | values["data"]}
@@ -115,11 +122,6 @@ class BenchmarkSettings(Frozen):
         told = self.model_dump(exclude={"name", "title", "licence", "chance", "source"})
         files = {key: path.name for key, path in told["data"].items() if isinstance(path, Path)}
         return fingerprint(told | {"data": told["data"] | files})[:SHORT]
-
-    @property
-    def needs_hub(self) -> bool:
-        """Whether its rows are fetched from a hub."""
-        return isinstance(self.data, HubData)
 
     @property
     def rows(self) -> DataSettings:

@@ -35,7 +35,7 @@ class ExecutionSettings(Frozen):
     checkpoint is that old, one is written at the end of the step. Those after each validation
     come anyway."""
     patience_minutes: float = added(10.0, ge=0.0)
-    """How long a run waits for an MLflow or Prefect server, or the store, that does not answer."""
+    """How long a run waits while MLflow, Prefect, the store or all fit machines of Ray are away."""
     step_hours: float | None = added(24.0, gt=0)
     """A run ends a step that takes longer, with its checkpoint kept; null for no limit."""
     stalled_minutes: float | None = added(30.0, gt=0)

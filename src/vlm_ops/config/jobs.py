@@ -64,26 +64,38 @@ class UnseenJob(Job):
         metric: That its rows have to suit.
         max_rows: At most this many of them are asked.
         seed: Draws those.
+        chooses: Whether they choose a checkpoint, so that what the gate asks is left out too.
     """
 
     name: str
     metric: str
     max_rows: int | None = added(None)
     seed: int = added(0)
+    chooses: bool = added(False)
 
 
-class SftJob(Job):
-    """What ``sft`` takes.
+class Task(UnseenJob):
+    """A task that chooses a checkpoint with others: the own validation rows, or a benchmark's.
+
+    Attributes:
+        share: What it counts for; all of them, 1.
+        metric_version: Of the metric's rules.
+        max_new_tokens: Longest answer.
+        prompt: What the model is asked with; None for its own.
+    """
+
+    share: float
+    metric_version: int
+    max_new_tokens: int
+    prompt: str | None = None
+
+
+class TrainingJob(Job):
+    """What ``sft`` and ``prefer`` take.
 
     Attributes:
         seed: Of everything random.
-        model: The base.
-        sft: Training settings.
-        reserve: Share of the training groups that it does not see.
-        max_new_tokens: Longest answer, where answers choose the best checkpoint; None takes the
-            default of ``evaluate``.
-        metric: That judges them.
-        metric_version: Of its rules.
+        validation: Tasks that choose the best checkpoint; none leaves it to the validation rows.
         engine: What trains.
         features: Room for image features.
         checkpoint_minutes: How old the newest checkpoint may get.
@@ -93,16 +105,32 @@ class SftJob(Job):
     changes_nothing = frozenset({"checkpoint_minutes", "features", "store"})
 
     seed: int
+    validation: tuple[Task, ...] = added(())
+    engine: Engine = "packed"
+    features: FeatureSettings = FeatureSettings()
+    checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
+    store: str | None = added(None)
+
+
+class SftJob(TrainingJob):
+    """What ``sft`` takes.
+
+    Attributes:
+        model: The base.
+        sft: Training settings.
+        reserve: Share of the training groups that it does not see.
+        max_new_tokens: Longest answer, where answers choose the best checkpoint; None takes the
+            default of ``evaluate``.
+        metric: That judges them.
+        metric_version: Of its rules.
+    """
+
     model: ModelSettings
     sft: SftSettings
     reserve: float = added(0.0)
     max_new_tokens: int | None = added(None)
     metric: str = added(RELAXED_ACCURACY)
     metric_version: int = added(1)
-    engine: Engine = "packed"
-    features: FeatureSettings = FeatureSettings()
-    checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
-    store: str | None = added(None)
 
 
 class PairsJob(Job):
@@ -131,30 +159,18 @@ class PairsJob(Job):
     features: FeatureSettings = FeatureSettings()
 
 
-class PreferJob(Job):
+class PreferJob(TrainingJob):
     """What ``prefer`` takes.
 
     Attributes:
-        seed: Of everything random.
         prefer: Training settings.
-        engine: What trains.
-        features: Room for image features.
-        checkpoint_minutes: How old the newest checkpoint may get.
-        store: Where checkpoints are shared with other machines.
         model: The base, where no SFT model is trained further.
         prompt: Its prompt.
     """
 
-    changes_nothing = frozenset({"checkpoint_minutes", "features", "store"})
-
     model: ModelSettings | None = added(None)
     prompt: str = added(BARE_QUESTION)
-    seed: int
     prefer: PreferSettings
-    engine: Engine = "packed"
-    features: FeatureSettings = FeatureSettings()
-    checkpoint_minutes: float = added(CHECKPOINT_MINUTES, gt=0)
-    store: str | None = added(None)
 
 
 class AnswersJob(Job):

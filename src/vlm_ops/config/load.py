@@ -183,6 +183,8 @@ def anchor(values: dict[str, Any], folder: Path) -> None:
             values["benchmarks"][number] = str(folder.absolute() / at_home(name))
         elif isinstance(name, dict):  # written out, as dumped configurations have it
             anchor(name, folder)
+    if isinstance(values.get("validation"), dict):
+        anchor(values["validation"], folder)
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("id", "")).startswith(("./", "../")):
         model["id"] = str((folder / model["id"]).resolve())

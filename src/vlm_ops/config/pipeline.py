@@ -1,9 +1,10 @@
 """The configuration of a whole pipeline."""
 
 import math
-from typing import Any, Literal
+from itertools import product
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from vlm_ops.config.benchmark import BenchmarkSettings
 from vlm_ops.config.execution import ExecutionSettings
@@ -24,7 +25,7 @@ from vlm_ops.config.training import (
     PreferSettings,
     SftSettings,
 )
-from vlm_ops.errors import ConfigError
+from vlm_ops.config.validation import ValidationSettings
 from vlm_ops.store.frozen import Frozen, added
 from vlm_ops.store.names import nearest
 
@@ -50,24 +51,14 @@ class PipelineConfig(Frozen):
     pairs: PairsSettings = SampledPairs()
     prefer: PreferSettings = PreferSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    validation: ValidationSettings | None = added(None)
+    """Several tasks that choose checkpoints together; None leaves it to the validation rows."""
     benchmarks: tuple[BenchmarkSettings, ...] = added(())
     """What every model of a run is measured on beside the test rows: names of benchmarks, or YAML
     files with one; the gate takes them all (``gate.benchmarks``)."""
     gate: GateSettings = GateSettings()
     register_: RegisterSettings = Field(default=RegisterSettings(), alias="register")
     execution: ExecutionSettings = ExecutionSettings()
-
-    @field_validator("benchmarks", mode="before")
-    @classmethod
-    def _benchmarks_are_read(cls, given: Any) -> Any:
-        from vlm_ops.config.benchmarks import load_benchmark
-
-        if not isinstance(given, list | tuple):
-            return given
-        try:
-            return [load_benchmark(one) if isinstance(one, str) else one for one in given]
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _benchmarks_have_names_of_their_own(self) -> "PipelineConfig":
@@ -86,6 +77,17 @@ class PipelineConfig(Frozen):
             raise ValueError(
                 f"gate: {key} is not set here; evaluate.metric and each benchmark tell it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_chooses_does_not_judge(self) -> "PipelineConfig":
+        for one, other in product(self.choosing, self.benchmarks):
+            same = (one.data, one.split, one.kinds) == (other.data, other.split, other.kinds)
+            if same or one.name == other.name:
+                raise ValueError(
+                    f"validation.benchmarks: {one.name!r} asks the rows of {other.name!r} in "
+                    f"benchmarks, which the gate rules on; take it out of one of the two"
+                )
         return self
 
     @model_validator(mode="after")
@@ -150,10 +152,11 @@ class PipelineConfig(Frozen):
                 f"execution.gpus {gpus} needs engine: packed; TRL's own trainers train on one GPU "
                 f"here, set execution.gpus: 1"
             )
-        if self.tunes and self.sft.best_by == "accuracy":
+        if self.validation or (self.tunes and self.sft.best_by == "accuracy"):
+            asks = "validation" if self.validation else "sft.best_by accuracy"
             raise ValueError(
-                f"execution.gpus {gpus}: sft.best_by accuracy asks the model on one GPU; set "
-                f"sft.best_by: loss, or execution.gpus: 1"
+                f"execution.gpus {gpus}: {asks} asks the model on one GPU; leave it out, or set "
+                f"execution.gpus: 1"
             )
         asked = (("sft", self.sft, self.tunes), ("prefer", self.prefer, self.prefers))
         for name, optim, wanted in asked:
@@ -177,6 +180,11 @@ class PipelineConfig(Frozen):
     def prefers(self) -> bool:
         """Whether preferences are trained at all."""
         return "prefer" in self.stages
+
+    @property
+    def choosing(self) -> tuple[BenchmarkSettings, ...]:
+        """The benchmarks that choose checkpoints."""
+        return self.validation.benchmarks if self.validation else ()
 
     @property
     def margins(self) -> GateSettings:

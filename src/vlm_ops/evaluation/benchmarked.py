@@ -31,7 +31,7 @@ class Unseen(PreparedData):
         if not self.leaked:
             return ()
         file = self.folder / "leaked.jsonl"
-        return (f"the rows: {self.leaked} show what is trained on and are left out: {file}",)
+        return (f"the rows: {self.leaked} show what the run knows and are left out: {file}",)
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the rows if they and their images are still there."""

@@ -11,21 +11,23 @@ from vlm_ops.data.near import near_pairs
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.benchmarked import Unseen
 from vlm_ops.evaluation.protocol import drawn_rows
-from vlm_ops.records import Row, Split, SplitSummary
+from vlm_ops.records import SPLITS, Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
 from vlm_ops.store.jsonl import write_jsonl
 from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-_TRAINED: tuple[Split, ...] = ("train", "validation")
-"""Whose rows a training or a choice sees."""
+_SEEN: dict[bool, tuple[Split, ...]] = {False: SPLITS[:2], True: SPLITS}
+"""Own rows that a training or a choice sees; of a benchmark that chooses, all that others see."""
 _YES_NO = {"yes", "no"}
+_Rows = list[tuple[Row, PreparedData]]
 
 
 def unseen(
-    job: UnseenJob, *, rows: PreparedData, data: PreparedData, out: Path, tracker: Tracker
-) -> Unseen:
+    job: UnseenJob, *, rows: PreparedData, data: PreparedData, out: Path, tracker: Tracker,
+    **benchmarks: PreparedData,
+) -> Unseen:  # fmt: skip
     """Leave out the rows about a picture that is, exactly or almost, among the trained ones.
 
     A row without a picture is left out where the same words are asked among them.
@@ -36,31 +38,31 @@ def unseen(
         data: The pipeline's own rows.
         out: Gets ``test.jsonl`` and, with what was left out, ``leaked.jsonl``.
         tracker: Told nothing.
+        **benchmarks: What the gate asks; left out as well, with the own test rows, of what chooses.
 
     Raises:
         DataError: No row is left, or :func:`suit` says what is wrong with those that are; or a
             picture can't be read.
     """
     asked = rows.rows("test")
-    trained = [row for split in _TRAINED for row in data.rows(split)]
-    seen = _shown(trained)
-    exact = {row.id for row in asked if seen & _shown([row])}
-    close = _almost(asked, rows, trained, data) - seen
-    gone = exact | {row.id for row in asked if close & _shown([row])}
-    leaked = [row for row in asked if row.id in gone]
-    kept = [row for row in asked if row.id not in gone]
+    known = [(row, data) for split in _SEEN[job.chooses] for row in data.rows(split)]
+    known += [(row, judged) for judged in benchmarks.values() for row in judged.rows("test")]
+    seen = _shown([row for row, _ in known])
+    gone = seen | _almost([(row, rows) for row in asked], known)
+    leaked = [row for row in asked if gone & _shown([row])]
+    kept = [row for row in asked if not gone & _shown([row])]
     write_jsonl(out / "leaked.jsonl", leaked)
     if not kept:
         raise DataError(
-            f"{rows.source}: all {len(asked)} rows show what is trained on; a benchmark needs rows "
-            f"of its own. What was found: {out / 'leaked.jsonl'}"
+            f"{rows.source}: all {len(asked)} rows show what is trained on or asked elsewhere; a "
+            f"benchmark needs rows of its own. What was found: {out / 'leaked.jsonl'}"
         )
     suit(job, kept)
     write_jsonl(out / "test.jsonl", kept)
     if leaked:
         logger.warning(
-            "%s: %d of %d rows are left out, because training sees their picture (%d exactly)",
-            rows.source, len(leaked), len(asked), len(exact),
+            "%s: %d of %d rows are left out, the run has their picture elsewhere (%d exactly)",
+            rows.source, len(leaked), len(asked), sum(bool(seen & _shown([row])) for row in leaked),
         )  # fmt: skip
     return Unseen(
         folder=out,
@@ -106,12 +108,12 @@ def _shown(rows: list[Row]) -> set[str]:
     }
 
 
-def _almost(
-    asked: list[Row], rows: PreparedData, trained: list[Row], data: PreparedData
-) -> set[str]:
-    """Return the contents of the benchmark's pictures that are almost the same as a trained one."""
-    mine = {image.sha256: rows.image_path(image.path) for row in asked for image in row.images}
-    theirs = {image.sha256: data.image_path(image.path) for row in trained for image in row.images}
+def _almost(asked: _Rows, known: _Rows) -> set[str]:
+    """Return the contents of the benchmark's pictures that are almost the same as a known one."""
+    mine, theirs = (
+        {image.sha256: data.image_path(image.path) for row, data in rows for image in row.images}
+        for rows in (asked, known)
+    )
     pairs = near_pairs([str(path) for path in mine.values()], [str(p) for p in theirs.values()])
     contents = list(mine)
     return {contents[pair.first] for pair in pairs}

@@ -8,7 +8,7 @@ from typing import Any
 from vlm_ops.artifacts import TrainedAdapter
 from vlm_ops.evaluation.metrics import BY_NAME
 from vlm_ops.reporting.drawing import Chart, line_chart
-from vlm_ops.store.artifact import CURVES
+from vlm_ops.store.artifact import BY_TASK, CURVES, WEIGHTED
 
 _DRAWN = {
     "loss": {"training": "loss", "validation": "eval_loss"},
@@ -41,8 +41,11 @@ def curves(trained: TrainedAdapter) -> Iterator[Chart]:
 def _of_answers(history: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     """Return the curves of what answers were judged by, where they chose the checkpoint."""
     named = {key.removeprefix("eval_") for entry in history for key in entry if key[:5] == "eval_"}
-    found = sorted(name for name in named if name in BY_NAME or ":" in name)
-    return {f"{name} of answers": {"validation": f"eval_{name}"} for name in found}
+    found = sorted(name for name in named if name in {*BY_NAME, WEIGHTED} or ":" in name)
+    tasks = sorted({key for entry in history for key in entry if key.startswith(BY_TASK)})
+    return {f"{name} of answers": {"validation": f"eval_{name}"} for name in found} | {
+        f"score on {key.removeprefix(BY_TASK)}": {"validation": key} for key in tasks
+    }
 
 
 def _points(history: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -43,14 +43,15 @@ _MODELS = {
 
 def benchmark_steps(config: PipelineConfig) -> dict[str, list[Step]]:
     """Return the steps of a pipeline that stand behind others, by the names of those."""
-    named = config.benchmarks
+    named, choosing = config.benchmarks, config.choosing
     models = _MODELS.items()
+    judged = {name: From(name) for name in (unseen_rows(one.name) for one in named)}
+    rows = [step for one in named for step in (rows_step(one), _unseen_step(one))]
+    rows += [step for one in choosing for step in (rows_step(one), _unseen_step(one, judged))]
+    answers = [_among(one, who, model, "evaluate") for one in named for who, model in models]
     return {
-        "prepare": [step for one in named for step in (rows_step(one), _unseen_step(one))],
-        "base on test": [
-            *(_among(one, who, model, "evaluate") for one in named for who, model in models),
-            _scores_step(config),
-        ],
+        "prepare": rows,
+        "base on test": [*answers, _scores_step(config)] if named else [],
         "champion on test": [_among(one, "champion", From(CHAMPION), "gate") for one in named],
     }
 
@@ -62,11 +63,18 @@ def judged_on(config: PipelineConfig) -> dict[str, From]:
     return {name: From(name, optional=True) for name in names}
 
 
+def chosen_on(config: PipelineConfig) -> dict[str, dict[str, From]]:
+    """Return what trainings are given, by step, where several tasks choose their checkpoints."""
+    rows = {f"on {one.name}": From(unseen_rows(one.name)) for one in config.choosing}
+    return {"sft": rows, "prefer": {"rows": From("prepare", optional=True), **rows}} if rows else {}
+
+
 def not_learned(config: PipelineConfig) -> dict[str, From]:
     """Return the rows of which no labelled pair or thumb may show a picture."""
     if isinstance(config.pairs, SampledPairs):
         return {}
-    return {name: From(name) for name in (unseen_rows(one.name) for one in config.benchmarks)}
+    named = (*config.benchmarks, *config.choosing)
+    return {name: From(name) for name in (unseen_rows(one.name) for one in named)}
 
 
 def asked_step(who: str, benchmark: str) -> str:
@@ -148,16 +156,17 @@ def _among(benchmark: BenchmarkSettings, who: str, model: From, stage: str) -> S
     return replace(answers_step(benchmark, who, model, rows), stage=stage)
 
 
-def _unseen_step(benchmark: BenchmarkSettings) -> Step:
+def _unseen_step(benchmark: BenchmarkSettings, judged: Mapping[str, From] | None = None) -> Step:
+    chooses = {"chooses": judged is not None}
     return Step(
         name=unseen_rows(benchmark.name),
         stage="prepare",
         work="unseen",
         version=1,
-        job=lambda _: unseen_job(benchmark),
+        job=lambda _: unseen_job(benchmark).model_copy(update=chooses),
         output=Unseen,
         function="vlm_ops.evaluation.unseen:unseen",
-        inputs={"rows": From(rows_step(benchmark).name), "data": From("prepare")},
+        inputs={"rows": From(rows_step(benchmark).name), "data": From("prepare"), **(judged or {})},
         libraries=("pillow",),
     )
 

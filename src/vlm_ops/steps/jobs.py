@@ -4,6 +4,7 @@ from typing import Any
 
 from vlm_ops.config.jobs import EvaluateJob
 from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.config.validation import ROWS
 from vlm_ops.evaluation.metrics import find
 
 
@@ -11,6 +12,7 @@ def training(config: PipelineConfig) -> dict[str, Any]:
     """Return what every training takes."""
     return {
         "seed": config.seed,
+        **chosen_by(config),
         "engine": config.engine,
         "features": config.features,
         "checkpoint_minutes": config.execution.checkpoint_minutes,
@@ -28,6 +30,20 @@ def answered_in_training(config: PipelineConfig) -> dict[str, Any]:
     if config.sft.best_by != "accuracy":
         return {}
     return {"max_new_tokens": config.evaluate.max_new_tokens, **judged_by(config)}
+
+
+def chosen_by(config: PipelineConfig) -> dict[str, Any]:
+    """Return the tasks that choose a checkpoint; nothing where the validation rows alone do."""
+    if config.validation is None:
+        return {}
+    own: dict[str, Any] = {"name": ROWS, **judged_by(config)}
+    own["max_new_tokens"] = config.evaluate.max_new_tokens
+    told = {"name", "metric", "max_rows", "max_new_tokens", "prompt"}
+    tasks = [own, *(one.model_dump(include=told) for one in config.choosing)]
+    for one in tasks:
+        one["share"] = config.validation.share(one["name"])
+        one["metric_version"] = find(one["metric"]).version
+    return {"validation": tasks}
 
 
 def scoring(config: PipelineConfig) -> EvaluateJob:

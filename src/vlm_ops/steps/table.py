@@ -30,7 +30,7 @@ from vlm_ops.records import BARE_QUESTION, Split
 from vlm_ops.steps import jobs
 from vlm_ops.steps.asking import asking, ground
 from vlm_ops.steps.benchmarks import OUTPUTS as BESIDE
-from vlm_ops.steps.benchmarks import benchmark_steps, judged_on, not_learned
+from vlm_ops.steps.benchmarks import benchmark_steps, chosen_on, judged_on, not_learned
 from vlm_ops.steps.step import AGAINST as AGAINST
 from vlm_ops.steps.step import CHAMPION as CHAMPION
 from vlm_ops.steps.step import STATISTICS
@@ -239,10 +239,10 @@ TRIAL = STAGES[: STAGES.index("choose") + 1]
 
 def table(config: PipelineConfig) -> dict[str, Step]:
     """Return all steps of a configuration by name, in order: its benchmarks' among the others."""
-    if not config.benchmarks:
+    if not config.benchmarks and not config.choosing:
         return STEPS
     beside = benchmark_steps(config)
-    more = {"pairs": not_learned(config), "gate": judged_on(config)}
+    more = {"pairs": not_learned(config), "gate": judged_on(config), **chosen_on(config)}
     own = (replace(one, inputs={**one.inputs, **more.get(one.name, {})}) for one in _ALL)
     steps = (step for one in own for step in (one, *beside.get(one.name, ())))
     return {step.name: step for step in steps}

@@ -20,6 +20,8 @@ CHECKPOINTS = "checkpoints"
 """Folder of a training's checkpoints; a finished step is complete without it."""
 CURVES = "curves.json"
 """File of a training: what its trainer said, a list of numbers by name with their ``step``."""
+BY_TASK, WEIGHTED = "validation/", "weighted_score"
+"""What stands there before each task that chooses the checkpoint, and what all together are."""
 
 
 class Artifact(Frozen):

@@ -19,21 +19,21 @@ class AskedOnValidation:
     """Mixin for a transformers ``Trainer``: after the validation loss the model is asked.
 
     Attributes:
-        ask: Takes the rows in a forward pass and returns the score; None asks nothing.
+        ask: Takes the rows in a forward pass and returns scores by name, that by which the best
+            checkpoint is chosen among them; None asks nothing.
     """
 
-    ask: Callable[[int], float] | None = None
+    ask: Callable[[int], dict[str, float]] | None = None
 
     def evaluation_loop(self, *args: Any, **options: Any) -> Any:
-        """Score the rows, and add the answers' score to their metrics."""
+        """Score the rows, and add the answers' scores to their metrics."""
         trainer: Any = self
         output = super().evaluation_loop(*args, **options)  # type: ignore[misc]
         if self.ask is not None:
             model = bare(trainer.model)
             heeded = _before_each_pass(model, trainer.heed)
             with heeded, _own_forward(model), trainer.accelerator.autocast():
-                score = self.ask(trainer.args.eval_batch_size)
-            output.metrics[trainer.args.metric_for_best_model] = score
+                output.metrics.update(self.ask(trainer.args.eval_batch_size))
         return output
 
 

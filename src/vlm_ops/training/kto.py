@@ -4,6 +4,7 @@ from typing import Any
 
 from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference, KTOTrainer
 
+from vlm_ops.training.accuracy import AskedOnValidation
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.means import ThumbMeans
 from vlm_ops.training.stoppable import Stoppable
@@ -31,7 +32,7 @@ class WithOther(DataCollatorForVisionUnpairedPreference):
         return batch
 
 
-class TrlKto(Stoppable, ThumbMeans, CompleteCheckpoints, KTOTrainer):
+class TrlKto(AskedOnValidation, Stoppable, ThumbMeans, CompleteCheckpoints, KTOTrainer):
     """TRL's trainer on rows that bring the answer to another question along."""
 
     def __init__(self, **options: Any) -> None:

@@ -10,7 +10,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference, DPOTrainer
 from trl.trainer.kto_config import KTOConfig
 
-from vlm_ops.artifacts import ModelRef, PreferencePairs, TrainedAdapter
+from vlm_ops.artifacts import ModelRef, PreferencePairs, PreparedData, TrainedAdapter
 from vlm_ops.config.jobs import PreferJob
 from vlm_ops.config.training import PreferSettings, Unpaired
 from vlm_ops.errors import DataError
@@ -19,6 +19,7 @@ from vlm_ops.models.loading import LoadedModel, base_ref, load
 from vlm_ops.models.start import find_start
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
+from vlm_ops.training.accuracy import AskedOnValidation
 from vlm_ops.training.checkpoints import CompleteCheckpoints
 from vlm_ops.training.engine.encode import Encoder
 from vlm_ops.training.engine.preferences import PackedDpo, PackedKto, PackedPreferences
@@ -30,9 +31,10 @@ from vlm_ops.training.rows import preference_rows, thumb_rows
 from vlm_ops.training.stage import Stage, train
 from vlm_ops.training.stoppable import Stoppable
 from vlm_ops.training.thumbs import mismatched, unpaired
+from vlm_ops.training.weighed import weighed
 
 
-class TrlDpo(Stoppable, PairMeans, CompleteCheckpoints, DPOTrainer):
+class TrlDpo(AskedOnValidation, Stoppable, PairMeans, CompleteCheckpoints, DPOTrainer):
     """TRL's trainer with checkpoints that carry a mark when they are complete."""
 
 
@@ -43,6 +45,8 @@ def train_prefer(
     out: Path,
     tracker: Tracker,
     sft: TrainedAdapter | None = None,
+    rows: PreparedData | None = None,
+    **benchmarks: PreparedData,
 ) -> TrainedAdapter:
     """Train the SFT adapter further, or a fresh one, so that it prefers what was preferred.
 
@@ -54,6 +58,8 @@ def train_prefer(
         pairs: ``train`` is learned, ``validation`` chooses the checkpoint.
         sft: Where the policy starts and what it is measured against; None for the job's base, or
             the adapter that it starts at.
+        rows: The pipeline's own, where several tasks choose the checkpoint.
+        **benchmarks: Rows of the others.
         out: Folder for ``checkpoints/`` and ``adapter/``; an interrupted one is gone on with.
         tracker: Gets the curves.
 
@@ -64,7 +70,7 @@ def train_prefer(
         TrainingError: The loss is not a number, or one pair does not fit into memory.
         Interrupted: The process was asked to stop.
     """
-    return train(prefer_stage(job, pairs, sft, out=out, tracker=tracker))
+    return train(weighed(prefer_stage(job, pairs, sft, out=out, tracker=tracker), rows, benchmarks))
 
 
 def prefer_stage(

@@ -30,6 +30,7 @@ from vlm_ops.training.means import SftMeans
 from vlm_ops.training.rows import sft_rows
 from vlm_ops.training.stage import Stage, train
 from vlm_ops.training.stoppable import Stoppable
+from vlm_ops.training.weighed import weighed
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ class TrlSft(AskedOnValidation, Stoppable, SftMeans, CompleteCheckpoints, SFTTra
     """TRL's trainer with checkpoints that carry a mark when they are complete."""
 
 
-def train_sft(job: SftJob, *, data: PreparedData, out: Path, tracker: Tracker) -> TrainedAdapter:
+def train_sft(
+    job: SftJob, *, data: PreparedData, out: Path, tracker: Tracker, **benchmarks: PreparedData
+) -> TrainedAdapter:
     """Fine-tune on the training rows and keep the best step on validation.
 
     Args:
@@ -47,6 +50,7 @@ def train_sft(job: SftJob, *, data: PreparedData, out: Path, tracker: Tracker) -
         out: Folder for ``checkpoints/`` and ``adapter/`` or ``weights/``; an interrupted one is
             gone on with.
         tracker: Gets the curves.
+        **benchmarks: What chooses the checkpoint beside the validation rows.
 
     Raises:
         ModelError: The model can't be loaded or has no layer to adapt.
@@ -54,7 +58,7 @@ def train_sft(job: SftJob, *, data: PreparedData, out: Path, tracker: Tracker) -
         TrainingError: The loss is not a number, or one row does not fit into memory.
         Interrupted: The process was asked to stop.
     """
-    return train(sft_stage(job, data, out, tracker))
+    return train(weighed(sft_stage(job, data, out, tracker), data, benchmarks))
 
 
 def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> Stage:
@@ -74,7 +78,7 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         max_new_tokens=longest,
         metric=find(job.metric),
     )
-    by_answers = job.sft.best_by == "accuracy"
+    name = key(job.metric) if job.sft.best_by == "accuracy" else None
     stage = Stage(
         name="sft",
         job=job,
@@ -93,8 +97,8 @@ def sft_stage(job: SftJob, data: PreparedData, out: Path, tracker: Tracker) -> S
         trl=TrlSft,
         packed=lambda _, options: PackedSft(**options),
         start=find_start(job.model),
-        accuracy=answers if by_answers else None,
-        metric=key(job.metric) if by_answers else None,
+        accuracy=(lambda *on, **how: {f"eval_{name}": answers(*on, **how)}) if name else None,
+        metric=name,
     )
     return _whole(stage, job.sft.lora.towers) if job.sft.method == "full" else stage
 

@@ -76,9 +76,9 @@ class Stage:
         method: Whether that is an adapter or a whole model.
         fewest: Rows that a forward pass must have.
         start: The adapter that is trained further, if there is one.
-        accuracy: Asks the model rows and returns the score of its answers, if that is to be known
+        accuracy: Asks the model rows and returns the scores of its answers, if they are to be known
             at each validation.
-        metric: What that score is called, which then chooses the best checkpoint.
+        metric: What the score is called that then chooses the best checkpoint.
         stop: Hears SIGTERM.
     """
 
@@ -102,7 +102,7 @@ class Stage:
     method: Method = "lora"
     fewest: int = 1
     start: Start | None = None
-    accuracy: Callable[..., float] | None = None
+    accuracy: Callable[..., dict[str, float]] | None = None
     metric: str | None = None
     stop: Stop = field(default_factory=Stop)
 

@@ -8,6 +8,7 @@ import torch
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer
 
+from vlm_ops.training.accuracy import AskedOnValidation
 from vlm_ops.training.engine.head import Scores
 from vlm_ops.training.engine.reference import Reference
 from vlm_ops.training.engine.trainers import PackedTraining
@@ -120,7 +121,7 @@ class PackedPreferences(PackedTraining):
         """Return the loss of a batch, and its numbers by name."""
 
 
-class PackedDpo(PairMeans, PackedPreferences, DPOTrainer):
+class PackedDpo(AskedOnValidation, PairMeans, PackedPreferences, DPOTrainer):
     """Training on pairs: ``loss`` is a :class:`~vlm_ops.training.losses.PreferenceLoss`."""
 
     def judge(
@@ -142,7 +143,7 @@ class PackedDpo(PairMeans, PackedPreferences, DPOTrainer):
         }
 
 
-class PackedKto(ThumbMeans, PackedPreferences, KTOTrainer):
+class PackedKto(AskedOnValidation, ThumbMeans, PackedPreferences, KTOTrainer):
     """Training on thumbs: ``loss`` is a :class:`~vlm_ops.training.losses.ThumbsLoss`.
 
     A row's second completion is the answer to another question, by which KTO estimates how far the
