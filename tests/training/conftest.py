@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def random_base(
     tmp_path_factory: pytest.TempPathFactory, tiny_processor: Idefics3Processor
 ) -> Path:
     """The tiny architecture with two layers for four: the engine does the last one otherwise."""
-    config = build_config(tiny_processor)
+    config: Any = build_config(tiny_processor)
     for part in (config.text_config, config.vision_config):
         part.num_hidden_layers = 2
     folder = tmp_path_factory.mktemp("shallow-base")
