@@ -108,8 +108,10 @@ class Context:
 
     @property
     def tested(self) -> tuple[AnswerSet, ...]:
-        """What candidate and champion said to the test rows, as far as it was read in this run."""
-        found = (self.outputs.get(f"{who} on test") for who in ("candidate", "champion"))
+        """What candidate and champion said to test rows and benchmarks, as far as it was read."""
+        asked = ("test", *(one.name for one in self.config.benchmarks))
+        names = (f"{who} on {what}" for what in asked for who in ("candidate", "champion"))
+        found = map(self.outputs.get, names)
         return tuple(said for said in found if isinstance(said, AnswerSet))
 
     def keep(self, stage: str, taken: Taken) -> None:

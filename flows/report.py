@@ -8,7 +8,7 @@ from flows.summary import MEANING, Summary
 from vlm_ops.errors import Interrupted
 from vlm_ops.reporting.page import render
 from vlm_ops.reporting.run import Run, run_page
-from vlm_ops.store.files import write_whole
+from vlm_ops.store.files import make_folder, write_whole
 from vlm_ops.tracking.runs import REPORT
 
 logger = logging.getLogger("vlm_ops.flow")
@@ -17,8 +17,9 @@ logger = logging.getLogger("vlm_ops.flow")
 def with_report(context: Context, summary: Summary) -> Summary:
     """Write the page of a run, and say in its summary where it is.
 
-    Where nothing was left to do, the page of then is the page of now. A page that can't be made is
-    a warning: what was trained and judged stands without it.
+    A version's page is of the newest decision about it. Where nothing was left to do, the page of
+    then is the page of now, made again if it is gone. One that can't be made is a warning: what was
+    trained and judged stands without it.
 
     Args:
         context: Of the flow run, all stages taken.
@@ -27,12 +28,15 @@ def with_report(context: Context, summary: Summary) -> Summary:
     Raises:
         Interrupted: The run is asked to stop.
     """
-    last = "choose" if summary.decision is None else "gate"
-    file = context.folders[last] / REPORT
-    if context.parent_run is not None:
+    name, version = context.config.registered_model, summary.model_version
+    last = context.folders["choose"] if version is None else context.runs / "reports"
+    file = last / name / (version or "") / REPORT
+    if context.parent_run is not None or not file.is_file():
         try:
+            make_folder(file.parent)
             write_whole(file, render(run_page(_run(context, summary))))
-            context.mlflow.keep(context.parent_run, file)
+            if context.parent_run is not None:
+                context.mlflow.keep(context.parent_run, file)
         except Interrupted:
             raise
         except Exception as error:

@@ -31,6 +31,7 @@ from vlm_ops.registry.registry import Origin, RegisteredVersion, Submission
 from vlm_ops.registry.rival import count_look, rival
 from vlm_ops.registry.rows_since import rows_since
 from vlm_ops.registry.start import fetch_start
+from vlm_ops.steps.checking import never_better
 from vlm_ops.steps.provenance import computed_elsewhere
 from vlm_ops.steps.table import (
     AGAINST,
@@ -175,6 +176,7 @@ def _check(context: Context, judged: bool, inputs: dict[str, Taken]) -> Any:
     data = context.output(PreparedData, "prepare")
     with _alone_at(context, data.folder, CHECK):
         found = look_in_child(config, data, judged=judged, terms=_terms(context))
+    found["problems" if judged else "notes"] += never_better(config, context.outputs)
     publish_check(found)
     told = _warnings(context)  # whenever rows are prepared
     for note in found["notes"]:

@@ -157,10 +157,7 @@ class TrainedAdapter(Artifact):
     engine: Engine = "packed"
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
-        """Return it if its files are still there, with its base where it is now.
-
-        And with its prompt, which was not kept at first.
-        """
+        """Return it if its files are still there, with its base where it is now, and its prompt."""
         if not all(file.is_file() for file in self._files()):
             return None
         sft: TrainedAdapter | None = inputs.get("sft")
@@ -251,6 +248,7 @@ class AnswerSet(Artifact):
         swapped: Whether every row was asked about another row's images.
         metric: What its answers are judged by; ``value`` is their score under it.
         ground: What computed them beside the model; empty in records of earlier versions.
+        benchmark: Whose rows were asked; None for a run's own, and in records of earlier versions.
     """
 
     step = "answers"
@@ -264,10 +262,12 @@ class AnswerSet(Artifact):
     metric: str = added(RELAXED_ACCURACY)
     value: float
     ground: dict[str, str] = {}
+    benchmark: str | None = added(None)
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the set if its answers are still there."""
-        return self if (self.folder / ANSWERS).is_file() else None
+        named = self.model_copy(update={"benchmark": inputs["job"].benchmark})
+        return named if (self.folder / ANSWERS).is_file() else None
 
     def read(self) -> list[Answer]:
         """Read the judged answers, in the order of the rows."""

@@ -20,7 +20,9 @@ class Score(Frozen):
         low: Lower end of the interval from a bootstrap over groups.
         high: Upper end.
         exact_match: Share of rows that are right to the letter.
-        own: Means of metrics of your own, 0..1 by name.
+        own: Means of metrics of your own, and what the metric itself shows beside its score, as
+            precision and recall; by name.
+        in_form_only: Wrong answers that differ from an accepted one in form only (docs/metrics.md).
         n: Rows.
         n_images: Images.
         n_groups: Groups.
@@ -38,6 +40,7 @@ class Score(Frozen):
     high: float
     exact_match: float
     own: dict[str, float] = {}
+    in_form_only: int = added(0)
     n: int
     n_images: int
     n_groups: int

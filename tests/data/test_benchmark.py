@@ -14,6 +14,7 @@ import datasets
 import pytest
 import yaml
 from datasets import ClassLabel, Image, List, Value
+from little_hub import fetched
 from own_rows import own_rows, square, write_rows
 from PIL import Image as Pictures
 
@@ -216,7 +217,7 @@ def test_a_sample_of_the_published_schema_becomes_rows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample = SAMPLES[name]
-    monkeypatch.setattr(hub, "fetch", lambda *_: publish(tmp_path / "hub", sample))
+    monkeypatch.setattr(hub, "fetch", fetched(publish(tmp_path / "hub", sample)))
     rows = prepared(load_benchmark(name, ["metric=exact_match"]), tmp_path / "runs")
     assert [(row.question, row.answers, row.kind) for row in rows] == sample.becomes
     if name == "mmmu":

@@ -9,6 +9,7 @@ import datasets
 import pandas as pd
 import pytest
 import yaml
+from little_hub import fetched
 from own_rows import Rows, own_rows, square, write_rows
 from PIL import Image
 
@@ -312,7 +313,7 @@ def test_a_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         )  # fmt: skip
         (folder / "data").mkdir(parents=True, exist_ok=True)
         made.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
-    monkeypatch.setattr(hub, "fetch", lambda *_: folder)
+    monkeypatch.setattr(hub, "fetch", fetched(folder))
     found = look("team/charts", tmp_path / "inspected", revision=COMMIT)
     assert (found.rows, found.refused) == (24, 0)
     values = yaml.safe_load(found.yaml.read_text())["data"]

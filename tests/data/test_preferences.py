@@ -5,6 +5,7 @@ from typing import Any
 
 import datasets
 import pytest
+from little_hub import fetched
 from own_rows import Rows, chat, prepared, square, text, write_rows
 from PIL import Image
 
@@ -290,7 +291,7 @@ def test_a_hub_data_set_s_files(
     folder = tmp_path / "hub" / "data"
     made = datasets.Dataset.from_list(rows, features=features)
     made.to_parquet(folder / "train-00000-of-00001.parquet")
-    monkeypatch.setattr(hub, "fetch", lambda *_: folder.parent)
+    monkeypatch.setattr(hub, "fetch", fetched(folder.parent))
     settings = DatasetPairs(
         type="dataset", id="team/pairs", revision="0123456", max_pairs=12, validation=0.3
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from little_hub import fetched
 from own_rows import Rows, write_rows
 
 from vlm_ops.config.jobs import PrepareJob
@@ -193,6 +194,6 @@ def test_a_data_set_of_the_hub(
         texts = [f"{split} {number}?" for number in range(count)]
         table = pa.table({"image": cells, "query": texts, "label": [[text] for text in texts]})
         pq.write_table(table, tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
-    monkeypatch.setattr(hub, "fetch", lambda *_: tmp_path / "hub")
+    monkeypatch.setattr(hub, "fetch", fetched(tmp_path / "hub"))
     data = HubData(type="hub", id="team/charts", revision=COMMIT, splits=SplitNames(**names))
     assert same(tmp_path, data) == expected

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from little_hub import little_hub
+import yaml
+from little_hub import fetched, little_hub
 from own_rows import own_rows, square, write_rows
 from PIL import Image
 
@@ -33,6 +35,7 @@ from vlm_ops.config.sections import (
 from vlm_ops.data import cells, hub
 from vlm_ops.data.check import check_rows
 from vlm_ops.data.files import read_table
+from vlm_ops.data.hub import HubFiles
 from vlm_ops.data.images import ImageStore
 from vlm_ops.data.prepare import prepare
 from vlm_ops.data.rows import Complaints
@@ -259,7 +262,7 @@ def test_a_hub_data_set_brings_splits_kinds_and_images(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(hub, "fetch", lambda *_: downloaded)
+    monkeypatch.setattr(hub, "fetch", fetched(downloaded))
     out = tmp_path / "prepared"
     made = prepare(PrepareJob(seed=0, data=hub_data()), out=out, tracker=NullTracker())
     assert [row.id for row in made.rows("test")] == ["test-0", "test-1", "test-2"]
@@ -284,7 +287,7 @@ def test_splits_that_a_hub_data_set_lacks_are_shares_of_train(
         folder = tmp_path / "hub" / "data"
         folder.mkdir(parents=True, exist_ok=True)
         datasets.Dataset.from_dict(rows).to_parquet(folder / f"{split}-00000-of-00001.parquet")
-    monkeypatch.setattr(hub, "fetch", lambda *_: tmp_path / "hub")
+    monkeypatch.setattr(hub, "fetch", fetched(tmp_path / "hub"))
     lacks = {split: None for split in ("validation", "test") if split not in own}
     data = hub_data(splits=SplitNames(**lacks), columns=Columns())
     made = prepare(PrepareJob(seed=0, data=data), out=tmp_path / "a", tracker=NullTracker())
@@ -299,7 +302,8 @@ def test_splits_that_a_hub_data_set_lacks_are_shares_of_train(
 
 
 def test_a_drawn_row_keeps_its_number(downloaded: Path, tmp_path: Path) -> None:
-    source = hub_source(hub_data(max_rows=2), downloaded, seed=1, cache=tmp_path)
+    files = HubFiles(downloaded, "team/charts", tmp_path)
+    source = hub_source(hub_data(max_rows=2), files, seed=1)
     rows = list(source.rows)
     assert len(rows) == 6
     for row in rows:
@@ -325,8 +329,10 @@ def test_a_drawn_row_keeps_its_number(downloaded: Path, tmp_path: Path) -> None:
 def test_what_a_hub_data_set_lacks_is_named(
     downloaded: Path, tmp_path: Path, changes: dict[str, object], said: str
 ) -> None:
+    data = hub_data(**changes)
+    files = HubFiles(downloaded, data.id, tmp_path, data.subset)
     with pytest.raises(DataError) as caught:
-        hub_source(hub_data(**changes), downloaded, seed=0, cache=tmp_path)
+        hub_source(data, files, seed=0)
     assert said in str(caught.value)
 
 
@@ -383,6 +389,98 @@ def test_a_download_that_breaks_off_is_no_fault_of_the_data(
         commits.clear()
         with pytest.raises(DataError, match="team/charts: the hub knows no such data set"):
             hub.fetch("team/charts", COMMIT, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def two_subsets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with two subsets of two splits each, as DocVQA is, and what else lies around."""
+    folder = tmp_path_factory.mktemp("published")
+    for subset in ("letters", "posters"):
+        for split in ("validation", "test"):
+            made = datasets.Dataset.from_dict({"query": [f"{subset} {split}?"], "label": ["1"]})
+            made.to_parquet(folder / subset / f"{split}-00000-of-00001.parquet")
+    files = [{"split": split, "path": f"letters/{split}-*"} for split in ("validation", "test")]
+    sizes = [{"name": split, "num_bytes": 9, "num_examples": 1} for split in ("validation", "test")]
+    card = {
+        "configs": [
+            {"config_name": "letters", "data_files": files},
+            {"config_name": "posters", "data_dir": "posters"},
+        ],
+        "dataset_info": [
+            {"config_name": subset, "splits": sizes} for subset in ("letters", "posters")
+        ],
+    }
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
+    (folder / "raw.zip").write_bytes(b"no zip")
+    (folder / "pages").mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "pages" / "1.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("subset", "split", "table"),
+    [
+        ("letters", "validation", "letters/validation-00000-of-00001.parquet"),
+        ("posters", "test", "posters/test-00000-of-00001.parquet"),
+    ],
+)
+def test_of_a_hub_data_set_only_what_is_read_is_fetched(
+    two_subsets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    subset: str,
+    split: str,
+    table: str,
+) -> None:
+    sent: list[str] = []
+    with little_hub(monkeypatch, two_subsets, sent) as commits:
+        commits.append(COMMIT)
+        files = hub.fetch("team/charts", COMMIT, tmp_path, subset, [split])
+    # A row may name a picture that lies beside the tables; an archive holds none of those.
+    assert sorted(sent) == sorted(["README.md", table, "pages/1.png"])
+    columns, rows = hub.read_split(files, split, None, 0)
+    assert columns == ["query", "label"]
+    assert [cells for _, cells in rows] == [{"query": f"{subset} {split}?", "label": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("subset", "split", "said"),
+    [
+        ("letters", "gone", "team/charts: no split 'gone'. Splits there: validation, test."),
+        (None, "test", "team/charts: can't be read as a data set (Config name is missing."),
+        ("lettres", "test", "team/charts: can't be read as a data set (BuilderConfig 'lettres'"),
+    ],
+)
+def test_what_a_hub_data_set_lacks_is_said_before_anything_big_is_fetched(
+    two_subsets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    subset: str | None,
+    split: str,
+    said: str,
+) -> None:
+    sent: list[str] = []
+    with little_hub(monkeypatch, two_subsets, sent) as commits:
+        commits.append(COMMIT)
+        with pytest.raises(DataError) as caught:
+            hub.fetch("team/charts", COMMIT, tmp_path, subset, [split])
+    assert str(caught.value).startswith(said)
+    assert sent == ["README.md"]
+
+
+def test_a_hub_data_set_whose_splits_nobody_can_tell_apart_is_fetched_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hub").mkdir()
+    with zipfile.ZipFile(tmp_path / "hub" / "rows.zip", "w") as archive:
+        archive.writestr("rows.jsonl", '{"query": "What?", "label": "1"}\n')
+    (tmp_path / "hub" / "notes.txt").write_text("read me")
+    sent: list[str] = []
+    with little_hub(monkeypatch, tmp_path / "hub", sent) as commits:
+        commits.append(COMMIT)
+        files = hub.fetch("team/charts", COMMIT, tmp_path / "cache", None, ["train"])
+    assert sorted(sent) == ["notes.txt", "rows.zip"]
+    assert files.parts is None
 
 
 def test_a_source_s_content_follows_rows_and_images(

@@ -175,6 +175,9 @@ def test_few_groups_are_not_asked_and_weaken_no_other(tmp_path: Path, improve: b
     assert found[0] == Judged(None, "whether it is worse on few: 4 groups can't show it")
     assert [one.passed for one in found[1:]] == ([False, False] if improve else [False])
     assert found[-1].reason.startswith("on enough: worse")
+    if improve:
+        assert found[1].reason.startswith("on few: no candidate can pass with 4 groups: even if ")
+        assert "rows of 9 groups or more are needed: 0.0 % against" in found[1].reason
 
 
 def test_equal_candidates_are_seldom_called_worse_on_any(tmp_path: Path) -> None:

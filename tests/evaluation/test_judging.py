@@ -8,9 +8,11 @@ from captions import WORDS_F1, rows
 
 from vlm_ops.config.load import load_config
 from vlm_ops.errors import ConfigError, DataError
-from vlm_ops.evaluation.judging import judge, look_at_metric, trouble_with
+from vlm_ops.evaluation.judging import judge, look_at_metric, trouble_with, unknown_kind
 from vlm_ops.evaluation.metric import Metric, of_rows
-from vlm_ops.evaluation.metrics import BY_NAME
+from vlm_ops.evaluation.metrics import BY_NAME, find
+from vlm_ops.evaluation.terms import value_of
+from vlm_ops.evaluation.words import key, titled
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,39 @@ def test_rows_that_a_metric_can_not_judge_are_told(monkeypatch: pytest.MonkeyPat
     assert "is never right under low" in told
     assert not trouble_with(rows(4), load_config("demo", ["evaluate.metric=low", "stages=[sft]"]))
     assert not trouble_with(rows(4), load_config("demo"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "expected", "worth"),
+    [
+        ("bus", "205", "200", 0.0),
+        ("bus", "200.0", "200", 1.0),
+        ("player", "n7", "N7", 1.0),
+        ("count", "205", "200", 1.0),
+        ("count", "1510", "1500", 1.0),  # is no year where kinds are named
+    ],
+)
+def test_kinds_say_which_answers_are_names(
+    kind: str, said: str, expected: str, worth: float
+) -> None:
+    metric = find("relaxed_accuracy_exact_names(bus, player)")
+    row = rows(1)[0].model_copy(update={"kind": kind, "answers": (expected,)})
+    other = rows(2)[1]
+    answers = judge([other, row], [other.answers[0], said], metric)
+    assert [answer.terms for answer in answers] == [(1.0, 1.0), (worth, 1.0)]
+    assert value_of(answers, metric) == (1.0 + worth) / 2
+
+
+def test_a_metric_with_kinds_is_another_one_and_has_a_name_for_all() -> None:
+    name = "relaxed_accuracy_exact_names(bus, player)"
+    assert find(name).name == name
+    assert not find("relaxed_accuracy_exact_names").of_kind
+    assert key(name) == "relaxed_accuracy_exact_names.bus.player"
+    assert titled(name) == "Relaxed accuracy exact names(bus, player)"
+    for wrong in ("relaxed_accuracy_exact_names()", "anls(bus)"):
+        with pytest.raises(ConfigError, match="no metric"):
+            find(wrong)
+    assert unknown_kind(name, {"bus", "player", "count"}) is None
+    assert "the kind 'player', and no row is of it (did you mean 'players'?)" in str(
+        unknown_kind(name, {"bus", "players"})
+    )

@@ -9,10 +9,20 @@ from hypothesis import strategies as st
 from squares import judged
 
 from vlm_ops.errors import DataError
+from vlm_ops.evaluation import words
 from vlm_ops.evaluation.interval import interval
 from vlm_ops.evaluation.metric import mean
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.paired import Sums, paired
-from vlm_ops.evaluation.statistics import Bar, by_group, by_kind, difference, passes, score
+from vlm_ops.evaluation.statistics import (
+    Bar,
+    by_group,
+    by_kind,
+    difference,
+    hashed,
+    passes,
+    score,
+)
 
 N = 400
 
@@ -213,3 +223,48 @@ def test_intervals_are_finite_ordered_and_within_bounds(
     back = difference(theirs, ours, than="base", resamples=200, seed=0)
     assert back.points == -gap.points
     assert not (gap.passed and back.passed)
+
+
+def said_by(metric: str, pairs: list[tuple[str, str]]) -> list[Any]:
+    """Answers (expected, said), as a metric judges them."""
+    given = [said for _, said in pairs], [[expected] for expected, _ in pairs]
+    return [
+        one.model_copy(update={"text": said, "expected": (expected,), "terms": tuple(terms)})
+        for one, (expected, said), terms in zip(
+            judged([False] * len(pairs)), pairs, find(metric).judge(*given), strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "pairs", "count"),
+    [
+        # Right, wrong in form only, wrong.
+        ("exact_match", [("Red", "Red"), ("Red", "Red."), ("5", "$5"), ("Red", "Blue")], 2),
+        # The metric sees through a full stop, and not through a unit.
+        ("vqa_accuracy", [("Red", "Red."), ("5", "5 kg")], 1),
+        # No row has a worth of its own, and each is right or wrong all the same.
+        ("yes_no", [("Yes", "Yes."), ("No", "no, it is not"), ("No", "Yes")], 0),
+        ("yes_no_f1", [("No", "No."), ("Yes", "Yes.")], 0),
+    ],
+)
+def test_wrong_answers_in_form_only_are_counted(
+    metric: str, pairs: list[tuple[str, str]], count: int
+) -> None:
+    found = score(said_by(metric, pairs), N, seed=0, metric=find(metric))
+    assert found.in_form_only == count
+    assert words.beside(found).get("wrong in form only") == (str(count) if count else None)
+    assert ("in_form_only" in found.model_dump()) is bool(count)
+
+
+def test_what_a_metric_shows_beside_its_score_is_in_the_score_and_in_no_content() -> None:
+    answers = said_by("yes_no", [("Yes", "yes"), ("Yes", "no"), ("No", "no"), ("No", "no")])
+    found = score(answers, N, seed=0, metric=find("yes_no"))
+    assert found.value == 0.75
+    assert found.own == {
+        "precision": 1.0, "recall": 0.5, "f1": 2 / 3, "f1_of_no": 0.8, "yes_share": 0.25
+    }  # fmt: skip
+    assert words.beside(found)["F1 of yes"] == "66.7 %"
+    assert hashed(found, answers).own == {}
+    never = score(said_by("yes_no", [("Yes", "no")]), N, seed=0, metric=find("yes_no"))
+    assert "precision" not in never.own  # nobody said yes

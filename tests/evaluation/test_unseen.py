@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.jobs import UnseenJob
 from vlm_ops.errors import DataError
-from vlm_ops.evaluation.unseen import unseen
+from vlm_ops.evaluation.unseen import suit, unseen
 from vlm_ops.records import ImageRef, Row, Split, SplitSummary
 from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.store.fingerprint import sha256_file
@@ -103,6 +103,13 @@ def test_what_is_left_and_asked_has_to_suit_the_metric(
     job = JOB.model_copy(update={"metric": "yes_no", "max_rows": max_rows})
     with pytest.raises(DataError, match="mine: metric yes_no needs rows with the answer yes"):
         unseen(job, rows=asked, data=trained, out=out, tracker=NullTracker())
+
+
+def test_a_kind_that_no_row_is_of_is_told(tmp_path: Path) -> None:
+    asked = data(tmp_path / "benchmark", "test", [picture(5)])
+    job = JOB.model_copy(update={"metric": "relaxed_accuracy_exact_names(bus)"})
+    with pytest.raises(DataError, match=r"mine: the metric: .*the kind 'bus', .* slices\."):
+        suit(job, asked.rows("test"))
 
 
 def test_a_limit_below_the_rows_of_a_picture_is_the_benchmarks_own(tmp_path: Path) -> None:

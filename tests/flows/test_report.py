@@ -32,7 +32,7 @@ def test_the_page_is_made_once_and_kept_in_mlflow(
 ) -> None:
     context, summary = judged(tmp_path, squares, mlflow_server)
     page = with_report(context, summary).report
-    assert page == tmp_path / "gate/report.html"
+    assert page == tmp_path / "reports/demo/3/report.html"
     client = MlflowClient(mlflow_server, mlflow_server)
     kept = client.download_artifacts(str(context.parent_run), "report.html", str(tmp_path))
     assert Path(kept).read_bytes() == page.read_bytes()
@@ -40,8 +40,27 @@ def test_the_page_is_made_once_and_kept_in_mlflow(
     page.write_text("as it was")
     again = Context(context.config, mlflow_server)  # has nothing to say to MLflow
     again.folders = context.folders
+    again.outputs = context.outputs
     assert with_report(again, summary).report == page
     assert page.read_text() == "as it was"
+    page.unlink()
+    assert with_report(again, summary).report == page
+    assert "demo, version 3" in page.read_text()
+
+
+def test_models_that_share_a_decision_have_a_page_each(
+    mlflow_server: str, squares: PreparedData, tmp_path: Path
+) -> None:
+    context, summary = judged(tmp_path, squares, mlflow_server)
+    first = with_report(context, summary).report
+    other = context.config.register_.model_copy(update={"model": "other"})
+    context.config = context.config.model_copy(update={"register_": other})
+    second = with_report(context, summary.model_copy(update={"model_version": "1"})).report
+    assert second is not None
+    assert second == tmp_path / "reports/other/1/report.html"
+    assert "other, version 1" in second.read_text()
+    assert first is not None
+    assert "demo, version 3" in first.read_text()
 
 
 def test_a_page_that_can_not_be_made_is_a_warning(
@@ -52,4 +71,4 @@ def test_a_page_that_can_not_be_made_is_a_warning(
     with caplog.at_level(logging.WARNING, "vlm_ops.flow"):
         assert with_report(context, summary) == summary
     assert "this run has no report: " in caplog.text
-    assert not (tmp_path / "gate/report.html").exists()
+    assert not list(tmp_path.rglob("report.html"))

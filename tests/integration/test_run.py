@@ -104,7 +104,7 @@ def test_a_run_leaves_its_page_which_mlflow_keeps_and_prefect_links_to(
     place: Path, first: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = Path(first["report"])
-    assert page.parent == Path(first["folders"]["gate"])
+    assert page == Path(first["folders"]["gate"]).parent / "reports/small/1/report.html"
     text = page.read_text()
     assert "<title>small, version 1: accepted</title>" in text
     for heading in ("Scores: test rows", "Training", "Data", "Looks at the test rows",
@@ -155,7 +155,7 @@ def test_a_trial_reads_no_test_rows_and_registers_nothing(place: Path, first: An
     assert trial["split"] == "validation"
     assert set(trial["scores"]) == {"base", "sft", "preferred", "candidate", "majority"}
     assert trial["decision"] is None
-    assert Path(trial["report"]).parent == Path(trial["folders"]["choose"])
+    assert Path(trial["report"]) == Path(trial["folders"]["choose"]) / "small/report.html"
     assert "<title>small, a trial: trial</title>" in Path(trial["report"]).read_text()
     assert trial["left_out"] == {}
     assert list(trial["folders"]) == STEPS[:5]
@@ -266,7 +266,7 @@ def test_two_versions_are_compared_on_the_rows_that_both_were_asked(
     place: Path, first: Any
 ) -> None:
     found = vlm_ops("models", "compare", "small", "1", "candidate", cwd=place)
-    assert found["versions"] == ["1", "2"]
+    assert (found["versions"], found["not_compared"]) == (["1", "2"], {})
     (numbers,) = found["benchmarks"].values()
     assert numbers["low"] <= numbers["difference"] <= numbers["high"]
     assert numbers["n"] == first["scores"]["candidate"]["n"]

@@ -1,15 +1,19 @@
 """What a version and its rival said is kept with the version, and does not hold it up."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vlm_ops.artifacts import ANSWERS
+from vlm_ops.artifacts import ANSWERS, AnswerSet
 from vlm_ops.errors import DataError, RegistryError
 from vlm_ops.evaluation.metrics import find
+from vlm_ops.evaluation.protocol import PROTOCOL
 from vlm_ops.registry.said import Said, said_of
 from vlm_ops.reporting.versions import compare
+from vlm_ops.store.artifact import write_record
+from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
 
 
@@ -70,3 +74,54 @@ def test_versions_are_compared_by_what_they_keep(pipeline: Any, tmp_path: Path) 
     assert numbers["n"] == 16
     assert found.versions == ("1", "2")
     assert found.run_id == pipeline.run_id
+
+
+def measured(pipeline: Any, runs: Path, number: int, **how: Any) -> AnswerSet:
+    """Answers to a benchmark, as `vlm-ops benchmark` leaves them in a runs folder."""
+    said: AnswerSet = pipeline.answers[number]
+    terms = {"rows": "16, abc", "prompt": "{question}", "metric": "relaxed_accuracy, version 1.1"}
+    folder = runs / f"answers-{number}-{len(list(runs.glob('answers-*')))}"
+    folder.mkdir(parents=True)
+    write_jsonl(folder / ANSWERS, said.read())
+    (folder / PROTOCOL).write_text(json.dumps(terms | how))
+    found = said.model_copy(
+        update={"folder": folder, "split": "test", "benchmark": "charts",
+                "protocol": fingerprint(terms | how)}
+    )  # fmt: skip
+    write_record(found)
+    return found
+
+
+def test_benchmarks_are_compared_where_both_were_asked_the_same(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    for number in (0, 1):
+        pipeline.register(number, tested=(pipeline.answers[number],))
+    runs = tmp_path / "runs"
+    measured(pipeline, runs, 0)
+    found = compare(pipeline.registry, "1", "2", runs)
+    assert list(found.numbers) == ["test"]
+    command = f"vlm-ops benchmark models:/{pipeline.name}/2 charts --runs {runs}"
+    assert command in found.not_compared["charts"]
+    assert any("not compared on charts" in notice for notice in found.page.notices)
+
+    measured(pipeline, runs, 1, rows="8, def")
+    found = compare(pipeline.registry, "1", "2", runs)
+    assert "rows 16, abc and 8, def" in found.not_compared["charts"]
+
+    measured(pipeline, runs, 1)
+    found = compare(pipeline.registry, "1", "2", runs)
+    assert not found.not_compared
+    assert found.numbers["charts"] == found.numbers["test"]
+    assert found.numbers["charts"]["level"] == 0.025  # of the difference that the gate kept
+    assert [one.name for one in found.page.sections] == ["test rows", "charts"]
+
+
+def test_what_both_said_to_a_benchmark_is_kept_with_the_versions(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    for number in (0, 1):
+        said = measured(pipeline, tmp_path / "runs", number)
+        pipeline.register(number, tested=(pipeline.answers[number], said))
+    found = compare(pipeline.registry, "1", "2", tmp_path / "elsewhere")
+    assert list(found.numbers) == ["test", "charts"]

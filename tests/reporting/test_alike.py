@@ -81,3 +81,33 @@ def test_at_hand_are_answers_about_the_rows_own_images(maker: Maker) -> None:
     assert len(found.answers) == 16
     assert list(at_hand(maker.folder, "another")) == []
     assert list(at_hand(Path("no-such-folder"), BASE.content)) == []
+
+
+def on_charts(said: Said, **new: object) -> Said:
+    words = {"rows": "9, abc", "prompt": "{question}", "template": "a", "pixels": "64"}
+    return other(said, **({"benchmark": "charts", "asked": words, "protocol": "mine"} | new))
+
+
+def test_on_a_benchmark_a_template_may_be_a_models_own(said: Said) -> None:
+    mine = on_charts(said)
+    theirs = on_charts(said, asked=mine.asked | {"template": "b"}, protocol="another")
+    first, second = asked("version 1", said, mine), asked("version 2", said, theirs)
+    assert alike(first, second, "charts") == (mine, theirs)
+    assert alike(first, second) == (said, said)
+
+
+def test_a_benchmark_that_was_asked_otherwise_is_not_compared(said: Said) -> None:
+    mine = on_charts(said)
+    theirs = on_charts(said, asked=mine.asked | {"rows": "8, def"}, protocol="another")
+    with pytest.raises(DataError, match=r"rows 9, abc and 8, def.*ask the same rows"):
+        alike(asked("version 1", mine), asked("version 2", theirs), "charts")
+    elsewhere = on_charts(said, ground={"torch": "2.8"})
+    with pytest.raises(DataError, match="on different grounds, torch"):
+        alike(asked("version 1", mine), asked("version 2", elsewhere), "charts")
+
+
+@pytest.mark.parametrize(("name", "source"), [("charts", "charts"), ("mine", "mine.yaml")])
+def test_what_measures_a_benchmark_is_said(said: Said, name: str, source: str) -> None:
+    first = Asked("version 1", "c", None, (said,), "vlm-ops benchmark models:/demo/1 {}")
+    with pytest.raises(DataError, match=f"`vlm-ops benchmark models:/demo/1 {source}` measures"):
+        alike(first, asked("version 2", on_charts(said, benchmark=name)), name)

@@ -57,5 +57,9 @@ def test_the_curves_of_a_training_are_what_its_trainer_said(tmp_path: Path) -> N
     assert chart.title == "sft: loss"
     assert [line.name for line in chart.lines] == ["training", "validation"]
     assert [len(line.points) for line in chart.lines] == [2, 2]
+    for name, title in {"rouge_l": "ROUGE-L", "mine.worth": "mine.worth"}.items():
+        asked = [{"step": step, f"eval_{name}": step / 10} for step in (0, 10)]
+        (tmp_path / "curves.json").write_text(json.dumps(asked))
+        assert [chart.title for chart in curves(trained)] == [f"sft: {title} of answers"]
     (tmp_path / "curves.json").unlink()
     assert list(curves(trained)) == []

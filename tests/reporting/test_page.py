@@ -231,3 +231,32 @@ def _luminance(color: str) -> float:
     parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+
+@pytest.mark.parametrize(("level", "word"), [(0.025, "better"), (0.0038, "no difference shown")])
+def test_better_is_said_at_the_level_of_the_gates_look(
+    maker: Maker, level: float, word: str
+) -> None:
+    """Eight groups: luck alone gives as much in 1 of 256 cases."""
+    some = {row.group for row in maker.data.rows("test")[:8]}
+    said = {
+        "new": maker.answers(right, BASE).read(),
+        "old": maker.answers(lambda r: wrong(r) if r.group in some else counts(r), BASE).read(),
+    }
+    results = Results(said, {}, Path, resamples=200, level=level)
+    found = results.difference("new", "old")
+    assert found.low > 0
+    told = results.judged(found, "new")
+    assert told[0] == word
+    assert "luck alone gives as much in 0.39 % of cases" in told[1]
+    worse = results.judged(results.difference("old", "new"), "old")
+    assert worse[0] == ("worse" if word == "better" else word)
+
+
+def test_what_stands_beside_a_score_is_shown(maker: Maker) -> None:
+    said = maker.answers(lambda row: f"{row.answers[0]}.", BASE).read()
+    shown = section("dots", Results({"only": said}, {}, Path), {"only": ""}, None, Album())
+    html = render(replace(run_page(maker.trial()), sections=(shown,)))
+    count = sum(not answer.relaxed for answer in said)
+    assert count > 0
+    assert f"wrong in form only {count}" in html.replace("\N{NO-BREAK SPACE}", " ")

@@ -17,7 +17,9 @@ from vlm_ops.evaluation.benchmark import score_benchmark
 from vlm_ops.evaluation.protocol import asked_otherwise, read_protocol
 from vlm_ops.evaluation.respondent import ModelRespondent
 from vlm_ops.models import features, generation
+from vlm_ops.reporting.alike import at_hand
 from vlm_ops.steps.measuring import answers_of, rows_of
+from vlm_ops.store.artifact import write_record
 
 ROWS = 22
 
@@ -65,12 +67,26 @@ def asked(
 def test_a_model_is_scored_over_all_and_by_kind(
     benchmark: BenchmarkSettings, models: Models, tmp_path: Path
 ) -> None:
-    found = score_benchmark(benchmark, asked(benchmark, tmp_path))
-    assert (found.score, found.n, found.groups, found.high) == (1.0, ROWS, ROWS // 2, 1.0)
+    said = {"model": asked(benchmark, tmp_path), "gray": asked(benchmark, tmp_path, gray=True)}
+    result = score_benchmark(said)
+    found = result.scores["model"]
+    assert (found.value, found.n, found.n_groups, found.high) == (1.0, ROWS, ROWS // 2, 1.0)
     assert 0.6 < found.low < 1.0  # all right in 11 groups is not right for certain
-    assert {kind: part.n for kind, part in found.kinds.items()} == {"even": 11, "odd": 11}
-    gray = score_benchmark(benchmark, asked(benchmark, tmp_path, gray=True))
-    assert (gray.score, gray.protocol) == (0.0, found.protocol)
+    assert {kind: part.n for kind, part in result.kinds["model"].items()} == {"even": 11, "odd": 11}
+    assert result.scores["gray"].value == 0.0
+    assert result.protocols["gray"] == result.protocols["model"]
+
+
+def test_answers_tell_their_benchmark_also_those_that_did_not(
+    benchmark: BenchmarkSettings, models: Models, tmp_path: Path
+) -> None:
+    found = asked(benchmark, tmp_path)
+    assert found.benchmark == "squares"
+    write_record(found.model_copy(update={"benchmark": None}))  # as an earlier version did
+    assert list(at_hand(tmp_path, found.model)) == []
+    assert asked(benchmark, tmp_path) == found
+    (said,) = at_hand(tmp_path, found.model)
+    assert (said.benchmark, said.asked) == ("squares", read_protocol(found))
 
 
 def test_no_row_is_asked_twice_after_a_kill(

@@ -168,6 +168,12 @@ def test_a_floor_out_of_reach_is_a_problem(tmp_path: Path) -> None:
     assert "(gate.floor: 90%)" in problem
 
 
+def test_a_kind_that_a_metric_names_and_no_row_is_of_is_a_problem(tmp_path: Path) -> None:
+    metric = {"metric": "relaxed_accuracy_exact_names(all, bus)"}
+    (problem,) = looked(tmp_path, rows_of(tmp_path), evaluate=metric).problems
+    assert "names the kind 'bus', and no row is of it" in problem
+
+
 def test_too_few_groups_are_a_problem_for_a_gate_that_asks(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, groups=6)
     (problem,) = looked(tmp_path, rows).problems

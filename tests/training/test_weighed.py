@@ -80,10 +80,9 @@ def test_a_training_that_was_cut_off_chooses_the_same(
     given: dict[str, Any] = {"on wrong": again(squares)}
     resumed = train_twice(asked(ROWS, MISTAKEN), squares, tmp_path, crash=5, **given)
     assert resumed.adapter_sha256 == chosen.trained.adapter_sha256
-    assert (resumed.best_step, resumed.metrics) == (
-        chosen.trained.best_step,
-        chosen.trained.metrics,
-    )
+    assert resumed.best_step == chosen.trained.best_step
+    for name in ("loss", "weighted_score"):
+        assert resumed.metrics[name] == chosen.trained.metrics[name]
 
 
 def test_rows_are_drawn_and_asked_in_the_prompt_of_their_benchmark(

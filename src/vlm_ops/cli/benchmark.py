@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from vlm_ops.cli.console import out, print_json, progress
@@ -13,12 +14,15 @@ from vlm_ops.config.names import registered_name
 from vlm_ops.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from vlm_ops.artifacts import ModelRef
+    from vlm_ops.artifacts import AnswerSet, ModelRef
     from vlm_ops.config.benchmark import BenchmarkSettings
     from vlm_ops.config.pipeline import PipelineConfig
-    from vlm_ops.evaluation.benchmark import BenchmarkScore, Measure
+    from vlm_ops.evaluation.benchmarked import BenchmarkResult
+    from vlm_ops.scores import Score
+
+_MODEL, _GRAY = "model", "gray"
 
 Name = Annotated[
     str | None,
@@ -68,12 +72,16 @@ def benchmark(
             "vlm-ops benchmark --list says which there are"
         )
     from vlm_ops.config.benchmarks import load_benchmarks
+    from vlm_ops.config.pipeline import PipelineConfig
 
     registered_name(model)
     rows = () if max_rows is None else (f"max_rows={max_rows}",)
     asked = load_benchmarks(names, (*overrides, *rows))
     _check_metrics(asked)
-    asking = _Asking.of(runs, batch_size)
+    place = {"runs": runs.resolve()}
+    config = PipelineConfig.model_validate(
+        {"name": "benchmark", "execution": place, "evaluate": {"batch_size": batch_size}}
+    )
     with progress():
         from transformers.utils import logging as library
 
@@ -81,7 +89,7 @@ def benchmark(
 
         library.disable_progress_bar()
         ref = find(model, runs=runs, quantization=quantization, dtype=dtype)
-        found = asking.all(model, ref, asked, gray)
+        found = _ask(model, ref, asked, config, gray)
     if as_json:
         print_json({"model": model, "benchmarks": [one.plain() for one in found]})
     else:
@@ -89,65 +97,67 @@ def benchmark(
 
 
 class _Found(NamedTuple):
-    """A score, that on gray images, and how many rows a second were answered."""
+    """What a benchmark came to: scores of the model, and on gray images, by these names."""
 
-    score: "BenchmarkScore"
-    gray: "BenchmarkScore | None"
-    pace: float
+    asked: "BenchmarkSettings"
+    answers: "dict[str, AnswerSet]"
+    result: "BenchmarkResult"
+
+    @property
+    def pace(self) -> float:
+        return self.result.scores[_MODEL].n / max(self.answers[_MODEL].seconds, 1e-3)
 
     def plain(self) -> dict[str, Any]:
-        gray = {} if self.gray is None else {"gray": self.gray.model_dump(mode="json")}
-        return self.score.model_dump(mode="json") | gray | {"rows_per_second": round(self.pace, 2)}
+        gray = {_GRAY: self._told(_GRAY)} if _GRAY in self.answers else {}
+        return self._told(_MODEL) | gray | {"rows_per_second": round(self.pace, 2)}
+
+    def _told(self, who: str) -> dict[str, Any]:
+        return _numbers(self.result.scores[who]) | {
+            "benchmark": self.asked.name,
+            "metric": self.asked.metric,
+            "chance": self.asked.chance,
+            "protocol": self.answers[who].protocol,
+            "kinds": {kind: _numbers(part) for kind, part in self.kinds(who).items()},
+            "folder": self.answers[who].folder.name,
+        }
+
+    def kinds(self, who: str) -> "dict[str, Score]":
+        found = self.result.kinds[who]
+        return found if len(found) > 1 else {}
 
 
-class _Asking(NamedTuple):
-    """How benchmarks are asked here: the configuration of the steps."""
+def _numbers(score: "Score") -> dict[str, Any]:
+    told = {"score": score.value, "groups": score.n_groups, "in_form_only": score.in_form_only}
+    return told | score.model_dump(include={"low", "high", "n", "own"})
 
-    config: "PipelineConfig"
 
-    @classmethod
-    def of(cls, runs: Path, batch_size: int) -> "_Asking":
-        from vlm_ops.config.execution import ExecutionSettings
-        from vlm_ops.config.pipeline import PipelineConfig
-        from vlm_ops.config.sections import EvaluateSettings
+def _ask(
+    name: str,
+    model: "ModelRef",
+    asked: "Sequence[BenchmarkSettings]",
+    config: "PipelineConfig",
+    gray: bool,
+) -> list[_Found]:
+    """Ask all benchmarks, and note which folders that took, which `clean` keeps then."""
+    from vlm_ops.evaluation.benchmark import score_benchmark
+    from vlm_ops.steps.cleaning import leave_features
+    from vlm_ops.steps.measuring import answers_of, rows_of
+    from vlm_ops.store.history import note_run
+    from vlm_ops.store.lock import using
 
-        execution = ExecutionSettings(runs=runs.resolve())
-        evaluate = EvaluateSettings(batch_size=batch_size)
-        return cls(PipelineConfig(name="benchmark", execution=execution, evaluate=evaluate))
-
-    def all(
-        self, name: str, model: "ModelRef", asked: "Sequence[BenchmarkSettings]", gray: bool
-    ) -> list[_Found]:
-        """Ask all benchmarks, and note which folders that took, which `clean` keeps then."""
-        from vlm_ops.steps.cleaning import leave_features
-        from vlm_ops.steps.measuring import rows_of
-        from vlm_ops.store.history import note_run
-        from vlm_ops.store.lock import using
-
-        runs = self.config.execution.runs
-        used: set[str] = set()
-        found = []
-        with using(runs, f"benchmark of {name}"):
-            prepared = [rows_of(one, runs) for one in asked]  # before a model is loaded
-            for one, data in zip(asked, prepared, strict=True):
-                used.add(data.folder.name)
-                score, pace = self._one(one, model, data)
-                on_gray = self._one(one, model, data, gray=True)[0] if gray else None
-                found.append(_Found(score, on_gray, pace))
-                used |= {score.folder} | ({on_gray.folder} if on_gray else set())
-                note_run(runs, f"benchmark of {name}", used, ended=one is asked[-1])
-        leave_features(runs)
-        return found
-
-    def _one(
-        self, asked: "BenchmarkSettings", model: "ModelRef", data: Any, **images: bool
-    ) -> "tuple[BenchmarkScore, float]":
-        from vlm_ops.evaluation.benchmark import score_benchmark
-        from vlm_ops.steps.measuring import answers_of
-
-        answers = answers_of(asked, model, data, self.config, **images)
-        score = score_benchmark(asked, answers)
-        return score, score.n / max(answers.seconds, 1e-3)
+    runs, used = config.execution.runs, set[str]()
+    found: list[_Found] = []
+    with using(runs, f"benchmark of {name}"):
+        prepared = [rows_of(one, runs) for one in asked]  # before a model is loaded
+        for one, data in zip(asked, prepared, strict=True):
+            said = {_MODEL: answers_of(one, model, data, config)}
+            if gray:
+                said[_GRAY] = answers_of(one, model, data, config, gray=True)
+            found.append(_Found(one, said, score_benchmark(said)))
+            used |= {data.folder.name, *(answers.folder.name for answers in said.values())}
+            note_run(runs, f"benchmark of {name}", used, ended=one is asked[-1])
+    leave_features(runs)
+    return found
 
 
 def _check_metrics(asked: "Sequence[BenchmarkSettings]") -> None:
@@ -162,25 +172,33 @@ def _check_metrics(asked: "Sequence[BenchmarkSettings]") -> None:
 
 
 def _tell(found: list[_Found]) -> None:
-    table = Table()
-    for column in ("benchmark", "metric", "score", "95 % interval", "n", "chance", "rows/s"):
-        table.add_column(column)
+    from vlm_ops.evaluation.words import percent
+
+    table = Table("benchmark")
+    for column in ("score", "95 % interval", "rows", "chance", "rows/s"):
+        table.add_column(column, justify="right", no_wrap=True)
     for one in found:
-        _row(table, one.score.benchmark, one.score, one.pace)
-        for kind, part in one.score.kinds.items():
-            table.add_row(f"  {kind}", "", *_numbers(part), str(part.n))
-        if one.gray is not None:
-            table.add_row("  on gray images", "", *_numbers(one.gray), str(one.gray.n))
+        chance = "" if one.asked.chance is None else percent(one.asked.chance)
+        head, *rest = _lines(one.asked.name, one.result.scores[_MODEL])
+        table.add_row(*head, chance, f"{one.pace:.1f}")
+        for kind, score in one.kinds(_MODEL).items():
+            rest += _lines(f"  {kind}", score)
+        if _GRAY in one.answers:
+            rest += _lines("  on gray images", one.result.scores[_GRAY])
+        for line in rest:
+            table.add_row(*line)
+        table.add_section()
     out.print(table)
 
 
-def _row(table: Table, name: str, score: "BenchmarkScore", pace: float) -> None:
-    chance = "not known" if score.chance is None else f"{score.chance:.3f}"
-    table.add_row(name, score.metric, *_numbers(score), str(score.n), chance, f"{pace:.1f}")
+def _lines(name: str, score: "Score") -> "Iterator[tuple[str, ...]]":
+    """Yield a score as a line of the table, its metric under a benchmark's, and what is beside."""
+    from vlm_ops.evaluation.words import beside, plain, scored, spread
 
-
-def _numbers(part: "Measure") -> tuple[str, str]:
-    return f"{part.score:.3f}", f"{part.low:.3f} to {part.high:.3f}"
+    yield escape(name), scored(score.value, score.metric), spread(score), f"{score.n:,}"
+    if not name.startswith(" "):
+        for text, number in {plain(score.metric): "", **beside(score)}.items():
+            yield f"  [dim]{escape(text)}[/]", f"[dim]{number}[/]"
 
 
 def _list(as_json: bool) -> None:

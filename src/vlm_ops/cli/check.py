@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -49,15 +50,17 @@ def check(
     guarded.checkpoint_on_interrupt()
     with progress():
         from vlm_ops.models.shape import shape_of
-        from vlm_ops.steps.checking import figures, look
+        from vlm_ops.steps.checking import figures, look, never_better
 
         shape = shape_of(config.model)
         with working(config, f"check of {config.name}"):
             config = with_start(config, fetch=True)
-            data = take("prepare", config, {})[0]["prepare"]
+            prepared = take("prepare", config, {})[0]
+        data = prepared["prepare"]
         assert isinstance(data, PreparedData)
         looked = look(config, data, shape)
-    found = looked.found
+    problems = (*looked.found.problems, *never_better(config, prepared))
+    looked = looked._replace(found=(found := replace(looked.found, problems=problems)))
     if as_json:
         print_json(figures(looked, data))
     else:

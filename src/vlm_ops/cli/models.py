@@ -97,7 +97,7 @@ def compare(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare two versions on the test rows that both were asked, on a page with pictures.
+    """Compare two versions on test rows and benchmarks that both were asked, on a page.
 
     Differences are the second one minus the first one. The page is kept with the second one's run
     in MLflow, too.
@@ -117,10 +117,13 @@ def compare(
         if both.run_id is not None and kept.has(both.run_id):
             kept.keep(both.run_id, page, "comparisons")
     if as_json:
-        print_json({"versions": both.versions, "benchmarks": both.numbers, "report": str(page)})
+        told = {"versions": both.versions, "benchmarks": both.numbers}
+        print_json(told | {"not_compared": both.not_compared, "report": str(page)})
         return
     for benchmark, said in both.page.reasons:
         out.print(f"{benchmark}: {said}", markup=False)
+    for notice in both.page.notices:
+        out.print(notice, markup=False)
     out.print(f"{both.page.title}: {both.page.word}. The page: {page}", markup=False)
 
 

@@ -79,8 +79,8 @@ def _source(job: BenchmarkJob, cache: Path) -> Source:
     if isinstance(data, HubData):
         alone = SplitNames.model_construct(train=split, validation=None, test=None)
         data = data.model_copy(update={"splits": alone})
-        folder = hub.fetch(data.id, data.revision, cache)
-        return hub_source(data, folder, seed=job.seed, cache=cache)
+        files = hub.fetch(data.id, data.revision, cache, data.subset, [split])
+        return hub_source(data, files, seed=job.seed)
     if not isinstance(data, ChartsData):
         return open_source(data, seed=job.seed, cache=cache)
     fewest = {f"{name}_charts": _FEWEST_CHARTS for name in SPLITS if name != split}

@@ -140,11 +140,10 @@ class _File(Located):
 class _Hub(Located):
     def __init__(self, id_: str, subset: str | None, revision: str, cache: Path) -> None:
         self._id, self._revision, self._subset = id_, revision, subset
-        self._folder = hub.fetch(self._id, self._revision, cache)
-        self._files = hub.HubFiles(self._folder, self._id, cache, self._subset)
+        self._files = hub.fetch(self._id, self._revision, cache, self._subset)
         self._own = hub.split_names(self._files)
         table = hub.read_split(self._files, self._train, None, 0)
-        place = Place.of(self._folder)
+        place = Place.of(self._files.folder)
         super().__init__(self._id, self._id.rpartition("/")[2], place, table)
 
     @property
@@ -168,7 +167,7 @@ class _Hub(Located):
         )
 
     def rows(self, found: Guess, cache: Path) -> Iterator[RawRow]:
-        return hub_source(self.settings(found), self._folder, seed=0, cache=cache).rows
+        return hub_source(self.settings(found), self._files._replace(cache=cache), seed=0).rows
 
 
 def _labelled(found: Guess, **where: Any) -> Labelled:

@@ -141,10 +141,10 @@ def _open_table(settings: Labelled, cache: Path, seed: int) -> tuple[str, Table,
         return settings.path.name, read_table(settings.path, cache), place
     assert settings.id is not None  # the schema's own check, as the next
     assert settings.revision is not None
-    folder = hub.fetch(settings.id, settings.revision, cache)
-    files = hub.HubFiles(folder, settings.id, cache, settings.subset)
+    where = (settings.id, settings.revision, cache, settings.subset)
+    files = hub.fetch(*where, [settings.split])
     table = hub.read_split(files, settings.split, settings.at_most, seed)
-    return settings.id, table, Place.of(folder)
+    return settings.id, table, Place.of(files.folder)
 
 
 def _raw_rows(cells: Placed, names: dict[str, str], place: Place) -> Iterator[RawRow]:

@@ -85,23 +85,21 @@ def open_source(data: DataSettings, *, seed: int, cache: Path) -> Source:
         place = Place.of(data.path.parent, data.images_root)
         raw = _raw_rows(rows, form._replace(boxed=data.boxes), place, None)
         return Source(data.path.stem, str(data.path.name), raw, own_splits=False)
-    folder = hub.fetch(data.id, data.revision, cache)
-    return hub_source(data, folder, seed=seed, cache=cache)
+    named = [name for name in data.splits.model_dump().values() if name is not None]
+    return hub_source(data, hub.fetch(data.id, data.revision, cache, data.subset, named), seed=seed)
 
 
-def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source:
+def hub_source(data: HubData, files: hub.HubFiles, *, seed: int) -> Source:
     """Open a hub data set whose files are here already.
 
     Args:
         data: Which columns and splits.
-        folder: The data set's files.
+        files: The data set's files.
         seed: Draws rows where there are more than ``data.max_rows``.
-        cache: Folder that ``datasets`` may write to.
 
     Raises:
         DataError: A split or a column is not there.
     """
-    files = hub.HubFiles(folder, data.id, cache, data.subset)
     tables: dict[Split, Table] = {}
     forms: dict[Split, Form] = {}
     names: dict[Split, str | None] = {split: getattr(data.splits, split) for split in SPLITS}
@@ -116,7 +114,7 @@ def hub_source(data: HubData, folder: Path, *, seed: int, cache: Path) -> Source
     def rows() -> Iterator[RawRow]:
         for split, (_, cells) in tables.items():
             form = forms[split]._replace(boxed=data.boxes)
-            yield from _raw_rows(cells, form, Place.of(folder), split)
+            yield from _raw_rows(cells, form, Place.of(files.folder), split)
 
     title = f"{data.id} at {data.revision[:7]}"
     return Source(data.id, title, rows(), own_splits=True)

@@ -84,7 +84,6 @@ def ask(
             beside.flush()
             said += replies
     terms = protocol(asked, job) if job.benchmark is None else _told(asked, job, model, out)
-    value = _judge(asked, said, find(job.metric), out)
     return AnswerSet(
         folder=out,
         content=fingerprint([terms, [reply.text for reply in said]]),
@@ -94,8 +93,9 @@ def ask(
         gray=job.gray,
         swapped=job.swapped,
         metric=job.metric,
-        value=value,
+        value=_judge(asked, said, find(job.metric), out),
         ground=job.ground,
+        benchmark=job.benchmark,
     )
 
 

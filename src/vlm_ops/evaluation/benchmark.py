@@ -4,94 +4,45 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from vlm_ops.artifacts import AnswerSet
-from vlm_ops.config.benchmark import BenchmarkSettings
 from vlm_ops.config.jobs import EvaluateJob
 from vlm_ops.evaluation import statistics
 from vlm_ops.evaluation.benchmarked import BenchmarkResult, BenchmarkScores
 from vlm_ops.evaluation.metrics import find
-from vlm_ops.records import Score
 from vlm_ops.store.files import write_whole
 from vlm_ops.store.fingerprint import fingerprint
-from vlm_ops.store.frozen import Frozen
 from vlm_ops.tracker import Tracker
 
 RESAMPLES = 2000
-"""Of the groups behind every interval."""
-
-
-class Measure(Frozen):
-    """A score with its 95 % interval.
-
-    Attributes:
-        score: In the unit of the metric.
-        low: Lower end of the interval from a bootstrap over groups.
-        high: Upper end.
-        n: Rows.
-        groups: That were drawn.
-    """
-
-    score: float
-    low: float
-    high: float
-    n: int
-    groups: int
-
-
-class BenchmarkScore(Measure):
-    """What a model reaches on a benchmark.
-
-    Attributes:
-        benchmark: Its name.
-        metric: What judged the answers.
-        chance: Score of who guesses; None where nobody knows.
-        protocol: Hash of all that makes it comparable; ``protocol.json`` of the folder says it in
-            words.
-        kinds: The same by kind of question, where there are several.
-        folder: Name of the answers' folder in the runs folder.
-    """
-
-    benchmark: str
-    metric: str
-    chance: float | None
-    protocol: str
-    kinds: dict[str, Measure]
-    folder: str
+"""Of the groups behind every interval, where no configuration says how many."""
 
 
 def score_benchmark(
-    benchmark: BenchmarkSettings, answers: AnswerSet, *, seed: int = 0
-) -> BenchmarkScore:
-    """Score a model's answers to a benchmark, over all and by kind.
+    answers: Mapping[str, AnswerSet], *, resamples: int = RESAMPLES, seed: int = 0
+) -> BenchmarkResult:
+    """Score what models said to one benchmark, over all and by kind.
 
     Args:
-        benchmark: What was asked.
-        answers: What the model said.
+        answers: By model.
+        resamples: Of the bootstrap.
         seed: Of the bootstrap.
 
     Raises:
         ConfigError: There is no such metric.
-        DataError: The answers are gone, or the metric says nothing of them or leaves its range.
+        DataError: Answers are gone, or the metric says nothing of them or leaves its range.
     """
-    metric, said = find(benchmark.metric), answers.read()
-    kinds = statistics.by_kind(said, RESAMPLES, seed, metric=metric)
-    whole = _measure(statistics.score(said, RESAMPLES, seed, metric=metric))
-    return BenchmarkScore(
-        **whole.model_dump(),
-        benchmark=benchmark.name,
-        metric=metric.name,
-        chance=benchmark.chance,
-        protocol=answers.protocol,
-        kinds={kind: _measure(part) for kind, part in kinds.items()} if len(kinds) > 1 else {},
-        folder=answers.folder.name,
-    )
-
-
-def _measure(score: Score) -> Measure:
-    return Measure(
-        score=score.value, low=score.low, high=score.high, n=score.n, groups=score.n_groups
+    said = {model: (found.read(), find(found.metric)) for model, found in answers.items()}
+    return BenchmarkResult(
+        protocols={model: found.protocol for model, found in answers.items()},
+        scores={
+            model: statistics.score(read, resamples, seed, metric=metric)
+            for model, (read, metric) in said.items()
+        },
+        kinds={
+            model: statistics.by_kind(read, resamples, seed, metric=metric)
+            for model, (read, metric) in said.items()
+        },
     )
 
 
@@ -106,19 +57,13 @@ def score_benchmarks(
         tracker: Gets that file and the scores.
         **answers: By ``<model> on <benchmark>``.
     """
-    options: dict[str, Any] = {"resamples": job.resamples, "seed": job.seed}
-    protocols: dict[str, dict[str, str]] = defaultdict(dict)
-    scores: dict[str, dict[str, Score]] = defaultdict(dict)
-    kinds: dict[str, dict[str, dict[str, Score]]] = defaultdict(dict)
+    by_benchmark: dict[str, dict[str, AnswerSet]] = defaultdict(dict)
     for name, found in answers.items():
         model, _, benchmark = name.partition(" on ")
-        protocols[benchmark][model] = found.protocol
-        said, options["metric"] = found.read(), find(found.metric)
-        scores[benchmark][model] = statistics.score(said, **options)
-        kinds[benchmark][model] = statistics.by_kind(said, **options)
+        by_benchmark[benchmark][model] = found
     results = {
-        name: BenchmarkResult(protocols=protocols[name], scores=scores[name], kinds=kinds[name])
-        for name in scores
+        name: score_benchmark(said, resamples=job.resamples, seed=job.seed)
+        for name, said in by_benchmark.items()
     }
     _track(tracker, results)
     told = {name: result.model_dump(mode="json") for name, result in results.items()}
@@ -131,5 +76,11 @@ def score_benchmarks(
 def _track(tracker: Tracker, results: Mapping[str, BenchmarkResult]) -> None:
     for benchmark, result in results.items():
         for model, score in result.scores.items():
-            numbers = {"score": score.value, "low": score.low, "high": score.high}
+            numbers = {
+                **score.own,
+                "score": score.value,
+                "low": score.low,
+                "high": score.high,
+                "in_form_only": score.in_form_only,
+            }
             tracker.metrics({f"{benchmark}/{model}/{key}": value for key, value in numbers.items()})

@@ -1,6 +1,5 @@
 """What benchmarks leave: the rows that no training saw, and how every model did on them."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -9,8 +8,6 @@ from vlm_ops.pictured import have_images
 from vlm_ops.records import Score
 from vlm_ops.store.artifact import Artifact
 from vlm_ops.store.frozen import Frozen, added
-
-logger = logging.getLogger(__name__)
 
 
 class Unseen(PreparedData):

@@ -92,7 +92,7 @@ def _compare(preferred: AnswerSet, sft: AnswerSet, seed: int) -> tuple[bool, str
 
 def _why(scores: tuple[float, float], metric: str, luck: float, groups: int) -> str:
     """Say which of the two is the candidate, from their scores and the chance of luck."""
-    ours, theirs = (words.scored(score, metric) for score in scores)
+    ours, theirs = words.named(scores[0], metric), words.scored(scores[1], metric)
     doubt = "sft model, the preferred one is not shown to be better"
     told = (
         f"the candidate is the {'preferred model' if luck <= LEVEL else doubt}: "

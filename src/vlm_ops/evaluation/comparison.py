@@ -141,7 +141,7 @@ def reason(found: Difference, name: str, scores: tuple[float, float], metric: st
         scores: Of the candidate and of the rival.
         metric: That both were judged by.
     """
-    mine, other = (words.scored(score, metric) for score in scores)
+    mine, other = words.named(scores[0], metric), words.scored(scores[1], metric)
     if found.than in _CONTROLS:
         instead = "gray ones" if found.than == "gray" else "other rows' ones"
         head = f"{_sight(found)}: {mine} with the images, {other} with {instead} instead"

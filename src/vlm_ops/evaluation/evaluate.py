@@ -22,6 +22,7 @@ from vlm_ops.evaluation.measured import Measured, majority, measure
 from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.evaluation.report import Findings, write_report
+from vlm_ops.evaluation.statistics import hashed
 from vlm_ops.evaluation.symptoms import symptoms
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.store.jsonl import write_jsonl
@@ -143,6 +144,7 @@ def _track(tracker: Tracker, metric: str, choice: Choice, measured: Mapping[str,
         numbers = {
             "exact_match": found.score.exact_match,
             **found.score.own,
+            "in_form_only": found.score.in_form_only,
             key: found.score.value,
             f"{key}_low": found.score.low,
             f"{key}_high": found.score.high,
@@ -162,6 +164,6 @@ def _content(
         {
             "candidate": [choice.candidate, choice.model.content],
             "answers": {name: [found.model, found.content] for name, found in answers.items()},
-            "scores": {name: found.score for name, found in measured.items()},
+            "scores": {name: hashed(one.score, one.answers) for name, one in measured.items()},
         }
     )

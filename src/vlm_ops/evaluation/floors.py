@@ -53,7 +53,7 @@ def over_majority(
 def reaches_floor(found: float, floor: float, metric: str) -> tuple[bool, str]:
     """Tell whether the candidate's score reaches the floor that the user set, and say so."""
     word = "not below" if found >= floor else "below"
-    score, least = (words.scored(value, metric) for value in (found, floor))
+    score, least = words.named(found, metric), words.scored(floor, metric)
     return found >= floor, f"{score} is {word} gate.floor, {least}"
 
 

@@ -16,6 +16,7 @@ from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.comparison import DoubtError, champion_name, comparable, same_ground
 from vlm_ops.evaluation.metrics import find
+from vlm_ops.evaluation.outlook import too_few
 from vlm_ops.evaluation.paired import paired
 from vlm_ops.evaluation.protocol import asked_otherwise
 from vlm_ops.evaluation.signs import can_show
@@ -136,8 +137,8 @@ def _judged(
     lost = name in worse and pair.found.points < -terms.margin
     passed = not lost and (pair.found.passed or not terms.improve)
     found = pair.found.model_copy(update={"on": name, "passed": passed})
-    said = _lost(pair, terms) if lost else _held(found, terms)
-    ours, theirs = (words.scored(value, terms.metric) for value in (pair.ours, pair.theirs))
+    said = _lost(pair, terms) if lost else _held(found, terms, pair.groups)
+    ours, theirs = words.named(pair.ours, terms.metric), words.scored(pair.theirs, terms.metric)
     scores = f"{ours} against {called}'s {theirs}"
     return Judged(passed, f"on {name}: {said}: {scores}, {words.difference(found)}", found)
 
@@ -159,7 +160,9 @@ def _lost(pair: _Pair, terms: BenchmarkTerms) -> str:
     )
 
 
-def _held(found: Difference, terms: BenchmarkTerms) -> str:
+def _held(found: Difference, terms: BenchmarkTerms, groups: int) -> str:
+    if terms.improve and (why := too_few(groups, found.level, "rows")):
+        return why
     if terms.improve and not found.passed:
         return (
             f"not shown to be better, as it has to be there (luck alone gives as much in "

@@ -1,6 +1,6 @@
 """Answers judged, one row after another."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from vlm_ops.errors import ConfigError, DataError, VlmOpsError
 from vlm_ops.evaluation.metric import Floats, Metric
 from vlm_ops.evaluation.metrics import METRICS, RELAXED, exact_match, find, relaxed_match
 from vlm_ops.records import RELAXED_ACCURACY, Answer, Row
+from vlm_ops.store.names import nearest
 
 
 def judge(rows: Sequence[Row], texts: Sequence[str], metric: Metric = RELAXED) -> list[Answer]:
@@ -99,6 +100,17 @@ def trouble_with(rows: Sequence[Row], config: PipelineConfig) -> list[str]:
     ]
 
 
+def unknown_kind(metric: str, kinds: Collection[str]) -> str | None:
+    """Say which kind a metric names that is none of these; None where there is none."""
+    for kind in find(metric).of_kind.keys() - kinds:
+        return (
+            f"the metric: {metric} names the kind {kind!r}, and no row is of it"
+            f"{nearest(kind, kinds)}; kinds there: {', '.join(sorted(kinds))}. The column of kinds "
+            f"is data.columns.kind, in a benchmark slices."
+        )
+    return None
+
+
 def _samples(config: PipelineConfig) -> bool:
     return config.prefers and isinstance(config.pairs, SampledPairs)
 
@@ -115,7 +127,10 @@ def terms(rows: Sequence[Row], texts: Sequence[str], metric: Metric) -> Floats:
         DataError: It fails, or gives what is no number, or a row more or less than its range.
     """
     try:
-        found = np.asarray(metric.judge(texts, [row.answers for row in rows]), dtype=np.float64)
+        found = np.array(metric.judge(texts, [row.answers for row in rows]), dtype=np.float64)
+        for kind, judge_kind in metric.of_kind.items():
+            if mine := [n for n, row in enumerate(rows) if row.kind == kind]:
+                found[mine] = judge_kind([texts[n] for n in mine], [rows[n].answers for n in mine])
     except VlmOpsError:
         raise
     except Exception as error:  # whatever a function of yours raises

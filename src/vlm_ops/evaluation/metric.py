@@ -51,7 +51,8 @@ class Metric:
         low: Least score.
         high: Greatest score.
         version: Raised when a rule changes, so that answers are judged anew.
-        beside: Other numbers of the same sums, by name, for reports.
+        beside: Other numbers of the same sums, by name; they are shown as ``own`` of a score.
+        of_kind: What judges the rows of some kinds instead, one by one, by kind.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Metric:
     high: float = 1.0
     version: int = 1
     beside: Mapping[str, Callable[[Floats], Floats]] = field(default_factory=dict)
+    of_kind: Mapping[str, Judge] = field(default_factory=dict)
 
     @property
     def judges_rows(self) -> bool:

@@ -92,7 +92,7 @@ def expected(
         told.append(f"{enough} groups like these would see it in 80 %")
     if look.position >= 2.0:
         told.append(f"{groups} fresh groups make room again: they halve what earlier looks count")
-    return Outlook(found, "; ".join(told) + words.few_groups(groups), _never(groups, level))
+    return Outlook(found, "; ".join(told) + words.few_groups(groups), too_few(groups, level))
 
 
 def warnings(data: PreparedData) -> list[str]:
@@ -102,7 +102,7 @@ def warnings(data: PreparedData) -> list[str]:
         data: Prepared rows.
     """
     said = []
-    if why := never(data):
+    if why := too_few(data.splits["test"].groups):
         said.append(f"the gate: {why}")
     groups, enough = data.splits["validation"].groups, fewest_groups(choose.LEVEL)
     if groups < enough:
@@ -114,21 +114,19 @@ def warnings(data: PreparedData) -> list[str]:
     return said
 
 
-def never(data: PreparedData) -> str | None:
-    """Say why no candidate can ever pass with these test groups; None if one can.
+def too_few(groups: int, level: float = looks.level(1.0), rows: str = "test rows") -> str | None:
+    """Say why no candidate can ever pass with so few groups; None if one can.
 
     Args:
-        data: Prepared rows.
+        groups: How many.
+        level: That the p-value has to meet; by default at the first look.
+        rows: What the groups are of.
     """
-    return _never(data.splits["test"].groups, looks.level(1.0))
-
-
-def _never(groups: int, level: float) -> str | None:
     if least_chance(groups) <= level:
         return None
     return (
         f"no candidate can pass with {words.groups(groups)}: even if all of them gain, luck alone "
         f"gives as much in {words.chance(least_chance(groups))} of cases, and "
-        f"{words.chance(level)} are allowed at this look; test rows of {fewest_groups(level)} "
+        f"{words.chance(level)} are allowed at this look; {rows} of {fewest_groups(level)} "
         f"groups or more are needed"
     )

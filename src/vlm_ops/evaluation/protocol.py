@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlm_ops.artifacts import AnswerSet, ModelRef
@@ -139,7 +139,11 @@ def asked_otherwise(ours: AnswerSet, theirs: AnswerSet) -> str | None:
     """
     if ours.protocol == theirs.protocol:
         return None
-    one, other = read_protocol(ours), read_protocol(theirs)
+    return differs(read_protocol(ours), read_protocol(theirs))
+
+
+def differs(one: Mapping[str, str], other: Mapping[str, str]) -> str | None:
+    """Say in what two protocols in words differ, beyond what each model brings with itself."""
     keys = [key for key in {**one, **other} if key not in _OF_THE_MODEL]
     differ = [key for key in keys if one.get(key) != other.get(key)]
     return None if not differ else f"{differ[0]} {one.get(differ[0])} and {other.get(differ[0])}"

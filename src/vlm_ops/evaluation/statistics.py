@@ -9,8 +9,8 @@ import numpy as np
 
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.interval import interval
-from vlm_ops.evaluation.metric import Metric
-from vlm_ops.evaluation.metrics import RELAXED
+from vlm_ops.evaluation.metric import HALF, Floats, Metric
+from vlm_ops.evaluation.metrics import RELAXED, differs_only_in_form
 from vlm_ops.evaluation.paired import Sums, Swapped, paired
 from vlm_ops.evaluation.terms import Unit, summed, terms_of, value_of
 from vlm_ops.records import Answer, Difference, Score
@@ -60,8 +60,9 @@ def score(
     """
     if not answers:
         raise DataError("a score needs at least one answer, found none")
-    value = value_of(answers, metric)
-    _, sums = summed(answers, terms_of(answers, metric), unit)
+    terms = terms_of(answers, metric)
+    value = metric.value(terms.sum(axis=0))
+    _, sums = summed(answers, terms, unit)
     bounds = (metric.low, metric.high)
     low, high = interval(sums, metric.score, bounds=bounds, resamples=resamples, seed=seed)
     return Score(
@@ -70,7 +71,8 @@ def score(
         low=low,
         high=high,
         exact_match=float(np.mean([answer.exact for answer in answers])),
-        own=_own(answers),
+        own=_own(answers) | _beside(terms, metric),
+        in_form_only=_in_form_only(answers, terms, metric),
         n=len(answers),
         n_images=len({answer.image_id for answer in answers}),
         n_groups=len({answer.group for answer in answers}),
@@ -84,6 +86,26 @@ def _own(answers: Sequence[Answer]) -> dict[str, float]:
         for name, value in answer.own.items():
             worth.setdefault(name, []).append(value)
     return {name: float(np.mean(values)) for name, values in worth.items()}
+
+
+def _beside(terms: Floats, metric: Metric) -> dict[str, float]:
+    """Return the other numbers of a metric, without what is its score and what is no number."""
+    sums = terms.sum(axis=0)
+    found = {name: float(f(sums)) for name, f in metric.beside.items() if f is not metric.score}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _in_form_only(answers: Sequence[Answer], terms: Floats, metric: Metric) -> int:
+    """Count answers worth less than half, each scored alone, that are right but for their form."""
+    with np.errstate(all="ignore"):  # no number where a row alone tells nothing
+        wrong = metric.score(terms) < metric.low + HALF * (metric.high - metric.low)
+    rows = (answer for answer, bad in zip(answers, wrong, strict=True) if bad)
+    return sum(differs_only_in_form(row.text, row.expected) for row in rows)
+
+
+def hashed(found: Score, answers: Sequence[Answer]) -> Score:
+    """Return a score of answers as contents hold it: as it was before more stood beside it."""
+    return found.model_copy(update={"own": _own(answers), "in_form_only": 0})
 
 
 def by_kind(

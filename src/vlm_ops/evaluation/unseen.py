@@ -10,6 +10,7 @@ from vlm_ops.config.jobs import UnseenJob
 from vlm_ops.data.near import near_pairs
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation.benchmarked import Unseen
+from vlm_ops.evaluation.judging import unknown_kind
 from vlm_ops.evaluation.protocol import drawn_rows
 from vlm_ops.records import SPLITS, Row, Split, SplitSummary
 from vlm_ops.store.fingerprint import fingerprint, sha256_file
@@ -87,6 +88,8 @@ def suit(job: UnseenJob, rows: Sequence[Row]) -> None:
         DataError: They don't, or no image's rows fit into ``max_rows``.
     """
     asked = drawn_rows(rows, job.max_rows, job.seed, f"{job.name}: max_rows")
+    if unknown := unknown_kind(job.metric, {row.kind for row in rows}):
+        raise DataError(f"{job.name}: {unknown}")
     if not job.metric.startswith("yes_no"):
         return
     answers = {said.strip(" .").casefold() for row in asked for said in row.answers}

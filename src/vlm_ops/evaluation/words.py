@@ -1,12 +1,16 @@
 """Shares and differences as people read them."""
 
+import re
+
 from vlm_ops.errors import ConfigError
-from vlm_ops.records import Difference, Score
+from vlm_ops.records import RELAXED_ACCURACY, Difference, Score
 
 _SPELLED = {
     "anls": "ANLS",
     "bleu_4": "BLEU-4",
     "cider": "CIDEr",
+    "f1": "F1 of yes",
+    "f1_of_no": "F1 of no",
     "rouge_l": "ROUGE-L",
     "vqa_accuracy": "VQA accuracy",
     "yes_no": "yes/no accuracy",
@@ -45,14 +49,20 @@ def scored(value: float, metric: str) -> str:
     return percent(value) if share else f"{100 * value:.1f}"
 
 
+def named(value: float, metric: str) -> str:
+    """Write a score behind its metric, as ``ROUGE-L 71.2 %``, unless that is relaxed accuracy."""
+    return f"{plain(metric)} " * (metric != RELAXED_ACCURACY) + scored(value, metric)
+
+
 def plain(metric: str) -> str:
     """Name a metric as people read it: ``relaxed accuracy``, ``ROUGE-L``."""
-    return _SPELLED.get(metric) or metric.rpartition(":")[2].replace("_", " ")
+    whole, bracket, kinds = metric.partition("(")
+    return _SPELLED.get(whole) or whole.rpartition(":")[2].replace("_", " ") + bracket + kinds
 
 
 def key(metric: str) -> str:
-    """Name a metric as MLflow may hold it: no colon, which a function of yours has."""
-    return metric.replace(":", ".")
+    """Name a metric as MLflow may hold it: no colon, which a function of yours has, no brackets."""
+    return re.sub(r"[^\w./-]+", ".", metric).strip(".")
 
 
 def titled(metric: str) -> str:
@@ -82,6 +92,12 @@ def groups(count: int) -> str:
 def spread(score: Score) -> str:
     """Write a score's interval as ``68.0 to 74.1``, in hundredths as the score."""
     return f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+
+
+def beside(score: Score) -> dict[str, str]:
+    """Write what stands beside a score, as ``precision``, and answers wrong in form only."""
+    form = {"wrong in form only": f"{score.in_form_only:,}"} if score.in_form_only else {}
+    return {plain(name): percent(value) for name, value in score.own.items()} | form
 
 
 def difference(found: Difference) -> str:

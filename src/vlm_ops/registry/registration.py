@@ -56,7 +56,7 @@ class Submission(Frozen):
         answers: The candidate's to the validation rows, of which a few are recorded.
         origin: Where it comes from.
         rows: What changed in the data since the champion's; None without a champion.
-        tested: What candidate and champion said to the test rows, which is kept with the version.
+        tested: What candidate and champion said to test rows and benchmarks, kept with the version.
     """
 
     evaluation: Evaluation

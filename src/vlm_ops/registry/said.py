@@ -1,4 +1,4 @@
-"""What a candidate and its rival said to the test rows, kept with the version.
+"""What a candidate and its rival said to test rows and benchmarks, kept with the version.
 
 Two versions can be compared wherever the registry is reached, also where the runs folder was
 cleaned or lies on another machine.
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from vlm_ops.artifacts import AnswerSet
 from vlm_ops.errors import RegistryError
+from vlm_ops.evaluation.protocol import read_protocol
 from vlm_ops.records import RELAXED_ACCURACY, Answer
 from vlm_ops.registry import tags
 from vlm_ops.registry.finding import find_version
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
 
 
 class Said(Frozen):
-    """What a model said to the test rows, and how it was asked.
+    """What a model said to test rows, or to a benchmark, and how it was asked.
 
     Attributes:
         model: Content hash of the model.
         protocol: Hash of rows, decoding and metric.
         ground: What computed the answers beside the model.
         metric: What they are judged by.
+        benchmark: Whose rows were asked; None for test rows.
+        asked: Its protocol in words; empty for test rows.
         answers: Judged, in the order of the rows.
     """
 
@@ -41,6 +44,8 @@ class Said(Frozen):
     protocol: str
     ground: dict[str, str]
     metric: str = added(RELAXED_ACCURACY)
+    benchmark: str | None = added(None)
+    asked: dict[str, str] = added({})
     answers: tuple[Answer, ...]
 
     @classmethod
@@ -49,12 +54,15 @@ class Said(Frozen):
 
         Raises:
             DataError: Its answers are gone.
+            OutputError: What says how a benchmark was asked is gone.
         """
         return cls(
             model=found.model,
             protocol=found.protocol,
             ground=found.ground,
             metric=found.metric,
+            benchmark=found.benchmark,
+            asked={} if found.benchmark is None else read_protocol(found),
             answers=tuple(found.read()),
         )
 

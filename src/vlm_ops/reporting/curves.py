@@ -7,6 +7,7 @@ from typing import Any
 
 from vlm_ops.artifacts import TrainedAdapter
 from vlm_ops.evaluation.metrics import BY_NAME
+from vlm_ops.evaluation.words import plain
 from vlm_ops.reporting.drawing import Chart, line_chart
 from vlm_ops.store.artifact import BY_TASK, CURVES, WEIGHTED
 
@@ -41,9 +42,11 @@ def curves(trained: TrainedAdapter) -> Iterator[Chart]:
 def _of_answers(history: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     """Return the curves of what answers were judged by, where they chose the checkpoint."""
     named = {key.removeprefix("eval_") for entry in history for key in entry if key[:5] == "eval_"}
-    found = sorted(name for name in named if name in {*BY_NAME, WEIGHTED} or ":" in name)
+    # A function of yours has a full stop where its colon was.
+    found = sorted(name for name in named if name in {*BY_NAME, WEIGHTED} or "." in name)
+    called = {name: plain(name) if name in BY_NAME else name for name in found}
     tasks = sorted({key for entry in history for key in entry if key.startswith(BY_TASK)})
-    return {f"{name} of answers": {"validation": f"eval_{name}"} for name in found} | {
+    return {f"{called[name]} of answers": {"validation": f"eval_{name}"} for name in found} | {
         f"score on {key.removeprefix(BY_TASK)}": {"validation": key} for key in tasks
     }
 

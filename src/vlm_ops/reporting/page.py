@@ -26,6 +26,7 @@ class Bar:
         high: Upper end.
         n: Rows.
         said: The number and its interval.
+        beside: What stands beside them.
     """
 
     value: float
@@ -33,6 +34,7 @@ class Bar:
     high: float
     n: int
     said: str
+    beside: str
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ def section(
 
 def _bar(results: Results, score: Score) -> Bar:
     said = f"{words.scored(score.value, score.metric)} ({words.spread(score)})"
-    return Bar(results.value(score), score.low, score.high, score.n, said)
+    told = (f"{name} {number}" for name, number in words.beside(score).items())
+    beside = ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in told)
+    return Bar(score.value, score.low, score.high, score.n, said, beside)
 
 
 def render(page: Page) -> str:

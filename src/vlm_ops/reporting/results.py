@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_ops.evaluation import statistics
+from vlm_ops.evaluation import statistics, words
 from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import RELAXED
 from vlm_ops.evaluation.terms import is_right
 from vlm_ops.records import Answer, Difference, Row, Score
 
+NO_DIFFERENCE = "no difference shown"
 RESAMPLES = 1_000
 """Of the bootstrap, where no configuration says how many."""
 
@@ -26,6 +27,7 @@ class Results:
         resamples: Of the bootstrap behind every interval.
         seed: Of the bootstrap.
         metric: By which they were judged.
+        level: In what share of cases luck may give a difference that is called one.
     """
 
     answers: Mapping[str, Sequence[Answer]]
@@ -34,10 +36,7 @@ class Results:
     resamples: int = RESAMPLES
     seed: int = 0
     metric: Metric = RELAXED
-
-    def value(self, score: Score) -> float:
-        """Return what a score says, within the metric's range."""
-        return score.value
+    level: float = statistics.ALLOWED_CHANCE
 
     def right(self, answer: Answer) -> bool:
         """Tell whether a single answer counts as right."""
@@ -60,11 +59,22 @@ class Results:
         return statistics.difference(
             self.answers[model],
             self.answers[than],
-            statistics.Bar(metric=self.metric),
+            statistics.Bar(level=self.level, metric=self.metric),
             than=than,
             resamples=self.resamples,
             seed=self.seed,
         )
+
+    def judged(self, found: Difference, model: str) -> tuple[str, str]:
+        """Tell what a difference of the model to another shows, as the gate does, and why."""
+        gain = found if found.points >= 0.0 else self.difference(found.than, model)
+        said = words.difference(found)
+        if gain.low > 0.0:
+            luck = f"luck alone gives as much in {words.chance(gain.chance)} of cases"
+            said += f", {luck}; at most {words.chance(self.level)} are allowed"
+        if not gain.passed:
+            return NO_DIFFERENCE, said
+        return ("better" if gain is found else "worse"), said
 
     @property
     def _options(self) -> dict[str, Any]:

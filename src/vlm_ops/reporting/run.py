@@ -145,15 +145,15 @@ def _results(run: Run, split: Split) -> tuple[Results, dict[str, str]]:
     )
     answers["majority"] = list(guessed)
     meaning["majority"] = "the most frequent training answer of each kind"
-    scoring = run.config.evaluate
+    scoring, seed = run.config.evaluate, run.config.seed
     metric = find(scoring.metric)
-    seed = run.config.seed
     return Results(answers, rows, data.image_path, scoring.resamples, seed, metric), meaning
 
 
 def _benchmarks(run: Run) -> dict[str, Results]:
     """Return what the run's models said to each benchmark, the candidate first; none in a trial."""
     found: dict[str, Results] = {}
+    resamples, seed = run.config.evaluate.resamples, run.config.seed
     same = _output(run, Choice, "choose").candidate
     models = [one for one in ("candidate", "champion", "preferred", "sft", "base") if one != same]
     for one in run.config.benchmarks:
@@ -164,9 +164,7 @@ def _benchmarks(run: Run) -> dict[str, Results]:
             if isinstance(answers := run.outputs.get(asked_step(model, one.name)), AnswerSet)
         }
         if isinstance(rows, PreparedData) and said:
-            by_id = {row.id: row for row in rows.rows("test")}
-            resamples, seed = run.config.evaluate.resamples, run.config.seed
-            metric = find(one.metric)
+            by_id, metric = {row.id: row for row in rows.rows("test")}, find(one.metric)
             found[one.name] = Results(said, by_id, rows.image_path, resamples, seed, metric)
     return found
 

@@ -1,11 +1,16 @@
 """What can be known of a run before it takes a GPU: of its rows, its room and its earlier runs."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.benchmark import ASKED
 from vlm_ops.config.pipeline import PipelineConfig
+from vlm_ops.evaluation.outlook import too_few
+from vlm_ops.evaluation.protocol import drawn_rows
 from vlm_ops.models.shape import Shape
+from vlm_ops.steps.benchmarks import SEED, unseen_rows
 from vlm_ops.steps.earlier import Expected, expected_seconds
 from vlm_ops.training.estimate import GB
 from vlm_ops.training.preflight import NAMED, Preflight, preflight
@@ -41,6 +46,23 @@ def look(
     """
     found = preflight(config, data, shape, judged=judged)
     return Looked(found, expected_seconds(config, data, found.learned))
+
+
+def never_better(config: PipelineConfig, prepared: Mapping[str, Any]) -> list[str]:
+    """Say on which benchmarks no candidate can be shown to be better, as it has to be there.
+
+    Args:
+        config: Says where.
+        prepared: The rows of its benchmarks, by step.
+    """
+    found = []
+    for one in config.benchmarks:
+        if config.margins.benchmarks[one.name].improve:
+            rows = prepared[unseen_rows(one.name)].rows(ASKED)
+            asked = drawn_rows(rows, one.max_rows, SEED, f"{one.name}: max_rows")
+            why = too_few(len({row.group for row in asked}), rows="rows")
+            found += [] if why is None else [f"the gate: on {one.name}: {why}."]
+    return found
 
 
 def figures(looked: Looked, data: PreparedData) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from vlm_ops.config.sections import FRESH
 from vlm_ops.config.training import LoraSettings, OptimSettings
 from vlm_ops.data.preferences import look_at_thumbs
 from vlm_ops.errors import ConfigError, DataError, ModelError
-from vlm_ops.evaluation.judging import look_at_metric, trouble_with
+from vlm_ops.evaluation.judging import look_at_metric, trouble_with, unknown_kind
 from vlm_ops.evaluation.lengths import long_answers, reachable
-from vlm_ops.evaluation.outlook import never, warnings
+from vlm_ops.evaluation.outlook import too_few, warnings
 from vlm_ops.evaluation.protocol import select_rows
 from vlm_ops.models.adapters import make_sure_it_fits
 from vlm_ops.models.identity import base_sha256, local_folder
@@ -226,6 +226,8 @@ def _asked(
         problems.append(str(error))
     else:
         problems += trouble_with(data.rows("validation"), config)
+        kinds = {kind for split in data.splits.values() for kind in split.kinds}
+        problems += filter(None, [unknown_kind(config.evaluate.metric, kinds)])
     learned = tried(lambda: learned_rows(job, data, "train"))
     validation = tried(lambda: scored(data.rows("validation"), optim, config.seed, name))
     for part in (data.validation, data.test) if config.evaluate.max_rows else ():
@@ -275,7 +277,7 @@ def _of_rows(
 def _of_gate(config: PipelineConfig, data: PreparedData) -> list[str]:
     """Say why the gate will refuse, whatever is trained."""
     found = []
-    if (why := never(data)) and _asks(config):
+    if (why := too_few(data.splits["test"].groups)) and _asks(config):
         found.append(f"the gate: {why}. Add groups, or give finer ones.")
     share = reachable(data, config.model, config.evaluate.max_new_tokens)
     floor = config.gate.floor or 0.0

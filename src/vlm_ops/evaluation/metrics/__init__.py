@@ -6,6 +6,8 @@ answer use what is named here.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
 from vlm_ops.errors import ConfigError
 from vlm_ops.evaluation.metric import Metric, of_rows
@@ -46,7 +48,11 @@ gives 0..1 for a prediction and its accepted answers, or None where it says noth
 
 RELAXED = Metric("relaxed_accuracy", of_rows(relaxed_match))
 
-_BESIDE_YES_NO = {
+_EXACT_NAMES = "relaxed_accuracy_exact_names"
+"""Goes by what looks like a year, or, as ``…(year, bus)``, by the kinds of the rows."""
+_EXACTLY = of_rows(partial(relaxed_match, tolerance=0.0))
+
+_YES_NO = {
     "accuracy": yes_no.accuracy,
     "precision": yes_no.precision(),
     "recall": yes_no.recall(),
@@ -59,14 +65,14 @@ BY_NAME = {
     metric.name: metric
     for metric in (
         RELAXED,
-        Metric("relaxed_accuracy_exact_names", of_rows(relaxed_match_exact_names)),
+        Metric(_EXACT_NAMES, of_rows(relaxed_match_exact_names)),
         Metric("exact_match", of_rows(exact_match)),
         Metric("vqa_accuracy", of_rows(vqa_accuracy)),
         Metric("anls", of_rows(anls)),
         Metric("choice", of_rows(choice)),
-        Metric("yes_no", yes_no.judge, yes_no.accuracy, beside=_BESIDE_YES_NO),
-        Metric("yes_no_f1", yes_no.judge, yes_no.f1(), beside=_BESIDE_YES_NO),
-        Metric("yes_no_f1_of_no", yes_no.judge, yes_no.f1("no"), beside=_BESIDE_YES_NO),
+        Metric("yes_no", yes_no.judge, _YES_NO["accuracy"], beside=_YES_NO),
+        Metric("yes_no_f1", yes_no.judge, _YES_NO["f1"], beside=_YES_NO),
+        Metric("yes_no_f1_of_no", yes_no.judge, _YES_NO["f1_of_no"], beside=_YES_NO),
         Metric("cider", captions.of_captions(captions.cider), high=captions.HIGHEST_CIDER),
         Metric("bleu_4", captions.of_captions(captions.bleu_counts), captions.bleu),
         Metric("rouge_l", captions.of_captions(captions.rouge_l)),
@@ -85,6 +91,10 @@ def find(name: str) -> Metric:
     Raises:
         ConfigError: There is none of this name.
     """
+    whole, _, kinds = name.partition("(")
+    named = [kind.strip() for kind in kinds.removesuffix(")").split(",") if kind.strip()]
+    if whole == _EXACT_NAMES and named and name.endswith(")"):
+        return replace(RELAXED, name=name, of_kind=dict.fromkeys(named, _EXACTLY))
     if ":" in name:
         return own(name)
     if name not in BY_NAME:

@@ -43,7 +43,7 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def relaxed_match(prediction: str, answers: Iterable[str]) -> bool:
+def relaxed_match(prediction: str, answers: Iterable[str], tolerance: float = TOLERANCE) -> bool:
     """Judge an answer by ChartQA's relaxed accuracy.
 
     If prediction and target are numbers, they may differ by 5 % of the target; a target of 0
@@ -53,6 +53,7 @@ def relaxed_match(prediction: str, answers: Iterable[str]) -> bool:
     Args:
         prediction: What the model said.
         answers: Accepted answers; it is enough to match one.
+        tolerance: Of numbers, as a share of the target; 0 takes them for names.
 
     Source:
         Masry et al. 2022 (arXiv:2203.10244), end of section 5.1; the reading of percent signs
@@ -64,7 +65,7 @@ def relaxed_match(prediction: str, answers: Iterable[str]) -> bool:
     if not said:
         return False
     value = number(said)
-    return any(_matches(said, value, answer) for answer in answers)
+    return any(_matches(said, value, answer, tolerance) for answer in answers)
 
 
 def relaxed_match_exact_names(prediction: str, answers: Iterable[str]) -> bool:
@@ -80,12 +81,11 @@ def relaxed_match_exact_names(prediction: str, answers: Iterable[str]) -> bool:
     accepted = list(answers)
     names = [answer for answer in accepted if _YEAR.fullmatch(answer.strip())]
     others = [answer for answer in accepted if answer not in names]
-    said = number(prediction)
-    return any(said == number(name) for name in names) or relaxed_match(prediction, others)
+    return relaxed_match(prediction, names, 0.0) or relaxed_match(prediction, others)
 
 
-def _matches(said: str, value: float | None, answer: str) -> bool:
+def _matches(said: str, value: float | None, answer: str, tolerance: float) -> bool:
     target = number(answer)
     if value is None or target is None:
         return said.casefold() == answer.strip().casefold()
-    return abs(value - target) <= TOLERANCE * abs(target) * _ROUNDING
+    return abs(value - target) <= tolerance * abs(target) * _ROUNDING
