@@ -29,8 +29,8 @@ from vlm_ops.store.jsonl import read_jsonl
 
 PairSplit = Literal["train", "validation"]
 PAIR_SPLITS: tuple[PairSplit, ...] = ("train", "validation")
-ANSWERS = "answers.jsonl"
-"""File of an answer set."""
+ANSWERS, PROTOCOL = "answers.jsonl", "protocol.json"
+"""Files of an answer set; the second one says a benchmark's protocol in words."""
 
 ADAPTER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -265,9 +265,10 @@ class AnswerSet(Artifact):
     benchmark: str | None = added(None)
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
-        """Return the set if its answers are still there."""
+        """Return the set if its answers are still there, and how a benchmark was asked."""
         named = self.model_copy(update={"benchmark": inputs["job"].benchmark})
-        return named if (self.folder / ANSWERS).is_file() else None
+        told = named.benchmark is None or (self.folder / PROTOCOL).is_file()
+        return named if told and (self.folder / ANSWERS).is_file() else None
 
     def read(self) -> list[Answer]:
         """Read the judged answers, in the order of the rows."""
@@ -345,6 +346,5 @@ class Evaluation(Artifact):
 
     def completed(self, inputs: Mapping[str, Any]) -> Self | None:
         """Return the evaluation if the gate can read it, with the candidate where it is now."""
-        if not (self.folder / MAJORITY).is_file():
-            return None
-        return self.model_copy(update={"model": inputs["choice"].model})
+        named = self.model_copy(update={"model": inputs["choice"].model})
+        return named if (self.folder / MAJORITY).is_file() else None

@@ -246,6 +246,10 @@ def said_by(metric: str, pairs: list[tuple[str, str]]) -> list[Any]:
         # No row has a worth of its own, and each is right or wrong all the same.
         ("yes_no", [("Yes", "Yes."), ("No", "no, it is not"), ("No", "Yes")], 0),
         ("yes_no_f1", [("No", "No."), ("Yes", "Yes.")], 0),
+        # Under four words nothing is right.
+        ("bleu_4", [("a dog sits", "A dog sits.")], 0),
+        # Nor is a caption alone, which shares no word with others.
+        ("cider", [("a dog sits down", "A dog sits down!"), ("a cat", "a cat")], 0),
     ],
 )
 def test_wrong_answers_in_form_only_are_counted(
@@ -255,6 +259,23 @@ def test_wrong_answers_in_form_only_are_counted(
     assert found.in_form_only == count
     assert words.beside(found).get("wrong in form only") == (str(count) if count else None)
     assert ("in_form_only" in found.model_dump()) is bool(count)
+
+
+@pytest.mark.parametrize(("said", "others", "count"), [("Red.", 9, 0), ("$5", 0, 1)])
+def test_where_few_agree_the_form_is_not_what_is_wrong(said: str, others: int, count: int) -> None:
+    metric, votes = find("vqa_accuracy"), (said.strip("$.").lower(), *["blue"] * others)
+    (answer,) = said_by("vqa_accuracy", [("any", said)])
+    terms = tuple(metric.judge([said], [votes])[0].tolist())
+    answer = answer.model_copy(update={"expected": votes, "terms": terms})
+    assert score([answer], N, seed=0, metric=metric).in_form_only == count
+
+
+def test_a_metric_of_ones_own_keeps_its_name_beside_a_score() -> None:
+    (answer,) = said_by("exact_match", [("Red", "Red")])
+    found = score(
+        [answer.model_copy(update={"own": {"f1": 0.5}})], N, 0, metric=find("exact_match")
+    )
+    assert words.beside(found) == {"f1": "50.0 %"}
 
 
 def test_what_a_metric_shows_beside_its_score_is_in_the_score_and_in_no_content() -> None:

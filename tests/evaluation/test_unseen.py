@@ -110,6 +110,8 @@ def test_a_kind_that_no_row_is_of_is_told(tmp_path: Path) -> None:
     job = JOB.model_copy(update={"metric": "relaxed_accuracy_exact_names(bus)"})
     with pytest.raises(DataError, match=r"mine: the metric: .*the kind 'bus', .* slices\."):
         suit(job, asked.rows("test"))
+    left_out = asked.rows("test")[0].model_copy(update={"kind": "bus"})
+    suit(job, asked.rows("test"), [*asked.rows("test"), left_out])
 
 
 def test_a_limit_below_the_rows_of_a_picture_is_the_benchmarks_own(tmp_path: Path) -> None:

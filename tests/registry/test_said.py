@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from vlm_ops.artifacts import ANSWERS, AnswerSet
+from vlm_ops.artifacts import ANSWERS, PROTOCOL, AnswerSet
 from vlm_ops.errors import DataError, RegistryError
 from vlm_ops.evaluation.metrics import find
-from vlm_ops.evaluation.protocol import PROTOCOL
 from vlm_ops.registry.said import Said, said_of
 from vlm_ops.reporting.versions import compare
 from vlm_ops.store.artifact import write_record
@@ -36,7 +35,7 @@ def test_versions_of_which_nothing_was_kept_are_not_compared(pipeline: Any, tmp_
     pipeline.register(1)
     pipeline.register(2)
     assert said_of(pipeline.registry, "1") == []
-    with pytest.raises(DataError, match="version 1: found no answers to test rows"):
+    with pytest.raises(DataError, match="version 1 and version 2: found no answers to test rows"):
         compare(pipeline.registry, "1", "2", tmp_path)
     with pytest.raises(RegistryError, match="2 and candidate are one version"):
         compare(pipeline.registry, "2", "candidate", tmp_path)
@@ -112,8 +111,12 @@ def test_benchmarks_are_compared_where_both_were_asked_the_same(
     measured(pipeline, runs, 1)
     found = compare(pipeline.registry, "1", "2", runs)
     assert not found.not_compared
-    assert found.numbers["charts"] == found.numbers["test"]
-    assert found.numbers["charts"]["level"] == 0.025  # of the difference that the gate kept
+    on_charts = dict(found.numbers["charts"])
+    assert on_charts.pop("verdict") == "not judged"  # nobody knows what training saw of it
+    assert "version 1 and version 2 may have been trained on" in str(on_charts.pop("notice"))
+    assert on_charts.items() <= found.numbers["test"].items()
+    assert on_charts["level"] == 0.025  # of the difference that the gate kept
+    assert "which is the level of its look at version 2" in found.page.outcome
     assert [one.name for one in found.page.sections] == ["test rows", "charts"]
 
 
@@ -125,3 +128,22 @@ def test_what_both_said_to_a_benchmark_is_kept_with_the_versions(
         pipeline.register(number, tested=(pipeline.answers[number], said))
     found = compare(pipeline.registry, "1", "2", tmp_path / "elsewhere")
     assert list(found.numbers) == ["test", "charts"]
+
+
+def test_what_the_later_run_asked_the_earlier_version_is_enough(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    """The rows have grown since the earlier one's run, and its folder is cleaned."""
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    write_jsonl(fewer / ANSWERS, pipeline.answers[0].read()[:8])
+    before = pipeline.answers[0].model_copy(update={"folder": fewer, "protocol": "before"})
+    pipeline.register(0, tested=(before,))
+    pipeline.register(1, tested=tuple(pipeline.answers[:2]))
+    found = compare(pipeline.registry, "1", "2", tmp_path / "runs")
+    assert found.numbers["test"]["n"] == 16
+    contents = [pipeline.models[0].content]
+    assert [one.model for one in said_of(pipeline.registry, "2", contents)] == contents
+    pipeline.client.delete_model_version_tag(pipeline.name, "2", "details")
+    found = compare(pipeline.registry, "1", "2", tmp_path / "runs")
+    assert "the level of a first look, as nothing tells of one at version 2" in found.page.outcome

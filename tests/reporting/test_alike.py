@@ -1,13 +1,14 @@
 """Answers of two versions are compared where both were asked the same, else not at all."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from judged import BASE, Maker, counts, right
 
+from vlm_ops.artifacts import PROTOCOL
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import DataError
-from vlm_ops.evaluation.protocol import PROTOCOL
 from vlm_ops.registry.said import Said
 from vlm_ops.reporting.alike import Asked, alike, at_hand
 from vlm_ops.store.artifact import write_record
@@ -29,7 +30,7 @@ def other(said: Said, **new: object) -> Said:
 def test_the_newest_rows_that_both_were_asked(said: Said) -> None:
     newer, theirs = other(said, protocol="newer"), other(said, protocol="theirs alone")
     found = alike(asked("version 1", said, newer), asked("version 2", theirs, newer, said))
-    assert [one.protocol for one in found] == ["newer", "newer"]
+    assert [one.protocol for one in found[:2]] == ["newer", "newer"]
 
 
 def test_other_rows_are_named(said: Said) -> None:
@@ -92,8 +93,8 @@ def test_on_a_benchmark_a_template_may_be_a_models_own(said: Said) -> None:
     mine = on_charts(said)
     theirs = on_charts(said, asked=mine.asked | {"template": "b"}, protocol="another")
     first, second = asked("version 1", said, mine), asked("version 2", said, theirs)
-    assert alike(first, second, "charts") == (mine, theirs)
-    assert alike(first, second) == (said, said)
+    assert alike(first, second, "charts") == (mine, theirs, "")
+    assert alike(first, second) == (said, said, "")
 
 
 def test_a_benchmark_that_was_asked_otherwise_is_not_compared(said: Said) -> None:
@@ -108,6 +109,46 @@ def test_a_benchmark_that_was_asked_otherwise_is_not_compared(said: Said) -> Non
 
 @pytest.mark.parametrize(("name", "source"), [("charts", "charts"), ("mine", "mine.yaml")])
 def test_what_measures_a_benchmark_is_said(said: Said, name: str, source: str) -> None:
-    first = Asked("version 1", "c", None, (said,), "vlm-ops benchmark models:/demo/1 {}")
+    first = Asked("version 1", "c", None, (said,), address="models:/demo/1")
     with pytest.raises(DataError, match=f"`vlm-ops benchmark models:/demo/1 {source}` measures"):
         alike(first, asked("version 2", on_charts(said, benchmark=name)), name)
+
+
+def test_all_that_were_not_asked_are_named_with_a_folder_of_any_name(said: Said) -> None:
+    both = [
+        Asked(f"version {n}", "c", None, (said,), address=f"models:/demo/{n}", runs=Path("a {x}"))
+        for n in (1, 2)
+    ]
+    with pytest.raises(DataError, match=r"^version 1 and version 2: found no answers") as told:
+        alike(*both, "charts")
+    for version in (1, 2):
+        assert f"benchmark models:/demo/{version} charts --runs 'a {{x}}'`" in str(told.value)
+
+
+def test_what_runs_asked_goes_before_what_commands_asked(said: Said) -> None:
+    mine, all_rows = on_charts(said, answers=said.answers[4:]), on_charts(said, protocol="all")
+    both = [Asked(f"version {n}", "c", None, (mine,), (mine,), (all_rows,)) for n in (1, 2)]
+    assert alike(*both, "charts") == (mine, mine, "")
+
+
+def test_of_what_commands_asked_only_rows_that_no_training_saw_are_compared(said: Said) -> None:
+    """One run left out the first four rows, the other one the last four."""
+    asked_all = on_charts(said, protocol="all")
+    own = [on_charts(said, answers=said.answers[part]) for part in (slice(4, None), slice(-4))]
+    first, second = (
+        Asked(f"version {n}", "c", None, (one,), (one,), (asked_all,))
+        for n, one in enumerate(own, 1)
+    )
+    # The rows of the two runs differ: what the commands asked is all that is alike.
+    first, second = (
+        replace(one, kept=(other(one.kept[0], protocol=one.name,
+                                 asked=asked_all.asked | {"rows": one.name}),))
+        for one in (first, second)
+    )  # fmt: skip
+    found = alike(first, second, "charts")
+    assert found.first.answers == found.second.answers == said.answers[4:-4]
+    assert not found.doubt
+    known = replace(second, kept=(), own=())
+    found = alike(first, known, "charts")
+    assert found.first.answers == said.answers[4:]
+    assert found.doubt.startswith("version 2 may have been trained on its pictures")

@@ -15,6 +15,8 @@ from vlm_ops.config.benchmark import BenchmarkSettings
 from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ChartsData
 from vlm_ops.evaluation import statistics, words
+from vlm_ops.evaluation.judging import judge
+from vlm_ops.evaluation.metrics import find
 from vlm_ops.records import Row
 from vlm_ops.reporting.page import render, section
 from vlm_ops.reporting.pictures import Album
@@ -251,6 +253,22 @@ def test_better_is_said_at_the_level_of_the_gates_look(
     assert "luck alone gives as much in 0.39 % of cases" in told[1]
     worse = results.judged(results.difference("old", "new"), "old")
     assert worse[0] == ("worse" if word == "better" else word)
+
+
+def test_a_kind_that_tells_the_metric_nothing_of_one_model_has_no_bars(maker: Maker) -> None:
+    """Only no is right there: who says no has no F1 of yes, and who says yes has 0."""
+    rows = [
+        row.model_copy(update={"answers": ("No" if row.kind == "count" or n % 2 else "Yes",)})
+        for n, row in enumerate(maker.data.rows("test"))
+    ]
+    metric = find("yes_no_f1")
+    said = {who: judge(rows, [word] * len(rows), metric) for who, word in
+            (("a", "Yes"), ("b", "No"))}  # fmt: skip
+    for who in ("a", "b"):
+        answers = {who: said[who], **said}
+        results = Results(answers, {}, Path, resamples=200, metric=metric)
+        shown = section("mine", results, {"a": "", "b": ""}, "b" if who == "a" else "a", Album())
+        assert "count" not in shown.kinds
 
 
 def test_what_stands_beside_a_score_is_shown(maker: Maker) -> None:

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 from squares import COLORS, Models, model_ref
 
-from vlm_ops.artifacts import AnswerSet
+from vlm_ops.artifacts import PROTOCOL, AnswerSet
 from vlm_ops.config.benchmark import BenchmarkSettings
 from vlm_ops.config.benchmarks import load_benchmark
 from vlm_ops.config.load import load_config
@@ -19,7 +19,7 @@ from vlm_ops.evaluation.respondent import ModelRespondent
 from vlm_ops.models import features, generation
 from vlm_ops.reporting.alike import at_hand
 from vlm_ops.steps.measuring import answers_of, rows_of
-from vlm_ops.store.artifact import write_record
+from vlm_ops.store.artifact import RECORD, write_record
 
 ROWS = 22
 
@@ -87,6 +87,12 @@ def test_answers_tell_their_benchmark_also_those_that_did_not(
     assert asked(benchmark, tmp_path) == found
     (said,) = at_hand(tmp_path, found.model)
     assert (said.benchmark, said.asked) == ("squares", read_protocol(found))
+    written = (found.folder / RECORD).stat().st_mtime_ns
+    asked(benchmark, tmp_path)
+    assert (found.folder / RECORD).stat().st_mtime_ns == written
+    terms = read_protocol(found)
+    (found.folder / PROTOCOL).unlink()  # else it ends a run where that has registered all
+    assert read_protocol(asked(benchmark, tmp_path)) == terms
 
 
 def test_no_row_is_asked_twice_after_a_kill(

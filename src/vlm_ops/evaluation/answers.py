@@ -12,14 +12,14 @@ from pathlib import Path
 from PIL import Image
 from pydantic import ValidationError
 
-from vlm_ops.artifacts import ANSWERS, AnswerSet, ModelRef
+from vlm_ops.artifacts import ANSWERS, PROTOCOL, AnswerSet, ModelRef
 from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.data.progress import log_progress
 from vlm_ops.errors import OutputError
 from vlm_ops.evaluation.judging import judge
 from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import find
-from vlm_ops.evaluation.protocol import PROTOCOL, benchmark_protocol, protocol, select_rows
+from vlm_ops.evaluation.protocol import benchmark_protocol, protocol, select_rows
 from vlm_ops.evaluation.respondent import ModelRespondent, OpenModel, Respondent
 from vlm_ops.evaluation.shown import kept
 from vlm_ops.evaluation.swapped import swapped

@@ -102,7 +102,7 @@ def trouble_with(rows: Sequence[Row], config: PipelineConfig) -> list[str]:
 
 def unknown_kind(metric: str, kinds: Collection[str]) -> str | None:
     """Say which kind a metric names that is none of these; None where there is none."""
-    for kind in find(metric).of_kind.keys() - kinds:
+    for kind in sorted(find(metric).of_kind.keys() - kinds):
         return (
             f"the metric: {metric} names the kind {kind!r}, and no row is of it"
             f"{nearest(kind, kinds)}; kinds there: {', '.join(sorted(kinds))}. The column of kinds "

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlm_ops.artifacts import AnswerSet, ModelRef
+from vlm_ops.artifacts import PROTOCOL, AnswerSet, ModelRef
 from vlm_ops.config.jobs import AnswersJob
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.data.split import draw_whole
@@ -17,9 +17,6 @@ from vlm_ops.store.fingerprint import SHORT, fingerprint
 
 ASKING_VERSION = 3
 """Raised when a change of how models are asked may change an answer."""
-
-PROTOCOL = "protocol.json"
-"""File of a benchmark's answer set: its protocol in words."""
 
 _OF_THE_MODEL = ("template", "pixels")
 """What in a protocol a model brings with itself."""

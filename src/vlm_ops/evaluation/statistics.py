@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -96,11 +96,24 @@ def _beside(terms: Floats, metric: Metric) -> dict[str, float]:
 
 
 def _in_form_only(answers: Sequence[Answer], terms: Floats, metric: Metric) -> int:
-    """Count answers worth less than half, each scored alone, that are right but for their form."""
-    with np.errstate(all="ignore"):  # no number where a row alone tells nothing
-        wrong = metric.score(terms) < metric.low + HALF * (metric.high - metric.low)
+    """Count answers worth less than half that differ in form only from one worth half or more.
+
+    None where rows have no worth alone: to BLEU an answer of three words is nothing in any form.
+    """
+    if not metric.judges_rows:
+        return 0
+    wrong = metric.score(terms) < metric.low + HALF * (metric.high - metric.low)
     rows = (answer for answer, bad in zip(answers, wrong, strict=True) if bad)
-    return sum(differs_only_in_form(row.text, row.expected) for row in rows)
+    return sum(any(_right_forms(row, metric)) for row in rows)
+
+
+def _right_forms(row: Answer, metric: Metric) -> Iterator[bool]:
+    """Tell of each accepted answer that the answer is but for its form whether it is right."""
+    judge = metric.of_kind.get(row.kind, metric.judge)
+    if differs_only_in_form(row.text, row.expected):
+        for accepted in dict.fromkeys(row.expected):
+            if differs_only_in_form(row.text, [accepted]):
+                yield metric.right(judge([accepted], [row.expected])[0].tolist())
 
 
 def hashed(found: Score, answers: Sequence[Answer]) -> Score:

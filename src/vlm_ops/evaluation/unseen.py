@@ -58,7 +58,7 @@ def unseen(
             f"{rows.source}: all {len(asked)} rows show what is trained on or asked elsewhere; a "
             f"benchmark needs rows of its own. What was found: {out / 'leaked.jsonl'}"
         )
-    suit(job, kept)
+    suit(job, kept, asked)
     write_jsonl(out / "test.jsonl", kept)
     if leaked:
         logger.warning(
@@ -77,18 +77,19 @@ def unseen(
     )
 
 
-def suit(job: UnseenJob, rows: Sequence[Row]) -> None:
+def suit(job: UnseenJob, rows: Sequence[Row], known: Sequence[Row] = ()) -> None:
     """Make sure that the rows of a benchmark that are asked tell its metric something.
 
     Args:
         job: Names it and its metric, and draws from the rows as whoever asks them.
         rows: At least one.
+        known: With what was left out of them; a kind may be of those alone.
 
     Raises:
         DataError: They don't, or no image's rows fit into ``max_rows``.
     """
     asked = drawn_rows(rows, job.max_rows, job.seed, f"{job.name}: max_rows")
-    if unknown := unknown_kind(job.metric, {row.kind for row in rows}):
+    if unknown := unknown_kind(job.metric, {row.kind for row in known or rows}):
         raise DataError(f"{job.name}: {unknown}")
     if not job.metric.startswith("yes_no"):
         return

@@ -9,8 +9,6 @@ _SPELLED = {
     "anls": "ANLS",
     "bleu_4": "BLEU-4",
     "cider": "CIDEr",
-    "f1": "F1 of yes",
-    "f1_of_no": "F1 of no",
     "rouge_l": "ROUGE-L",
     "vqa_accuracy": "VQA accuracy",
     "yes_no": "yes/no accuracy",
@@ -18,6 +16,9 @@ _SPELLED = {
     "yes_no_f1_of_no": "F1 of no",
 }
 """Metrics whose names are more than their words."""
+
+_OF_YES_NO = {"f1": "F1 of yes", "f1_of_no": "F1 of no"}
+"""The same of what stands beside yes/no; a metric of your own may be called so, too."""
 
 FEW_GROUPS = 20
 """With fewer groups little can be shown: the gate and the report say so."""
@@ -97,7 +98,9 @@ def spread(score: Score) -> str:
 def beside(score: Score) -> dict[str, str]:
     """Write what stands beside a score, as ``precision``, and answers wrong in form only."""
     form = {"wrong in form only": f"{score.in_form_only:,}"} if score.in_form_only else {}
-    return {plain(name): percent(value) for name, value in score.own.items()} | form
+    spelled = _OF_YES_NO if score.metric.startswith("yes_no") else {}
+    own = {spelled.get(name, plain(name)): percent(value) for name, value in score.own.items()}
+    return own | form
 
 
 def difference(found: Difference) -> str:

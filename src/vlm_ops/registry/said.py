@@ -5,6 +5,7 @@ cleaned or lies on another machine.
 """
 
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,12 +73,13 @@ class Said(Frozen):
         return f"{tags.SAID}{self.model[:SHORT]}-{self.protocol[:SHORT]}.json"
 
 
-def said_of(registry: "Registry", version: str) -> list[Said]:
+def said_of(registry: "Registry", version: str, models: Collection[str] = ()) -> list[Said]:
     """Fetch what was kept with a version; nothing of one that an earlier vlm-ops registered.
 
     Args:
         registry: Knows the version.
         version: A number, or an alias as ``champion``.
+        models: Content hashes of those whose answers are fetched; none takes all.
 
     Raises:
         RegistryError: There is no such version, or what was kept is not what it was.
@@ -85,13 +87,11 @@ def said_of(registry: "Registry", version: str) -> list[Said]:
     """
     with answering(registry.uri, RegistryError):
         found = find_version(registry.client, registry.name, version)
-        return [_read(registry.client, found, path) for path in _paths(registry.client, found)]
-
-
-def _paths(client: MlflowClient, version: ModelVersion) -> list[str]:
-    logged = str(version.source).removeprefix("models:/")
-    listed = client.list_logged_model_artifacts(logged, tags.DETAILS_FOLDER)
-    return sorted(one.path for one in listed if one.path.startswith(tags.SAID))
+        logged = str(found.source).removeprefix("models:/")
+        listed = registry.client.list_logged_model_artifacts(logged, tags.DETAILS_FOLDER)
+        wanted = tuple(f"{tags.SAID}{model[:SHORT]}" for model in models) or tags.SAID
+        paths = sorted(one.path for one in listed if one.path.startswith(wanted))
+        return [_read(registry.client, found, path) for path in paths]
 
 
 def _read(client: MlflowClient, version: ModelVersion, path: str) -> Said:

@@ -1,17 +1,21 @@
 """Answers of two versions that may be compared: to the same rows, asked in the same way."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from vlm_ops.artifacts import AnswerSet
+from vlm_ops.artifacts import PROTOCOL, AnswerSet
 from vlm_ops.config.benchmarks import shipped
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import DataError, OutputError
-from vlm_ops.evaluation.protocol import PROTOCOL, differs
+from vlm_ops.evaluation.protocol import differs
 from vlm_ops.models import ground
 from vlm_ops.registry.said import Said
 from vlm_ops.store.artifact import read_record
+
+_RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -22,19 +26,50 @@ class Asked:
         name: As people call it.
         content: Content hash of its model.
         config: Of its run; None where an earlier vlm-ops registered it.
-        said: One entry for each protocol and ground, the newest first.
-        asking: What measures it on a benchmark, whose name goes in for ``{}``.
+        kept: What runs asked it, which leave out pictures that their training sees: an entry for
+            each protocol and ground.
+        own: Those of them that its own run asked.
+        at_hand: What lies in the runs folder, the newest first; commands ask all rows.
+        address: As commands take it.
+        runs: The runs folder.
     """
 
     name: str
     content: str
     config: PipelineConfig | None
-    said: tuple[Said, ...]
-    asking: str = "{}"
+    kept: tuple[Said, ...]
+    own: tuple[Said, ...] = ()
+    at_hand: tuple[Said, ...] = ()
+    address: str = ""
+    runs: Path = _RUNS
 
-    def measure(self, benchmark: str | None) -> str:
-        """Return the command that measures it; a benchmark of one's own is a file."""
-        return self.asking.format(benchmark if benchmark in shipped() else f"{benchmark}.yaml")
+    def measure(self, benchmark: str) -> str:
+        """Return the command that measures it."""
+        at = "" if self.runs == _RUNS else f" --runs {shlex.quote(str(self.runs))}"
+        return f"vlm-ops benchmark {self.address} {source(benchmark)}{at}"
+
+    def said(self, benchmark: str | None) -> list[Said]:
+        """Return its answers to a benchmark, or to test rows."""
+        return [one for one in (*self.kept, *self.at_hand) if one.benchmark == benchmark]
+
+
+class Alike(NamedTuple):
+    """What two models said to the same rows, asked in the same way.
+
+    Attributes:
+        first: Of the one.
+        second: Of the other.
+        doubt: Why a difference may be of what one was trained on; empty where it is not.
+    """
+
+    first: Said
+    second: Said
+    doubt: str = ""
+
+
+def source(benchmark: str) -> str:
+    """Return where a benchmark is read from: one of one's own is a file."""
+    return benchmark if benchmark in shipped() else f"{benchmark}.yaml"
 
 
 def at_hand(runs: Path, content: str) -> Iterator[Said]:
@@ -55,8 +90,8 @@ def at_hand(runs: Path, content: str) -> Iterator[Said]:
             continue
 
 
-def alike(first: Asked, second: Asked, benchmark: str | None = None) -> tuple[Said, Said]:
-    """Return what both said to the same rows in the same way, the newest of it.
+def alike(first: Asked, second: Asked, benchmark: str | None = None) -> Alike:
+    """Return what both said to the same rows in the same way: what runs asked, then the newest.
 
     On a benchmark, what a model brings with itself, its template and its bounds on pixels, may
     differ, as it may for the gate. None are test rows.
@@ -64,25 +99,58 @@ def alike(first: Asked, second: Asked, benchmark: str | None = None) -> tuple[Sa
     Raises:
         DataError: There is nothing of the kind; says what differs, and what to do.
     """
-    known = [[one for one in v.said if one.benchmark == benchmark] for v in (first, second)]
-    for version, said in zip((first, second), known, strict=True):
-        if not said:
-            what = f"it; `{version.measure(benchmark)}` measures it" if benchmark else _NO_TEST
-            raise DataError(f"{version.name}: found no answers to {what}")
-    pairs = [(ours, theirs) for theirs in known[1] for ours in known[0]]
+    if lacking := [one for one in (first, second) if not one.said(benchmark)]:
+        names = " and ".join(one.name for one in lacking)
+        told = [f"`{one.measure(benchmark)}` measures it" for one in lacking if benchmark]
+        what = "; ".join(["it", *told]) if benchmark else _NO_TEST
+        raise DataError(f"{names}: found no answers to {what}")
+    pairs = [(ours, theirs) for theirs in second.said(benchmark) for ours in first.said(benchmark)]
+    pairs.sort(key=lambda pair: not (pair[0] in first.kept and pair[1] in second.kept))
     for ours, theirs in pairs:
         if ours.ground == theirs.ground and _same(ours, theirs):
-            return ours, theirs
-    advice = f"`{first.measure(benchmark)}` and `{second.measure(benchmark)}` ask the same rows"
+            if benchmark is None or (ours in first.kept and theirs in second.kept):
+                return Alike(ours, theirs)
+            return _untrained((ours, theirs), (first, second))
+    advice = _ASK_AGAIN
+    if benchmark:
+        commands = (f"`{one.measure(benchmark)}`" for one in (first, second))
+        advice = f"{' and '.join(commands)} ask the same rows"
     raise DataError(
         f"{first.name} and {second.name} can't be compared: {_what_differs(pairs, first, second)}. "
-        + (advice if benchmark else _ASK_AGAIN)
+        f"{advice}"
     )
 
 
+def _untrained(pair: tuple[Said, Said], versions: tuple[Asked, Asked]) -> Alike:
+    """Leave out what a version's own run did not ask: commands ask what was trained on, too."""
+    asked = {
+        one.name: {(answer.id, answer.image_id) for answer in said.answers}
+        for one in versions for said in one.own if said.benchmark == pair[0].benchmark
+    }  # fmt: skip
+    first, second = (
+        one.model_copy(
+            update={"answers": tuple(answer for answer in one.answers
+                                     if all((answer.id, answer.image_id) in rows
+                                            for rows in asked.values()))}
+        )
+        for one in pair
+    )  # fmt: skip
+    names = " and ".join(one.name for one in versions)
+    if not first.answers:
+        raise DataError(f"{names}: their runs asked no row of it in common")
+    unknown = " and ".join(one.name for one in versions if one.name not in asked)
+    return Alike(first, second, unknown and f"{unknown} {_MAY_KNOW}")
+
+
+_MAY_KNOW = (
+    "may have been trained on its pictures: no run asked it what training does not see, and what "
+    "commands ask is everything"
+)
+
+
 _NO_TEST = (
-    "test rows, neither kept with it nor in the runs folder. Name the folder of its run with "
-    "--runs, or run the pipeline again"
+    "test rows, neither kept with a version nor in the runs folder. Name the folder of its run "
+    "with --runs, or run the pipeline again"
 )
 _ASK_AGAIN = "Run the pipeline again as the later one did: its gate asks the champion the same rows"
 

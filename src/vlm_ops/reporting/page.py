@@ -133,15 +133,16 @@ def section(
     whole, metric = scores[ours], results.metric
     by_kind = {model: results.by_kind(model) for model in (ours, theirs) if model}
     kinds = {
-        kind: {model: _bar(results, found[kind]) for model, found in by_kind.items()}
+        kind: {model: _bar(found[kind]) for model, found in by_kind.items()}
         for kind in by_kind[ours]
+        if all(kind in found for found in by_kind.values())  # no F1 where a model says no "yes"
     }
     return Section(
         name=name,
         about=f"{words.plain(metric.name)}: {whole.n:,} rows about {whole.n_images:,} images in "
         f"{words.groups(whole.n_groups)}; intervals hold 95 % and resample whole groups"
         f"{words.few_groups(whole.n_groups)}",
-        scores={model: _bar(results, score) for model, score in scores.items()},
+        scores={model: _bar(score) for model, score in scores.items()},
         meaning=meaning,
         differences=tuple(
             results.difference(ours, model) for model in results.answers if model != ours
@@ -155,7 +156,7 @@ def section(
     )
 
 
-def _bar(results: Results, score: Score) -> Bar:
+def _bar(score: Score) -> Bar:
     said = f"{words.scored(score.value, score.metric)} ({words.spread(score)})"
     told = (f"{name} {number}" for name, number in words.beside(score).items())
     beside = ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in told)

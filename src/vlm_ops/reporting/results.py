@@ -12,6 +12,7 @@ from vlm_ops.evaluation.terms import is_right
 from vlm_ops.records import Answer, Difference, Row, Score
 
 NO_DIFFERENCE = "no difference shown"
+NOT_JUDGED = "not judged"
 RESAMPLES = 1_000
 """Of the bootstrap, where no configuration says how many."""
 
@@ -28,6 +29,7 @@ class Results:
         seed: Of the bootstrap.
         metric: By which they were judged.
         level: In what share of cases luck may give a difference that is called one.
+        doubt: Why no difference is called one whatever it is; empty where one may be.
     """
 
     answers: Mapping[str, Sequence[Answer]]
@@ -37,6 +39,7 @@ class Results:
     seed: int = 0
     metric: Metric = RELAXED
     level: float = statistics.ALLOWED_CHANCE
+    doubt: str = ""
 
     def right(self, answer: Answer) -> bool:
         """Tell whether a single answer counts as right."""
@@ -69,6 +72,8 @@ class Results:
         """Tell what a difference of the model to another shows, as the gate does, and why."""
         gain = found if found.points >= 0.0 else self.difference(found.than, model)
         said = words.difference(found)
+        if self.doubt:
+            return NOT_JUDGED, f"{said}; {self.doubt}"
         if gain.low > 0.0:
             luck = f"luck alone gives as much in {words.chance(gain.chance)} of cases"
             said += f", {luck}; at most {words.chance(self.level)} are allowed"

@@ -1,7 +1,6 @@
 """Two registered versions beside each other, on rows that both were asked."""
 
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,11 @@ from vlm_ops.registry.judgement import Details
 from vlm_ops.registry.registry import Registry, VersionSummary
 from vlm_ops.registry.rows_since import prepared, rows_since
 from vlm_ops.registry.said import said_of
-from vlm_ops.reporting.alike import Asked, alike, at_hand
+from vlm_ops.registry.story import Story
+from vlm_ops.reporting.alike import Alike, Asked, alike, at_hand, source
 from vlm_ops.reporting.page import Page, Section, Table, section
 from vlm_ops.reporting.pictures import Album
-from vlm_ops.reporting.results import NO_DIFFERENCE, Results
+from vlm_ops.reporting.results import NO_DIFFERENCE, NOT_JUDGED, Results
 from vlm_ops.reporting.tables import changed_rows, changed_settings, settings
 from vlm_ops.steps.benchmarks import rows_step
 from vlm_ops.steps.plan import plan_step
@@ -39,7 +39,8 @@ class Compared:
         page: What is to be seen.
         versions: Their numbers.
         sections: By benchmark; each one's first difference is the second version's to the first.
-        judged: By benchmark: ``better``, ``worse`` or ``no difference shown``, and why.
+        judged: By benchmark: ``better``, ``worse``, ``no difference shown`` or ``not judged``, and
+            why.
         not_compared: Why a benchmark is not among them, and which command measures it.
         run_id: The second one's MLflow run; None where nothing tells.
     """
@@ -59,7 +60,8 @@ class Compared:
                 "difference": one.differences[0].points,
                 **one.differences[0].model_dump(include={"low", "high", "level"}),
                 "n": one.scores[one.ours].n,
-                "verdict": self.judged[benchmark][0],
+                "verdict": (told := self.judged[benchmark])[0],
+                **({"notice": told[1]} if told[0] == NOT_JUDGED else {}),
             }
             for benchmark, one in self.sections.items()
         }
@@ -70,6 +72,7 @@ class _Version:
     found: VersionSummary
     asked: Asked
     level: float
+    look: str
 
 
 @dataclass(frozen=True)
@@ -84,19 +87,19 @@ class _Pair:
         configs = (one.asked.config for one in (self.before, self.after))
         return {one.name: one for config in configs if config for one in config.benchmarks}
 
-    def on(self, benchmark: str) -> Results:
-        """Return the answers of both to a benchmark, or to test rows."""
+    def on(self, benchmark: str, found: Alike) -> Results:
+        """Return what both said to a benchmark, or to test rows, as it is judged and shown."""
         before, after = self.before.asked, self.after.asked
-        theirs, ours = alike(before, after, None if benchmark == BENCHMARK else benchmark)
         data, config = self._rows(benchmark), after.config or PipelineConfig()
         return Results(
-            {after.name: ours.answers, before.name: theirs.answers},
+            {after.name: found.second.answers, before.name: found.first.answers},
             {} if data is None else {row.id: row for row in data.rows(ASKED)},
             Path if data is None else data.image_path,
             config.evaluate.resamples,
             config.seed,
-            find(ours.metric),
+            find(found.second.metric),
             self.after.level,
+            found.doubt,
         )
 
     def _rows(self, benchmark: str) -> PreparedData | None:
@@ -106,7 +109,7 @@ class _Pair:
             return next(filter(None, found), None)
         config = PipelineConfig(execution=ExecutionSettings(runs=self.runs))
         with suppress(VlmOpsError, OSError):
-            step = rows_step(self.named.get(benchmark) or load_benchmark(benchmark))
+            step = rows_step(self.named.get(benchmark) or load_benchmark(source(benchmark)))
             rows = plan_step(step, config, {}).done()
             return rows if isinstance(rows, PreparedData) else None
         return None
@@ -126,21 +129,24 @@ def compare(registry: Registry, first: str, second: str, runs: Path) -> Compared
         DataError: Both were never asked the same rows in the same way; says what differs.
         ServiceError: The server does not answer.
     """
-    before, after = (_version(registry, version, runs) for version in (first, second))
-    if before.found.version == after.found.version:
+    stories = [registry.story(version) for version in (first, second)]
+    if stories[0].version == stories[1].version:
         raise RegistryError(
-            f"{registry.name!r}: {first} and {second} are one version, {after.found.version}; "
+            f"{registry.name!r}: {first} and {second} are one version, {stories[0].version}; "
             f"`vlm-ops models {registry.name}` lists others"
         )
+    before, after = _versions(registry, stories, runs)
     pair, theirs, album = _Pair(before, after, runs), before.asked.name, Album()
     meaning = {one.asked.name: _meaning(one.found) for one in (after, before)}
     sections: dict[str, Section] = {}
     judged: dict[str, tuple[str, str]] = {}
     missing: dict[str, str] = {}
-    measured = [said.benchmark for one in (after, before) for said in one.asked.said]
-    for name in dict.fromkeys([BENCHMARK, *pair.named, *filter(None, measured)]):
+    said = [said for v in (after, before) for said in (*v.asked.kept, *v.asked.at_hand)]
+    measured = (one.benchmark for one in said if one.benchmark)
+    for name in dict.fromkeys([BENCHMARK, *pair.named, *measured]):
         try:
-            results = pair.on(name)
+            on = None if name == BENCHMARK else name
+            results = pair.on(name, alike(before.asked, after.asked, on))
             title = "test rows" if name == BENCHMARK else name
             sections[name] = one = section(title, results, meaning, theirs, album)
             judged[name] = results.judged(one.differences[0], one.ours)
@@ -158,32 +164,44 @@ def compare(registry: Registry, first: str, second: str, runs: Path) -> Compared
     )
 
 
-def _version(registry: Registry, version: str, runs: Path) -> _Version:
-    story = registry.story(version)
-    found = next(one for one in registry.versions() if one.version == story.version)
-    if found.content is None:
-        raise RegistryError(
-            f"version {found.version} of {registry.name!r} was not registered by vlm-ops, and "
-            f"nothing tells what it said; `vlm-ops models {registry.name}` lists others"
+def _versions(registry: Registry, stories: Sequence[Story], runs: Path) -> Iterator[_Version]:
+    """Yield both with all that each is known to have said: either one's run may have asked it."""
+    listed = {one.version: one for one in registry.versions()}
+    models: dict[str, str] = {}
+    for version in (story.version for story in stories):
+        if (content := listed[version].content) is None:
+            raise RegistryError(
+                f"version {version} of {registry.name!r} was not registered by vlm-ops, and "
+                f"nothing tells what it said; `vlm-ops models {registry.name}` lists others"
+            )
+        models[version] = content
+    kept = {version: said_of(registry, version, models.values()) for version in models}
+    for story in stories:
+        version, content, details = story.version, models[story.version], story.details
+        mine = {v: tuple(said for said in kept[v] if said.model == content) for v in models}
+        own = mine.pop(version)
+        asked = Asked(
+            name=f"version {version}",
+            content=content,
+            config=None if details is None else PipelineConfig.model_validate(details.config),
+            kept=sum(mine.values(), own),
+            own=own,
+            at_hand=tuple(at_hand(runs, content)),
+            address=f"models:/{registry.name}/{version}",
+            runs=runs,
         )
-    config = None
-    if story.details is not None:
-        config = PipelineConfig.model_validate(story.details.config)
-    # What lies beside the runs is of now; what was kept is of when it was judged.
-    said = [*at_hand(runs, found.content), *said_of(registry, version)]
-    mine = tuple(one for one in said if one.model == found.content)
-    at = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
-    command = f"vlm-ops benchmark models:/{registry.name}/{found.version} {{}}{at}"
-    asked = Asked(f"version {found.version}", found.content, config, mine, command)
-    return _Version(found, asked, _level(story.details))
+        yield _Version(listed[version], asked, *_level(details, asked.name))
 
 
-def _level(details: Details | None) -> float:
-    """Return what luck was allowed at the gate's look at a version; else that of a first look."""
+def _level(details: Details | None, name: str) -> tuple[float, str]:
+    """Return what luck was allowed at the gate's look at a version, and whose level that is."""
     judged = details and details.judgement
     rival = ("", "champion" if judged and judged.champion else "base")
     found = judged.verdict.differences if judged else ()
-    return next((one.level for one in found if (one.on, one.than) == rival), looks.level(1.0))
+    for one in found:
+        if (one.on, one.than) == rival:
+            return one.level, f"its look at {name}"
+    return looks.level(1.0), f"a first look, as nothing tells of one at {name}"
 
 
 def _meaning(found: VersionSummary) -> str:
@@ -196,8 +214,10 @@ def _page(
     judged: Mapping[str, tuple[str, str]], missing: Mapping[str, str],
 ) -> Page:  # fmt: skip
     before, after = pair.before, pair.after
-    found = {word for word, _ in judged.values()} - {NO_DIFFERENCE}
-    word = "mixed" if len(found) > 1 else next(iter(found), NO_DIFFERENCE)
+    told = {word for word, _ in judged.values()}
+    found = told - {NO_DIFFERENCE, NOT_JUDGED}
+    none = NO_DIFFERENCE if NO_DIFFERENCE in told else NOT_JUDGED
+    word = "mixed" if len(found) > 1 else next(iter(found), none)
     ours, theirs = after.asked.name, before.asked.name
     return Page(
         title=f"{name}: {ours} against {theirs}",
@@ -206,7 +226,7 @@ def _page(
         good={"better": True, "worse": False}.get(word),
         outcome=f"{ours} minus {theirs}, on rows both were asked alike. Better or worse as the "
         "gate would say: the 95 % interval lies on one side of 0, and luck alone gives as much in "
-        f"at most {words.chance(after.level)} of cases, which is the level of its look at {ours}",
+        f"at most {words.chance(after.level)} of cases, which is the level of {after.look}",
         reasons=tuple((title, f"{one}: {why}") for title, (one, why) in judged.items()),
         notices=tuple(f"not compared on {title}: {why}" for title, why in missing.items()),
         links={},

@@ -11,7 +11,7 @@ from vlm_ops.evaluation.unseen import suit
 from vlm_ops.steps.benchmarks import answers_step, rows_step, unseen_job
 from vlm_ops.steps.plan import Outputs, perform, plan_step
 from vlm_ops.steps.step import From
-from vlm_ops.store.artifact import write_record
+from vlm_ops.store.artifact import read_record, write_record
 from vlm_ops.tracker import NullTracker
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,9 @@ def answers_of(
     planned = plan_step(step, config, outputs)
     if (done := planned.done()) is not None:
         logger.info("%s: asked before, found in %s", step.name, planned.folder)
-        write_record(done)  # one of an earlier version does not name the benchmark
+        kept = read_record(planned.folder, AnswerSet)
+        if kept is not None and kept.benchmark is None:  # an earlier version did not write it down
+            write_record(done)
     answers = perform(planned, NullTracker())
     assert isinstance(answers, AnswerSet)
     return answers
