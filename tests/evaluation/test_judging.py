@@ -7,6 +7,7 @@ import pytest
 from captions import WORDS_F1, rows
 
 from vlm_ops.config.load import load_config
+from vlm_ops.config.sections import EvaluateSettings
 from vlm_ops.errors import ConfigError, DataError
 from vlm_ops.evaluation.judging import judge, look_at_metric, trouble_with, unknown_kind
 from vlm_ops.evaluation.metric import Metric, of_rows
@@ -82,6 +83,12 @@ def test_kinds_say_which_answers_are_names(
     assert value_of(answers, metric) == (1.0 + worth) / 2
 
 
+@pytest.mark.parametrize("kinds", ["(year,bus)", "(bus,  year, bus)"])
+def test_the_order_of_kinds_makes_no_other_metric(kinds: str) -> None:
+    settings = EvaluateSettings(metric=f"relaxed_accuracy_exact_names{kinds}")
+    assert settings.metric == "relaxed_accuracy_exact_names(bus, year)"
+
+
 def test_a_metric_with_kinds_is_another_one_and_has_a_name_for_all() -> None:
     name = "relaxed_accuracy_exact_names(bus, player)"
     assert find(name).name == name
@@ -92,6 +99,7 @@ def test_a_metric_with_kinds_is_another_one_and_has_a_name_for_all() -> None:
         with pytest.raises(ConfigError, match="no metric"):
             find(wrong)
     assert unknown_kind(name, {"bus", "player", "count"}) is None
+    assert "the kind 'bus'" in str(unknown_kind(name, {"count"}))
     assert "the kind 'player', and no row is of it (did you mean 'players'?)" in str(
         unknown_kind(name, {"bus", "players"})
     )

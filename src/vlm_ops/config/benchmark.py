@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from vlm_ops.config.marks import find_mark
-from vlm_ops.config.sections import ChartsData, DataSettings
+from vlm_ops.config.sections import ChartsData, DataSettings, MetricName
 from vlm_ops.errors import ConfigError
 from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
 from vlm_ops.store.fingerprint import SHORT, fingerprint
@@ -47,7 +47,7 @@ class BenchmarkSettings(Frozen):
     """Longest answer; decoding is greedy."""
     max_rows: int | None = Field(default=None, ge=1)
     """At most this many rows, whole images, the same ones each time; null asks all."""
-    metric: str = RELAXED_ACCURACY
+    metric: MetricName = RELAXED_ACCURACY
     """What judges the answers: one of ours, or ``module:function`` of yours."""
     slices: str | None = None
     """Column of what kind of question a row is; scores are reported for each as well."""

@@ -6,7 +6,7 @@ Nothing here imports a machine-learning library, so that reading a configuration
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vlm_ops.config.marks import find_mark
 from vlm_ops.config.names import is_registered, registered_name
@@ -34,6 +34,17 @@ CHECKPOINT_MINUTES = 10.0
 """How old the newest checkpoint of a training may get."""
 MAX_REFUSED = 0.01
 """Share of a source's rows that may be refused."""
+
+
+def _in_order(metric: str) -> str:
+    """Write a metric's kinds in one order, as ``metric(bus, year)``: they are one metric then."""
+    whole, bracket, kinds = metric.partition("(")
+    if not bracket or not kinds.endswith(")"):
+        return metric
+    return f"{whole}({', '.join(sorted({kind.strip() for kind in kinds[:-1].split(',')} - {''}))})"
+
+
+MetricName = Annotated[str, AfterValidator(_in_order)]
 
 
 class StartVersion(Frozen):
@@ -267,7 +278,7 @@ DataSettings = Annotated[ChartsData | FilesData | HubData, Field(discriminator="
 class EvaluateSettings(Frozen):
     """How models are asked: the same rows and decoding for each of them, its own prompt."""
 
-    metric: str = added(RELAXED_ACCURACY)
+    metric: MetricName = added(RELAXED_ACCURACY)
     """What answers are judged by, everywhere: checkpoints (``sft.best_by: accuracy``), pairs, the
     candidate's choice, the gate. One of ours, or ``module:function`` of yours (docs/extend.md)."""
     max_new_tokens: int = Field(default=8, ge=1, le=4096)
