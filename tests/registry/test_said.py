@@ -136,13 +136,13 @@ def test_what_the_later_run_asked_the_earlier_version_is_enough(
     """The rows have grown since the earlier one's run, and its folder is cleaned."""
     fewer = tmp_path / "fewer"
     fewer.mkdir()
-    write_jsonl(fewer / ANSWERS, pipeline.answers[0].read()[:8])
-    before = pipeline.answers[0].model_copy(update={"folder": fewer, "protocol": "before"})
-    pipeline.register(0, tested=(before,))
-    pipeline.register(1, tested=tuple(pipeline.answers[:2]))
+    write_jsonl(fewer / ANSWERS, pipeline.answers[2].read()[:8])
+    before = pipeline.answers[2].model_copy(update={"folder": fewer, "protocol": "before"})
+    pipeline.register(2, tested=(before,))
+    pipeline.register(1, tested=tuple(pipeline.answers[1:]))
     found = compare(pipeline.registry, "1", "2", tmp_path / "runs")
     assert found.numbers["test"]["n"] == 16
-    contents = [pipeline.models[0].content]
+    contents = [pipeline.models[2].content]
     assert [one.model for one in said_of(pipeline.registry, "2", contents)] == contents
     pipeline.client.delete_model_version_tag(pipeline.name, "2", "details")
     found = compare(pipeline.registry, "1", "2", tmp_path / "runs")

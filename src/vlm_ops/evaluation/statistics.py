@@ -110,10 +110,9 @@ def _in_form_only(answers: Sequence[Answer], terms: Floats, metric: Metric) -> i
 def _right_forms(row: Answer, metric: Metric) -> Iterator[bool]:
     """Tell of each accepted answer that the answer is but for its form whether it is right."""
     judge = metric.of_kind.get(row.kind, metric.judge)
-    if differs_only_in_form(row.text, row.expected):
-        for accepted in dict.fromkeys(row.expected):
-            if differs_only_in_form(row.text, [accepted]):
-                yield metric.right(judge([accepted], [row.expected])[0].tolist())
+    for accepted in dict.fromkeys(row.expected):
+        if differs_only_in_form(row.text, [accepted]) and row.text not in row.expected:
+            yield metric.right(judge([accepted], [row.expected])[0].tolist())
 
 
 def hashed(found: Score, answers: Sequence[Answer]) -> Score:

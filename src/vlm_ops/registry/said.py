@@ -87,11 +87,11 @@ def said_of(registry: "Registry", version: str, models: Collection[str] = ()) ->
     """
     with answering(registry.uri, RegistryError):
         found = find_version(registry.client, registry.name, version)
-        logged = str(found.source).removeprefix("models:/")
-        listed = registry.client.list_logged_model_artifacts(logged, tags.DETAILS_FOLDER)
+        client, logged = registry.client, str(found.source).removeprefix("models:/")
+        listed = client.list_logged_model_artifacts(logged, tags.DETAILS_FOLDER)
         wanted = tuple(f"{tags.SAID}{model[:SHORT]}" for model in models) or tags.SAID
         paths = sorted(one.path for one in listed if one.path.startswith(wanted))
-        return [_read(registry.client, found, path) for path in paths]
+        return [_read(client, found, path) for path in paths]
 
 
 def _read(client: MlflowClient, version: ModelVersion, path: str) -> Said:

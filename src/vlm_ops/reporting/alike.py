@@ -12,6 +12,7 @@ from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.errors import DataError, OutputError
 from vlm_ops.evaluation.protocol import differs
 from vlm_ops.models import ground
+from vlm_ops.records import Answer
 from vlm_ops.registry.said import Said
 from vlm_ops.store.artifact import read_record
 
@@ -26,8 +27,7 @@ class Asked:
         name: As people call it.
         content: Content hash of its model.
         config: Of its run; None where an earlier vlm-ops registered it.
-        kept: What runs asked it, which leave out pictures that their training sees: an entry for
-            each protocol and ground.
+        kept: What runs asked it, which leave out pictures that their training sees.
         own: Those of them that its own run asked.
         at_hand: What lies in the runs folder, the newest first; commands ask all rows.
         address: As commands take it.
@@ -54,13 +54,7 @@ class Asked:
 
 
 class Alike(NamedTuple):
-    """What two models said to the same rows, asked in the same way.
-
-    Attributes:
-        first: Of the one.
-        second: Of the other.
-        doubt: Why a difference may be of what one was trained on; empty where it is not.
-    """
+    """What two models said to the same rows, and why one may have been trained on them, if so."""
 
     first: Said
     second: Said
@@ -108,44 +102,33 @@ def alike(first: Asked, second: Asked, benchmark: str | None = None) -> Alike:
     pairs.sort(key=lambda pair: not (pair[0] in first.kept and pair[1] in second.kept))
     for ours, theirs in pairs:
         if ours.ground == theirs.ground and _same(ours, theirs):
-            if benchmark is None or (ours in first.kept and theirs in second.kept):
-                return Alike(ours, theirs)
-            return _untrained((ours, theirs), (first, second))
-    advice = _ASK_AGAIN
-    if benchmark:
-        commands = (f"`{one.measure(benchmark)}`" for one in (first, second))
-        advice = f"{' and '.join(commands)} ask the same rows"
+            clean = benchmark is None or (ours in first.kept and theirs in second.kept)
+            both = (ours, theirs)
+            return Alike(*both) if clean else _untrained(both, (first, second))
+    commands = " and ".join(f"`{v.measure(benchmark)}`" for v in (first, second) if benchmark)
     raise DataError(
         f"{first.name} and {second.name} can't be compared: {_what_differs(pairs, first, second)}. "
-        f"{advice}"
+        + (f"{commands} ask the same rows" if benchmark else _ASK_AGAIN)
     )
 
 
 def _untrained(pair: tuple[Said, Said], versions: tuple[Asked, Asked]) -> Alike:
     """Leave out what a version's own run did not ask: commands ask what was trained on, too."""
+    on, names = pair[0].benchmark, " and ".join(one.name for one in versions)
     asked = {
         one.name: {(answer.id, answer.image_id) for answer in said.answers}
-        for one in versions for said in one.own if said.benchmark == pair[0].benchmark
+        for one in versions for said in one.own if said.benchmark == on
     }  # fmt: skip
-    first, second = (
-        one.model_copy(
-            update={"answers": tuple(answer for answer in one.answers
-                                     if all((answer.id, answer.image_id) in rows
-                                            for rows in asked.values()))}
-        )
-        for one in pair
-    )  # fmt: skip
-    names = " and ".join(one.name for one in versions)
-    if not first.answers:
+
+    def unseen(answer: Answer) -> bool:
+        return all((answer.id, answer.image_id) in rows for rows in asked.values())
+
+    kept = [one.model_copy(update={"answers": (*filter(unseen, one.answers),)}) for one in pair]
+    if not kept[0].answers:
         raise DataError(f"{names}: their runs asked no row of it in common")
     unknown = " and ".join(one.name for one in versions if one.name not in asked)
-    return Alike(first, second, unknown and f"{unknown} {_MAY_KNOW}")
-
-
-_MAY_KNOW = (
-    "may have been trained on its pictures: no run asked it what training does not see, and what "
-    "commands ask is everything"
-)
+    why = "may have been trained on its pictures: commands ask also what runs leave out"
+    return Alike(*kept, doubt=unknown and f"{unknown} {why}")
 
 
 _NO_TEST = (

@@ -39,8 +39,7 @@ class Compared:
         page: What is to be seen.
         versions: Their numbers.
         sections: By benchmark; each one's first difference is the second version's to the first.
-        judged: By benchmark: ``better``, ``worse``, ``no difference shown`` or ``not judged``, and
-            why.
+        judged: By benchmark: ``better``, ``worse`` or what :meth:`Results.judged` says, and why.
         not_compared: Why a benchmark is not among them, and which command measures it.
         run_id: The second one's MLflow run; None where nothing tells.
     """
