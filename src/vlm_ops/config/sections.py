@@ -38,10 +38,9 @@ MAX_REFUSED = 0.01
 
 def _in_order(metric: str) -> str:
     """Write a metric's kinds in one order, as ``metric(bus, year)``: they are one metric then."""
-    whole, bracket, kinds = metric.partition("(")
-    if not bracket or not kinds.endswith(")"):
-        return metric
-    return f"{whole}({', '.join(sorted({kind.strip() for kind in kinds[:-1].split(',')} - {''}))})"
+    whole, bracket, kinds = metric.removesuffix(")").partition("(")
+    named = sorted({kind.strip() for kind in kinds.split(",")} - {""})
+    return f"{whole}({', '.join(named)})" if bracket else metric
 
 
 MetricName = Annotated[str, AfterValidator(_in_order)]

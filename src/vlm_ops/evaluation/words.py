@@ -16,9 +16,7 @@ _SPELLED = {
     "yes_no_f1_of_no": "F1 of no",
 }
 """Metrics whose names are more than their words."""
-
-_OF_YES_NO = {"f1": "F1 of yes", "f1_of_no": "F1 of no"}
-"""The same of what stands beside yes/no; a metric of your own may be called so, too."""
+_OF_YES_NO = {"f1": "F1 of yes", "f1_of_no": "F1 of no"}  # else they are metrics of your own
 
 FEW_GROUPS = 20
 """With fewer groups little can be shown: the gate and the report say so."""

@@ -102,9 +102,9 @@ def alike(first: Asked, second: Asked, benchmark: str | None = None) -> Alike:
     pairs.sort(key=lambda pair: not (pair[0] in first.kept and pair[1] in second.kept))
     for ours, theirs in pairs:
         if ours.ground == theirs.ground and _same(ours, theirs):
-            clean = benchmark is None or (ours in first.kept and theirs in second.kept)
-            both = (ours, theirs)
-            return Alike(*both) if clean else _untrained(both, (first, second))
+            if benchmark is None or (ours in first.kept and theirs in second.kept):
+                return Alike(ours, theirs)
+            return _untrained((ours, theirs), (first, second))
     commands = " and ".join(f"`{v.measure(benchmark)}`" for v in (first, second) if benchmark)
     raise DataError(
         f"{first.name} and {second.name} can't be compared: {_what_differs(pairs, first, second)}. "

@@ -179,16 +179,10 @@ def _versions(registry: Registry, stories: Sequence[Story], runs: Path) -> Itera
         version, content, details = story.version, models[story.version], story.details
         mine = {v: tuple(said for said in kept[v] if said.model == content) for v in models}
         own = mine.pop(version)
-        asked = Asked(
-            name=f"version {version}",
-            content=content,
-            config=None if details is None else PipelineConfig.model_validate(details.config),
-            kept=sum(mine.values(), own),
-            own=own,
-            at_hand=tuple(at_hand(runs, content)),
-            address=f"models:/{registry.name}/{version}",
-            runs=runs,
-        )
+        config = None if details is None else PipelineConfig.model_validate(details.config)
+        beside, address = tuple(at_hand(runs, content)), f"models:/{registry.name}/{version}"
+        name, kept_of = f"version {version}", sum(mine.values(), own)
+        asked = Asked(name, content, config, kept_of, own, beside, address, runs)
         yield _Version(listed[version], asked, *_level(details, asked.name))
 
 
@@ -214,9 +208,8 @@ def _page(
 ) -> Page:  # fmt: skip
     before, after = pair.before, pair.after
     told = {word for word, _ in judged.values()}
-    found = told - {NO_DIFFERENCE, NOT_JUDGED}
-    none = NO_DIFFERENCE if NO_DIFFERENCE in told else NOT_JUDGED
-    word = "mixed" if len(found) > 1 else next(iter(found), none)
+    found = sorted(told - {NO_DIFFERENCE, NOT_JUDGED}) or sorted(told)
+    word = "mixed" if found == ["better", "worse"] else found[0]
     ours, theirs = after.asked.name, before.asked.name
     return Page(
         title=f"{name}: {ours} against {theirs}",
