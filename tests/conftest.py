@@ -1,11 +1,12 @@
 """Shared by all tests: quiet libraries, no hub, a small prepared data set, a random model."""
 
+import gc
 import logging
 import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,13 @@ SKIPS = 0
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest files first, so that no worker is left with one of them at the end."""
     items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
+def pytest_collection_finish() -> None:
+    """Set aside what all tests have imported: a training lets go of its model by a full collection,
+    which would look through 800,000 objects of libraries each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
@@ -102,6 +110,21 @@ def random_base(
     random_tiny.save_pretrained(folder)
     tiny_processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def family_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A small random model of a family, by its name; written once, not to be changed."""
+    from families import write_family
+
+    made: dict[str, Path] = {}
+
+    def base(name: str) -> Path:
+        if name not in made:
+            made[name] = write_family(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return base
 
 
 @pytest.fixture(scope="session")

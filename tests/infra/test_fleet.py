@@ -75,7 +75,8 @@ def fleet(
     random_base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
     place = tmp_path_factory.mktemp("fleet")
-    write_small(place, random_base, squares)
+    config = write_small(place, random_base, squares)
+    config.write_text(config.read_text() + "stages: [sft]\n")  # what is tested is the way
     ports = {name: free_port() for name in ("postgres", "store", "prefect", "mlflow")}
     found = _here(services(_values(ports)), place, ports)
     logs = place / "logs"

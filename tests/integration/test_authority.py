@@ -6,13 +6,13 @@ The tests go on from one another: the steps up to the gate are taken once.
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from small import call, environment, vlm_ops, write_small
+from small import call, environment, kept_up, vlm_ops, write_small
 
 from flows.servers.services import services
 from vlm_ops.artifacts import PreparedData
@@ -44,16 +44,18 @@ app()
 @pytest.fixture(scope="module")
 def place(
     random_base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A folder whose registry holds one version, which was refused."""
+) -> Iterator[Path]:
+    """A folder whose registry holds one version, which was refused, and whose servers stay up."""
     folder = tmp_path_factory.mktemp("authority")
     strict = write_small(folder, random_base, squares).read_text(encoding="utf-8")
     strict = strict.replace("over_majority: null", "over_majority: 0.9")
     (folder / "strict.yaml").write_text(strict, encoding="utf-8")
-    refused = vlm_ops("run", "strict.yaml", "--promote", cwd=folder)
-    assert (refused["status"], refused["champion_version"]) == ("kept", None)
-    vlm_ops("gate", "set", "small", "small.yaml", "--reason", "a first model may", cwd=folder)
-    return folder
+    (folder / "runs" / "mlflow").mkdir(parents=True)
+    with kept_up(folder):
+        refused = vlm_ops("run", "strict.yaml", "--promote", cwd=folder)
+        assert (refused["status"], refused["champion_version"]) == ("kept", None)
+        vlm_ops("gate", "set", "small", "small.yaml", "--reason", "a first model may", cwd=folder)
+        yield folder
 
 
 @pytest.fixture

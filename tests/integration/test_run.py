@@ -80,7 +80,7 @@ def test_the_first_run_promotes(place: Path, first: Any) -> None:
     trained = _record(first, "sft")["computed"]
     assert {"torch", "transformers", "trl", "peft", "bitsandbytes"} <= trained.keys()
     assert (trained["device"], trained["threads"]) == (device(), "1")
-    (version,) = versions(place / "runs", place)
+    (version,) = versions(place / "runs")
     assert set(version["aliases"]) == {"candidate", "champion"}
 
 
@@ -97,7 +97,7 @@ def test_the_same_again_changes_nothing(place: Path, first: Any) -> None:
     for key in ("status", "scores", "decision", "model_version", "adapter_sha256", "folders",
                 "report"):  # fmt: skip
         assert again[key] == first[key]
-    assert len(versions(place / "runs", place)) == 1
+    assert len(versions(place / "runs")) == 1
 
 
 def test_a_run_leaves_its_page_which_mlflow_keeps_and_prefect_links_to(
@@ -159,7 +159,7 @@ def test_a_trial_reads_no_test_rows_and_registers_nothing(place: Path, first: An
     assert "<title>small, a trial: trial</title>" in Path(trial["report"]).read_text()
     assert trial["left_out"] == {}
     assert list(trial["folders"]) == STEPS[:5]
-    assert len(versions(place / "runs", place)) == 1
+    assert len(versions(place / "runs")) == 1
     new = {folder.name for folder in (place / "runs").glob("answers-*")} - before
     asked = [json.loads((place / "runs" / name / "record.json").read_text()) for name in new]
     assert [answers["split"] for answers in asked] == ["validation"]
@@ -257,7 +257,7 @@ def test_a_changed_setting_runs_the_steps_behind_it_and_a_refusal_leaves_the_ali
     lost = "refused: not shown to be better than the champion (version 1): "
     (against,) = (reason for reason in reasons if reason.startswith(lost))
     assert against.endswith("whose lower end is not above the needed +0.0")
-    newer, older = versions(place / "runs", place)
+    newer, older = versions(place / "runs")
     assert newer["aliases"] == ["candidate"]
     assert older["aliases"] == ["champion"]
 
@@ -290,7 +290,7 @@ def test_a_champion_that_comes_out_again_stays_as_it_was(place: Path, first: Any
     assert found["champion_version"] == "1"
     (reason,) = found["decision"]["reasons"]
     assert "is the champion (version 1) already" in reason
-    (champion,) = (v for v in versions(place / "runs", place) if "champion" in v["aliases"])
+    (champion,) = (v for v in versions(place / "runs") if "champion" in v["aliases"])
     assert champion["decision"] == "accepted"
 
 

@@ -1,12 +1,13 @@
 """Thumbs go through the pipeline to a registered, judged candidate, and are called thumbs."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from mlflow import MlflowClient
-from small import call, vlm_ops, write_small, write_thumbs
+from small import call, kept_up, vlm_ops, write_small, write_thumbs
 
 from flows.servers.services import services
 from vlm_ops.artifacts import PreparedData
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def place(
     random_base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("thumbs")
     config = write_small(folder, random_base, squares)
     write_thumbs(folder, squares)
@@ -25,7 +26,9 @@ def place(
     values["pairs"] = {"type": "thumbs", "path": "thumbs.jsonl", "validation": 0.3}
     values["prefer"] |= {"loss": "kto"}
     config.write_text(yaml.safe_dump(values))
-    return folder
+    (folder / "runs" / "mlflow").mkdir(parents=True)
+    with kept_up(folder):
+        yield folder
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import yaml
 
+from flows.servers.environment import environment as own_servers
+from flows.servers.services import registry
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.records import Row, Split
 
@@ -163,9 +165,9 @@ def leaks(runs: Path) -> list[str]:
     return found
 
 
-def versions(runs: Path, cwd: Path) -> Sequence[dict[str, Any]]:
-    """Return the versions of the registered model."""
-    found: Sequence[dict[str, Any]] = vlm_ops("models", "small", "--runs", runs, cwd=cwd)[
-        "versions"
-    ]
-    return found
+def versions(runs: Path) -> Sequence[dict[str, Any]]:
+    """Return the versions of the registered model, as ``vlm-ops models`` prints them."""
+    from vlm_ops.registry.registry import Registry  # with it comes MLflow
+
+    with own_servers({"MLFLOW_TRACKING_URI": None}), registry(runs) as uri:
+        return [found.model_dump(mode="json") for found in Registry(uri, "small").versions()]

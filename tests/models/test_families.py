@@ -1,6 +1,8 @@
 """Every family of the table: a small random model of its true class, made without a hub."""
 
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +35,25 @@ PLAIN: dict[str, Any] = {"quantization": "none", "dtype": "float32"}
 
 
 @pytest.fixture(scope="module", params=families())
-def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_family(request.param, tmp_path_factory.mktemp(request.param))
+def base(request: pytest.FixtureRequest, family_base: Callable[[str], Path]) -> Path:
+    return family_base(request.param)
+
+
+@pytest.fixture(scope="module")
+def loaded(base: Path) -> LoadedModel:
+    """Not to be changed."""
+    return load(base_ref(ModelSettings(id=str(base), **PLAIN)))
 
 
 def test_every_row_of_the_table_has_a_model_here() -> None:
     assert {*MADE} - {"paligemma2"} == {*FAMILIES}
 
 
-def test_every_tower_gets_an_adapter_of_its_own(base: Path) -> None:
+def test_every_tower_gets_an_adapter_of_its_own(base: Path, loaded: LoadedModel) -> None:
     settings = ModelSettings(id=str(base), **PLAIN)
     for tower, path in family_in(base).towers.items():
         lora = LoraSettings(towers=(tower,), modules=("all-linear",), rank=2)
-        model: Any = load(base_ref(settings)).model
+        model: Any = copy.deepcopy(loaded.model)
         if (family_in(base).model_type, tower) == ("gemma3", "connector"):  # one bare matrix
             with pytest.raises(ModelError, match="the connector tower has no linear layer"):
                 add_adapter(model, lora)
@@ -57,11 +65,9 @@ def test_every_tower_gets_an_adapter_of_its_own(base: Path) -> None:
         assert shape_of(settings).adapter_parameters(lora) == trainable_parameters(adapted)
 
 
-def test_memory_is_estimated_from_the_shape(base: Path) -> None:
-    settings = ModelSettings(id=str(base), **PLAIN)
-    shape = shape_of(settings)
-    model: Any = load(base_ref(settings)).model
-    assert shape.weight_bytes() == 4 * sum(p.numel() for p in model.parameters())
+def test_memory_is_estimated_from_the_shape(base: Path, loaded: LoadedModel) -> None:
+    shape = shape_of(ModelSettings(id=str(base), **PLAIN))
+    assert shape.weight_bytes() == 4 * sum(p.numel() for p in loaded.model.parameters())
     lora = LoraSettings(towers=("text", "vision"), modules=("all-linear",), rank=2)
     few, many = (
         training_memory(
@@ -72,8 +78,7 @@ def test_memory_is_estimated_from_the_shape(base: Path) -> None:
     assert 0 < few.activations < many.activations
 
 
-def test_batched_answers_are_those_of_one_by_one(base: Path) -> None:
-    loaded = load(base_ref(ModelSettings(id=str(base), **PLAIN)))
+def test_batched_answers_are_those_of_one_by_one(loaded: LoadedModel) -> None:
     chats: list[Chat] = []
     images: list[list[Image.Image]] = []
     for number, question in enumerate(("Why?", "A longer question, so that padding matters?", "")):
@@ -86,8 +91,7 @@ def test_batched_answers_are_those_of_one_by_one(base: Path) -> None:
     assert len({*both}) > 1
 
 
-def test_rows_that_share_images_are_answered_as_one_by_one(base: Path) -> None:
-    loaded = load(base_ref(ModelSettings(id=str(base), **PLAIN)))
+def test_rows_that_share_images_are_answered_as_one_by_one(loaded: LoadedModel) -> None:
     one, other = (Image.effect_noise(s, 80).convert("RGB") for s in ((80, 40), (33, 64)))
     images = [[one], [other], [one], [one, other], [other], [one, other]]
     asked = ("Why?", "Two words", "What is there in it?", "Which?", "Why is it so?", "And who?")

@@ -14,7 +14,7 @@ from vlm_ops.store.fingerprint import sha256_file
 CHANGED = [
     "artifacts/adapter/adapter_config.json",
     "artifacts/processor/tokenizer.json",
-    "code/vlm_ops/models/generation.py",
+    "code/vlm_ops/sources.zip",
     "MLmodel",
 ]
 

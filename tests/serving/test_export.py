@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import families, write_family
+from families import families
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -65,9 +65,9 @@ def model(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelR
 @pytest.mark.parametrize("name", families())
 @pytest.mark.parametrize("dora", [False, True])
 def test_logits_and_tokens_are_those_of_base_and_adapter(
-    tmp_path: Path, name: str, dora: bool
+    family_base: Callable[[str], Path], tmp_path: Path, name: str, dora: bool
 ) -> None:
-    base = write_family(name, tmp_path / "base")
+    base = family_base(name)
     towers: Any = ("text", "vision")
     lora = LoraSettings(rank=2, towers=towers, modules=("all-linear",), dora=dora, rslora=not dora)
     ref = adapted(base, tmp_path / "adapter", lora)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,16 +141,26 @@ def test_files_of_a_package(make_model: Callable[[int], ModelRef], tmp_path: Pat
         "artifacts/adapter/adapter_model.safetensors",
         "artifacts/base/model.safetensors",
         "artifacts/processor/tokenizer.json",
-        "code/vlm_ops/models/loading.py",
+        "code/vlm_ops/__init__.py",
+        "code/vlm_ops/sources.zip",
     } <= files
+    assert len(files) < 40, "each is a request to the store, for each model of each night"
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".bin", ".pyc"))]
     assert not [name for name in files if "tiny/weights" in name]
     code = package / "code" / "vlm_ops"
-    assert not [room for room in ("charts", "pretraining") if (code / room).exists()]
-    running = Path(vlm_ops.__file__).parent
-    assert sources_sha256(code) == sources_sha256(running), "it would warn of other sources"
-    (code / "errors.py").write_text("# another")
-    assert sources_sha256(code) != sources_sha256(running)
+    before = tmp_path / "vlm_ops"  # an earlier vlm-ops packed them as they are here
+    with zipfile.ZipFile(code / "sources.zip") as archive:
+        archive.extractall(before)
+    assert (before / "models" / "loading.py").exists()
+    assert not [room for room in ("charts", "pretraining") if (before / room).exists()]
+    running = sources_sha256(Path(vlm_ops.__file__).parent)
+    assert sources_sha256(code) == running, "it would warn of other sources"
+    assert sources_sha256(before) == running
+    (before / "errors.py").write_text("# another")
+    assert sources_sha256(before) != running
+    with zipfile.ZipFile(code / "sources.zip", "a") as archive:
+        archive.writestr("another.py", "# one more")
+    assert sources_sha256(code) != running
     requirements = (package / "requirements.txt").read_text()
     assert all("==" in line for line in requirements.splitlines())
     assert "transformers==" in requirements

@@ -1,6 +1,7 @@
 """SFT: only answers are learned, nothing but the adapter changes, a cut-off run goes on."""
 
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from vlm_ops.artifacts import ADAPTER, PAIR_SPLITS, PreparedData, TrainedAdapter
+from vlm_ops.artifacts import ADAPTER, PAIR_SPLITS, PreparedData
 from vlm_ops.config.jobs import SftJob
 from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ModelSettings
@@ -24,7 +25,6 @@ from vlm_ops.models.adapters import add_adapter
 from vlm_ops.models.loading import LoadedModel, base_ref, load
 from vlm_ops.records import BARE_QUESTION
 from vlm_ops.steps.plan import perform, plan
-from vlm_ops.store.artifact import read_record
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.rows import sft_rows
@@ -192,9 +192,13 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint(
 def test_a_killed_training_ends_as_an_undisturbed_one(
     random_base: Path, squares: PreparedData, tmp_path: Path
 ) -> None:
-    whole = train(random_base, squares, tmp_path / "whole")
+    asked = job(random_base, max_steps=9, lora=LoraSettings(dropout=0.1))
+    options: dict[str, Any] = {"data": squares, "tracker": NullTracker()}
+    whole = train_sft(asked, out=tmp_path / "whole", **options)
     out = tmp_path / "cut"
-    child = start(random_base, squares, out)
+    out.mkdir()
+    command = [sys.executable, "-c", _SCRIPT, asked.model_dump_json(), str(squares.folder)]
+    child = subprocess.Popen([*command, str(out)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 300
     while not list(out.glob("checkpoints/checkpoint-3/complete.json")):
         assert time.monotonic() < deadline
@@ -203,7 +207,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     child.kill()
     assert child.wait() == -signal.SIGKILL
     assert not (out / "adapter").exists()
-    resumed = train(random_base, squares, out)
+    resumed = train_sft(asked, out=out, **options)
     assert (resumed.best_step, resumed.adapter_sha256) == (whole.best_step, whole.adapter_sha256)
 
 
@@ -228,29 +232,12 @@ import sys
 from pathlib import Path
 from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.jobs import SftJob
-from vlm_ops.store.artifact import write_record
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training.sft import train_sft
-import torch
-torch.set_num_threads(1)
 data = PreparedData(folder=Path(sys.argv[2]), content="squares", splits={}, source="squares")
-out = Path(sys.argv[3])
-write_record(train_sft(SftJob.model_validate_json(sys.argv[1]), data=data, out=out,
-                       tracker=NullTracker()))
+train_sft(SftJob.model_validate_json(sys.argv[1]), data=data, out=Path(sys.argv[3]),
+          tracker=NullTracker())
 """
-
-
-def start(base: Path, data: PreparedData, out: Path) -> "subprocess.Popen[bytes]":
-    out.mkdir(exist_ok=True)
-    settings = job(base, max_steps=9, lora=LoraSettings(dropout=0.1)).model_dump_json()
-    return subprocess.Popen([sys.executable, "-c", _SCRIPT, settings, str(data.folder), str(out)])
-
-
-def train(base: Path, data: PreparedData, out: Path) -> TrainedAdapter:
-    assert start(base, data, out).wait() == 0
-    artifact = read_record(out, TrainedAdapter)
-    assert artifact is not None
-    return artifact
 
 
 class Recorder(NullTracker):

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import os
+import shutil
 import signal
 import weakref
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from vlm_ops.models.adapters import bare
 from vlm_ops.tracker import NullTracker
 from vlm_ops.training import sft
 from vlm_ops.training.checkpoints import COMPLETE, STATE
+from vlm_ops.training.engine.check import CHECK
 
 ENGINES: tuple[Engine, ...] = ("packed", "trl")
 CLASSES = {"packed": "PackedSft", "trl": "TrlSft"}
@@ -165,6 +167,8 @@ def test_it_goes_on_as_if_it_had_not_been_stopped(
     moment: str,
 ) -> None:
     undisturbed = whole(engine)
+    if engine == "packed":  # what the check found is kept, and it is not made anew
+        shutil.copy(undisturbed.folder / CHECK, tmp_path)
     event, step, time, checkpoint = MOMENTS[moment]
     with monkeypatch.context() as patch:
         seen = stopped_at(patch, engine, event, step, time)

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 from vlm_ops.evaluation.signs import Floats
 
@@ -50,8 +49,9 @@ def interval(
         three"), and each of those may be anything within the bounds. Where some resamples have no
         score, nothing is known: the ends are the bounds.
     """
-    each = score(sums)
-    each = each[np.isfinite(each)]
+    from scipy import stats  # takes 2 s of a CPU, as every command would
+
+    each = list(filter(math.isfinite, score(sums)))
     if len(each) and np.allclose(np.append(each, score(sums.sum(axis=0))), each[0]):
         unseen = 1.0 - ((1.0 - CONFIDENCE) / 2.0) ** (1.0 / len(each))
         low, high = (float(each[0] + unseen * (bound - each[0])) for bound in bounds)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import RELAXED
@@ -128,6 +127,8 @@ def _approximate(rows: Floats, spread: Spread, level: float, gain: float, needed
         return 0.0
     freedom = len(rows) - 1
     away = (gain - needed - 1.0 / float(rows.sum())) / spread.at(gain).error(rows)
+    from scipy import stats  # takes 2 s of a CPU, as every command would
+
     return float(stats.nct.sf(stats.t.isf(level, freedom), freedom, away))
 
 

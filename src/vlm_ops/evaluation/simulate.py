@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from vlm_ops.evaluation import looks
 from vlm_ops.evaluation.paired import Sums
@@ -218,6 +217,8 @@ def _nights_until(
 
 
 def _high(count: int, of: int) -> float:
+    from scipy import stats  # takes 2 s of a CPU, as every command would
+
     return 1.0 if count == of else float(stats.beta.ppf(0.95, count + 1, of - count))
 
 

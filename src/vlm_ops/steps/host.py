@@ -8,6 +8,7 @@ the file that the step's output goes to; back go the number of its process and t
 ``subprocess`` says it, 8 bytes each. It ends with its parent, and so do the steps.
 """
 
+import functools
 import gc
 import importlib
 import os
@@ -16,6 +17,7 @@ import socket
 import struct
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
 from vlm_ops.parent import die_with_parent
@@ -40,6 +42,8 @@ def main(channel: int, parent: int) -> int:
     die_with_parent(parent)
     # Whoever sends it to all processes of a run means the step, which needs its parent to the end.
     signal.signal(signal.SIGTERM, lambda *_: None)
+    # transformers and TRL each list the files of all installed packages, which takes 2 s of a CPU.
+    metadata.packages_distributions = functools.cache(metadata.packages_distributions)
     modules = {step.function.partition(":")[0] for step in STEPS.values() if step.heavy}
     for name in sorted({*modules, "vlm_ops.models.features", "vlm_ops.tracking.mlflow"}):
         importlib.import_module(name)

@@ -10,10 +10,11 @@ No object is pickled into it, so it loads with ``MLFLOW_ALLOW_PICKLE_DESERIALIZA
     artifacts/processor/    tokenizer, image processor, chat template
     artifacts/base/         the base's files, if it is small enough to travel along
     code/vlm_ops/           the library's sources as they were, without those that only make data
-                            or a base
+                            or a base: all in one archive, as each file is a request to the store
 """
 
-from collections.abc import Iterator
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from vlm_ops.artifacts import WEIGHTS, ModelRef
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.errors import ModelError
 from vlm_ops.models.identity import base_sha256
-from vlm_ops.store.fingerprint import sha256_file, sha256_files
+from vlm_ops.store.fingerprint import sha256_bytes, sha256_file
 
 FILES = "artifacts"
 DESCRIPTION = "model.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER = f"adapter/{ADAPTER_WEIGHTS}"
 CONTENT_TAG = "vlm_ops.content"
+SOURCES = "sources.zip"
+"""In ``code/vlm_ops``; Python imports from it what is not beside it."""
 
 _NOT_PACKED = ("charts", "pretraining")
 """Rooms that make the demo's data and the tiny base; no model needs them to answer."""
@@ -82,13 +85,17 @@ def settings_of_base(model: ModelRef) -> ModelSettings:
     return ModelRef.model_validate_json((package / DESCRIPTION).read_bytes()).settings
 
 
-def packed_sources(package: Path) -> Iterator[Path]:
-    """Yield the Python sources of the library's folder that go into a packaged model."""
-    for path in package.rglob("*.py"):
-        if path.relative_to(package).parts[0] not in _NOT_PACKED:
-            yield path
+def zipped_sources(package: Path) -> bytes:
+    """Return what goes along of the library's folder, as an archive: the same one each time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in sorted(package.rglob("*.py")):
+            if (name := path.relative_to(package)).parts[0] not in _NOT_PACKED:
+                archive.writestr(zipfile.ZipInfo(name.as_posix()), path.read_bytes())
+    return buffer.getvalue()
 
 
 def sources_sha256(package: Path) -> str:
     """Return one hash over those sources of the library's folder, or of its packed copy."""
-    return sha256_files(packed_sources(package), package)
+    packed = package / SOURCES
+    return sha256_bytes(packed.read_bytes() if packed.exists() else zipped_sources(package))

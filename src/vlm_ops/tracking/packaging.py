@@ -22,29 +22,18 @@ from vlm_ops.artifacts import ADAPTER, WEIGHTS, ModelRef
 from vlm_ops.errors import ModelError
 from vlm_ops.models.export import copy_adapter
 from vlm_ops.models.loading import files_of, load_processor
-from vlm_ops.tracking.package import (
-    CONTENT_TAG,
-    DESCRIPTION,
-    FILES,
-    packed_sources,
-)
+from vlm_ops.tracking.package import CONTENT_TAG, DESCRIPTION, FILES, SOURCES, zipped_sources
 
 SCRIPT = Path(__file__).with_name("packaged_model.py")
 MODEL_TYPE = "image-text-to-text"
+_THE_REST = f'__path__.append(__file__.removesuffix("__init__.py") + "{SOURCES}")\n'
 
 _SMALL_BASE_BYTES = 64 << 20
 _BASE_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model"}
 _REQUIREMENTS = (
-    "accelerate",
-    "bitsandbytes",
-    "mlflow",
-    "peft",
-    "pillow",
-    "pydantic",
-    "torch",
-    "torchvision",
+    "accelerate", "bitsandbytes", "mlflow", "peft", "pillow", "pydantic", "torch", "torchvision",
     "transformers",
-)
+)  # fmt: skip
 
 
 def log_packaged_model(client: MlflowClient, run_id: str, name: str, model: ModelRef) -> str:
@@ -161,21 +150,17 @@ def _stage_files(model: ModelRef, target: Path) -> None:
 
 def _stage_sources(target: Path) -> None:
     root = Path(vlm_ops.__file__).parent
-    for path in packed_sources(root):
-        copy = target / path.relative_to(root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+    target.mkdir()
+    (target / SOURCES).write_bytes(zipped_sources(root))
+    first = (root / "__init__.py").read_text("utf-8")
+    (target / "__init__.py").write_text(f"{first}\n{_THE_REST}", "utf-8")
 
 
 def _signature() -> ModelSignature:
     inputs = Schema([ColSpec(AnyType(), "image"), ColSpec(DataType.string, "question")])
-    params = ParamSchema(
-        [
-            ParamSpec("max_new_tokens", DataType.long, 64),
-            ParamSpec("batch_size", DataType.long, 8),
-        ]
-    )
-    return ModelSignature(inputs, Schema([ColSpec(DataType.string)]), params)
+    options = (("max_new_tokens", DataType.long, 64), ("batch_size", DataType.long, 8))
+    params = [ParamSpec(*each) for each in options]
+    return ModelSignature(inputs, Schema([ColSpec(DataType.string)]), ParamSchema(params))
 
 
 def _example() -> list[dict[str, str]]:

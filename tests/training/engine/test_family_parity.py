@@ -1,7 +1,9 @@
 """Every family trains: with the losses of TRL where it is packed, by TRL where it is not."""
 
+import io
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,8 @@ STEPS: dict[str, Any] = {"max_steps": 4, "batch_size": 4, "evaluations": 1}
 
 
 @pytest.fixture(scope="module", params=families())
-def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_family(request.param, tmp_path_factory.mktemp(request.param))
+def base(request: pytest.FixtureRequest, family_base: Callable[[str], Path]) -> Path:
+    return family_base(request.param)
 
 
 def mixed(rows: list[Row]) -> list[Row]:
@@ -75,11 +77,23 @@ def test_sft_has_the_losses_of_trl(base: Path, squares: PreparedData, tmp_path: 
 
 
 @pytest.fixture(scope="module")
-def start(
+def warned(
     base: Path, squares: PreparedData, tmp_path_factory: pytest.TempPathFactory
-) -> TrainedAdapter:
-    out = tmp_path_factory.mktemp("sft")
-    return sft.train_sft(sft_job(base, **STEPS), data=squares, out=out, tracker=NullTracker())
+) -> tuple[TrainedAdapter, str]:
+    """An SFT, and what it warned of."""
+    out, said = tmp_path_factory.mktemp("sft"), io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.setLevel(logging.WARNING)
+    logging.getLogger("vlm_ops").addHandler(handler)
+    job = sft_job(base, **STEPS)
+    made = sft.train_sft(job, data=squares, out=out, tracker=NullTracker())
+    logging.getLogger("vlm_ops").removeHandler(handler)
+    return made, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def start(warned: tuple[TrainedAdapter, str]) -> TrainedAdapter:
+    return warned[0]
 
 
 def test_preferences_have_the_losses_of_trl(
@@ -122,14 +136,12 @@ def test_thumbs_have_the_losses_of_trl(
 
 
 def test_a_family_that_is_not_packed_is_said_so_and_trained_by_trl(
-    base: Path, squares: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    base: Path, warned: tuple[TrainedAdapter, str]
 ) -> None:
-    with caplog.at_level(logging.WARNING):
-        job = sft_job(base, **STEPS)
-        made = sft.train_sft(job, data=squares, out=tmp_path, tracker=NullTracker())
+    made, said = warned
     why = family_in(base).unpacked
     assert made.engine == ("trl" if why else "packed")
-    assert ("TRL's own trainer trains" in caplog.text) is bool(why)
+    assert ("TRL's own trainer trains" in said) is bool(why)
 
 
 def test_a_preferred_model_is_asked_packed_and_loaded_again(
