@@ -140,7 +140,7 @@ def test_one_that_is_written_out_in_a_configuration_is_that_of_its_file(tmp_path
 def test_a_benchmark_is_named_with_gray_images(tmp_path: Path) -> None:
     file = written(tmp_path)
     plain = load_config(_pipeline(tmp_path, [file.name, "charts"]))
-    asked = [{"name": file.name, "gray": True}, {"name": "charts", "gray": True}]
+    asked: list[object] = [{"name": file.name, "gray": True}, {"name": "charts", "gray": True}]
     gray = load_config(_pipeline(tmp_path, asked))
     assert [one.gray for one in gray.benchmarks] == [True, True]
     assert [one.model_copy(update={"gray": False}) for one in gray.benchmarks] == [
