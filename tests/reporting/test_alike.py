@@ -120,7 +120,7 @@ def test_all_that_were_not_asked_are_named_with_a_folder_of_any_name(said: Said)
         for n in (1, 2)
     ]
     with pytest.raises(DataError, match=r"^version 1 and version 2: found no answers") as told:
-        alike(*both, "charts")
+        alike(both[0], both[1], "charts")
     for version in (1, 2):
         assert f"benchmark models:/demo/{version} charts --runs 'a {{x}}'`" in str(told.value)
 
@@ -128,7 +128,7 @@ def test_all_that_were_not_asked_are_named_with_a_folder_of_any_name(said: Said)
 def test_what_runs_asked_goes_before_what_commands_asked(said: Said) -> None:
     mine, all_rows = on_charts(said, answers=said.answers[4:]), on_charts(said, protocol="all")
     both = [Asked(f"version {n}", "c", None, (mine,), (mine,), (all_rows,)) for n in (1, 2)]
-    assert alike(*both, "charts") == (mine, mine, "")
+    assert alike(both[0], both[1], "charts") == (mine, mine, "")
 
 
 def test_of_what_commands_asked_only_rows_that_no_training_saw_are_compared(said: Said) -> None:

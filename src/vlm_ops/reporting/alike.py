@@ -128,7 +128,7 @@ def _untrained(pair: tuple[Said, Said], versions: tuple[Asked, Asked]) -> Alike:
         raise DataError(f"{names}: their runs asked no row of it in common")
     unknown = " and ".join(one.name for one in versions if one.name not in asked)
     why = "may have been trained on its pictures: commands ask also what runs leave out"
-    return Alike(*kept, doubt=unknown and f"{unknown} {why}")
+    return Alike(kept[0], kept[1], unknown and f"{unknown} {why}")
 
 
 _NO_TEST = (
