@@ -29,10 +29,8 @@ def with_report(context: Context, summary: Summary) -> Summary:
         Interrupted: The run is asked to stop.
     """
     name, version = context.config.registered_model, summary.model_version
-    if version is None:
-        file = context.folders["choose"] / name / REPORT
-    else:
-        file = context.runs / "reports" / name / version / REPORT
+    last = context.folders["choose"] if version is None else context.runs / "reports"
+    file = last / name / (version or "") / REPORT
     if context.parent_run is not None or not file.is_file():
         try:
             make_folder(file.parent)
