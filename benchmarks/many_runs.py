@@ -5,6 +5,7 @@ and a process worker, queues runs of a flow with the tasks of a night that do no
 all. What is left is what Prefect and a new process for each run cost.
 
     python benchmarks/many_runs.py --runs 1000 --limit 4
+    python benchmarks/many_runs.py --runs 1000 --take 100  # stop when so many have ended
     python benchmarks/many_runs.py --runs 20 --limit 2     # the small form
 """
 
@@ -51,22 +52,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--limit", type=int, default=4, help="runs at once")
+    parser.add_argument("--take", type=int, help="runs to wait for; all, where nothing is said")
     asked = parser.parse_args()
+    take = min(asked.take or asked.runs, asked.runs)
     sys.path.insert(0, str(HERE.parent / "tests" / "material"))
     from postgresql import postgresql
 
     with TemporaryDirectory() as folder, postgresql() as address:
-        for line in measure(Path(folder), address, asked.runs, asked.limit):
+        for line in measure(Path(folder), address, asked.runs, take, asked.limit):
             print(line, flush=True)
 
 
-def measure(folder: Path, address: str, count: int, limit: int) -> list[str]:
+def measure(folder: Path, address: str, count: int, take: int, limit: int) -> list[str]:
     """Run all of it; return what was found, in words.
 
     Args:
         folder: An empty one.
         address: Of a PostgreSQL database, ``postgresql://…``.
         count: Runs to be queued.
+        take: How many of them to wait for.
         limit: How many the worker takes at once.
     """
     from flows.servers.environment import environment
@@ -81,7 +85,7 @@ def measure(folder: Path, address: str, count: int, limit: int) -> list[str]:
         queued_s = time.monotonic() - begin
         worker = _start_worker(folder, limit)
         try:
-            peaks = _await(lambda: _ask(address, _left(made))[0][0] == 0)
+            peaks = _await(lambda: _ask(address, _ended(made))[0][0] >= take)
         finally:
             worker.terminate()
             worker.wait(timeout=120)
@@ -145,9 +149,9 @@ def _memory() -> dict[str, float]:
     return found
 
 
-def _left(deployment: UUID) -> str:
+def _ended(deployment: UUID) -> str:
     return (f"SELECT count(*) FROM flow_run WHERE deployment_id = '{deployment}' "
-            f"AND state_type NOT IN {ENDED}")  # fmt: skip
+            f"AND state_type IN {ENDED}")  # fmt: skip
 
 
 def _ask(address: str, question: str) -> list[tuple[Any, ...]]:
@@ -164,7 +168,9 @@ def _ask(address: str, question: str) -> list[tuple[Any, ...]]:
 
 def _found(address: str, limit: int) -> list[str]:
     rows = _ask(
-        address, "SELECT state_type, start_time, end_time FROM flow_run ORDER BY start_time"
+        address,
+        "SELECT state_type, start_time, end_time FROM flow_run "
+        f"WHERE state_type IN {ENDED} ORDER BY start_time",
     )
     states = Counter(str(state) for state, _, _ in rows)
     begun = [(start, end) for _, start, end in rows if start is not None]

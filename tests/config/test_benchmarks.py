@@ -137,6 +137,36 @@ def test_one_that_is_written_out_in_a_configuration_is_that_of_its_file(tmp_path
     assert (own.data.path, own.data.max_refused) == (tmp_path / "rows.jsonl", 0.0)
 
 
+def test_a_benchmark_is_named_with_gray_images(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    plain = load_config(_pipeline(tmp_path, [file.name, "charts"]))
+    asked: list[object] = [{"name": file.name, "gray": True}, {"name": "charts", "gray": True}]
+    gray = load_config(_pipeline(tmp_path, asked))
+    assert [one.gray for one in gray.benchmarks] == [True, True]
+    assert [one.model_copy(update={"gray": False}) for one in gray.benchmarks] == [
+        *plain.benchmarks
+    ]
+    # It is not in what was written before, and the gate is the same.
+    assert all("gray" not in one.model_dump() for one in plain.benchmarks)
+    assert gray.margins == plain.margins
+    assert from_json(resolved_json(gray)) == gray
+
+
+@pytest.mark.parametrize(
+    ("written_out", "said"),
+    [
+        ({"name": "chats", "gray": True}, "neither a benchmark nor a file of that name.*'charts'"),
+        ({"name": "charts", "gray": "some"}, "gray: found 'some', expected a valid boolean"),
+        ({"name": "charts", "gry": True}, "gry.*did you mean 'gray'"),
+    ],
+)
+def test_who_names_it_wrongly_is_told(
+    tmp_path: Path, written_out: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){said}"):
+        load_config(_pipeline(tmp_path, [written_out]))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_a_dump_says_how_many_rows_may_be_left_out(tmp_path: Path, share: float) -> None:
     """Also where that is the default of a pipeline's own rows, which others leave out."""

@@ -25,7 +25,6 @@ def test_three_runs_at_once_end_as_one_after_the_other(
     random_base: Path, squares: PreparedData, tmp_path: Path
 ) -> None:
     write_small(tmp_path, random_base, squares)
-    (tmp_path / "runs" / "mlflow").mkdir(parents=True)
     with kept_up(tmp_path):
         calls = [start(tmp_path), start(tmp_path), start(tmp_path, "--set", "name=other")]
         ended = [(call.communicate(timeout=550), call.returncode) for call in calls]

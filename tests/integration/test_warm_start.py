@@ -18,7 +18,6 @@ def test_each_run_goes_on_from_the_champion_of_its_day(
     text = config.read_text().replace("model:\n", "model:\n  start: champion\n")
     config.write_text(text + "stages: [sft]\n")
     assert "no champion yet" in call("check", "small.yaml", "--json", cwd=tmp_path).stderr
-    (tmp_path / "runs/mlflow").mkdir()
     with kept_up(tmp_path):
         first = vlm_ops("run", "small.yaml", "--promote", cwd=tmp_path)
         assert first["status"] == "promoted"

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import itertools
 import json
 import os
 import subprocess
@@ -90,15 +89,18 @@ def _copy_image(folder: Path, squares: PreparedData, row: Row) -> str:
 def kept_up(folder: Path) -> Iterator[None]:
     """Have ``vlm-ops ui`` keep the servers of a folder's runs, which every command then shares.
 
-    To start them anew takes longer than most commands do.
+    To start them anew takes longer than most commands do. There need not be a run yet.
     """
+    (folder / "runs/mlflow").mkdir(parents=True, exist_ok=True)  # `ui` wants a runs folder
     with subprocess.Popen(
         command("ui"), cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
     ) as ui:
         try:
             assert ui.stderr is not None
-            said = list(itertools.takewhile(lambda line: "Ctrl-C" not in line, ui.stderr))
-            assert ui.poll() is None, "".join(said)
+            said = [ui.stderr.readline()]
+            while "Ctrl-C" not in said[-1]:
+                assert said[-1], "".join(said)  # it ended
+                said.append(ui.stderr.readline())
             yield
         finally:
             ui.terminate()

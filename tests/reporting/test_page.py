@@ -166,9 +166,12 @@ def beside(run: Run, name: str, data: PreparedData, said: dict[str, AnswerSet]) 
 def test_other_benchmarks_stand_beside_the_test_rows(maker: Maker) -> None:
     said = {"candidate": maker.answers(right, BASE), "base": maker.answers(counts, BASE)}
     said["sft"] = said["candidate"]  # it is the candidate
-    page = run_page(beside(maker.promotion(), "chart-yesno", maker.data, said))
-    assert list(page.sections[-1].scores) == ["candidate", "base"]
+    run = beside(maker.promotion(), "chart-yesno", maker.data, said)
+    gray = {asked_step("candidate", "chart-yesno", gray=True): maker.answers(wrong, BASE)}
+    page = run_page(replace(run, outputs={**run.outputs, **gray}))
+    assert list(page.sections[-1].scores) == ["candidate", "base", "candidate_gray"]
     html = render(page)
+    assert "on gray images" in html.partition(">Scores: chart-yesno</h2>")[2]
     found = statistics.difference(
         said["candidate"].read(), said["base"].read(), than="base", resamples=200, seed=0
     )

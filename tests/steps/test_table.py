@@ -10,7 +10,7 @@ import pytest
 
 from vlm_ops.artifacts import AnswerSet, ModelRef
 from vlm_ops.config.benchmark import OTHERS_NAMES
-from vlm_ops.config.jobs import PreferJob, SftJob, UnseenJob
+from vlm_ops.config.jobs import AnswersJob, PreferJob, SftJob, UnseenJob
 from vlm_ops.config.load import load_config
 from vlm_ops.config.sections import ModelSettings
 from vlm_ops.config.training import PreferSettings, SftSettings
@@ -131,6 +131,22 @@ def test_benchmarks_stand_among_the_steps_of_their_stages() -> None:
     assert {step.stage for name, step in TABLE.items() if name not in STEPS} == {
         "prepare", "evaluate", "gate"
     }  # fmt: skip
+
+
+def test_gray_images_of_a_benchmark_are_scored_and_not_judged() -> None:
+    gray = table(load_config("demo", ["benchmarks=[{name: charts, gray: true}, chart-yesno]"]))
+    plain = table(load_config("demo", ["benchmarks=[charts, chart-yesno]"]))
+    (more,) = gray.keys() - plain.keys()
+    assert more == "candidate on charts (gray)"
+    job, own = (gray[name].job(load_config("demo")) for name in (more, "candidate on charts"))
+    assert isinstance(job, AnswersJob)
+    assert job == own.model_copy(update={"gray": True})
+    assert gray[more].inputs == gray["candidate on charts"].inputs
+    assert gray["benchmarks"].inputs.keys() - plain["benchmarks"].inputs.keys() == {more}
+    assert gray["gate"].inputs == plain["gate"].inputs
+    assert gray["candidate on charts"].job(load_config("demo")) == plain["candidate on charts"].job(
+        load_config("demo")
+    )
 
 
 def test_what_chooses_a_checkpoint_is_prepared_before_a_training_and_asks_nobody_else() -> None:

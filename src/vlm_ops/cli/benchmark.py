@@ -151,7 +151,7 @@ def _ask(
         prepared = [rows_of(one, runs) for one in asked]  # before a model is loaded
         for one, data in zip(asked, prepared, strict=True):
             said = {_MODEL: answers_of(one, model, data, config)}
-            if gray:
+            if gray or one.gray:
                 said[_GRAY] = answers_of(one, model, data, config, gray=True)
             found.append(_Found(one, said, score_benchmark(said)))
             used |= {data.folder.name, *(answers.folder.name for answers in said.values())}

@@ -16,7 +16,7 @@ from vlm_ops.config.sections import ChartsData, DataSettings
 from vlm_ops.errors import ConfigError
 from vlm_ops.records import BARE_QUESTION, RELAXED_ACCURACY, Split
 from vlm_ops.store.fingerprint import SHORT, fingerprint
-from vlm_ops.store.frozen import Frozen
+from vlm_ops.store.frozen import Frozen, added
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a benchmark may be called."""
@@ -53,6 +53,8 @@ class BenchmarkSettings(Frozen):
     """Column of what kind of question a row is; scores are reported for each as well."""
     kinds: tuple[str, ...] = ()
     """Kinds in that column that are asked; none names all."""
+    gray: bool = added(False)
+    """Whether it is asked on gray images as well, in a run the candidate; shown, never judged."""
     licence: str | None = None
     """Of the data."""
     chance: float | None = Field(default=None, ge=0.0, le=1.0)
@@ -70,12 +72,7 @@ class BenchmarkSettings(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _is_read_and_every_row_has_to_do(cls, values: Any) -> Any:
-        from vlm_ops.config.benchmarks import load_benchmark
-
-        try:
-            values = dict(load_benchmark(values)) if isinstance(values, str) else values
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
+        values = _read(values) if isinstance(values, str) else values
         if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
             return values
         return values | {"data": {"max_refused": 0.0} | values["data"]}
@@ -119,7 +116,7 @@ class BenchmarkSettings(Frozen):
 
         Files go in by their names: it is the same benchmark in another checkout.
         """
-        told = self.model_dump(exclude={"name", "title", "licence", "chance", "source"})
+        told = self.model_dump(exclude={"name", "title", "licence", "chance", "source", "gray"})
         files = {key: path.name for key, path in told["data"].items() if isinstance(path, Path)}
         return fingerprint(told | {"data": told["data"] | files})[:SHORT]
 
@@ -130,3 +127,23 @@ class BenchmarkSettings(Frozen):
             return self.data
         named: Any = self.data.columns.model_copy(update={"kind": self.slices})
         return self.data.model_copy(update={"columns": named})
+
+
+def read_named(values: Any) -> Any:
+    """Read a benchmark that is named with ``gray`` alone, as ``{name: charts, gray: true}``.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if not isinstance(values, dict) or values.keys() != {"name", "gray"}:
+        return values
+    return _read(str(values["name"])) | {"gray": values["gray"]}
+
+
+def _read(source: str) -> dict[str, Any]:
+    from vlm_ops.config.benchmarks import load_benchmark
+
+    try:
+        return dict(load_benchmark(source))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error

@@ -152,7 +152,7 @@ def variants_of(section: type[BaseModel], key: str) -> dict[str, type[BaseModel]
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, UnionType, Annotated):
+    if get_origin(annotation) in (Union, UnionType, Annotated, tuple):
         return [model for item in get_args(annotation) for model in _models(item)]
     return []
 

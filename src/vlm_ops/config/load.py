@@ -183,6 +183,8 @@ def anchor(values: dict[str, Any], folder: Path) -> None:
             values["benchmarks"][number] = str(folder.absolute() / at_home(name))
         elif isinstance(name, dict):  # written out, as dumped configurations have it
             anchor(name, folder)
+            if "data" not in name and str(name.get("name")).endswith((".yaml", ".yml")):
+                name["name"] = str(folder.absolute() / at_home(name["name"]))
     if isinstance(values.get("validation"), dict):
         anchor(values["validation"], folder)
     model = values.get("model")

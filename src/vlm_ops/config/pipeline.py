@@ -2,11 +2,11 @@
 
 import math
 from itertools import product
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from vlm_ops.config.benchmark import BenchmarkSettings
+from vlm_ops.config.benchmark import BenchmarkSettings, read_named
 from vlm_ops.config.execution import ExecutionSettings
 from vlm_ops.config.gate import BenchmarkTerms, GateSettings
 from vlm_ops.config.pairs import DatasetThumbs, PairsSettings, SampledPairs
@@ -53,9 +53,10 @@ class PipelineConfig(Frozen):
     evaluate: EvaluateSettings = EvaluateSettings()
     validation: ValidationSettings | None = added(None)
     """Several tasks that choose checkpoints together; None leaves it to the validation rows."""
-    benchmarks: tuple[BenchmarkSettings, ...] = added(())
+    benchmarks: tuple[Annotated[BenchmarkSettings, BeforeValidator(read_named)], ...] = added(())
     """What every model of a run is measured on beside the test rows: names of benchmarks, or YAML
-    files with one; the gate takes them all (``gate.benchmarks``)."""
+    files with one, or ``{name: …, gray: true}`` of either; the gate takes them all
+    (``gate.benchmarks``)."""
     gate: GateSettings = GateSettings()
     register_: RegisterSettings = Field(default=RegisterSettings(), alias="register")
     execution: ExecutionSettings = ExecutionSettings()

@@ -55,12 +55,13 @@ def score_benchmarks(
         job: The bootstrap's resamples and seed.
         out: Gets ``benchmarks.json``.
         tracker: Gets that file and the scores.
-        **answers: By ``<model> on <benchmark>``.
+        **answers: By ``<model> on <benchmark>``, behind it ``(gray)`` for gray images, which are
+            scored as ``<model>_gray``.
     """
     by_benchmark: dict[str, dict[str, AnswerSet]] = defaultdict(dict)
     for name, found in answers.items():
-        model, _, benchmark = name.partition(" on ")
-        by_benchmark[benchmark][model] = found
+        model, _, benchmark = name.removesuffix(" (gray)").partition(" on ")
+        by_benchmark[benchmark][f"{model}_gray" if found.gray else model] = found
     results = {
         name: score_benchmark(said, resamples=job.resamples, seed=job.seed)
         for name, said in by_benchmark.items()

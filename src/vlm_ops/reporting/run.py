@@ -158,10 +158,12 @@ def _benchmarks(run: Run) -> dict[str, Results]:
     models = [one for one in ("candidate", "champion", "preferred", "sft", "base") if one != same]
     for one in run.config.benchmarks:
         rows = run.outputs.get(unseen_rows(one.name))
+        steps = {model: asked_step(model, one.name) for model in models}
+        steps["candidate_gray"] = asked_step("candidate", one.name, gray=True)
         said = {
             model: answers.read()
-            for model in models
-            if isinstance(answers := run.outputs.get(asked_step(model, one.name)), AnswerSet)
+            for model, step in steps.items()
+            if isinstance(answers := run.outputs.get(step), AnswerSet)
         }
         if isinstance(rows, PreparedData) and said:
             by_id, metric = {row.id: row for row in rows.rows("test")}, find(one.metric)

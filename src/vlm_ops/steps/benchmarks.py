@@ -44,11 +44,14 @@ _MODELS = {
 def benchmark_steps(config: PipelineConfig) -> dict[str, list[Step]]:
     """Return the steps of a pipeline that stand behind others, by the names of those."""
     named, choosing = config.benchmarks, config.choosing
-    models = _MODELS.items()
     judged = {name: From(name) for name in (unseen_rows(one.name) for one in named)}
     rows = [step for one in named for step in (rows_step(one), _unseen_step(one))]
     rows += [step for one in choosing for step in (rows_step(one), _unseen_step(one, judged))]
-    answers = [_among(one, who, model, "evaluate") for one in named for who, model in models]
+    answers = [
+        _among(one, who, _MODELS[who], "evaluate", **images)
+        for one in named
+        for who, images in _asked(one)
+    ]
     return {
         "prepare": rows,
         "base on test": [*answers, _scores_step(config)] if named else [],
@@ -77,9 +80,9 @@ def not_learned(config: PipelineConfig) -> dict[str, From]:
     return {name: From(name) for name in (unseen_rows(one.name) for one in named)}
 
 
-def asked_step(who: str, benchmark: str) -> str:
-    """Name the step in which a model is asked a benchmark."""
-    return f"{who} on {benchmark}"
+def asked_step(who: str, benchmark: str, **images: bool) -> str:
+    """Name the step in which a model is asked a benchmark, or its rows with a control's images."""
+    return f"{who} on {benchmark}" + "".join(f" ({name})" for name, on in images.items() if on)
 
 
 def unseen_rows(benchmark: str) -> str:
@@ -127,9 +130,8 @@ def answers_step(
         ConfigError: There is no such metric.
     """
     metric = find(benchmark.metric)
-    seen = "".join(f" ({name})" for name, on in images.items() if on)
     return asking(
-        asked_step(who, benchmark.name) + seen,
+        asked_step(who, benchmark.name, **images),
         "evaluate",
         lambda config: AnswersJob(
             seed=SEED,
@@ -150,10 +152,16 @@ def answers_step(
     )
 
 
-def _among(benchmark: BenchmarkSettings, who: str, model: From, stage: str) -> Step:
+def _asked(benchmark: BenchmarkSettings) -> list[tuple[str, dict[str, bool]]]:
+    """Return who is asked, and with which images: the candidate, where it says so, on gray too."""
+    gray = [("candidate", {"gray": True})] if benchmark.gray else []
+    return [*gray, *((who, {}) for who in _MODELS)]
+
+
+def _among(benchmark: BenchmarkSettings, who: str, model: From, stage: str, **images: bool) -> Step:
     """Return the step among a pipeline's own: asked is what no training sees."""
     rows = From(unseen_rows(benchmark.name), ASKED)
-    return replace(answers_step(benchmark, who, model, rows), stage=stage)
+    return replace(answers_step(benchmark, who, model, rows, **images), stage=stage)
 
 
 def _unseen_step(benchmark: BenchmarkSettings, judged: Mapping[str, From] | None = None) -> Step:
@@ -172,7 +180,8 @@ def _unseen_step(benchmark: BenchmarkSettings, judged: Mapping[str, From] | None
 
 
 def _scores_step(config: PipelineConfig) -> Step:
-    names = [asked_step(who, one.name) for one in config.benchmarks for who in _MODELS]
+    asked = ((who, one.name, images) for one in config.benchmarks for who, images in _asked(one))
+    names = [asked_step(who, name, **images) for who, name, images in asked]
     return Step(
         name=SCORES,
         stage="evaluate",
