@@ -139,7 +139,8 @@ def in_child(folder: Path, values: dict[str, Any], name: str, terms: Terms, gpus
     file, result, moved = (folder / name for name in ("request.json", ERROR, "under-way"))
     for left in (result, moved):
         left.unlink(missing_ok=True)
-    values = values | {"moved": str(moved), "ray": terms.ray, "version": made_by()}
+    of_ray = {"ray": terms.ray, "seen": terms.seen, "version": made_by()}
+    values = values | {"moved": str(moved), **of_ray}
     if terms.until is not None:
         (folder / UNTIL).touch()
         put_off(folder / UNTIL, terms.until())

@@ -64,7 +64,7 @@ def send(request: Path, values: dict[str, Any]) -> None:
     def look() -> Needs:
         machines = [machine for machine in ray.nodes() if machine["Alive"]]
         refuse_local(values["ray"], machines, ray.util.get_node_ip_address())
-        return needs(execution, machines, _processes(values), known="work" in values)
+        return needs(execution, machines, _processes(values), values["seen"])
 
     gpus, cpus = again_until_answered(
         look, who="a machine of Ray", transient=lambda error: isinstance(error, TransientError),
@@ -146,16 +146,15 @@ def _processes(values: dict[str, Any]) -> int:
 
 
 def needs(
-    execution: ExecutionSettings, machines: list[Mapping[str, Any]], processes: int = 1,
-    *, known: bool = False,
-) -> Needs:  # fmt: skip
+    execution: ExecutionSettings, machines: list[Mapping[str, Any]], processes: int, seen: int = 0
+) -> Needs:
     """Return what a step takes of one machine.
 
     Args:
         execution: The settings.
         machines: Those that are alive, as ``ray.nodes`` tells of them.
         processes: How many share the step, with a GPU and threads of its own each.
-        known: Whether this run saw before that there is a machine that is large enough.
+        seen: How many of them this run saw a machine have room for before.
 
     Raises:
         TransientError: None is there that works at all, or that is large enough any more.
@@ -169,7 +168,12 @@ def needs(
     gpus = asked if most or (execution.ground or {}).get("device") == "cuda" else 0
     wanted = Needs(gpus, processes * (execution.threads or 1))
     if not any(one.gpus >= wanted.gpus and one.cpus >= wanted.cpus for one in have):
-        if known or (gpus and not most) or not any(map(any, have)):
+        if not seen and not any(map(any, have)):
+            raise TransientError(
+                "Ray has no machine that works; the run goes on when one has joined it "
+                "(`ray start --address=HOST:6379`)"
+            )
+        if processes <= seen or (gpus and not most) or not any(map(any, have)):
             raise TransientError(
                 f"no machine of Ray has {wanted.gpus} GPUs and {wanted.cpus} CPUs any more; the "
                 f"run goes on when one is back"

@@ -29,6 +29,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_HOME
 
 from flows.asking import asked, at_once
+from flows.servers.janitor import every
 from flows.servers.leases import LEASES, leases
 from flows.servers.worker import GPU_SLOT
 from vlm_ops.errors import VlmOpsError
@@ -223,7 +224,7 @@ def _own(limit: UUID, flow_run: UUID, slots: int) -> UUID | None:
 
 def _is_next(client: SyncPrefectClient, flow_run: UUID, since: float) -> bool:
     """Tell whether no other run that still says that it waits has waited for longer."""
-    runs = client.read_flow_runs(flow_run_filter=_RUNNING, limit=200)
+    runs = every(partial(client.read_flow_runs, flow_run_filter=_RUNNING))
     waits = (run.labels for run in runs if run.id != flow_run and run.labels.get(_SINCE))
     return not any(
         float(one[_SINCE]) < since and time.time() - float(one[_SAID]) < _SILENT_S for one in waits

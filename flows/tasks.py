@@ -117,9 +117,10 @@ def unwrap(value: Any) -> Any:
 def _again(config: PipelineConfig) -> dict[str, Any]:
     """Return how often a task is tried again; a machine of Ray that goes down looks alive first."""
     retries, longest = config.execution.retries, 60 * config.execution.patience_minutes
+    if config.execution.where != "ray":
+        return {"retries": retries}
     pauses = [min(pause, longest) for pause in exponential_backoff(30)(retries)]
-    waits = pauses if config.execution.where == "ray" else None
-    return {"retries": retries, "retry_delay_seconds": waits}
+    return {"retries": retries, "retry_delay_seconds": pauses}
 
 
 def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
@@ -230,12 +231,16 @@ def _terms(context: Context) -> Terms:
 
     A worker ends a cancelled run itself, but not one that a worker before it has started.
     """
-    return Terms.of(
-        context.config.execution,
+    execution, looked = context.config.execution, context.taken.get(CHECK)
+    terms = Terms.of(
+        execution,
         cancelled=partial(is_cancelled, context.flow_run_id),
         grace_s=GRACE_S if prefect.runtime.deployment.id is None else WORKERS_GRACE_S,
         uri=context.tracking_uri,
     )
+    # Who says what Ray's machines compute with is one process; a look is sent where all have room.
+    most = max(1, execution.gpus) if looked is not None and looked.fresh else 1
+    return terms if execution.ground is None else replace(terms, seen=most)
 
 
 def agree_on_margins(context: Context) -> None:

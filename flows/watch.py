@@ -45,6 +45,7 @@ class Terms:
         wait_minutes: Longest that it may wait for a GPU.
         ray: Where a machine of Ray is to work: the address of the MLflow server, from which it
             fetches versions. None where this one works.
+        seen: How many processes one of them was seen to have room for.
         ask_s: How often ``cancelled`` is asked, which asks a server.
     """
 
@@ -55,6 +56,7 @@ class Terms:
     until: Callable[[], float] | None = None
     wait_minutes: float = WAIT_MINUTES
     ray: str | None = None
+    seen: int = 0
     ask_s: float = 5.0
 
     def slot_lost(self, step: str) -> VlmOpsError | None:

@@ -8,7 +8,8 @@ import urllib.request
 _PATHS = {"prefect": "/ready", "mlflow": "/health"}
 _ANSWERS = {"prefect": b'{"message":"OK"}', "mlflow": b"OK"}
 _HINTS = {"prefect": "the URL of Prefect's API ends with /api", "mlflow": "is it MLflow's address?"}
-_AWAY = "its database does not answer: start it, as PostgreSQL; what waits for it goes on then"
+AWAY = "its database does not answer: start it, as PostgreSQL; what waits for it goes on then"
+_NO_DATABASE = b"Database is not available"  # as Prefect says it
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -34,7 +35,8 @@ def ask(name: str, url: str, timeout_s: float, slow_s: float | None = None) -> s
         with opener.open(url.rstrip("/") + _PATHS[name], timeout=timeout_s) as response:
             body: bytes = response.read(200)
     except urllib.error.HTTPError as error:
-        hint = _AWAY if (name, error.code) == ("prefect", 503) else _HINTS[name]
+        away = error.code == 503 and _NO_DATABASE in error.read(200)
+        hint = AWAY if away else _HINTS[name]
         return None if error.code in (401, 403) else f"HTTP {error.code} ({hint})"
     except urllib.error.URLError as error:
         return str(error.reason)

@@ -138,7 +138,7 @@ class Janitor:
 
         kinds = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
         wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}})
-        return _every(partial(self._client.read_flow_runs, flow_run_filter=wanted))
+        return every(partial(self._client.read_flow_runs, flow_run_filter=wanted))
 
     def slots(self) -> list[Stranded]:
         """Return leases on the GPU's slots whose holder is gone, and slots without a lease."""
@@ -220,7 +220,7 @@ class Janitor:
     def _own_workers(self, pool: str) -> set[str]:
         """Return the names of all workers that a pool ever had; none if one was of another host."""
         own = re.compile(rf"vlm-ops-{re.escape(socket.gethostname())}-\d+")
-        workers = _every(partial(self._client.read_workers_for_work_pool, pool))
+        workers = every(partial(self._client.read_workers_for_work_pool, pool))
         names = {worker.name for worker in workers}
         return names if all(map(own.fullmatch, names)) else set()
 
@@ -247,7 +247,7 @@ class Janitor:
                 path.unlink(missing_ok=True)
 
 
-def _every(read: Callable[..., list[T]]) -> list[T]:
+def every(read: Callable[..., list[T]]) -> list[T]:
     """Return all pages of what a method of Prefect's client reads."""
     found: list[T] = []
     while page := read(limit=_PAGE, offset=len(found)):

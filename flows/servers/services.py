@@ -31,7 +31,7 @@ from flows.servers.environment import (
     named,
     reaching_this_machine,
 )
-from flows.servers.health import ask
+from flows.servers.health import AWAY, ask
 from flows.servers.processes import guarded, writable
 from flows.servers.starting import TITLES, start
 from vlm_ops.errors import OutputError, ServiceError
@@ -190,10 +190,13 @@ def _given(only: tuple[str, ...]) -> dict[str, str]:
         if not url.startswith(("http://", "https://")):
             continue
         if reason := ask(name, url, timeout_s=10, slow_s=60):
+            other = (
+                f"; start one with `vlm-ops up`, or unset {ADDRESSES[name]} to let vlm-ops start "
+                f"its own"
+            )
             raise ServiceError(
-                f"{ADDRESSES[name]} is {url}, but no {TITLES[name]} server works there: "
-                f"{reason}; start one with `vlm-ops up`, or unset {ADDRESSES[name]} to let vlm-ops "
-                f"start its own"
+                f"{ADDRESSES[name]} is {url}, but no {TITLES[name]} server works there: {reason}"
+                f"{'' if AWAY in reason else other}"
             )
     return urls
 

@@ -468,6 +468,49 @@ def test_what_a_hub_data_set_lacks_is_said_before_anything_big_is_fetched(
     assert sent == ["README.md"]
 
 
+@pytest.mark.parametrize("table", ["train.csv", "data[1]/train.csv"])
+def test_splits_that_files_are_named_after_are_told_and_what_rows_may_name_is_fetched(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of splits are objects then; a name is a pattern to ``datasets``."""
+    names = [table, table.replace("train", "test"), "clips/1.mp4", "pages/1.avif", "pages/2"]
+    for name in names:
+        (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / name).write_text("query,label\nWhat?,1\n")
+    sent: list[str] = []
+    with little_hub(monkeypatch, tmp_path / "hub", sent) as commits:
+        commits.append(COMMIT)
+        with pytest.raises(
+            DataError, match=r"no split 'trein' \(did you mean 'train'\?\)"
+        ) as caught:
+            hub.fetch("team/charts", COMMIT, tmp_path / "no", None, ["trein"])
+        files = hub.fetch("team/charts", COMMIT, tmp_path / "cache", None, ["train"])
+    assert str(caught.value).endswith("Splits there: train, test.")
+    assert sorted(sent) == sorted(set(names) - {names[1]})
+    # Of what is not fetched there is no empty file that a row could name.
+    assert [(files.folder / name).exists() for name in names] == [True, False, True, True, True]
+    assert [row for _, row in hub.read_split(files, "train", None, 0)[1]] == [
+        {"query": "What?", "label": 1}
+    ]
+
+
+def test_a_card_that_names_files_of_somewhere_else_has_all_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere.csv"
+    elsewhere.write_text("query,label\nWhy?,2\n")
+    (tmp_path / "hub").mkdir()
+    card = {"configs": [{"config_name": "all", "data_files": f"file://{elsewhere}"}]}
+    (tmp_path / "hub" / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
+    (tmp_path / "hub" / "notes.txt").write_text("read me")
+    sent: list[str] = []
+    with little_hub(monkeypatch, tmp_path / "hub", sent) as commits:
+        commits.append(COMMIT)
+        files = hub.fetch("team/charts", COMMIT, tmp_path / "cache", None, ["train"])
+    assert files.parts is None
+    assert sent == ["README.md", "notes.txt"]
+
+
 def test_a_hub_data_set_whose_splits_nobody_can_tell_apart_is_fetched_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from flows.servers.auth import refusal_in_words
 from flows.servers.health import ask
 from flows.servers.processes import free_port
+from flows.servers.services import _given
 from vlm_ops.errors import ServiceError
 
 ANSWER_S = 3.0
@@ -33,9 +34,12 @@ class Slow(BaseHTTPRequestHandler):
 class WithoutDatabase(BaseHTTPRequestHandler):
     """Answers as Prefect does while its PostgreSQL is away."""
 
+    says = b'{"message":"Database is not available"}'
+
     def do_GET(self) -> None:
         self.send_response(503 if self.path == "/ready" else 500)
         self.end_headers()
+        self.wfile.write(self.says)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -64,6 +68,26 @@ def test_a_server_whose_database_is_away_is_not_healthy() -> None:
             refusal_in_words(url),
         ):
             httpx.get(f"{url}/work_pools/gpu").raise_for_status()
+
+
+class Overloaded(WithoutDatabase):
+    """As what stands before a server does while it is away."""
+
+    says = b"Service Unavailable"
+
+
+@pytest.mark.parametrize(("how", "advice"), [(WithoutDatabase, False), (Overloaded, True)])
+def test_another_server_is_advised_where_it_would_help(
+    how: type[WithoutDatabase], advice: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(how) as url:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        with pytest.raises(
+            ServiceError, match=r"no Prefect server works there: HTTP 503"
+        ) as caught:
+            _given(("prefect",))
+    assert ("start one with `vlm-ops up`" in str(caught.value)) is advice
+    assert ("its database does not answer" in str(caught.value)) is not advice
 
 
 def test_a_slow_answer_is_waited_for(slow: str) -> None:

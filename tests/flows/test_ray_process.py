@@ -32,14 +32,14 @@ def settings(**changes: Any) -> ExecutionSettings:
 
 
 def test_a_step_takes_a_gpu_where_there_is_one() -> None:
-    assert needs(settings(), [HEAD, LARGE, SMALL]) == Needs(gpus=1, cpus=1)
-    assert needs(settings(), [HEAD, SMALL]) == Needs(gpus=0, cpus=1)
-    assert needs(settings(gpus=0, threads=16), [HEAD, LARGE, SMALL]) == Needs(gpus=0, cpus=16)
+    assert needs(settings(), [HEAD, LARGE, SMALL], 1) == Needs(gpus=1, cpus=1)
+    assert needs(settings(), [HEAD, SMALL], 1) == Needs(gpus=0, cpus=1)
+    assert needs(settings(gpus=0, threads=16), [HEAD, LARGE, SMALL], 1) == Needs(gpus=0, cpus=16)
 
 
 def test_only_what_processes_share_takes_several() -> None:
     two = settings(gpus=2, threads=3)
-    assert needs(two, [HEAD, LARGE, SMALL]) == Needs(gpus=1, cpus=3)
+    assert needs(two, [HEAD, LARGE, SMALL], 1) == Needs(gpus=1, cpus=3)
     assert needs(two, [HEAD, LARGE, SMALL], 2) == Needs(gpus=2, cpus=6)
     assert needs(two, [HEAD, SMALL], 2) == Needs(gpus=0, cpus=6)
     changes = ("execution.gpus=2", "sft.accumulation=2", "prefer.accumulation=2")
@@ -53,19 +53,22 @@ def test_only_what_processes_share_takes_several() -> None:
 
 def test_the_last_machine_with_a_gpu_may_come_back() -> None:
     with pytest.raises(TransientError, match="no machine of Ray has 1 GPUs and 1 CPUs any more"):
-        needs(settings(ground={"device": "cuda"}), [HEAD, SMALL])
-    there = needs(settings(ground={"device": "cuda"}, gpus=0), [HEAD, SMALL])
-    assert there == needs(settings(ground={"device": "cpu"}), [HEAD, SMALL]) == Needs(0, 1)
+        needs(settings(ground={"device": "cuda"}), [HEAD, SMALL], 1)
+    there = needs(settings(ground={"device": "cuda"}, gpus=0), [HEAD, SMALL], 1)
+    assert there == needs(settings(ground={"device": "cpu"}), [HEAD, SMALL], 1) == Needs(0, 1)
 
 
 def test_machines_that_are_gone_may_come_back() -> None:
     """They are waited for; what no machine ever had is refused."""
+    with pytest.raises(TransientError, match=r"no machine that works; .* has joined it \(`ray "):
+        needs(settings(), [HEAD], 1)
     with pytest.raises(TransientError, match="no machine of Ray has 0 GPUs and 1 CPUs any more"):
-        needs(settings(), [HEAD])
+        needs(settings(), [HEAD], 1, seen=1)
+    one = [HEAD, LARGE | {"Resources": {"CPU": 8.0, "GPU": 1.0}}]
     with pytest.raises(TransientError, match="no machine of Ray has 2 GPUs and 2 CPUs any more"):
-        needs(
-            settings(gpus=2), [HEAD, LARGE | {"Resources": {"CPU": 8.0, "GPU": 1.0}}], 2, known=True
-        )
+        needs(settings(gpus=2), one, 2, seen=2)
+    with pytest.raises(ConfigError, match="takes 2 GPUs and 2 CPUs of one machine"):
+        needs(settings(gpus=2), one, 2, seen=1)
 
 
 @pytest.mark.parametrize(

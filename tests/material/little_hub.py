@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,8 @@ def little_hub(
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if commits and AWAY not in commits and "/resolve/" in self.path:
-                self._send_file(self.path.split(f"/resolve/{commits[0]}/")[1])
+                path = urllib.parse.unquote(self.path)
+                self._send_file(path.split(f"/resolve/{commits[0]}/")[1])
                 return
             self.send_response(500 if AWAY in commits else 200 if commits else 404)
             if not commits:

@@ -106,3 +106,6 @@ def test_a_limit_below_the_rows_of_one_image_is_the_benchmarks(
         DataError, match=r"^wrong: max_rows 1 is less than the rows about one image"
     ):
         weighed(stage, squares, {"on wrong": squares})
+    for own, others, name in ((None, {"on wrong": squares}, "rows"), (squares, {}, "wrong")):
+        with pytest.raises(DataError, match=f"^sft: no rows are given of '{name}'"):
+            weighed(sft_stage(asked(ROWS, MISTAKEN), squares, tmp_path, NullTracker()), own, others)

@@ -5,8 +5,8 @@ import logging
 import random
 import shutil
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from vlm_ops.data.files import Placed, Table
@@ -27,6 +27,9 @@ OFFLINE_HINT = (
 
 _DESCRIBE = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 """Files by which ``datasets`` knows which files a split is read from."""
+_LAYOUT = "layout"
+"""Folder with an empty file for each of the data set's, by which ``datasets`` tells them apart."""
+_ARCHIVES = tuple(ending for _, endings, _ in shutil.get_unpack_formats() for ending in endings)
 _MOST_NAMED = 500
 """Of more files than that not each is named to the hub: all are fetched, and read as ever."""
 Parts = dict[str, list[str]] | None
@@ -71,33 +74,42 @@ def fetch(
         ServiceError: No hub answers within seconds, or it breaks off.
         OutputError: The disk is full.
     """
-    from huggingface_hub import HfApi, errors
+    from huggingface_hub import HfApi
 
     logger.info("fetching %s at %s from the hub", repository, revision[:7])
     files = HubFiles(cache / "files", repository, cache, subset)
-    try:
+    with _answering(files, revision):
         info = HfApi().dataset_info(repository, revision=revision, timeout=_TIMEOUT_S)
         names = [file.rfilename for file in info.siblings or ()]
         if splits is not None:
             _download(files, revision, _DESCRIBE)
-            files = files._replace(parts=_parts(files, names, splits))
+            _lay_out(files, names)
+    if splits is not None:
+        files = files._replace(parts=_parts(files, names, splits))
+    with _answering(files, revision):
         _download(files, revision, _needed(files, names))
-        _lay_out(files.folder, names)
+    return files
+
+
+@contextmanager
+def _answering(files: HubFiles, revision: str) -> Iterator[None]:
+    """Say what a hub that is asked during the block lacks, or that there is none."""
+    from huggingface_hub import errors
+
+    try:
+        yield
     except errors.RevisionNotFoundError as error:
         raise DataError(
-            f"{repository}: the hub has the data set, but no commit {revision!r}. Take one from "
+            f"{files.name}: the hub has the data set, but no commit {revision!r}. Take one from "
             f"the data set's page, 'Files and versions', 'History'."
         ) from error
-    except VlmOpsError:
-        raise
     except Exception as error:  # the HTTP library's errors differ between its versions
         if disk_is_full(error):
             raise OutputError(
-                f"{repository}: can't be downloaded to {cache} ({error.strerror})"
+                f"{files.name}: can't be downloaded to {files.cache} ({error.strerror})"
             ) from error
         unreached = "the data set is on a hub, and no hub could be reached"
-        raise _failed(repository, error, unreached, f". {OFFLINE_HINT}") from error
-    return files
+        raise _failed(files.name, error, unreached, f". {OFFLINE_HINT}") from error
 
 
 def _download(files: HubFiles, revision: str, only: Collection[str] | None) -> None:
@@ -114,46 +126,49 @@ def _download(files: HubFiles, revision: str, only: Collection[str] | None) -> N
     )
 
 
+def _lay_out(files: HubFiles, names: Sequence[str]) -> None:
+    """Make the layout; those that describe the others are no empty files there."""
+    layout = files.cache / _LAYOUT
+    shutil.rmtree(layout, ignore_errors=True)
+    for name in names:
+        (layout / name).parent.mkdir(parents=True, exist_ok=True)
+        (layout / name).touch()
+    for name in {*names}.intersection(_DESCRIBE):
+        shutil.copyfile(files.folder / name, layout / name)
+
+
 def _parts(files: HubFiles, names: Sequence[str], splits: Collection[str]) -> Parts:
     """Let ``datasets`` tell the files of splits while they are empty; None where it can't."""
     from datasets import load_dataset_builder
 
-    with TemporaryDirectory(dir=files.cache) as place:
-        layout = Path(place).resolve()
-        _lay_out(layout, names)
-        for name in {*names}.intersection(_DESCRIBE):
-            shutil.copyfile(files.folder / name, layout / name)
-        try:
-            made = load_dataset_builder(str(layout), files.subset, cache_dir=str(files.cache))
-        except ValueError as error:  # no such subset, or none is named
-            raise DataError(f"{files.name}: can't be read as a data set ({error})") from error
-        except Exception as error:  # what is in an archive is known when it is there
-            logger.info("%s: which files a split needs can't be told (%s)", files.name, error)
-            return None
-        there = made.config.data_files
-        for split in splits:
-            _must_have(split, there, files.name)
-        found = {s: [Path(p).relative_to(layout).as_posix() for p in there[s]] for s in splits}
-    return found if sum(map(len, found.values())) <= _MOST_NAMED else None
-
-
-def _lay_out(folder: Path, names: Sequence[str]) -> None:
-    """Have an empty file where there is none: ``datasets`` looks for those of every subset."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if not (folder / name).exists():
-            (folder / name).touch()
+    layout = (files.cache / _LAYOUT).resolve()
+    try:
+        made = load_dataset_builder(str(layout), files.subset, cache_dir=str(files.cache))
+    except ValueError as error:  # no such subset, or none is named
+        raise DataError(f"{files.name}: can't be read as a data set ({error})") from error
+    except Exception as error:  # what is in an archive is known when it is there
+        logger.info("%s: which files a split needs can't be told (%s)", files.name, error)
+        return None
+    there = made.config.data_files
+    for split in splits:
+        _must_have(split, there, files.name)
+    known = {(layout / name).as_posix(): name for name in names}
+    found = {split: [known.get(path, "") for path in there[split]] for split in splits}
+    every = [name for part in found.values() for name in part]
+    return found if all(every) and len(every) <= _MOST_NAMED else None  # a card may name addresses
 
 
 def _needed(files: HubFiles, names: Sequence[str]) -> list[str] | None:
-    """Return what is fetched: files of the splits, and pictures that rows in tables may name."""
+    """Return what is fetched: files of the splits, and what rows in tables may name beside them."""
     if files.parts is None:
         return None
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-    mine, pictures = {*_DESCRIBE}.union(*files.parts.values()), tuple(ImageFolder.EXTENSIONS)
-    if not any(name.lower().endswith(pictures) for name in mine):
-        mine |= {name for name in names if name.lower().endswith(pictures)}
+    mine = {name for part in files.parts.values() for name in part}
+    if not any(name.lower().endswith(tuple(ImageFolder.EXTENSIONS)) for name in mine):
+        tables = (*{Path(name).suffix for name in mine}, *_ARCHIVES)
+        mine |= {name for name in names if not name.endswith(tables)}
+    mine.update(_DESCRIBE)
     return sorted(mine) if len(mine) <= _MOST_NAMED else None
 
 
@@ -224,21 +239,28 @@ def split_names(files: HubFiles) -> list[str]:
 
 
 def _must_have(split: str, there: Collection[str], name: str) -> None:
-    if split not in there:
+    names = [str(one) for one in there]  # some of its names are objects
+    if split not in names:
         raise DataError(
-            f"{name}: no split {split!r}{nearest(split, there, 0.4)}. Splits there: "
-            f"{', '.join(there)}."
+            f"{name}: no split {split!r}{nearest(split, names, 0.4)}. Splits there: "
+            f"{', '.join(names)}."
         )
 
 
 def _load(files: HubFiles) -> Any:
     from datasets import load_dataset
 
-    # What the data set says of its splits holds of all of them.
-    part = {"data_files": files.parts, "verification_mode": "no_checks"} if files.parts else {}
-    folder, cache = str(files.folder), str(files.cache)
+    folder, part = files.folder.resolve(), dict[str, Any]()
+    if files.parts is not None:
+        found = {
+            split: [glob.escape(str(folder / name)) for name in names]
+            for split, names in files.parts.items()
+        }
+        # What the data set says of its splits holds of all of them.
+        part = {"data_files": found, "verification_mode": "no_checks"}
+        folder = files.cache / _LAYOUT  # it looks for the files of every subset
     try:
-        return load_dataset(folder, name=files.subset, cache_dir=cache, **part)
+        return load_dataset(str(folder), name=files.subset, cache_dir=str(files.cache), **part)
     except Exception as error:  # ValueError, FileNotFoundError, pyarrow's and its own errors
         raise DataError(f"{files.name}: can't be read as a data set ({error})") from error
 

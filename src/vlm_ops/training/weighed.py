@@ -8,6 +8,7 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.benchmark import ASKED
 from vlm_ops.config.jobs import Task
 from vlm_ops.config.validation import ROWS
+from vlm_ops.errors import DataError
 from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.protocol import drawn_rows
 from vlm_ops.store.artifact import BY_TASK, WEIGHTED
@@ -27,12 +28,13 @@ def weighed(stage: Stage, data: PreparedData | None, benchmarks: dict[str, Prepa
         benchmarks: Rows that nobody has seen, under ``on`` and the benchmark's name.
 
     Raises:
-        DataError: Not even the rows about one image may be asked.
+        DataError: Not even the rows about one image may be asked, or a task has none.
     """
     tasks = stage.job.validation
-    if not tasks or data is None:
+    if not tasks:
         return stage
-    asks = [(one, _asked(one, stage, benchmarks.get(f"on {one.name}", data))) for one in tasks]
+    given = {f"on {ROWS}": data, **benchmarks}
+    asks = [(one, _asked(one, stage, given.get(f"on {one.name}"))) for one in tasks]
 
     def ask(loaded: Any, _: Any, *, batch_size: int) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -46,7 +48,11 @@ def weighed(stage: Stage, data: PreparedData | None, benchmarks: dict[str, Prepa
     return replace(stage, accuracy=ask, metric=WEIGHTED)
 
 
-def _asked(task: Task, stage: Stage, data: PreparedData) -> "partial[float]":
+def _asked(task: Task, stage: Stage, data: PreparedData | None) -> "partial[float]":
+    if data is None:
+        raise DataError(
+            f"{stage.name}: no rows are given of {task.name!r}, which chooses with others"
+        )
     if task.name == ROWS:
         rows = scored(data.rows("validation"), stage.optim, stage.job.seed, stage.name)
     else:
