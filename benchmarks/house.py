@@ -25,7 +25,7 @@ DEMO = (
     "src/vlm_ops/pretraining",  # how the tiny base is made
 )
 
-LINES = 45_800
+LINES = 46_000
 """The version before had 13,535. It was meant not to grow; it did, by what CHANGELOG lists: the
 engine's check of itself, what former versions left, safe paths, one store of images,
 servers that ask who calls, splits that are remembered, one ground for answers, evidence by group

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -146,7 +146,10 @@ def _processes(values: dict[str, Any]) -> int:
 
 
 def needs(
-    execution: ExecutionSettings, machines: list[Mapping[str, Any]], processes: int, seen: int = 0
+    execution: ExecutionSettings,
+    machines: Sequence[Mapping[str, Any]],
+    processes: int,
+    seen: int = 0,
 ) -> Needs:
     """Return what a step takes of one machine.
 
@@ -187,7 +190,7 @@ def needs(
     return wanted
 
 
-def refuse_local(uri: str, machines: list[Mapping[str, Any]], own: str) -> None:
+def refuse_local(uri: str, machines: Sequence[Mapping[str, Any]], own: str) -> None:
     """Refuse an MLflow server that other machines can't reach.
 
     Args:
