@@ -70,7 +70,8 @@ def test_a_deployment_promotes_skips_old_data_and_promotes_a_better_model_of_new
             assert "(95 % interval" in got["message"]
             assert "\nStarted by: by hand\nMLflow: http://127.0.0.1:" in got["message"]
             assert "\nPrefect: http://127.0.0.1:" in got["message"]
-        assert len(receiver.got) == 2
+        # A server that is very busy may send one again; nothing else was sent.
+        assert len({str(got) for got in receiver.got}) == 2
     _look_and_find_nothing(place, api)
 
 
