@@ -13,12 +13,16 @@ from vlm_ops.artifacts import PreparedData
 from vlm_ops.config.jobs import PrepareJob
 from vlm_ops.config.sections import ChartsData, Columns, FilesData, SplitShares
 from vlm_ops.data import near
-from vlm_ops.data.near import CORRELATION, aligned_correlation, near_pairs
+from vlm_ops.data.near import CORRELATION, _aligned, _small, _View, near_pairs
 from vlm_ops.data.prepare import prepare
 from vlm_ops.errors import DataError
 from vlm_ops.tracker import NullTracker
 
 SIZE = (240, 180)
+
+
+def aligned_correlation(one: Image.Image, other: Image.Image) -> float:
+    return _aligned(_View(_small(one)), _View(_small(other)))
 
 
 def drawing(seed: int) -> Image.Image:

@@ -118,3 +118,37 @@ def test_relaxed_accuracy_takes_no_answers_of_another_metric(tmp_path: Path) -> 
             ChooseJob(seed=0), sft=SFT, prefer=PREFER, sft_answers=sft,
             preferred_answers=preferred, out=tmp_path, tracker=NullTracker(),
         )  # fmt: skip
+
+
+def chosen_by_two(
+    place: Path, shares: dict[str, float], other: tuple[list[bool], list[bool]]
+) -> Choice:
+    """Of the own rows the preferred model is better in five groups of ten, on yesno as given."""
+    own = {"sft_answers": answers(place, "sft", right(5)),
+           "preferred_answers": answers(place, "preferred", right(0))}  # fmt: skip
+    more = {f"{who} on yesno": answers(place, f"{who} on yesno", said)
+            for who, said in zip(("sft", "preferred"), other, strict=True)}  # fmt: skip
+    return choose(
+        ChooseJob(seed=0, shares=shares), sft=SFT, prefer=PREFER, out=place, tracker=NullTracker(),
+        **own, **more,
+    )  # fmt: skip
+
+
+def test_several_tasks_choose_by_their_weights(tmp_path: Path) -> None:
+    """What is gained on the rows and lost on a task that counts for more is no gain."""
+    shares = {"rows": 0.25, "yesno": 0.75}
+    same, worse = (right(0), right(0)), (right(0), right(5))
+    gained = chosen_by_two(tmp_path, shares, same)
+    assert gained.candidate == "preferred"
+    # 5 of 20 groups differ, all of them gain: 1 in 32.
+    assert gained.why == (
+        "the candidate is the preferred model: weighted score 100.0 % on validation against sft's "
+        "98.4 % (rows: 100.0 % and 93.8 %; yesno: 100.0 % and 100.0 %): +1.6 points, which luck "
+        "alone gives in 3.1 % of cases (20 groups); 5.0 % are allowed"
+    )
+    assert gained.validation == {"sft": 0.9375, "preferred": 1.0}
+    lost = chosen_by_two(tmp_path, shares, worse)
+    assert lost.candidate == "sft"
+    assert "weighted score 95.3 % on validation against sft's 98.4 %" in lost.why
+    assert "-3.1 points" in lost.why
+    assert chosen_by_two(tmp_path, {"rows": 1.0, "yesno": 1e-9}, worse).candidate == "preferred"

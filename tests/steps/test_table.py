@@ -121,7 +121,7 @@ def test_no_benchmark_is_called_as_a_step_of_every_run_is() -> None:
 
 def test_benchmarks_stand_among_the_steps_of_their_stages() -> None:
     other = {name for name, step in STEPS.items() if TABLE[name] != step}
-    assert other == {"sft", "pairs", "prefer", "gate"}
+    assert other == {"sft", "pairs", "prefer", "choose", "gate"}
     judge = {"unseen rows of charts", "unseen rows of chart-yesno"}
     asked = judge | {"unseen rows of chart-captions"}
     assert TABLE["pairs"].inputs.keys() - STEPS["pairs"].inputs.keys() == asked
@@ -129,7 +129,7 @@ def test_benchmarks_stand_among_the_steps_of_their_stages() -> None:
     assert sampled["pairs"] == STEPS["pairs"]
     assert TABLE["gate"].inputs.items() > STEPS["gate"].inputs.items()
     assert {step.stage for name, step in TABLE.items() if name not in STEPS} == {
-        "prepare", "evaluate", "gate"
+        "prepare", "choose", "evaluate", "gate"
     }  # fmt: skip
 
 
@@ -149,15 +149,19 @@ def test_gray_images_of_a_benchmark_are_scored_and_not_judged() -> None:
     )
 
 
-def test_what_chooses_a_checkpoint_is_prepared_before_a_training_and_asks_nobody_else() -> None:
+def test_what_chooses_is_prepared_before_a_training_and_asks_the_two_that_are_chosen_between() -> (
+    None
+):
     rows = {"on chart-captions"}
     assert TABLE["sft"].inputs.keys() - STEPS["sft"].inputs.keys() == rows
     assert TABLE["prefer"].inputs.keys() - STEPS["prefer"].inputs.keys() == {"rows", *rows}
     mine = [name for name in TABLE if name.endswith("chart-captions")]
-    assert mine == ["rows of chart-captions", "unseen rows of chart-captions"]
+    asked = {f"{who} on chart-captions" for who in ("sft", "preferred")}
+    assert mine[:2] == ["rows of chart-captions", "unseen rows of chart-captions"]
+    assert {*mine[2:]} == asked == TABLE["choose"].inputs.keys() - STEPS["choose"].inputs.keys()
     judged = {name for name in TABLE[mine[1]].inputs if name in TABLE}
     assert judged == {"unseen rows of charts", "unseen rows of chart-yesno"}
-    assert {TABLE[name].stage for name in mine} == {"prepare"}
+    assert [TABLE[name].stage for name in mine] == ["prepare"] * 2 + ["choose"] * 2
 
 
 def test_without_it_no_fingerprint_is_another_one() -> None:

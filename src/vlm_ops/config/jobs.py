@@ -211,9 +211,16 @@ class AnswersJob(Job):
 
 
 class ChooseJob(Job):
-    """What choosing the candidate takes."""
+    """What choosing the candidate takes.
+
+    Attributes:
+        seed: Of the tosses.
+        shares: What each task that chooses counts for, the own validation rows among them; none
+            leaves it to those.
+    """
 
     seed: int
+    shares: dict[str, float] = added({})
 
 
 class EvaluateJob(Job):

@@ -161,20 +161,6 @@ def near_pairs(first: Sequence[str], second: Sequence[str]) -> list[NearPair]:
     return found
 
 
-def aligned_correlation(one: Image.Image, other: Image.Image) -> float:
-    """Correlate the colors of two pictures, where one may show a part of the other.
-
-    Args:
-        one: In RGB.
-        other: In RGB, of any size.
-
-    Returns:
-        The greatest correlation of the two when up to 12 % at each edge of either is left out; 0
-        where one of them has a single color.
-    """
-    return _aligned(_View(_small(one)), _View(_small(other)))
-
-
 class _View:
     """A small picture, and cuttings of it made smaller still."""
 

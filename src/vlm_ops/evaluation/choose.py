@@ -1,20 +1,25 @@
 """The choose step: which model goes to the gate, decided on validation."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from vlm_ops.artifacts import AnswerSet, Choice, TrainedAdapter
 from vlm_ops.config.jobs import ChooseJob
+from vlm_ops.config.validation import ROWS
 from vlm_ops.errors import DataError
 from vlm_ops.evaluation import words
+from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import find
-from vlm_ops.evaluation.paired import paired
+from vlm_ops.evaluation.paired import paired, swapped
 from vlm_ops.evaluation.signs import fewest_groups, least_chance
+from vlm_ops.evaluation.together import Together
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
+_OWN = {"sft": "sft_answers", "preferred": "preferred_answers"}
 LEVEL = 0.05
 """Largest chance, one-sided, at which the preferred model counts as better."""
 _ALONE = {
@@ -35,69 +40,97 @@ def choose(
 ) -> Choice:
     """Choose the candidate by its score on validation, under the metric of the answers.
 
-    The two are compared pair by pair (:mod:`vlm_ops.evaluation.paired`). The preferred model must
-    be better beyond chance; a tie goes to SFT, which is the simpler model.
+    The preferred model must be better beyond chance, pair by pair or over several tasks together
+    (:mod:`~vlm_ops.evaluation.paired`, ``together``); a tie goes to SFT, which is the simpler one.
 
     Args:
-        job: The seed of the tosses.
+        job: The seed of the tosses, and what each task counts for.
         out: Folder of the record.
         tracker: Told nothing; the evaluation tells it all at once.
         sft: The SFT model, if one was trained.
         prefer: The preferred model, if one was trained.
-        **answers: On validation: ``sft_answers`` and ``preferred_answers``, with such a model.
+        **answers: On validation ``sft_answers`` and ``preferred_answers``, with such a model; to a
+            benchmark that chooses ``sft on NAME`` and ``preferred on NAME``.
 
     Returns:
         The preferred model if luck gives as much in at most 5 % of cases, else SFT's; or the only.
 
     Raises:
-        DataError: No model was trained, the two did not answer the same rows or were judged by
-            different metrics, or answers are gone.
+        DataError: No model was trained, the two answered other rows or were judged by different
+            metrics, or answers are gone.
     """
-    if sft is None and prefer is None:
+    better, why = sft is None, _ALONE[sft is None]
+    if sft is not None and prefer is not None:
+        better, why = _compare(answers, job)
+    chosen = prefer if better else sft
+    if chosen is None:
         raise DataError(
             "no model was trained: there are too few pairs, and stages asks for preferences alone. "
             "Give more pairs, or stages: [sft, prefer]."
         )
-    better, why = sft is None, _ALONE[sft is None]
-    if sft is not None and prefer is not None:
-        better, why = _compare(answers["preferred_answers"], answers["sft_answers"], job.seed)
-    chosen = prefer if better else sft
-    assert chosen is not None
     logger.info("%s", why)
     return Choice(
         folder=out,
         content=fingerprint([chosen.model.content, why]),
         candidate="preferred" if better else "sft",
         why=why,
-        validation={name.removesuffix("_answers"): a.value for name, a in answers.items()},
+        validation={who: answers[said].value for who, said in _OWN.items() if said in answers},
         model=chosen.model,
         start=(sft or chosen).start,
         warnings=tuple(said for one in (sft, prefer) if one is not None for said in one.warnings),
     )
 
 
-def _compare(preferred: AnswerSet, sft: AnswerSet, seed: int) -> tuple[bool, str]:
+def _compare(answers: Mapping[str, AnswerSet], job: ChooseJob) -> tuple[bool, str]:
     """Tell whether the preferred model is better beyond chance, and why that is said."""
+    steps = {name: (f"preferred on {name}", f"sft on {name}") for name in job.shares}
+    steps[ROWS] = ("preferred_answers", "sft_answers")
+    sides = {name: (answers[ours], answers[theirs]) for name, (ours, theirs) in steps.items()}
+    if job.shares:
+        return _compare_together(sides, job)
+    preferred, sft = sides[ROWS]
+    metric = _metric(preferred, sft)
+    sums = paired(preferred.read(), sft.read(), "sft on validation", metric)
+    luck = sums.chance(0.0, job.seed, LEVEL)
+    said = words.named(preferred.value, metric.name), words.scored(sft.value, metric.name)
+    return luck <= LEVEL, _why(said, preferred.value - sft.value, luck, len(sums.names))
+
+
+def _compare_together(
+    sides: Mapping[str, tuple[AnswerSet, AnswerSet]], job: ChooseJob
+) -> tuple[bool, str]:
+    """Tell the same where several tasks choose."""
+    tasks = {
+        name: swapped(ours.read(), theirs.read(), f"sft on {name}", _metric(ours, theirs))
+        for name, (ours, theirs) in sides.items()
+    }
+    both = Together(list(tasks.values()), [job.shares[name] for name in tasks])
+    luck, (ours, theirs) = both.chance(job.seed, LEVEL), both.scores()
+    each = "; ".join(
+        f"{name}: {words.named(a.value, a.metric)} and {words.scored(b.value, b.metric)}"
+        for name, (a, b) in sides.items()
+    )
+    said = f"weighted score {words.percent(ours)}", f"{words.percent(theirs)} ({each})"
+    groups = sum(len(task.names) for task in tasks.values())
+    return luck <= LEVEL, _why(said, ours - theirs, luck, groups)
+
+
+def _metric(preferred: AnswerSet, sft: AnswerSet) -> Metric:
     if preferred.metric != sft.metric:
         raise DataError(
             f"preferred was judged by {preferred.metric} on validation, sft by {sft.metric}: "
             f"scores of different metrics are never compared; run the pipeline again"
         )
-    metric = find(sft.metric)
-    sums = paired(preferred.read(), sft.read(), "sft on validation", metric)
-    luck = sums.chance(0.0, seed, LEVEL)
-    scores = (preferred.value, sft.value)
-    return luck <= LEVEL, _why(scores, metric.name, luck, len(sums.names))
+    return find(sft.metric)
 
 
-def _why(scores: tuple[float, float], metric: str, luck: float, groups: int) -> str:
-    """Say which of the two is the candidate, from their scores and the chance of luck."""
-    ours, theirs = words.named(scores[0], metric), words.scored(scores[1], metric)
+def _why(said: tuple[str, str], gain: float, luck: float, groups: int) -> str:
+    """Say which of the two is the candidate, from their scores in words and the chance of luck."""
     doubt = "sft model, the preferred one is not shown to be better"
     told = (
         f"the candidate is the {'preferred model' if luck <= LEVEL else doubt}: "
-        f"{ours} on validation against sft's {theirs}: "
-        f"{words.signed(scores[0] - scores[1])} points, which luck alone gives in "
+        f"{said[0]} on validation against sft's {said[1]}: "
+        f"{words.signed(gain)} points, which luck alone gives in "
         f"{words.chance(luck)} of cases ({words.groups(groups)}); {words.chance(LEVEL)} are allowed"
     )
     if least_chance(groups) > LEVEL:

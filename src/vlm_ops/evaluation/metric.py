@@ -8,6 +8,7 @@ computed anew on any rows, which is how it gets its interval: the terms of whole
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,10 @@ class Metric:
             scores: Of any shape, which is that of the answer.
         """
         return (scores < self.low - _ROUNDING) | (scores > self.high + _ROUNDING)
+
+    def rescaled(self, score: Any) -> Any:
+        """Return a score, or an array of them, as shares of the declared range, 0..1."""
+        return (score - self.low) / (self.high - self.low)
 
     def value(self, sums: Floats) -> float:
         """Return the score of summed terms.

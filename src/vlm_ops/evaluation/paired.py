@@ -113,16 +113,34 @@ def paired(
         DataError: The two did not answer the same rows, there are none, or they were judged by
             another metric.
     """
-    theirs = {answer.id: answer for answer in other}
-    _check_same_rows(candidate, theirs, len(other), than)
-    first = terms_of(candidate, metric)
-    second = terms_of([theirs[answer.id] for answer in candidate], metric)
+    first, second = _terms(candidate, other, than, metric)
     if metric.judges_rows and np.array_equal(first[:, 1], second[:, 1]):
         gains = np.column_stack([first[:, 0] - second[:, 0], first[:, 1]])
         names, sums = summed(candidate, gains)
         return Sums(names, sums[:, 0], sums[:, 1], metric.high - metric.low)
+    return swapped(candidate, other, than, metric)
+
+
+def swapped(
+    candidate: Sequence[Answer], other: Sequence[Answer], than: str, metric: Metric
+) -> Swapped:
+    """Sum up the same of both models by themselves, under any metric.
+
+    Raises:
+        DataError: As :func:`paired`.
+    """
+    first, second = _terms(candidate, other, than, metric)
     names, ours = summed(candidate, first)
     return Swapped(names, ours, summed(candidate, second)[1], metric)
+
+
+def _terms(
+    candidate: Sequence[Answer], other: Sequence[Answer], than: str, metric: Metric
+) -> tuple[Floats, Floats]:
+    theirs = {answer.id: answer for answer in other}
+    _check_same_rows(candidate, theirs, len(other), than)
+    second = [theirs[answer.id] for answer in candidate]
+    return terms_of(candidate, metric), terms_of(second, metric)
 
 
 def _check_same_rows(

@@ -41,6 +41,9 @@ _MODELS = {
 }
 
 
+_CHOSEN_AMONG = ("sft", "preferred")
+
+
 def benchmark_steps(config: PipelineConfig) -> dict[str, list[Step]]:
     """Return the steps of a pipeline that stand behind others, by the names of those."""
     named, choosing = config.benchmarks, config.choosing
@@ -52,8 +55,14 @@ def benchmark_steps(config: PipelineConfig) -> dict[str, list[Step]]:
         for one in named
         for who, images in _asked(one)
     ]
+    chosen_by = {
+        f"{who} on validation": [_among(one, who, _MODELS[who], "choose") for one in choosing]
+        for who in _CHOSEN_AMONG
+        if config.tunes and config.prefers
+    }
     return {
         "prepare": rows,
+        **chosen_by,
         "base on test": [*answers, _scores_step(config)] if named else [],
         "champion on test": [_among(one, "champion", From(CHAMPION), "gate") for one in named],
     }
@@ -67,9 +76,16 @@ def judged_on(config: PipelineConfig) -> dict[str, From]:
 
 
 def chosen_on(config: PipelineConfig) -> dict[str, dict[str, From]]:
-    """Return what trainings are given, by step, where several tasks choose their checkpoints."""
+    """Return what is given, by step, where several tasks choose checkpoints and candidate."""
+    if not config.choosing:
+        return {}
     rows = {f"on {one.name}": From(unseen_rows(one.name)) for one in config.choosing}
-    return {"sft": rows, "prefer": {"rows": From("prepare", optional=True), **rows}} if rows else {}
+    said = [asked_step(who, one.name) for one in config.choosing for who in _CHOSEN_AMONG]
+    return {
+        "sft": rows,
+        "prefer": {"rows": From("prepare", optional=True), **rows},
+        "choose": {name: From(name, optional=True) for name in said},
+    }
 
 
 def not_learned(config: PipelineConfig) -> dict[str, From]:

@@ -46,6 +46,13 @@ def chosen_by(config: PipelineConfig) -> dict[str, Any]:
     return {"validation": tasks}
 
 
+def shares(config: PipelineConfig) -> dict[str, Any]:
+    """Return what each of those tasks counts for; nothing where there are none."""
+    return {
+        "shares": {one["name"]: one["share"] for one in chosen_by(config).get("validation", ())}
+    }
+
+
 def scoring(config: PipelineConfig) -> EvaluateJob:
     """Return the job of scoring answers."""
     asked = config.evaluate

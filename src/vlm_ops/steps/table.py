@@ -157,7 +157,7 @@ _ALL = (
         stage="choose",
         work="choose",
         version=2,
-        job=lambda config: ChooseJob(seed=config.seed),
+        job=lambda config: ChooseJob(seed=config.seed, **jobs.shares(config)),
         output=Choice,
         function="vlm_ops.evaluation.choose:choose",
         inputs={

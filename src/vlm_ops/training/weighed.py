@@ -42,7 +42,7 @@ def weighed(stage: Stage, data: PreparedData | None, benchmarks: dict[str, Prepa
         for task, answers in asks:
             metric, score = find(task.metric), answers(loaded, batch_size=batch_size)
             found[f"{BY_TASK}{task.name}"] = score
-            total += task.share * (score - metric.low) / (metric.high - metric.low)
+            total += task.share * metric.rescaled(score)
         return found | {f"eval_{WEIGHTED}": total}
 
     return replace(stage, accuracy=ask, metric=WEIGHTED)
