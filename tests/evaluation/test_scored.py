@@ -21,6 +21,6 @@ def test_the_gate_speaks_of_cider_without_percent() -> None:
         than="base", points=0.5, low=0.3, high=0.7, needed=0.0, chance=0.001, passed=True
     )
     assert reason(found, "the base", (5.12, 4.62), "cider").startswith(
-        "512.0 against the base's 462.0:"
+        "CIDEr 512.0 against the base's 462.0:"
     )
     assert reaches_floor(5.12, 1.2, "cider") == (True, "512.0 is not below gate.floor, 120.0")
