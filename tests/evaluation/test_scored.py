@@ -23,4 +23,4 @@ def test_the_gate_speaks_of_cider_without_percent() -> None:
     assert reason(found, "the base", (5.12, 4.62), "cider").startswith(
         "CIDEr 512.0 against the base's 462.0:"
     )
-    assert reaches_floor(5.12, 1.2, "cider") == (True, "512.0 is not below gate.floor, 120.0")
+    assert reaches_floor(5.12, 1.2, "cider") == (True, "CIDEr 512.0 is not below gate.floor, 120.0")
