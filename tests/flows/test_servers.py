@@ -134,7 +134,7 @@ def test_a_stale_file_is_ignored(tmp_path: Path) -> None:
     ("variable", "title"), [("PREFECT_API_URL", "Prefect"), ("MLFLOW_TRACKING_URI", "MLflow")]
 )
 def test_an_address_that_does_not_answer(
-    variable: str, title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_urls: None
+    variable: str, title: str, tmp_path: Path, no_urls: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "http://127.0.0.1:9/api")
     with pytest.raises(ServiceError) as caught, services(tmp_path):
@@ -156,8 +156,8 @@ def test_a_login_in_an_address_is_refused_and_not_shown(
     url: str,
     instead: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     no_urls: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(variable, url)
 
@@ -202,7 +202,7 @@ def test_a_taken_port_names_its_holder(tmp_path: Path, no_urls: None) -> None:
 
 
 def test_a_server_that_dies_shows_its_last_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_urls: None
+    tmp_path: Path, no_urls: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mlflow").mkdir()
     (tmp_path / "mlflow" / "mlflow.db").write_text("not a database " * 100)
