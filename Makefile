@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 # Tests run side by side, a whole file to a worker. Each takes about a core and 2 GB.
 JOBS ?= 2
+# Which part of the thorough tests `make test-all` takes: 2/3 is the second third of their files.
+THOROUGH ?= 1/1
 # So often `make crash-test` kills something.
 KILLS ?= 6
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -33,7 +35,7 @@ test: $(DEV)
 	$(PYTEST) -m 'not thorough'
 
 test-all: $(DEV)
-	$(PYTEST)
+	$(PYTEST) --thorough $(THOROUGH)
 
 crash-test: $(DEV)
 	PYTHONPATH=tests/material $(BIN)/python benchmarks/crash.py --kills $(KILLS)

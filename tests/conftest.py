@@ -37,8 +37,19 @@ SKIPS = 0
 """How many tests may be skipped on Linux. A test that is always skipped proves nothing."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let ``.ci/run`` take a part of the thorough tests, another one for each commit."""
+    parser.addoption("--thorough", default="1/1", metavar="PART/PARTS", help="whole files of them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start the longest files first, so that no worker is left with one of them at the end."""
+    part, parts = map(int, config.getoption("--thorough").split("/"))
+    thorough = [item for item in items if item.get_closest_marker("thorough")]
+    files = sorted({item.path for item in thorough})
+    left_out = {item for item in thorough if files.index(item.path) % parts != part % parts}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=[*left_out])
     items.sort(key=lambda item: "integration" not in item.path.parts)
 
 
