@@ -90,8 +90,9 @@ def take(context: Context, stage: str) -> None:
 
 def _warnings(context: Context) -> list[str]:
     """Say what the rows can't show, and which answers are too long to be given."""
-    data, asked = context.output(PreparedData, "prepare"), context.config.evaluate
-    return [*warnings(data), *long_answers(data, context.config.model, asked.max_new_tokens)]
+    data, config = context.output(PreparedData, "prepare"), context.config
+    longest = config.evaluate.max_new_tokens
+    return [*warnings(data, config), *long_answers(data, config.model, longest)]
 
 
 def look_ahead(context: Context, *, judged: bool) -> None:

@@ -38,13 +38,14 @@ SKIPS = 0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let ``.ci/run`` take a part of the thorough tests, another one for each commit."""
+    """Let ``.ci/run`` take a part of the thorough tests."""
     parser.addoption("--thorough", default="1/1", metavar="PART/PARTS", help="whole files of them")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start the longest files first, so that no worker is left with one of them at the end."""
     part, parts = map(int, config.getoption("--thorough").split("/"))
+    assert 1 <= part <= parts, "--thorough: expected as 2/3, the second of three parts"
     thorough = [item for item in items if item.get_closest_marker("thorough")]
     files = sorted({item.path for item in thorough})
     left_out = {item for item in thorough if files.index(item.path) % parts != part % parts}

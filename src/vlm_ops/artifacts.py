@@ -288,7 +288,7 @@ class Choice(Artifact):
     Attributes:
         candidate: Its name.
         why: That choice in words.
-        validation: Score on validation by model.
+        validation: Score on the own validation rows by model.
         model: The candidate's files.
         start: The adapter that the first training went on from; None for a fresh one.
     """

@@ -140,11 +140,11 @@ def test_several_tasks_choose_by_their_weights(tmp_path: Path) -> None:
     same, worse = (right(0), right(0)), (right(0), right(5))
     gained = chosen_by_two(tmp_path, shares, same)
     assert gained.candidate == "preferred"
-    # 5 of 20 groups differ, all of them gain: 1 in 32.
+    # 5 of 10 groups differ, all of them gain: 1 in 32.
     assert gained.why == (
         "the candidate is the preferred model: weighted score 100.0 % on validation against sft's "
         "98.4 % (rows: 100.0 % and 93.8 %; yesno: 100.0 % and 100.0 %): +1.6 points, which luck "
-        "alone gives in 3.1 % of cases (20 groups); 5.0 % are allowed"
+        "alone gives in 3.1 % of cases (10 groups); 5.0 % are allowed"
     )
     assert gained.validation == {"sft": 0.9375, "preferred": 1.0}
     lost = chosen_by_two(tmp_path, shares, worse)
@@ -152,3 +152,18 @@ def test_several_tasks_choose_by_their_weights(tmp_path: Path) -> None:
     assert "weighted score 95.3 % on validation against sft's 98.4 %" in lost.why
     assert "-3.1 points" in lost.why
     assert chosen_by_two(tmp_path, {"rows": 1.0, "yesno": 1e-9}, worse).candidate == "preferred"
+
+
+@pytest.mark.parametrize(("gained", "candidate"), [(4, "sft"), (5, "preferred")])
+def test_the_same_pictures_in_two_tasks_show_nothing_twice(
+    tmp_path: Path, gained: int, candidate: str
+) -> None:
+    """Where all tasks ask the same rows they choose as one does: 4 groups show nothing."""
+    own = (answers(tmp_path, "sft", right(gained)), answers(tmp_path, "preferred", right(0)))
+    given = {f"{who} on again": said for who, said in zip(("sft", "preferred"), own, strict=True)}
+    found = choose(
+        ChooseJob(seed=0, shares={"rows": 0.5, "again": 0.5}), sft=SFT, prefer=PREFER,
+        sft_answers=own[0], preferred_answers=own[1], out=tmp_path, tracker=NullTracker(), **given,
+    )  # fmt: skip
+    assert found.candidate == candidate
+    assert found.why.endswith("(10 groups); 5.0 % are allowed")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from squares import make_data
 
+from vlm_ops.config.load import load_config
 from vlm_ops.evaluation.outlook import expected, warnings
 
 
@@ -12,7 +13,7 @@ def test_test_rows_of_too_few_groups_are_told_before_anything_is_trained(
     tmp_path: Path, groups: int, able: bool
 ) -> None:
     data = make_data(tmp_path / "data", {"train": 4, "validation": 20, "test": 4 * groups})
-    said = warnings(data)
+    said = warnings(data, load_config("demo"))
     assert bool(said) is not able
     if not able:
         assert said[0].startswith("the gate: no candidate can pass with ")
@@ -23,9 +24,11 @@ def test_test_rows_of_too_few_groups_are_told_before_anything_is_trained(
 @pytest.mark.parametrize("groups", [0, 1, 4])
 def test_validation_rows_of_too_few_groups_can_choose_nothing(tmp_path: Path, groups: int) -> None:
     data = make_data(tmp_path / "data", {"train": 4, "validation": 4 * groups, "test": 36})
-    (said,) = warnings(data)
+    (said,) = warnings(data, load_config("demo"))
     assert "the sft model, which then always goes to the gate" in said
     assert said.endswith("validation rows of 5 groups or more are needed")
+    for other in ("stages=[sft]", "validation.benchmarks=[chart-captions]"):
+        assert not warnings(data, load_config("demo", [other]))
 
 
 def test_what_the_gate_will_see_is_told_before() -> None:

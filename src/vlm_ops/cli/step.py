@@ -161,7 +161,11 @@ def _warn(data: PreparedData, config: PipelineConfig) -> None:
     from vlm_ops.evaluation.outlook import warnings
 
     limit = config.evaluate.max_new_tokens
-    for warning in [*data.notices, *warnings(data), *long_answers(data, config.model, limit)]:
+    for warning in [
+        *data.notices,
+        *warnings(data, config),
+        *long_answers(data, config.model, limit),
+    ]:
         err.print(warning, markup=False)
 
 

@@ -52,7 +52,7 @@ class PipelineConfig(Frozen):
     prefer: PreferSettings = PreferSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     validation: ValidationSettings | None = added(None)
-    """Several tasks that choose checkpoints together; None leaves it to the validation rows."""
+    """Several tasks that choose together; None leaves checkpoints and candidate to the own rows."""
     benchmarks: tuple[Annotated[BenchmarkSettings, BeforeValidator(read_named)], ...] = added(())
     """What every model of a run is measured on beside the test rows: names of benchmarks, or YAML
     files with one, or ``{name: …, gray: true}`` of either; the gate takes them all
@@ -184,7 +184,7 @@ class PipelineConfig(Frozen):
 
     @property
     def choosing(self) -> tuple[BenchmarkSettings, ...]:
-        """The benchmarks that choose checkpoints."""
+        """The benchmarks that choose checkpoints and candidate."""
         return self.validation.benchmarks if self.validation else ()
 
     @property

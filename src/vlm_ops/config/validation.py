@@ -1,4 +1,4 @@
-"""Several tasks that choose a checkpoint together, each with a weight."""
+"""Several tasks that choose checkpoints and candidate together, each with a weight."""
 
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ ROWS = "rows"
 
 
 class ValidationSettings(Frozen):
-    """The score that chooses checkpoints: a weighted mean over tasks, 0..1."""
+    """The score that chooses checkpoints and candidate: a weighted mean over tasks, 0..1."""
 
     max_rows: int = Field(default=200, ge=1)
     """At most this many rows of each benchmark, whole images, the same ones each time."""

@@ -13,7 +13,7 @@ from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import find
 from vlm_ops.evaluation.paired import paired, swapped
 from vlm_ops.evaluation.signs import fewest_groups, least_chance
-from vlm_ops.evaluation.together import Together
+from vlm_ops.evaluation.together import together
 from vlm_ops.store.fingerprint import fingerprint
 from vlm_ops.tracker import Tracker
 
@@ -100,18 +100,17 @@ def _compare_together(
     sides: Mapping[str, tuple[AnswerSet, AnswerSet]], job: ChooseJob
 ) -> tuple[bool, str]:
     """Tell the same where several tasks choose."""
-    tasks = {
-        name: swapped(ours.read(), theirs.read(), f"sft on {name}", _metric(ours, theirs))
-        for name, (ours, theirs) in sides.items()
-    }
-    both = Together(list(tasks.values()), [job.shares[name] for name in tasks])
-    luck, (ours, theirs) = both.chance(job.seed, LEVEL), both.scores()
+    tasks = [
+        swapped(mine.read(), other.read(), f"sft on {name}", _metric(mine, other))
+        for name, (mine, other) in sides.items()
+    ]
+    shares = [job.shares[name] for name in sides]
+    ours, theirs, luck, groups = together(tasks, shares, job.seed, LEVEL)
     each = "; ".join(
         f"{name}: {words.named(a.value, a.metric)} and {words.scored(b.value, b.metric)}"
         for name, (a, b) in sides.items()
     )
     said = f"weighted score {words.percent(ours)}", f"{words.percent(theirs)} ({each})"
-    groups = sum(len(task.names) for task in tasks.values())
     return luck <= LEVEL, _why(said, ours - theirs, luck, groups)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vlm_ops.artifacts import PreparedData
+from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.evaluation import choose, looks, words
 from vlm_ops.evaluation.metric import Metric
 from vlm_ops.evaluation.metrics import RELAXED
@@ -95,17 +96,18 @@ def expected(
     return Outlook(found, "; ".join(told) + words.few_groups(groups), too_few(groups, level))
 
 
-def warnings(data: PreparedData) -> list[str]:
+def warnings(data: PreparedData, config: PipelineConfig) -> list[str]:
     """Say what these rows can never show, whatever is trained on them; nothing where they can.
 
     Args:
         data: Prepared rows.
+        config: Says who is chosen between, and by which other rows.
     """
     said = []
     if why := too_few(data.splits["test"].groups):
         said.append(f"the gate: {why}")
     groups, enough = data.splits["validation"].groups, fewest_groups(choose.LEVEL)
-    if groups < enough:
+    if groups < enough and config.tunes and config.prefers and not config.choosing:
         said.append(
             f"the choice: with {words.groups(groups)} of validation rows the preferred model can "
             f"never be shown to be better than the sft model, which then always goes to the gate; "

@@ -1,7 +1,6 @@
 """Two models on several tasks: by how much the weighted mean of scores is better, how surely."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,40 +9,34 @@ from vlm_ops.evaluation.paired import Swapped
 from vlm_ops.evaluation.swaps import chance_of_swaps
 
 
-class Together(NamedTuple):
-    """What two models' answers to several tasks sum up to; no picture is in two of them.
+def together(
+    tasks: Sequence[Swapped], shares: Sequence[float], seed: int, level: float
+) -> tuple[float, float, float, int]:
+    """Compare two models by several tasks at once.
 
-    Attributes:
-        tasks: The terms of both models by group, for each task.
+    Args:
+        tasks: The terms of both models by group, for each task. Groups of one name are one group,
+            in whichever tasks: rows about the same pictures show nothing twice.
         shares: What each task counts for; all of them, 1.
+        seed: Of the swaps.
+        level: That the chance is compared with.
+
+    Returns:
+        Weighted score of the first model and of the other one, 0..1; how often swaps of the two
+        within groups give as much; how many groups there are.
     """
+    names = sorted({name for task in tasks for name in task.names})
+    starts = np.cumsum([0, *(task.ours.shape[1] for task in tasks)])
+    ours, theirs = (np.zeros((len(names), starts[-1])) for _ in "12")
+    for task, start, end in zip(tasks, starts, starts[1:], strict=False):
+        rows = np.searchsorted(names, task.names)
+        ours[rows, start:end], theirs[rows, start:end] = task.ours, task.theirs
 
-    tasks: Sequence[Swapped]
-    shares: Sequence[float]
+    def score(sums: Floats) -> Floats:
+        found: Floats = np.zeros(sums.shape[:-1])
+        for task, share, own in zip(tasks, shares, np.split(sums, starts[1:-1], -1), strict=True):
+            found = found + share * task.metric.rescaled(task.metric.score(own))
+        return found
 
-    def scores(self) -> tuple[float, float]:
-        """Return the weighted score of both models, 0..1."""
-        ours, theirs = (self._score(side.sum(axis=0)) for side in self._sides())
-        return float(ours), float(theirs)
-
-    def chance(self, seed: int, level: float) -> float:
-        """Return how often swaps of the models within groups, of any task, give as much."""
-        ours, theirs = self._sides()
-        return chance_of_swaps(ours, theirs, self._score, needed=0.0, seed=seed, level=level)
-
-    def _sides(self) -> tuple[Floats, Floats]:
-        """Return each model's terms: shape (groups of all tasks, terms of all tasks)."""
-        from scipy.linalg import block_diag  # takes a second of a CPU, as every command would
-
-        ours, theirs = zip(*((task.ours, task.theirs) for task in self.tasks), strict=True)
-        return block_diag(*ours), block_diag(*theirs)
-
-    def _score(self, sums: Floats) -> Floats:
-        """Weigh the scores of summed terms: shape (..., terms of all tasks) to (...)."""
-        ends = np.cumsum([task.ours.shape[1] for task in self.tasks])[:-1]
-        parts = zip(self.tasks, self.shares, np.split(sums, ends, axis=-1), strict=True)
-        weighed = (
-            share * task.metric.rescaled(task.metric.score(own)) for task, share, own in parts
-        )
-        total: Floats = sum(weighed, np.zeros(sums.shape[:-1]))
-        return total
+    luck = chance_of_swaps(ours, theirs, score, needed=0.0, seed=seed, level=level)
+    return float(score(ours.sum(axis=0))), float(score(theirs.sum(axis=0))), luck, len(names)

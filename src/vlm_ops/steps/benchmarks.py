@@ -41,9 +41,6 @@ _MODELS = {
 }
 
 
-_CHOSEN_AMONG = ("sft", "preferred")
-
-
 def benchmark_steps(config: PipelineConfig) -> dict[str, list[Step]]:
     """Return the steps of a pipeline that stand behind others, by the names of those."""
     named, choosing = config.benchmarks, config.choosing
@@ -57,8 +54,7 @@ def benchmark_steps(config: PipelineConfig) -> dict[str, list[Step]]:
     ]
     chosen_by = {
         f"{who} on validation": [_among(one, who, _MODELS[who], "choose") for one in choosing]
-        for who in _CHOSEN_AMONG
-        if config.tunes and config.prefers
+        for who in _chosen_between(config)
     }
     return {
         "prepare": rows,
@@ -66,6 +62,10 @@ def benchmark_steps(config: PipelineConfig) -> dict[str, list[Step]]:
         "base on test": [*answers, _scores_step(config)] if named else [],
         "champion on test": [_among(one, "champion", From(CHAMPION), "gate") for one in named],
     }
+
+
+def _chosen_between(config: PipelineConfig) -> tuple[str, ...]:
+    return ("sft", "preferred") if config.tunes and config.prefers else ()
 
 
 def judged_on(config: PipelineConfig) -> dict[str, From]:
@@ -80,7 +80,8 @@ def chosen_on(config: PipelineConfig) -> dict[str, dict[str, From]]:
     if not config.choosing:
         return {}
     rows = {f"on {one.name}": From(unseen_rows(one.name)) for one in config.choosing}
-    said = [asked_step(who, one.name) for one in config.choosing for who in _CHOSEN_AMONG]
+    two = _chosen_between(config)
+    said = [asked_step(who, one.name) for one in config.choosing for who in two]
     return {
         "sft": rows,
         "prefer": {"rows": From("prepare", optional=True), **rows},

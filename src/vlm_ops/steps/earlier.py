@@ -41,7 +41,7 @@ def expected_seconds(config: PipelineConfig, data: PreparedData, learned: int) -
     """Scale the seconds in an earlier run's records by steps and rows.
 
     A training goes by its steps and the rows in each, pairs by the training rows, answers by the
-    validation rows.
+    validation rows; those to a benchmark that chooses take what they took.
 
     Args:
         config: Of the run that is to come.
@@ -85,7 +85,9 @@ def _scaled(
     asked = [answers for answers in _all(left, AnswerSet) if answers.split == "validation"]
     chosen = [*asked, *_all(left, ValidationScores), *_all(left, Choice)]
     share = data.splits["validation"].rows / before.splits["validation"].rows
-    found["choose"] = share * sum(part.seconds for part in chosen)
+    names = {one.name for one in config.choosing}
+    others = (answers.seconds for answers in _all(left, AnswerSet) if answers.benchmark in names)
+    found["choose"] = share * sum(part.seconds for part in chosen) + sum(others)
     return {name: round(seconds, 1) for name, seconds in found.items()}
 
 

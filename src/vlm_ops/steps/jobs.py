@@ -47,10 +47,9 @@ def chosen_by(config: PipelineConfig) -> dict[str, Any]:
 
 
 def shares(config: PipelineConfig) -> dict[str, Any]:
-    """Return what each of those tasks counts for; nothing where there are none."""
-    return {
-        "shares": {one["name"]: one["share"] for one in chosen_by(config).get("validation", ())}
-    }
+    """Return what each of those tasks counts for where there are two models to choose between."""
+    tasks = chosen_by(config).get("validation", ()) if config.tunes and config.prefers else ()
+    return {"shares": {one["name"]: one["share"] for one in tasks}}
 
 
 def scoring(config: PipelineConfig) -> EvaluateJob:

@@ -300,9 +300,9 @@ def _asks(config: PipelineConfig) -> bool:
 
 def _notes(config: PipelineConfig, data: PreparedData) -> list[str]:
     found = [*data.notices]
-    for warning in warnings(data):
+    for warning in warnings(data, config):
         if warning.startswith("the choice:"):
-            found += [warning] * (config.tunes and config.prefers)
+            found.append(warning)
         elif not _asks(config):
             found.append(f"{warning}; the first model passes all the same, since nothing is asked")
     return found + long_answers(data, config.model, config.evaluate.max_new_tokens)
