@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
@@ -80,7 +80,8 @@ def measure(folder: Path, address: str, count: int, take: int, limit: int) -> li
     settings = {"PREFECT_API_DATABASE_CONNECTION_URL": driver, "PREFECT_API_URL": None}
     with environment(settings), services(folder, only=("prefect",), timeout_s=400):
         begin = time.monotonic()
-        made = _deploy()
+        work = folder / "work"
+        made = _deploy(work)
         _queue(made, count)
         queued_s = time.monotonic() - begin
         worker = _start_worker(folder, limit)
@@ -94,17 +95,21 @@ def measure(folder: Path, address: str, count: int, take: int, limit: int) -> li
         return [queued, *_found(address, limit), *memory]
 
 
-def _deploy() -> UUID:
-    """Make pool and deployment."""
+def _deploy(work: Path) -> UUID:
+    """Make pool and deployment; as ``vlm-ops deploy`` does, so that no run copies a folder."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.deployments.runner import RunnerDeployment
 
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        made = RunnerDeployment.from_entrypoint(
-            "many_runs.night", name="many", work_pool_name=POOL, job_variables={}
-        )
+        with chdir(work):
+            made = RunnerDeployment.from_entrypoint(
+                "many_runs.night",
+                name="many",
+                work_pool_name=POOL,
+                job_variables={"working_dir": str(work)},
+            )
         found: Any = made.apply()
         return UUID(str(found))
 

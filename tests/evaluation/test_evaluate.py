@@ -53,17 +53,17 @@ class Notebook(NullTracker):
 
 
 def stage(
-    data: PreparedData, tracker: NullTracker | None = None, **given: Artifact
+    data: PreparedData, tracker: NullTracker | None = None, *more: str, **given: Artifact
 ) -> dict[str, Any]:
     """Take the steps of the stage as the pipeline takes them; return what each one left."""
     runs = data.folder.parent
     config = load_config(
         "demo",
-        [f"execution.runs={runs}", "evaluate.batch_size=4", "evaluate.resamples=200"],
+        [f"execution.runs={runs}", "evaluate.batch_size=4", "evaluate.resamples=200", *more],
     )
     outputs: dict[str, Any] = {"prepare": data, "sft": SFT, "prefer": PREFER, **given}
     for name, told in (("choose", NullTracker()), ("evaluate", tracker or NullTracker())):
-        for step in steps_of(name):
+        for step in steps_of(name, config):
             outputs[step.name] = perform(plan(step.name, config, outputs), told)
     return outputs
 
@@ -169,6 +169,22 @@ def test_the_most_frequent_answers_are_kept_for_the_gate(own: PreparedData, mode
     (found.folder / "majority.jsonl").unlink()
     assert found.completed({"choice": left["choose"]}) is None
     assert run(own).majority() == kept
+
+
+def test_a_benchmark_that_chooses_is_asked_of_both_and_counts(
+    own: PreparedData, preferred_sees: Models, tmp_path: Path
+) -> None:
+    told = {"name": "mine", "title": "Mine", "data": {"type": "files", "path": "rows.jsonl"}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(told))
+    rows: dict[str, Any] = {"unseen rows of mine": make_data(tmp_path / "mine", {"test": 12})}
+    tasks = f"validation.benchmarks=[{tmp_path / 'mine.yaml'}]"
+    left = stage(own, None, tasks, **rows)
+    assert [left[f"{who} on mine"].benchmark for who in ("sft", "preferred")] == ["mine"] * 2
+    assert len(left["preferred on mine"].read()) == 24
+    assert left["choose"].why.startswith("the candidate is the preferred model: weighted score 100")
+    assert "; mine: 100.0 % and 33.3 %)" in left["choose"].why
+    assert "(8 groups)" in left["choose"].why  # 5 of validation and 3 of the benchmark
+    assert "sft on mine" not in stage(own, None, tasks, "stages=[sft]", **rows)
 
 
 def test_the_report_compares_no_model_with_itself(own: PreparedData, models: Models) -> None:
