@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -345,10 +344,3 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "gemma3": _gemma3,
 }
 """What makes a processor and a configuration, by family."""
-
-
-def families() -> list[Any]:
-    """Name all families; but for one of each kind, make test leaves them to make test-all."""
-    kinds = ("llava", "qwen2_5_vl", "paligemma")
-    others = [name for name in FAMILIES if name not in kinds]
-    return [*kinds, *(pytest.param(name, marks=pytest.mark.thorough) for name in others)]

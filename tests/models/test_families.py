@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from families import FAMILIES as MADE
-from families import families, write_family
+from families import write_family
 from pictures import picture
 from PIL import Image
 from typer.testing import CliRunner
@@ -34,7 +34,7 @@ from vlm_ops.training.tokens import Length
 PLAIN: dict[str, Any] = {"quantization": "none", "dtype": "float32"}
 
 
-@pytest.fixture(scope="module", params=families())
+@pytest.fixture(scope="module", params=MADE)
 def base(request: pytest.FixtureRequest, family_base: Callable[[str], Path]) -> Path:
     return family_base(request.param)
 

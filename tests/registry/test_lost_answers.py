@@ -40,7 +40,6 @@ def lost_everywhere(
     pytest.fail(f"more than {LONGEST} requests")
 
 
-@pytest.mark.thorough
 def test_a_promotion_is_made_once(pipeline: Any) -> None:
     for number, version in enumerate("12"):
         pipeline.register(number)
@@ -57,7 +56,6 @@ def test_a_promotion_is_made_once(pipeline: Any) -> None:
         assert (standing.doubt, standing.moved_outside) == (None, False)
 
 
-@pytest.mark.thorough
 def test_a_version_is_made_once(pipeline: Any) -> None:
     def register(found: Any, at: int) -> None:
         found.register(0, protocol=f"{at:064d}")

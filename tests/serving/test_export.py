@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import families
+from families import FAMILIES
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -62,7 +62,7 @@ def model(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelR
     return adapted(random_base, tmp_path_factory.mktemp("of") / "adapter", LoraSettings(rank=4))
 
 
-@pytest.mark.parametrize("name", families())
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("dora", [False, True])
 def test_logits_and_tokens_are_those_of_base_and_adapter(
     family_base: Callable[[str], Path], tmp_path: Path, name: str, dora: bool

@@ -59,7 +59,7 @@ def changed(trained: TrainedAdapter, base: Path) -> dict[str, bool]:
         ("float32", "packed", TEXT),
         ("bfloat16", "packed", TEXT),
         ("bfloat16", "packed", ("text", "vision", "connector")),
-        pytest.param("bfloat16", "trl", TEXT, marks=pytest.mark.thorough),
+        ("bfloat16", "trl", TEXT),
     ],
 )
 def test_the_chosen_towers_learn_and_the_rest_keeps_its_bits(
@@ -86,7 +86,7 @@ def test_the_chosen_towers_learn_and_the_rest_keeps_its_bits(
     assert engine == "trl" or (kept[-1] > 0) == ("vision" not in towers)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_goes_on_as_if_it_had_not_been_cut_off(
     random_base: Path, squares: PreparedData, tmp_path: Path, dtype: str
 ) -> None:

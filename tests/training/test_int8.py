@@ -53,7 +53,7 @@ def test_the_towers_are_in_int8_and_the_output_layer_is_not(random_base: Path) -
     [
         ("float32", "packed"),
         ("bfloat16", "packed"),
-        pytest.param("float32", "trl", marks=pytest.mark.thorough),
+        ("float32", "trl"),
     ],
 )
 def test_it_learns_and_leaves_the_base_bit_equal(
@@ -90,7 +90,6 @@ def test_it_learns_and_leaves_the_base_bit_equal(
     assert engine == "trl" or (found is not None and found.said.startswith("agrees with"))
 
 
-@pytest.mark.thorough
 def test_it_goes_on_as_if_it_had_not_been_cut_off(
     random_base: Path, squares: PreparedData, tmp_path: Path
 ) -> None:

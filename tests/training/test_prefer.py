@@ -153,7 +153,7 @@ def test_trls_own_trainer_learns_thumbs_too(
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "kto"])
-@pytest.mark.parametrize("engine", ["packed", pytest.param("trl", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("engine", ["packed", "trl"])
 def test_several_tasks_choose_the_checkpoint(
     pairs: PreferencePairs,
     sft: TrainedAdapter,

@@ -101,7 +101,7 @@ def test_the_best_step_is_the_best_on_those_rows(
 ANSWERS = {"best_by": "accuracy", "learning_rate": 5e-3, "max_steps": 16, "evaluations": 4}
 
 
-@pytest.mark.parametrize("engine", ["packed", pytest.param("trl", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("engine", ["packed", "trl"])
 def test_the_best_step_is_the_one_that_answers_best(
     squares: PreparedData, tmp_path: Path, engine: Engine
 ) -> None:

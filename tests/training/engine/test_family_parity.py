@@ -9,7 +9,7 @@ from typing import Any
 
 import mlflow.pyfunc
 import pytest
-from families import families, write_family
+from families import FAMILIES, write_family
 from trainings import pairs_of, prefer_job, sft_job, thumbs_of
 
 from vlm_ops.artifacts import PreparedData, TrainedAdapter
@@ -29,7 +29,7 @@ ENGINES: tuple[Engine, ...] = ("packed", "trl")
 STEPS: dict[str, Any] = {"max_steps": 4, "batch_size": 4, "evaluations": 1}
 
 
-@pytest.fixture(scope="module", params=families())
+@pytest.fixture(scope="module", params=FAMILIES)
 def base(request: pytest.FixtureRequest, family_base: Callable[[str], Path]) -> Path:
     return family_base(request.param)
 
