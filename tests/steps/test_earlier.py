@@ -82,6 +82,9 @@ def left_by_a_run(runs: Path, *, finished: bool = True, **base: Any) -> None:
         TrainedAdapter(folder=at("prefer"), stage="prefer", steps=2, seconds=20.0, **trained),
         answers,
         answers.model_copy(update={"folder": at("answers"), "split": "test", "seconds": 99.0}),
+        answers.model_copy(
+            update={"folder": at("answers"), "split": "test", "benchmark": "chart-captions"}
+        ),
         ValidationScores(folder=at("validation"), content="v", scores={}, seconds=1.0),
     ]
     if finished:
@@ -110,6 +113,12 @@ def test_seconds_go_by_the_rows_that_pass(tmp_path: Path) -> None:
     # mark is left: 16 pairs three times are 6 steps, three times as many.
     assert found.seconds == {"sft": 160.0, "pairs": 24.0, "prefer": 60.0, "choose": 24.0}
     assert found.device == "a small one"
+
+
+def test_what_chooses_beside_the_own_rows_takes_what_it_took(tmp_path: Path) -> None:
+    left_by_a_run(tmp_path)
+    choosing = configured(tmp_path, validation={"benchmarks": ["chart-captions"]})
+    assert expected_seconds(choosing, data_of(200, 30), 200).seconds["choose"] == 24.0 + 7.0
 
 
 def test_stages_that_are_not_asked_for_are_left_out(tmp_path: Path) -> None:
