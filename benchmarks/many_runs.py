@@ -88,8 +88,8 @@ def measure(folder: Path, address: str, count: int, take: int, limit: int) -> li
         try:
             peaks = _await(lambda: _ask(address, _ended(made))[0][0] >= take)
         finally:
-            worker.terminate()
-            worker.wait(timeout=120)
+            worker.kill()  # all has ended; where SIGINT is ignored, SIGTERM does not end it
+            worker.wait(timeout=30)
         memory = [f"memory, peak: {name} {mib:.0f} MiB" for name, mib in sorted(peaks.items())]
         queued = f"{count} runs queued in {queued_s:.1f} s, {limit} at once"
         return [queued, *_found(address, limit), *memory]

@@ -15,6 +15,7 @@ from PIL import Image
 from typer.main import get_command
 
 from vlm_ops.cli.commands import app
+from vlm_ops.cli.run import _promoting
 
 HEAVY = ("torch", "transformers", "prefect", "mlflow", "datasets", "peft", "trl")
 LOADED = f"""
@@ -254,3 +255,9 @@ def test_a_stopped_command_says_how_to_go_on(number: signal.Signals, code: int) 
     assert waiting.returncode == code
     assert "the same command goes on from there" in said
     assert "Traceback" not in said
+
+
+def test_what_goes_on_from_a_trial_leaves_out_what_a_promotion_refuses() -> None:
+    changes = ["gate.floor=0.2", "evaluate.metric=anls", "sft.epochs=2", "benchmarks=[charts]"]
+    command = _promoting("demo", changes, Path("my runs"))
+    assert command == "vlm-ops run demo --promote --set sft.epochs=2 --runs 'my runs'"

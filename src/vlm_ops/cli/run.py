@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from vlm_ops.cli.console import err, out, print_json, progress
 from vlm_ops.config.load import load_config, presets, refuse_margins
 from vlm_ops.config.pipeline import PipelineConfig
 from vlm_ops.config.sections import FilesData
+from vlm_ops.errors import ConfigError
 from vlm_ops.evaluation.words import scored, spread, titled
 from vlm_ops.records import Score
 
@@ -127,9 +129,11 @@ def configured(
 
 def _promoting(source: str, overrides: list[str], runs: Path | None) -> str:
     """Return the command that goes on from a trial."""
-    # The gate's margins come from the file; with --promote they are refused on the command line.
-    kept = [change for change in overrides if not change.strip().startswith("gate")]
-    changes = [word for change in kept for word in ("--set", change)]
+    changes: list[str] = []
+    for change in overrides:
+        with suppress(ConfigError):  # what the gate asks comes from the file
+            refuse_margins([change])
+            changes += ["--set", change]
     place = ["--runs", str(runs)] if runs is not None else []
     return shlex.join(["vlm-ops", "run", source, "--promote", *changes, *place])
 

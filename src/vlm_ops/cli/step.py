@@ -160,12 +160,8 @@ def _warn(data: PreparedData, config: PipelineConfig) -> None:
     from vlm_ops.evaluation.lengths import long_answers
     from vlm_ops.evaluation.outlook import warnings
 
-    limit = config.evaluate.max_new_tokens
-    for warning in [
-        *data.notices,
-        *warnings(data, config),
-        *long_answers(data, config.model, limit),
-    ]:
+    cut = long_answers(data, config.model, config.evaluate.max_new_tokens)
+    for warning in (*data.notices, *warnings(data, config), *cut):
         err.print(warning, markup=False)
 
 

@@ -85,8 +85,8 @@ def _scaled(
     asked = [answers for answers in _all(left, AnswerSet) if answers.split == "validation"]
     chosen = [*asked, *_all(left, ValidationScores), *_all(left, Choice)]
     share = data.splits["validation"].rows / before.splits["validation"].rows
-    names = {one.name for one in config.choosing}
-    others = (answers.seconds for answers in _all(left, AnswerSet) if answers.benchmark in names)
+    beside = {one.name for one in config.choosing}
+    others = (one.seconds for one in _all(left, AnswerSet) if one.benchmark in beside)
     found["choose"] = share * sum(part.seconds for part in chosen) + sum(others)
     return {name: round(seconds, 1) for name, seconds in found.items()}
 
