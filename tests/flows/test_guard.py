@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def test_a_worker_that_prefect_s_own_command_started_keeps_its_runs(
     command = [sys.executable, str(tmp_path / script), "worker", "start", "--pool", "gpu"]
     with subprocess.Popen(command) as started:
         try:
-            assert guard._is_of_a_run(psutil.Process(started.pid)) is a_worker
+            process = psutil.Process(started.pid)
+            while not process.cmdline():  # which it lacks for a moment at its start
+                time.sleep(0.01)
+            assert guard._is_of_a_run(process) is a_worker
         finally:
             started.kill()
