@@ -56,8 +56,7 @@ _unreturned: set[UUID] = set()
 
 _SINCE, _SAID = "vlm-ops.waits-since", "vlm-ops.waits-said"
 """Labels of a run that waits, in seconds since 1970: who asked first comes first. Prefect gives a
-slot to whoever asks just when it is free, and who needs several would wait for as long as others
-that need one follow each other. Where clocks differ, the order does."""
+slot to whoever asks just then, and who needs several might never come; clocks have to agree."""
 _SILENT_S = 60.0
 """A run that has said nothing for so long does not wait any more, however it ended."""
 _RUNNING = FlowRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING]}}})
@@ -82,8 +81,7 @@ def gpu_slot(
         given_up: Tells why there is no more reason to wait; None while there is one.
 
     Yields:
-        Tells when, on the monotonic clock, what runs has to stop: each renewal puts it off. None
-        where there is no slot.
+        Tells when, on the monotonic clock, what runs has to stop; None where there is no slot.
 
     Raises:
         VlmOpsError: There is no more reason to wait.
@@ -232,9 +230,11 @@ def _is_next(client: SyncPrefectClient, flow_run: UUID, since: float) -> bool:
 
 
 def _say(client: SyncPrefectClient, flow_run: UUID, since: float) -> None:
-    """Say since when a run waits, 0 for not any more; unsaid, it may be passed by."""
-    with suppress(httpx.HTTPError):
-        client.update_flow_run_labels(flow_run, {_SINCE: since, _SAID: time.time()})
+    """Say since when a run waits, 0 for not any more; unsaid, it is passed by, or others wait."""
+    for _ in range(3):
+        with suppress(httpx.HTTPError):
+            client.update_flow_run_labels(flow_run, {_SINCE: since, _SAID: time.time()})
+            break
 
 
 def _limit(client: SyncPrefectClient) -> GlobalConcurrencyLimitResponse | None:
