@@ -88,7 +88,12 @@ def measure(folder: Path, address: str, count: int, take: int, limit: int) -> li
         try:
             peaks = _await(lambda: _ask(address, _ended(made))[0][0] >= take)
         finally:
-            worker.kill()  # all has ended; where SIGINT is ignored, SIGTERM does not end it
+            worker.terminate()
+            with suppress(
+                subprocess.TimeoutExpired
+            ):  # SIGTERM does nothing where SIGINT is ignored
+                worker.wait(timeout=30)
+            worker.kill()
             worker.wait(timeout=30)
         memory = [f"memory, peak: {name} {mib:.0f} MiB" for name, mib in sorted(peaks.items())]
         queued = f"{count} runs queued in {queued_s:.1f} s, {limit} at once"

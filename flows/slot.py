@@ -56,7 +56,7 @@ _unreturned: set[UUID] = set()
 
 _SINCE, _SAID = "vlm-ops.waits-since", "vlm-ops.waits-said"
 """Labels of a run that waits, in seconds since 1970: who asked first comes first. Prefect gives a
-slot to whoever asks just then, and who needs several might never come; clocks have to agree."""
+slot to whoever asks just then, so that who needs several might wait for ever. Clocks may differ."""
 _SILENT_S = 60.0
 """A run that has said nothing for so long does not wait any more, however it ended."""
 _RUNNING = FlowRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING]}}})
@@ -81,7 +81,8 @@ def gpu_slot(
         given_up: Tells why there is no more reason to wait; None while there is one.
 
     Yields:
-        Tells when, on the monotonic clock, what runs has to stop; None where there is no slot.
+        Tells when, on the monotonic clock, what runs has to stop: each renewal puts it off. None
+        where there is no slot.
 
     Raises:
         VlmOpsError: There is no more reason to wait.
@@ -153,8 +154,10 @@ def _acquire(
         try:
             lease = asked(take)
             if told and flow_run is not None:
-                with suppress(httpx.HTTPError), at_once() as client:
-                    _say(client, flow_run, 0.0)
+                for _ in range(3):
+                    with suppress(httpx.HTTPError), at_once() as client:
+                        _say(client, flow_run, 0.0)
+                        break
             return lease
         except _Full as full:
             if (why := given_up()) is not None:
@@ -185,7 +188,8 @@ def _take(flow_run: UUID | None, gpus: int, since: float) -> _Lease | None:
             if flow_run and (own := _own(limit.id, flow_run, slots)) is not None:
                 return _heard_of(client, own)
         if flow_run is not None:
-            _say(client, flow_run, since)
+            with suppress(httpx.HTTPError):
+                _say(client, flow_run, since)
         raise _Full
 
 
@@ -231,10 +235,7 @@ def _is_next(client: SyncPrefectClient, flow_run: UUID, since: float) -> bool:
 
 def _say(client: SyncPrefectClient, flow_run: UUID, since: float) -> None:
     """Say since when a run waits, 0 for not any more; unsaid, it is passed by, or others wait."""
-    for _ in range(3):
-        with suppress(httpx.HTTPError):
-            client.update_flow_run_labels(flow_run, {_SINCE: since, _SAID: time.time()})
-            break
+    client.update_flow_run_labels(flow_run, {_SINCE: since, _SAID: time.time()})
 
 
 def _limit(client: SyncPrefectClient) -> GlobalConcurrencyLimitResponse | None:

@@ -247,6 +247,15 @@ def test_who_needs_several_slots_is_not_passed_by(
     client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slot, "_ASK_EVERY_S", 0.2)
+    say, lost = slot._say, list[UUID]()
+
+    def lost_once(client: SyncPrefectClient, run: UUID, since: float) -> None:
+        if not since and not lost:
+            lost.append(run)
+            raise httpx.ReadTimeout("lost")
+        say(client, run, since)
+
+    monkeypatch.setattr(slot, "_say", lost_once)
     first, several, last = steps = [Step(client, gpus) for gpus in (1, 2, 1)]
 
     def said(step: Step) -> Any:
@@ -273,6 +282,7 @@ def test_who_needs_several_slots_is_not_passed_by(
         for step in steps:
             step.join(60)
     assert not any(map(said, steps))
+    assert lost == [several.run_id]
 
 
 @pytest.mark.slow

@@ -118,20 +118,19 @@ def paired(
         gains = np.column_stack([first[:, 0] - second[:, 0], first[:, 1]])
         names, sums = summed(candidate, gains)
         return Sums(names, sums[:, 0], sums[:, 1], metric.high - metric.low)
-    return swapped(candidate, other, than, metric)
+    return _apart(candidate, first, second, metric)
 
 
 def swapped(
     candidate: Sequence[Answer], other: Sequence[Answer], than: str, metric: Metric
 ) -> Swapped:
-    """Sum up the same of both models by themselves, under any metric.
+    """Sum up each model by itself, under any metric; takes and refuses what :func:`paired` does."""
+    return _apart(candidate, *_terms(candidate, other, than, metric), metric)
 
-    Raises:
-        DataError: As :func:`paired`.
-    """
-    first, second = _terms(candidate, other, than, metric)
-    names, ours = summed(candidate, first)
-    return Swapped(names, ours, summed(candidate, second)[1], metric)
+
+def _apart(candidate: Sequence[Answer], ours: Floats, theirs: Floats, metric: Metric) -> Swapped:
+    names, first = summed(candidate, ours)
+    return Swapped(names, first, summed(candidate, theirs)[1], metric)
 
 
 def _terms(
